@@ -1,0 +1,76 @@
+"""medseg: train, run and share medical image segmentation as MONAI bundles.
+
+Everything here is loaded when it is first used, so that importing medseg costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
+    from medseg.cases import Case, Dataset, Split
+    from medseg.data import discover, merge_masks, open_dataset, prepare, write_phantom
+    from medseg.errors import MedsegError
+    from medseg.grid import Grid
+    from medseg.inference import StreamingInferer
+    from medseg.labels import LabelMap
+    from medseg.metrics import dice_by_structure
+
+__version__ = "0.1.0"
+
+_DOOR = {
+    "Bundle": "medseg.bundle",
+    "Case": "medseg.cases",
+    "Dataset": "medseg.cases",
+    "Grid": "medseg.grid",
+    "LabelMap": "medseg.labels",
+    "MedsegError": "medseg.errors",
+    "Prediction": "medseg.bundle",
+    "Predictor": "medseg.bundle",
+    "Split": "medseg.cases",
+    "StreamingInferer": "medseg.inference",
+    "dice_by_structure": "medseg.metrics",
+    "discover": "medseg.data",
+    "merge_masks": "medseg.data",
+    "open_dataset": "medseg.data",
+    "prepare": "medseg.data",
+    "run_bundle": "medseg.bundle",
+    "write_phantom": "medseg.data",
+}
+
+__all__ = [
+    "Bundle",
+    "Case",
+    "Dataset",
+    "Grid",
+    "LabelMap",
+    "MedsegError",
+    "Prediction",
+    "Predictor",
+    "Split",
+    "StreamingInferer",
+    "dice_by_structure",
+    "discover",
+    "merge_masks",
+    "open_dataset",
+    "prepare",
+    "run_bundle",
+    "write_phantom",
+]
+
+
+_ROOMS = {"bundle", "data", "inference", "metrics", "monitoring", "networks", "report", "training", "transforms"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:  # so that configs need one line only: "$import medseg"
+        return importlib.import_module(f"medseg.{name}")
+    if name in _DOOR:
+        return getattr(importlib.import_module(_DOOR[name]), name)
+    raise AttributeError(f"module 'medseg' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,73 @@
+"""Files that are either whole or not there: written beside their place, synced, then moved into it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; on leaving, move it to `path`, or remove it after an error.
+
+    The parts before the last extension are kept in front and all extensions at the end, so that
+    libraries that go by the extension (`.nii.gz`) write the right format.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    writable_folder(path.parent)
+    stem, dot, extensions = path.name.partition(".")
+    partial = path.with_name(f".{stem}.{uuid.uuid4().hex[:8]}.partial{dot}{extensions}")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(path, "must be writable", str(error), "Free space or choose another place.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """Make `folder` if need be and see that files can be made in it.
+
+    Raises:
+        OutputError: it cannot be made, is no folder, or does not allow new files.
+    """
+    folder = Path(folder)
+    probe = folder / f".writable.{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            folder, "must be a folder that can be written", str(error), "Choose another place, or mend its permissions."
+        ) from error
+    return folder
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` to `path` as indented JSON, whole or not at all; NaN is not JSON and is refused."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -1,0 +1,284 @@
+"""What a data set is: cases, their split, and the datalist that writes both down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medseg.atomic import write_json
+from medseg.errors import DataError, did_you_mean
+from medseg.labels import LabelMap
+
+SPLITS = ("train", "val", "test")
+_KEYS = {"train": "training", "val": "validation", "test": "test"}  # the names of MONAI's Decathlon datalists
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and what is known about it.
+
+    Args:
+        id: the name under which it is reported; unique in its data set.
+        image: the image file.
+        label: its label map, where there is one.
+        masks: its binary masks by structure name, where it comes with these instead.
+        annotated: the structures somebody looked for; None where that is not known.
+        combinations: where the label map holds combinations of overlapping structures: for each of its codes
+            the channels that meet there.
+
+    Raises:
+        DataError: an empty id.
+    """
+
+    id: str
+    image: Path
+    label: Path | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    annotated: tuple[str, ...] | None = None
+    combinations: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise DataError(self.image, "needs a case id", "an empty one")
+
+    def sources(self) -> list[Path]:
+        """The files the case was found as: its image, and its masks or else its label map."""
+        if self.masks:
+            return [self.image, *(self.masks[name] for name in sorted(self.masks))]
+        return [self.image] if self.label is None else [self.image, self.label]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which case ids train, validate and test. A case may stand on two sides only where somebody asked for it.
+
+    >>> Split.by_hash(["a", "b", "c", "d"], validation=0.25).val
+    ('c',)
+    """
+
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    @classmethod
+    def by_hash(cls, ids: Iterable[str], *, validation: float = 0.1, seed: int = 0) -> Split:
+        """Split by the hash of each id, so that a case keeps its side when others join.
+
+        At least one case validates where there are two or more; the rest train.
+        """
+        ranked = sorted(ids, key=lambda id: hashlib.sha256(f"{seed}/{id}".encode()).hexdigest())
+        count = max(1, round(len(ranked) * validation)) if len(ranked) > 1 else 0
+        return cls(train=tuple(sorted(ranked[count:])), val=tuple(sorted(ranked[:count])))
+
+    def __bool__(self) -> bool:
+        """Whether anything is on any side."""
+        return bool(self.train or self.val or self.test)
+
+    def both_sides(self) -> tuple[str, ...]:
+        """The ids that train and also validate or test."""
+        return tuple(sorted(set(self.train) & (set(self.val) | set(self.test))))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases under one root, with the structures that their labels hold.
+
+    Args:
+        root: the folder it was found in.
+        cases: all cases, sorted by id.
+        structures: the names that occur among its labels or masks, in order.
+        labels: the numbering of its label maps; None where it has binary masks instead.
+
+    Raises:
+        DataError: no case, or two cases of one id (upper and lower case count as the same: on some
+            file systems they are the same file).
+    """
+
+    root: Path
+    cases: tuple[Case, ...]
+    structures: tuple[str, ...]
+    labels: LabelMap | None = None
+    split: Split = field(default_factory=Split)
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise DataError(self.root, "must hold at least one case", "none")
+        counts = Counter(case.id.lower() for case in self.cases)
+        twice = sorted(id for id, count in counts.items() if count > 1)
+        if twice:
+            raise DataError(
+                self.root,
+                "needs a different id for every case (upper and lower case do not differ)",
+                ", ".join(case.id for case in self.cases if case.id.lower() == twice[0]),
+                "Rename one of them.",
+            )
+
+    def case(self, id: str) -> Case:
+        """The case of that id.
+
+        Raises:
+            DataError: there is none; names the nearest.
+        """
+        for case in self.cases:
+            if case.id == id:
+                return case
+        raise DataError(
+            f"case '{id}'",
+            f"must be one of the {len(self.cases)} cases in {self.root}",
+            "none of that name",
+            did_you_mean(id, [case.id for case in self.cases]),
+        )
+
+    def with_split(
+        self, split: Mapping[str, Sequence[str] | None] | None = None, *, validation: float = 0.1
+    ) -> Dataset:
+        """The same data set with every side of its split decided.
+
+        Sides named in `split` hold exactly the ids given there. The others stay as the set itself says;
+        where it says nothing at all, its cases are split by hash.
+
+        Raises:
+            DataError: a side that does not exist, or an id that is no case.
+        """
+        chosen = {side: ids for side, ids in (split or {}).items() if ids is not None}
+        for side in chosen:
+            if side not in SPLITS:
+                raise DataError(
+                    f"split '{side}'", f"must be one of {', '.join(SPLITS)}", f"'{side}'", did_you_mean(side, SPLITS)
+                )
+        for ids in chosen.values():
+            for id in ids:
+                self.case(id)
+        own = self.split
+        if not own:
+            used = {id for ids in chosen.values() for id in ids}
+            own = Split.by_hash([case.id for case in self.cases if case.id not in used], validation=validation)
+        return replace(self, split=Split(*(tuple(chosen.get(side, getattr(own, side))) for side in SPLITS)))
+
+    def side(self, side: str) -> tuple[Case, ...]:
+        """The cases that stand on one side of the split.
+
+        Raises:
+            DataError: there is none.
+        """
+        cases = tuple(self.case(id) for id in getattr(self.split, side))
+        if not cases:
+            sides = ", ".join(f"{len(getattr(self.split, name))} {name}" for name in SPLITS)
+            raise DataError(
+                f"{self.root}",
+                f"needs at least one case to {_VERBS[side]}",
+                f"none ({sides})",
+                f"Name some with split#{side}, or in the split column of meta.csv.",
+            )
+        return cases
+
+    def items(self, side: str) -> list[dict[str, Any]]:
+        """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`.
+
+        Raises:
+            DataError: the side is empty, or a case has no label map.
+        """
+        items = []
+        for case in self.side(side):
+            if case.label is None:
+                raise DataError(f"case {case.id}", "needs a label map", "none", "Run it through medseg data prepare.")
+            item = {"image": str(case.image), "label": str(case.label), "case": case.id}
+            items.append(item if case.combinations is None else {**item, "combinations": case.combinations})
+        return items
+
+    def fingerprint(self) -> str:
+        """A hash of what the set consists of: ids, sides, file names and sizes; not of where it lies.
+
+        Raises:
+            DataError: a file is not there.
+        """
+        digest = hashlib.sha256()
+        for case in self.cases:
+            sides = [side for side in SPLITS if case.id in getattr(self.split, side)]
+            digest.update(json.dumps([case.id, sides]).encode())
+            for path in case.sources():
+                try:
+                    digest.update(json.dumps([path.name, path.stat().st_size]).encode())
+                except OSError as error:
+                    raise DataError(path, "must exist", str(error)) from error
+        return digest.hexdigest()[:16]
+
+
+_VERBS = {"train": "train on", "val": "validate on", "test": "test on"}
+
+
+def write_datalist(path: Path, dataset: Dataset, labels: LabelMap) -> None:
+    """Write a datalist with MONAI's Decathlon keys; paths are relative to the file, with forward slashes.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    content: dict[str, Any] = {
+        "name": dataset.root.name,
+        "labels": labels.to_dict(),
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+    }
+    for side in SPLITS:
+        cases = [dataset.case(id) for id in getattr(dataset.split, side)]
+        content[f"num{_KEYS[side].capitalize()}"] = len(cases)
+        content[_KEYS[side]] = [_entry(case, path.parent) for case in cases]
+    write_json(path, content)
+
+
+def _entry(case: Case, base: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"case": case.id, "image": _relative(case.image, base)}
+    if case.label is not None:
+        entry["label"] = _relative(case.label, base)
+    if case.annotated is not None:
+        entry["annotated"] = list(case.annotated)
+    return entry
+
+
+def _relative(path: Path, base: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
+
+
+def read_datalist(path: Path) -> Dataset:
+    """Read a datalist with MONAI's Decathlon keys.
+
+    Raises:
+        DataError: not JSON, no label names, an entry without an image, a file that is not there.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        labels = LabelMap.from_dict(content["labels"], source=path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(path, "must be a datalist: JSON with 'labels' and 'training'", f"{error!r}") from error
+    cases: dict[str, Case] = {}
+    sides: dict[str, list[str]] = {side: [] for side in SPLITS}
+    for side in SPLITS:
+        for entry in content.get(_KEYS[side], []):
+            if not isinstance(entry, dict) or "image" not in entry:
+                raise DataError(path, "needs an 'image' in every entry", repr(entry)[:80])
+            image = path.parent / entry["image"]
+            label = path.parent / entry["label"] if "label" in entry else None
+            for file in filter(None, (image, label)):
+                if not file.is_file():
+                    raise DataError(
+                        file,
+                        f"must exist, for {path.name} names it",
+                        "no such file",
+                        "Keep the datalist beside its images and labels, or prepare the set again.",
+                    )
+            annotated = tuple(entry["annotated"]) if "annotated" in entry else None
+            case = Case(entry.get("case", image.name.partition(".")[0]), image, label, annotated=annotated)
+            if cases.setdefault(case.id, case) != case:
+                raise DataError(
+                    path, "needs a different id for every case", f"'{case.id}' for two", "Rename one of them."
+                )
+            sides[side].append(case.id)
+    split = Split(*(tuple(sides[side]) for side in SPLITS))
+    ordered = tuple(cases[id] for id in sorted(cases))
+    return Dataset(path.parent, ordered, labels.structures, labels, split)

@@ -1,0 +1,102 @@
+"""Every error that medseg raises on purpose, and how each of them reads.
+
+MedsegError
+├── DataError          a file or folder of the data set
+│   └── GeometryError  shapes, affines, spacings
+├── LabelError         structure names and label values
+├── ConfigError        configs, overlays, overrides
+├── WeightsError       checkpoints
+├── RunError           the folder and the state of a run
+├── DeviceError        a device that is not there
+├── OutputError        a place that cannot be written
+└── MissingExtraError  an optional package that is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MedsegError(Exception):
+    """An error in the form every medseg error has: the thing, the rule, what came, what to do.
+
+    Args:
+        thing: what is wrong: a file, a key, a name.
+        rule: what must hold for it.
+        found: what came instead.
+        remedy: what to do about it.
+
+    >>> print(MedsegError("ct.nii.gz", "must be 3D", "4 dimensions", "Split the series into volumes."))
+    ct.nii.gz: must be 3D, but found 4 dimensions. Split the series into volumes.
+    """
+
+    def __init__(self, thing: object, rule: str = "", found: str = "", remedy: str = "") -> None:
+        super().__init__(str(thing), rule, found, remedy)
+        self.thing, self.rule, self.found, self.remedy = str(thing), rule, found, remedy
+
+    def __str__(self) -> str:
+        """Join the four parts to one sentence and a remedy."""
+        text = self.thing
+        if self.rule:
+            text += f": {self.rule}"
+        if self.found:
+            text += f", but found {self.found}"
+        if self.rule or self.found:
+            text += "."
+        return f"{text} {self.remedy}".strip()
+
+
+class DataError(MedsegError):
+    """A file or folder of the data set is missing, damaged or not what its place promises."""
+
+
+class GeometryError(DataError):
+    """Shapes, affines or spacings that must agree do not."""
+
+
+class LabelError(MedsegError):
+    """A structure name or a label value that the label map does not hold."""
+
+
+class ConfigError(MedsegError):
+    """A config, an overlay or an override that cannot be what was meant."""
+
+
+class WeightsError(MedsegError):
+    """Weights that do not belong to the network they are loaded into."""
+
+
+class RunError(MedsegError):
+    """The folder or the state of a run does not allow what was asked."""
+
+
+class DeviceError(MedsegError):
+    """A device was asked for that is not there."""
+
+
+class OutputError(MedsegError):
+    """A place that should be written cannot be."""
+
+
+class MissingExtraError(MedsegError):
+    """An optional package is needed and not installed."""
+
+
+def nearest(word: str, words: Iterable[str], *, count: int = 1) -> list[str]:
+    """The words most like `word`, best first; nothing where none is like it.
+
+    >>> nearest("livr", ["spleen", "liver"])
+    ['liver']
+    """
+    return difflib.get_close_matches(word, list(words), n=count, cutoff=0.6)
+
+
+def did_you_mean(word: str, words: Iterable[str], otherwise: str = "") -> str:
+    """A remedy that names the nearest known word, or `otherwise` where nothing is near.
+
+    >>> did_you_mean("livr", ["spleen", "liver"])
+    "Did you mean 'liver'?"
+    """
+    found = nearest(word, words)
+    return f"Did you mean '{found[0]}'?" if found else otherwise

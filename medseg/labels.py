@@ -1,0 +1,237 @@
+"""What the numbers of a label map mean: names, colours, left and right."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import importlib.resources
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.atomic import write_json
+from medseg.errors import LabelError, did_you_mean
+
+BACKGROUND = "background"
+
+
+@functools.cache
+def catalogue() -> tuple[Mapping[str, Any], ...]:
+    """The 117 structures of TotalSegmentator v2, in its order.
+
+    Each holds `index` (1 to 117), `name`, `group` and `volume_ml`, a rounded volume in an adult that serves
+    for nothing but the order in which overlapping masks are painted. Names and indices: Wasserthal et al.,
+    TotalSegmentator, Radiology: Artificial Intelligence 2023, class map of version 2.
+    """
+    text = importlib.resources.files("medseg").joinpath("structures.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text))
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """The named groups of structures, each with its members in order; `all` holds every one.
+
+    >>> len(groups()["organs"]), len(groups()["all"])
+    (24, 117)
+    """
+    found: dict[str, list[str]] = {"all": []}
+    for entry in catalogue():
+        found["all"].append(entry["name"])
+        found.setdefault(entry["group"], []).append(entry["name"])
+    return {name: tuple(members) for name, members in found.items()}
+
+
+def twin_name(name: str) -> str | None:
+    """The name of the same structure on the other side, or None for one that has no side.
+
+    >>> twin_name("rib_left_3"), twin_name("kidney_right"), twin_name("liver")
+    ('rib_right_3', 'kidney_left', None)
+    """
+    parts = name.split("_")
+    if "left" in parts:
+        parts[parts.index("left")] = "right"
+    elif "right" in parts:
+        parts[parts.index("right")] = "left"
+    else:
+        return None
+    return "_".join(parts)
+
+
+class LabelMap:
+    """Index to name and back; index 0 is the background and is never named by the caller.
+
+    Args:
+        names: the structures, in the order of their indices from 1 on.
+
+    Raises:
+        LabelError: no name, an empty name, one name twice, or `background` among them.
+
+    >>> labels = LabelMap(["liver", "kidney_left", "kidney_right"])
+    >>> len(labels), labels.index("kidney_right"), labels.name(1)
+    (4, 3, 'liver')
+    >>> labels.twin(2)
+    3
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise LabelError("A label map", "needs a list of structure names", repr(names))
+        if not names:
+            raise LabelError("A label map", "needs at least one structure", "none")
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        if twice:
+            raise LabelError("A label map", "must hold every name once", f"{', '.join(twice)} more than once")
+        if BACKGROUND in names:
+            raise LabelError(
+                "A label map", f"has '{BACKGROUND}' as index 0 by itself", "it among the names", "Remove it."
+            )
+        self.names: tuple[str, ...] = (BACKGROUND, *names)
+        self._index = {name: index for index, name in enumerate(self.names)}
+
+    @classmethod
+    def totalsegmentator(cls, structures: str | Sequence[str] = "all") -> LabelMap:
+        """The structures of TotalSegmentator v2 that are named, in its order.
+
+        Args:
+            structures: a structure, a group (`all`, `organs`, `vertebrae`, `cardiovascular`,
+                `muscles_and_bones`, `ribs`), or a list of either.
+
+        Raises:
+            LabelError: a name that is neither; names the nearest.
+
+        >>> LabelMap.totalsegmentator(["ribs", "liver"]).names[:3]
+        ('background', 'liver', 'rib_left_1')
+        """
+        known = groups()
+        wanted: set[str] = set()
+        for entry in [structures] if isinstance(structures, str) else structures:
+            if entry in known:
+                wanted.update(known[entry])
+            elif entry in known["all"]:
+                wanted.add(entry)
+            else:
+                remedy = did_you_mean(str(entry), [*known, *known["all"]], f"The groups are {', '.join(known)}.")
+                raise LabelError(
+                    f"structure '{entry}'", "must be a structure of TotalSegmentator v2 or a group", "neither", remedy
+                )
+        return cls([name for name in known["all"] if name in wanted])
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, str], source: object = "label map") -> LabelMap:
+        """A label map from `{"0": "background", "1": "spleen", ...}`, the form of `label_map.json`.
+
+        Raises:
+            LabelError: indices that do not run from 0 without a gap, or 0 that is not the background.
+        """
+        try:
+            byindex = {int(index): name for index, name in content.items()}
+        except (ValueError, AttributeError) as error:
+            raise LabelError(source, "must map indices to names", repr(content)[:80]) from error
+        if sorted(byindex) != list(range(len(byindex))) or byindex.get(0) != BACKGROUND:
+            raise LabelError(
+                source, f"must number its names from 0 ({BACKGROUND}) on, without a gap", f"indices {sorted(byindex)}"
+            )
+        return cls([byindex[index] for index in range(1, len(byindex))])
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelMap:
+        """Read `label_map.json`.
+
+        Raises:
+            LabelError: the file is missing, is no JSON or is no label map.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LabelError(path, "must be a readable JSON file", str(error)) from error
+        return cls.from_dict(content, source=path)
+
+    def to_dict(self) -> dict[str, str]:
+        """The form of `label_map.json`."""
+        return {str(index): name for index, name in enumerate(self.names)}
+
+    def save(self, path: str | Path) -> None:
+        """Write `label_map.json`, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    def __len__(self) -> int:
+        """The number of classes, background included."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        """The structures, background left out."""
+        return iter(self.names[1:])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelMap) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[1:4]) + (", ..." if len(self) > 4 else "")
+        return f"LabelMap({len(self) - 1} structures: {shown})"
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The names without the background."""
+        return self.names[1:]
+
+    def index(self, name: str) -> int:
+        """The index of a structure.
+
+        Raises:
+            LabelError: the map does not hold it; names the nearest.
+        """
+        try:
+            return self._index[name]
+        except KeyError:
+            raise LabelError(
+                f"structure '{name}'",
+                f"must be one of the {len(self) - 1} in the label map",
+                "none of that name",
+                did_you_mean(name, self.names),
+            ) from None
+
+    def name(self, index: int) -> str:
+        """The name of an index.
+
+        Raises:
+            LabelError: the map has no such index.
+        """
+        if not 0 <= index < len(self):
+            raise LabelError(f"label {index}", f"must lie between 0 and {len(self) - 1}", str(index))
+        return self.names[index]
+
+    def twin(self, index: int) -> int | None:
+        """The index of the same structure on the other side; None where there is none in the map."""
+        other = twin_name(self.name(index))
+        return self._index.get(other) if other is not None else None
+
+    def colour(self, index: int) -> tuple[int, int, int]:
+        """A colour for the index, 0 to 255 each; neighbours differ, and the background is black.
+
+        The hue walks round the circle by the golden angle, so that any number of classes stays apart.
+        """
+        self.name(index)
+        if index == 0:
+            return (0, 0, 0)
+        hue = (index * 0.6180339887498949) % 1.0
+        value = (1.0, 0.8, 0.92)[index % 3]
+        saturation = (0.85, 0.6, 0.72)[(index // 3) % 3]
+        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+        return (round(red * 255), round(green * 255), round(blue * 255))
+
+    def painting_order(self) -> tuple[str, ...]:
+        """The structures in the order in which overlapping masks are painted: large first, so the small one stays.
+
+        The volumes are those of `catalogue`; structures it does not know come last in the map's own order.
+
+        >>> LabelMap(["kidney_cyst_left", "kidney_left"]).painting_order()
+        ('kidney_left', 'kidney_cyst_left')
+        """
+        volumes = {entry["name"]: float(entry["volume_ml"]) for entry in catalogue()}
+        return tuple(sorted(self.structures, key=lambda name: -volumes.get(name, 0.0)))

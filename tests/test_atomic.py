@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from medseg.atomic import atomic_path, writable_folder, write_json, write_text
+from medseg.errors import OutputError
+
+
+def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
+    write_text(tmp_path / "deep" / "a.txt", "whole")
+    assert (tmp_path / "deep" / "a.txt").read_text() == "whole"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_half_written(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_partial_file_keeps_the_whole_extension(tmp_path):
+    with atomic_path(tmp_path / "scan.1.nii.gz") as partial:
+        assert partial.name.endswith(".nii.gz")
+        assert partial.parent == tmp_path
+        partial.touch()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="must be a folder that can be written"):
+        writable_folder(tmp_path / "file" / "below")
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(OutputError, match=r"must be writable, but found .*No space left"), atomic_path(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"dice": None})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"dice": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"dice": None}

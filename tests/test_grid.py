@@ -1,0 +1,94 @@
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from medseg.errors import GeometryError
+from medseg.grid import Grid
+
+SPACINGS = st.tuples(*[st.floats(0.1, 10) for _ in range(3)])
+SIGNS = st.tuples(*[st.sampled_from([-1.0, 1.0]) for _ in range(3)])
+ORDERS = st.permutations([0, 1, 2])
+
+
+@given(SPACINGS, SIGNS, ORDERS, arrays(float, 3, elements=st.floats(-500, 500)))
+def test_axes_spacing_and_volume_agree_with_nibabel(spacing, signs, order, origin):
+    affine = np.eye(4)
+    affine[:3, :3] = (np.diag(np.multiply(spacing, signs)))[:, order]
+    affine[:3, 3] = origin
+    grid = Grid((4, 5, 6), affine)
+    assert grid.axes == "".join(nib.aff2axcodes(affine))
+    np.testing.assert_allclose(grid.spacing, nib.affines.voxel_sizes(affine))
+    assert grid.voxel_ml == pytest.approx(np.prod(spacing) / 1000)
+
+
+@given(st.floats(-40, 40), st.floats(-40, 40))
+def test_axes_of_an_oblique_grid_agree_with_nibabel(about_z, about_x):
+    z, x = np.deg2rad(about_z), np.deg2rad(about_x)
+    turn_z = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
+    turn_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn_z @ turn_x @ np.diag([-1, -1, 2])
+    assert Grid((3, 3, 3), affine).axes == "".join(nib.aff2axcodes(affine))
+
+
+@given(st.floats(0, 5))
+def test_distance_is_how_far_the_corners_are_apart(shift):
+    one = Grid((4, 4, 4), np.eye(4))
+    affine = np.eye(4)
+    affine[0, 3] = shift
+    other = Grid((4, 4, 4), affine)
+    assert one.distance(other) == pytest.approx(shift)
+    assert one.distance(other) == other.distance(one)
+    assert one.matches(other) == (shift <= 1e-3)
+
+
+def test_a_flip_with_the_same_shape_does_not_match():
+    affine = np.diag([-1.0, 1, 1, 1])
+    affine[0, 3] = 3
+    assert not Grid((4, 4, 4), np.eye(4)).matches(Grid((4, 4, 4), affine))
+
+
+def test_a_tiny_turn_counts_by_what_it_does_at_the_far_corner():
+    angle = 1e-4
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    assert Grid((4, 4, 4), np.eye(4)).matches(Grid((4, 4, 4), affine))
+    assert not Grid((512, 4, 4), np.eye(4)).matches(Grid((512, 4, 4), affine))
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((4, 4), np.eye(4)),
+        ((4, 4, 0), np.eye(4)),
+        ((4, 4, 4), np.eye(3)),
+        ((4, 4, 4), np.full((4, 4), np.nan)),
+        ((4, 4, 4), np.diag([1.0, 1, 0, 1])),
+    ],
+)
+def test_what_is_no_grid_is_refused(shape, affine):
+    with pytest.raises(GeometryError, match="grid"):
+        Grid(shape, affine)
+
+
+def test_the_grid_of_a_4d_image_is_refused():
+    with pytest.raises(GeometryError, match="must be a 3D volume"):
+        Grid.of_nifti(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.uint8), np.eye(4)))
+
+
+def test_require_says_both_things_and_how_far():
+    one = Grid((4, 4, 4), np.eye(4))
+    affine = np.eye(4)
+    affine[2, 3] = 2.5
+    with pytest.raises(GeometryError, match=r"liver\.nii\.gz.*ct\.nii\.gz.*2\.5 mm apart"):
+        one.require(Grid((4, 4, 4), affine), "liver.nii.gz", "ct.nii.gz")
+    with pytest.raises(GeometryError, match=r"shape \(4, 4, 5\)"):
+        one.require(Grid((4, 4, 5), np.eye(4)), "liver.nii.gz", "ct.nii.gz")
+
+
+def test_a_grid_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        Grid((2, 2, 2), np.eye(4)).affine[0, 0] = 3

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medseg.errors import LabelError
+from medseg.labels import LabelMap, catalogue, groups, twin_name
+
+NAMES = st.lists(st.text("abc_", min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=20, unique=True)
+
+
+def test_the_catalogue_holds_the_117_structures_of_version_2(real):
+    published = json.loads((real / "totalsegmentator_v2_labels.json").read_text())
+    assert {str(entry["index"]): entry["name"] for entry in catalogue()} == published
+
+
+def test_groups_part_the_catalogue():
+    parts = {name: members for name, members in groups().items() if name != "all"}
+    assert sorted(sum(parts.values(), ())) == sorted(groups()["all"])
+    assert len(groups()["all"]) == 117
+    assert len(groups()["ribs"]) == 26
+
+
+def test_all_structures_have_the_published_indices():
+    labels = LabelMap.totalsegmentator()
+    assert len(labels) == 118
+    assert all(labels.index(entry["name"]) == entry["index"] for entry in catalogue())
+
+
+def test_twins_are_twins_of_each_other_and_every_side_has_one():
+    names = groups()["all"]
+    for name in names:
+        twin = twin_name(name)
+        assert twin is None or twin_name(twin) == name
+    alone = {name for name in names if (twin := twin_name(name)) and twin not in names}
+    assert alone == {"atrial_appendage_left", "lung_middle_lobe_right"}
+
+
+def test_a_twin_outside_the_map_is_none():
+    assert LabelMap(["kidney_left", "liver"]).twin(1) is None
+
+
+@given(NAMES)
+def test_index_and_name_are_inverse_and_survive_a_round_trip(names):
+    labels = LabelMap(names)
+    assert [labels.name(labels.index(name)) for name in labels] == list(names)
+    assert LabelMap.from_dict(json.loads(json.dumps(labels.to_dict()))) == labels
+    assert len({labels.colour(i) for i in range(len(labels))}) == len(labels)
+
+
+def test_all_117_colours_differ():
+    labels = LabelMap.totalsegmentator()
+    assert len({labels.colour(i) for i in range(118)}) == 118
+
+
+@pytest.mark.parametrize("names", [[], [""], ["a", "a"], ["background"], "liver", [1]])
+def test_names_that_make_no_map_are_refused(names):
+    with pytest.raises(LabelError, match="label map"):
+        LabelMap(names)
+
+
+@pytest.mark.parametrize("content", [{"0": "background", "2": "liver"}, {"0": "liver"}, {"a": "b"}, ["liver"]])
+def test_a_broken_label_map_file_names_itself(tmp_path, content):
+    (tmp_path / "label_map.json").write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=r"label_map\.json"):
+        LabelMap.load(tmp_path / "label_map.json")
+
+
+def test_an_unknown_structure_names_the_nearest():
+    with pytest.raises(LabelError, match="Did you mean 'kidney_left'"):
+        LabelMap.totalsegmentator(["kidny_left"])
+    with pytest.raises(LabelError, match="Did you mean 'liver'"):
+        LabelMap(["liver"]).index("livr")
+
+
+def test_an_index_out_of_range_is_refused():
+    with pytest.raises(LabelError, match="between 0 and 1"):
+        LabelMap(["liver"]).name(2)
+
+
+def test_the_painting_order_puts_small_structures_on_top():
+    order = LabelMap.totalsegmentator().painting_order()
+    assert sorted(order) == sorted(groups()["all"])
+    for large, small in (("kidney_left", "kidney_cyst_left"), ("sacrum", "vertebrae_S1"), ("liver", "gallbladder")):
+        assert order.index(large) < order.index(small)
+
+
+def test_the_map_is_saved_and_loaded(tmp_path):
+    labels = LabelMap.totalsegmentator("organs")
+    labels.save(tmp_path / "label_map.json")
+    assert LabelMap.load(tmp_path / "label_map.json") == labels
