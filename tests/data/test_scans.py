@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from medseg.data.scans import find_scans, scan_name
+from medseg.errors import DataError
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_folder_gives_the_nifti_files_in_it(tmp_path):
+    touch(tmp_path, "b.nii.gz", "a.nii", "notes.txt", "deeper/c.nii.gz")
+    assert [path.name for path in find_scans(tmp_path)] == ["a.nii", "b.nii.gz"]
+
+
+def test_a_data_set_gives_the_ct_of_each_case_and_no_masks(case):
+    assert find_scans(case) == [case / "s0001" / "ct.nii.gz"]
+    assert find_scans(case / "s0001") == [case / "s0001" / "ct.nii.gz"]
+
+
+def test_scans_named_ct_are_called_after_their_folders(tmp_path):
+    touch(tmp_path, "s1/ct.nii.gz", "s2/ct.nii.gz")
+    found = find_scans([tmp_path / "s1" / "ct.nii.gz", tmp_path / "s2" / "ct.nii.gz"])
+    assert [scan_name(path) for path in found] == ["s1", "s2"]
+
+
+def test_two_scans_whose_masks_would_have_one_name_are_refused(tmp_path):
+    touch(tmp_path, "a/patient.nii.gz", "b/Patient.nii.gz")
+    with pytest.raises(DataError, match="needs a name of its own"):
+        find_scans([tmp_path / "a" / "patient.nii.gz", tmp_path / "b" / "Patient.nii.gz"])
+
+
+def test_the_same_scan_named_twice_is_one_scan(save):
+    path = save("a.nii.gz", np.zeros((2, 2, 2), np.int16))
+    assert find_scans([path, path]) == [path]
+
+
+def test_nothing_to_segment_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        find_scans(tmp_path / "missing.nii.gz")
+    with pytest.raises(DataError, match="must hold scans"):
+        find_scans(tmp_path)

@@ -1,0 +1,89 @@
+import logging
+
+import numpy as np
+import pytest
+
+from medseg.data import discover
+from medseg.errors import DataError, LabelError
+
+
+def test_a_case_is_found_with_its_masks(case):
+    found = discover(case)
+    assert [one.id for one in found.cases] == ["s0001"]
+    assert found.structures == ("spleen", "liver")
+    assert found.cases[0].annotated == ("liver", "spleen")
+    assert found.cases[0].image == case / "s0001" / "ct.nii.gz"
+    assert not found.split
+
+
+def test_real_patients_are_found_with_their_split(real):
+    found = discover(real / "totalseg_mini")
+    assert [one.id for one in found.cases] == ["s0000", "s0001"]
+    assert len(found.structures) == 117
+    assert (found.split.train, found.split.val) == (("s0000",), ("s0001",))
+
+
+def test_a_missing_ct_names_it(case):
+    (case / "s0001" / "ct.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"s0001/ct\.nii\.gz: every case needs its CT"):
+        discover(case)
+
+
+@pytest.mark.parametrize("keep_folder", [True, False])
+def test_missing_masks_name_the_folder(case, keep_folder):
+    for mask in (case / "s0001" / "segmentations").iterdir():
+        mask.unlink()
+    if not keep_folder:
+        (case / "s0001" / "segmentations").rmdir()
+    with pytest.raises(DataError, match="segmentations: every case needs its masks"):
+        discover(case)
+
+
+def test_an_unknown_structure_names_the_file_and_the_nearest(case):
+    masks = case / "s0001" / "segmentations"
+    (masks / "liver.nii.gz").rename(masks / "livr.nii.gz")
+    with pytest.raises(LabelError, match=r"livr\.nii\.gz.*Did you mean 'liver'"):
+        discover(case)
+
+
+def test_a_stray_folder_is_left_out_and_said(case, caplog):
+    (case / "notes").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert len(discover(case).cases) == 1
+    assert "notes" in caplog.text
+
+
+def write_meta(root, text):
+    (root / "meta.csv").write_text(text, encoding="utf-8")
+
+
+def test_the_split_is_read_from_the_public_columns(case, save):
+    save("set/s0002/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
+    save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    write_meta(case, "\ufeffimage_id;age;split\ns0001;60;train\ns0002;70;val\ns0003;80;test\n")
+    assert discover(case).split.train == ("s0001",)
+    assert discover(case).split.val == ("s0002",)
+    assert discover(case).split.test == ()
+
+
+def test_a_case_without_a_split_beside_others_is_said(case, save, caplog):
+    save("set/s0002/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
+    save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    write_meta(case, "image_id;split\ns0001;train\n")
+    with caplog.at_level(logging.WARNING):
+        discover(case)
+    assert "s0002" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id,split\ns0001,train\n", "separated by ';'"),
+        ("", "separated by ';'"),
+        ("image_id;split\ns0001;training\n", "needs a split of train, val, test"),
+    ],
+)
+def test_a_broken_meta_csv_is_refused(case, text, message):
+    write_meta(case, text)
+    with pytest.raises(DataError, match=message):
+        discover(case)
