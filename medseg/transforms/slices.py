@@ -1,0 +1,164 @@
+"""2D training patches out of whole volumes, with rare structures drawn as often as common ones.
+
+Not MONAI's `RandCropByLabelClassesd`: that one looks through the whole volume for every class at each draw, or
+keeps the indices of all voxels of all classes in memory; with 118 classes either costs more than the network.
+Here each volume is looked through once, and only which slices hold which class is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform
+
+from medseg.errors import DataError, LabelError
+
+INDEX = "slice_index"
+
+
+def _plain(volume: Any) -> torch.Tensor:
+    """The tensor without MONAI's metadata, whose bookkeeping at every slice costs more than the slice."""
+    tensor = torch.as_tensor(volume)
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+
+
+def _codes_with(item: Mapping[Hashable, Any], structure: int) -> torch.Tensor:
+    """The values of the label that mean the structure: itself, or every combination it takes part in."""
+    if "combinations" not in item:
+        return torch.tensor([structure])
+    codes = [code for code, channels in enumerate(item["combinations"]) if structure - 1 in channels]
+    return torch.tensor(codes, dtype=torch.long)
+
+
+class IndexSlicesd(MapTransform):
+    """Note which slices along the last axis hold which structure, for `RandSlicePatchd`.
+
+    Deterministic, so that CacheDataset does it once. Adds `slice_index`, a bool tensor `(structures, K)`
+    without the background, and sees that no label is out of range.
+
+    Args:
+        keys: the label `(1, I, J, K)`: class indices, or codes where the item holds `combinations`.
+        num_classes: classes, background included.
+
+    Raises:
+        LabelError: a label that is negative or not below `num_classes`; names the case.
+    """
+
+    def __init__(self, keys: KeysCollection, num_classes: int) -> None:
+        super().__init__(keys)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the index to the item."""
+        item = dict(data)
+        label = _plain(item[self.first_key(item)])[0]
+        values = len(item["combinations"]) if "combinations" in item else self.num_classes
+        least, most = int(label.min()), int(label.max())
+        if least < 0 or most >= values:
+            raise LabelError(
+                f"case {item.get('case', '?')}", f"must hold labels from 0 to {values - 1}", f"{least} to {most}"
+            )
+        found = torch.zeros(values, label.shape[-1], dtype=torch.bool)
+        for k in range(label.shape[-1]):
+            found[torch.unique(label[..., k]).long(), k] = True
+        rows = [found[_codes_with(item, structure)].any(dim=0) for structure in range(1, self.num_classes)]
+        item[INDEX] = torch.stack(rows)
+        return item
+
+
+class RandSlicePatchd(RandomizableTransform, MapTransform):
+    """Draw one 2D patch from a volume: a slice along the last axis, and a place in it.
+
+    With probability `structure_prob` a structure is drawn, all that occur in the volume alike, then a slice
+    that holds it, then one of its voxels; the patch holds that voxel at a place drawn alike. Otherwise
+    slice and place are drawn alike from all there are. What lies outside the volume is filled up.
+
+    Args:
+        keys: volumes `(C, I, J, K)` that become patches `(C', h, w)`, label among them.
+        label_key: which of them is the label (class indices, or codes of combinations).
+        patch_size: `(h, w)` along the first two axes.
+        context: neighbouring slices on each side that join the image as channels, lowest first; at the
+            ends of the volume the last slice is repeated. Channels of the image: `2 * context + 1`.
+        structure_prob: how often the patch is drawn by structure.
+        fill: value of the image outside the volume.
+
+    Raises:
+        DataError: a patch size or a probability that cannot be; `slice_index` missing from the item.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        patch_size: Sequence[int],
+        label_key: str = "label",
+        context: int = 0,
+        structure_prob: float = 0.7,
+        fill: float = 0.0,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob=1.0)
+        if len(patch_size) != 2 or min(patch_size) < 1 or context < 0 or not 0 <= structure_prob <= 1:
+            raise DataError(
+                "RandSlicePatchd",
+                "needs two positive sizes, context of 0 or more and a probability",
+                f"patch_size={patch_size}, context={context}, structure_prob={structure_prob}",
+            )
+        self.patch_size = tuple(int(size) for size in patch_size)
+        self.label_key, self.context, self.structure_prob, self.fill = label_key, context, structure_prob, fill
+        self._slice, self._corner = 0, (0, 0)
+
+    def randomize(self, data: Mapping[Hashable, Any]) -> None:
+        """Draw slice and place for one item."""
+        label = _plain(data[self.label_key])[0]
+        if INDEX not in data:
+            raise DataError("RandSlicePatchd", f"needs '{INDEX}' in the item", "none", "Put IndexSlicesd before it.")
+        index = data[INDEX]
+        present = np.flatnonzero(index.any(dim=1).numpy())
+        voxel = None
+        if len(present) and self.R.random_sample() < self.structure_prob:
+            row = int(self.R.choice(present))
+            self._slice = int(self.R.choice(np.flatnonzero(index[row].numpy())))
+            held = np.flatnonzero(torch.isin(label[..., self._slice], _codes_with(data, row + 1)).numpy())
+            voxel = np.unravel_index(int(self.R.choice(held)), label.shape[:2])
+        else:
+            self._slice = int(self.R.randint(label.shape[2]))
+        self._corner = (self._start(label.shape[0], 0, voxel), self._start(label.shape[1], 1, voxel))
+
+    def _start(self, size: int, axis: int, voxel: Any) -> int:
+        """Where the patch starts along one axis; negative where the volume is smaller and is centred."""
+        patch = self.patch_size[axis]
+        if size <= patch:
+            return -((patch - size) // 2)
+        low, high = 0, size - patch
+        if voxel is not None:
+            low, high = max(low, int(voxel[axis]) - patch + 1), min(high, int(voxel[axis]))
+        return int(self.R.randint(low, high + 1))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Draw, then cut the patch out of every key; the volumes themselves stay as they are."""
+        self.randomize(data)
+        item = {key: value for key, value in data.items() if key != INDEX}
+        for key in self.key_iterator(item):
+            volume = _plain(item[key])
+            if key == self.label_key:
+                item[key] = self._cut(volume[..., self._slice], 0)
+            else:
+                last = volume.shape[-1] - 1
+                around = range(self._slice - self.context, self._slice + self.context + 1)
+                stack = torch.cat([volume[..., min(max(k, 0), last)] for k in around])
+                item[key] = self._cut(stack.float(), self.fill)
+        return item
+
+    def _cut(self, image: torch.Tensor, fill: float) -> torch.Tensor:
+        patch = image.new_full((image.shape[0], *self.patch_size), fill)
+        source, target = [], []
+        for start, size, length in zip(self._corner, self.patch_size, image.shape[1:], strict=True):
+            low, high = max(start, 0), min(start + size, length)
+            source.append(slice(low, high))
+            target.append(slice(low - start, high - start))
+        patch[:, target[0], target[1]] = image[:, source[0], source[1]]
+        return patch

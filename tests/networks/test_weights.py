@@ -1,0 +1,65 @@
+import pickle
+
+import pytest
+import torch
+
+from medseg.errors import WeightsError
+from medseg.networks import load_weights
+
+
+def net(classes=3, features=4):
+    return torch.nn.Sequential(torch.nn.Conv2d(1, features, 3), torch.nn.Conv2d(features, classes, 1))
+
+
+def test_every_tensor_is_loaded(tmp_path):
+    source, target = net(), net()
+    torch.save(source.state_dict(), tmp_path / "model.pt")
+    assert load_weights(target, tmp_path / "model.pt") is target
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
+
+
+def test_a_checkpoint_of_a_run_is_taken_too(tmp_path):
+    source, target = net(), net()
+    torch.save({"network": source.state_dict(), "best": (0.5, 3)}, tmp_path / "best.pt")
+    load_weights(target, tmp_path / "best.pt")
+    assert torch.equal(source[0].weight, target[0].weight)
+
+
+def test_another_number_of_classes_says_both(tmp_path):
+    torch.save(net(classes=3).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"for 5 output channels: 1\.bias has shape \(5,\), but found shape \(3,\)"):
+        load_weights(net(classes=5), tmp_path / "model.pt", 5)
+
+
+def test_another_network_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"4 tensors missing .* 2 unknown"):
+        load_weights(net(), tmp_path / "model.pt")
+
+
+def test_a_file_that_is_missing_or_cut_short_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        load_weights(net(), tmp_path / "model.pt")
+    torch.save(net().state_dict(), tmp_path / "model.pt")
+    content = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match="must be a whole file of weights"):
+        load_weights(net(), tmp_path / "model.pt")
+
+
+class Canary:
+    def __reduce__(self):
+        return (open, ("canary", "w"))
+
+
+def test_nothing_in_the_file_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "model.pt").open("wb") as file:
+        pickle.dump({"network": Canary()}, file, protocol=2)
+    torch.save({"network": Canary()}, tmp_path / "zipped.pt")
+    for name in ("model.pt", "zipped.pt"):
+        with pytest.raises(WeightsError, match="must be a whole file of weights"):
+            load_weights(net(), tmp_path / name)
+    assert not (tmp_path / "canary").exists()
