@@ -1,0 +1,68 @@
+"""Where a run computes, and what is set before it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from monai.utils import set_determinism
+
+from medseg.errors import DeviceError
+
+
+def select_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of that name; `auto` is CUDA where it is there, else the CPU.
+
+    Raises:
+        DeviceError: the device is not there, or no device has that name.
+
+    >>> select_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device '{name}'", "must be auto, cpu, cuda or cuda:N", "another name") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise DeviceError(
+                f"device '{device}'",
+                "must be on this machine and usable by torch",
+                f"{count} CUDA devices",
+                "Use device=cpu, or install a torch build for your GPU's driver.",
+            )
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps'", "must be on this machine", "none", "Use device=cpu.")
+    return device
+
+
+def default_workers() -> int:
+    """How many loader processes suit this machine: none where they are spawned, else up to 8, one core left over.
+
+    On Windows and macOS a process is spawned and takes a copy of the whole cache along.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores - 1) if sys.platform == "linux" and cores > 2 else 0
+
+
+def prepare(device: str | torch.device, seed: int, benchmark: bool = True) -> torch.device:
+    """See that the device is there, seed Python, numpy and torch, and set cuDNN.
+
+    Args:
+        device: see `select_device`.
+        seed: of everything that is drawn in this process.
+        benchmark: let cuDNN try its algorithms; faster, and no longer the same to the last bit on a GPU.
+
+    Raises:
+        DeviceError: the device is not there.
+    """
+    chosen = select_device(device)
+    set_determinism(seed=seed)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.deterministic = not benchmark
+    torch.set_float32_matmul_precision("high")
+    return chosen

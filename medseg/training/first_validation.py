@@ -1,0 +1,46 @@
+"""One validation volume before the first epoch, so that a fault there shows now and not after hours."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+logger = logging.getLogger(__name__)
+
+
+class FirstValidation:
+    """Run the validator over one batch before training starts, then forget what it measured.
+
+    Not MONAI's `ValidationHandler(exec_at_start=...)`: that one runs every volume, and its score of an
+    untrained network stays as the best so far.
+
+    While it runs, `validator.state.first_look` is True.
+
+    Args:
+        validator: a MONAI evaluator.
+    """
+
+    def __init__(self, validator: Any) -> None:
+        self.validator = validator
+
+    def attach(self, engine: Engine) -> None:
+        """Run when the trainer starts."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate one batch."""
+        state = self.validator.state
+        if not state.epoch_length:
+            return
+        logger.info("Checking validation with one volume before the first epoch")
+        kept = state.epoch_length, state.best_metric, state.best_metric_epoch
+        state.epoch_length, state.first_look = 1, True
+        try:
+            self.validator.run(1)
+        finally:
+            state.epoch_length, state.best_metric, state.best_metric_epoch = kept
+            state.first_look = False
+            state.metrics.clear()
+            state.metric_details.clear()

@@ -1,0 +1,114 @@
+"""How far a run is and how long it will take: a bar on a terminal, a line an epoch everywhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from ignite.engine import Events
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressBar:
+    """A bar over the whole run with loss, Dice and the time left.
+
+    Not Ignite's `ProgressBar`: that one is over one epoch, and says nothing of the end of the run.
+
+    Args:
+        validator: the evaluator whose key metric is shown; its volumes are counted while it runs.
+    """
+
+    def __init__(self, validator: Any | None = None) -> None:
+        self.validator = validator
+        self._bar: Progress | None = None
+        self._loss, self._began, self._first = float("nan"), 0.0, 0
+        self._streams: list[tuple[logging.StreamHandler[Any], Any]] = []
+
+    def attach(self, engine: Any) -> None:
+        """Show the trainer's way, and the validator's where there is one. It belongs last in the list."""
+        if engine.state.rank > 0:
+            return
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
+        engine.add_event_handler(Events.COMPLETED, self._stop)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
+        if self.validator is not None:
+            self.validator.add_event_handler(Events.ITERATION_COMPLETED, self._volume)
+
+    def _start(self, engine: Any) -> None:
+        self._began, self._first = time.perf_counter(), engine.state.iteration
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar = Progress(*columns, console=console, speed_estimate_period=900)
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self._task = self._bar.add_task("Training", total=total, completed=engine.state.iteration, note="")
+        self._bar.start()
+        for handler in logging.getLogger().handlers:  # log lines go above the bar instead of through it
+            if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.__stderr__, sys.__stdout__):
+                self._streams.append((handler, handler.setStream(sys.stderr)))
+
+    def _step(self, engine: Any) -> None:
+        output: Any = engine.state.output
+        self._loss = float((output[0] if isinstance(output, list) else output)["loss"].detach())
+        if self._bar is not None:
+            text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}"
+            self._bar.update(self._task, completed=engine.state.iteration, description=text, note=self._note())
+
+    def _volume(self, engine: Any) -> None:
+        if self._bar is not None:
+            done, total = engine.state.iteration, engine.state.epoch_length
+            self._bar.update(self._task, note=f"validating {(done - 1) % total + 1}/{total}")
+
+    def _note(self) -> str:
+        best = self.validator.state.best_metric if self.validator is not None else -1
+        return f"loss {self._loss:.3f}" + (f", best Dice {best:.3f}" if best >= 0 else "")
+
+    def _epoch(self, engine: Any) -> None:
+        done, total = engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length
+        pace = (time.perf_counter() - self._began) / max(1, done - self._first)
+        text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {self._loss:.4f}"
+        state = self.validator.state if self.validator is not None else None
+        if state is not None and state.metrics and state.epoch == engine.state.epoch:
+            now = state.metrics.get(state.key_metric_name, float("nan"))
+            text += f", Dice {now:.4f} (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
+        logger.info("%s, %s left", text, duration(pace * (total - done)))
+
+    def _stop(self, engine: Any) -> None:
+        for handler, stream in self._streams:
+            handler.setStream(stream)
+        self._streams.clear()
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _failed(self, engine: Any, error: BaseException) -> None:
+        self._stop(engine)
+        raise error
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(42), duration(600), duration(7300)
+    ('42 s', '10 min', '2 h 2 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,120 @@
+"""Chance as a function of (seed, epoch, case, draw), and nothing else.
+
+Not MONAI's and PyTorch's way of one generator a worker: there a sample depends on how many workers there are
+and on what they drew before, and a run that stops in the middle of an epoch cannot go on as it would have.
+Here the sampler hands out keys that say which draw is meant, so any process makes the same sample of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.transforms import Compose, Randomizable
+
+from medseg.errors import ConfigError
+
+
+class SampleKey(NamedTuple):
+    """One draw: of which epoch, from which case (position in the data set), the how-manieth of it."""
+
+    epoch: int
+    case: int
+    draw: int
+
+
+def chance(seed: int, key: SampleKey) -> np.random.RandomState:
+    """The chance of one draw; unlike keys give unlike chance.
+
+    >>> chance(0, SampleKey(1, 2, 3)).randint(10**6) == chance(0, SampleKey(1, 3, 2)).randint(10**6)
+    False
+    """
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, *key])))
+
+
+class EpochSampler(torch.utils.data.Sampler[SampleKey]):
+    """The order of an epoch's draws: every case as often as the others, shuffled by (seed, epoch).
+
+    Not PyTorch's `RandomSampler` or `DistributedSampler`: it can start in the middle of an epoch, and the
+    keys of an epoch are the same whatever the number of ranks. As a handler (`attach`) it follows the trainer.
+
+    Args:
+        cases: number of cases.
+        draws: draws from each case in an epoch.
+        seed: of the order.
+        rank: this process among `ranks`; each takes every `ranks`-th draw.
+        ranks: number of processes.
+
+    Raises:
+        ConfigError: no case or no draw; a rank that cannot be.
+    """
+
+    def __init__(self, cases: int, draws: int = 1, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        if cases < 1 or draws < 1 or not 0 <= rank < ranks:
+            raise ConfigError(
+                "EpochSampler",
+                "needs at least one case, one draw, and a rank below the number of ranks",
+                f"cases={cases}, draws={draws}, rank={rank}, ranks={ranks}",
+            )
+        self.cases, self.draws, self.seed, self.rank, self.ranks = cases, draws, seed, rank, ranks
+        self.epoch, self.start = 1, 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Go to an epoch (from 1 on), leaving out its first `start` samples of this rank once."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        """Samples of a whole epoch on this rank; uneven ends are filled from the front."""
+        return -(-self.cases * self.draws // self.ranks)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        """The keys of the epoch, from the place where it was told to start."""
+        total = self.cases * self.draws
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(total)
+        whole = np.resize(order, len(self) * self.ranks)[self.rank :: self.ranks]
+        start, self.start = self.start, 0
+        for number in whole[start:]:
+            yield SampleKey(self.epoch, int(number) // self.draws, int(number) % self.draws)
+
+    def attach(self, engine: Engine) -> None:
+        """Follow a trainer: before each epoch go to it, unless `set_position` did so already."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._follow)
+
+    def _follow(self, engine: Engine) -> None:
+        if self.epoch != engine.state.epoch:
+            self.set_position(engine.state.epoch)
+
+
+class SeededDataset(torch.utils.data.Dataset[Any]):
+    """A MONAI data set whose random transforms draw by the key of the sample.
+
+    Args:
+        dataset: a MONAI data set, its `transform` a `Compose`; `CacheDataset(copy_cache=False)` for speed.
+        seed: of the run.
+
+    Raises:
+        ConfigError: the data set has no transform that can be seeded.
+    """
+
+    def __init__(self, dataset: Any, seed: int = 0) -> None:
+        transform = getattr(dataset, "transform", None)
+        if not isinstance(transform, Compose):
+            raise ConfigError(
+                "SeededDataset", "needs a MONAI data set with a Compose as transform", type(dataset).__name__
+            )
+        self.dataset, self.seed = dataset, seed
+        self._random = [step for step in transform.flatten().transforms if isinstance(step, Randomizable)]
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.dataset)
+
+    def __getitem__(self, key: SampleKey) -> Any:
+        """The sample that the key means."""
+        state = chance(self.seed, key)
+        for step in self._random:
+            step.set_random_state(state=state)
+        return self.dataset[key.case]

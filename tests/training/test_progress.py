@@ -1,0 +1,74 @@
+import contextlib
+import io
+import logging
+import sys
+
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+
+from medseg.training import ProgressBar
+from medseg.training import progress as module
+
+DATA = [{"image": torch.ones(2, 2), "label": torch.ones(2, 1)}] * 3
+
+
+def run(loss=None):
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    SupervisedTrainer(
+        torch.device("cpu"),
+        2,
+        DATA,
+        network,
+        optimizer,
+        loss or torch.nn.MSELoss(),
+        train_handlers=[ProgressBar()],
+        decollate=False,
+    ).run()
+
+
+def test_every_epoch_gives_a_line_with_the_time_left(caplog):
+    with caplog.at_level(logging.INFO):
+        run()
+    lines = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert len(lines) == 2
+    assert lines[0].startswith("Epoch 1/2: loss ")
+    assert lines[1].endswith("0 s left")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def on_a_terminal(monkeypatch, loss=None):
+    """What a terminal is sent; set up within the test, for pytest puts its own streams in place before it."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with contextlib.suppress(ValueError):
+        run(loss)
+    return screen.getvalue()
+
+
+def test_a_terminal_shows_a_bar_and_has_its_cursor_back(monkeypatch):
+    shown = on_a_terminal(monkeypatch)
+    assert "Epoch 2/2" in shown
+    assert "100 %" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+def broken(prediction, truth):
+    raise ValueError("a broken loss")
+
+
+def test_after_an_error_the_cursor_is_back(monkeypatch):
+    shown = on_a_terminal(monkeypatch, broken)
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+def test_an_error_goes_on_up():
+    with pytest.raises(ValueError, match="a broken loss"):
+        run(broken)
