@@ -66,7 +66,7 @@ def save(tmp_path: Path) -> Save:
 
 @pytest.fixture
 def case(save: Save, tmp_path: Path) -> Path:
-    """A data set root with one case of the TotalSegmentator layout: a CT, a liver and a spleen that overlap by 8 voxels."""
+    """One case in the TotalSegmentator layout: a CT, a liver and a spleen that overlap."""
     rng = np.random.default_rng(0)
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     save("set/s0001/ct.nii.gz", rng.integers(-200, 200, (12, 10, 8)).astype(np.int16), affine)

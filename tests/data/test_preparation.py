@@ -127,7 +127,7 @@ def test_training_on_a_prepared_set_sees_the_same_labels_as_on_its_masks(phantom
     assert raw.split == ready.split
     for case in ready.cases:
         assert case.label.parent == tmp_path / "cache2"
-        # All 117 were merged before three were chosen, so a small neighbour may hold a voxel; never another of the three.
+        # All 117 were merged before three were chosen: a small neighbour may hold a voxel, never another of the three.
         one, other = load(raw.case(case.id).label), load(case.label)
         assert np.array_equal(other[other > 0], one[other > 0])
         assert np.count_nonzero(one != other) < 0.02 * np.count_nonzero(one)

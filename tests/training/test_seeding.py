@@ -1,6 +1,7 @@
 """The contract: a sample depends on (seed, epoch, case, draw) alone, and an epoch can be begun in its middle."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -134,12 +135,14 @@ def test_each_epoch_of_an_engine_is_the_samplers_epoch():
     assert all(torch.equal(seen[2], image) for seen, image in zip(whole, images, strict=True))
 
 
-def test_python_and_numpy_chance_of_the_process_is_left_alone():
-    np.random.seed(0)
-    torch.manual_seed(0)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    next(iter(loader()[0]))
+def test_the_chance_of_the_process_is_left_alone():
+    batches, _ = loader()
+    dataset = batches.dataset
+    before = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
+    dataset[SampleKey(1, 0, 0)]
     assert (np.random.get_state()[1] == before[0]).all()
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert random.getstate() == before[2]
 
 
 def test_a_data_set_that_cannot_be_seeded_is_refused():

@@ -14,7 +14,7 @@ def test_every_structure_of_a_combination_gets_its_channel():
 
 
 def test_a_missing_table_says_what_to_do():
-    with pytest.raises(LabelError, match="case s1.*overlaps='keep'"):
+    with pytest.raises(LabelError, match=r"case s1.*overlaps='keep'"):
         MultiHotd("label", 3)({"label": torch.zeros(1, 2, 2), "case": "s1"})
 
 

@@ -1,0 +1,162 @@
+"""Slices and label maps as pictures, in the radiologist's view: the patient's right is on the left.
+
+All slices come with the patient's right and front at the high end of their axes (RAS): `(I, J)` axial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from medseg.atomic import atomic_path
+from medseg.grid import Grid
+from medseg.labels import LabelMap
+
+Array = npt.NDArray[Any]
+TRUTH, PREDICTION = (235, 64, 52), (66, 133, 244)
+PAPER, INK = (18, 18, 20), (226, 226, 230)
+HU_WINDOW = (-200.0, 300.0)
+
+
+def _view(part: Array) -> Array:
+    """An array `(a, b)` that grows to the right and up in the patient, as rows and columns of a picture."""
+    return np.ascontiguousarray(part.T[::-1, ::-1])
+
+
+def grey(part: Array, window: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Values between the ends of `window` as grey `(h, w, 3)`."""
+    low, high = window
+    scaled = np.clip((np.nan_to_num(_view(part).astype(np.float32)) - low) / (high - low), 0, 1)
+    return np.repeat((scaled * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def overlay(base: npt.NDArray[np.uint8], label: Array, colours: Array, opacity: float = 0.55) -> npt.NDArray[np.uint8]:
+    """Lay the classes of `label` over a picture.
+
+    Args:
+        base: `(h, w, 3)`, as `grey` gives it.
+        label: class indices `(a, b)`, in the orientation that `grey` took.
+        colours: colour of each class, `(classes, 3)`; class 0 is left out.
+        opacity: of the colour, 0 to 1.
+    """
+    seen = _view(label)
+    mixed = base * (1 - opacity) + colours[seen] * opacity
+    return np.where((seen > 0)[..., None], mixed, base).astype(np.uint8)
+
+
+def panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "") -> Image.Image:
+    """Three pictures side by side: CT, truth in red, prediction in blue; below, both in the structures' colours.
+
+    Args:
+        image: values `(I, J)`; shown between their own 0.5 and 99.5 percentiles.
+        truth: class indices `(I, J)`.
+        prediction: class indices `(I, J)`.
+        labels: what they mean; gives colours and legend.
+        caption: one line below.
+    """
+    values = np.asarray(image, dtype=np.float32)
+    low, high = np.percentile(values, [0.5, 99.5])
+    base = grey(values, (float(low), float(max(high, low + 1e-6))))
+    one = np.array([(0, 0, 0)] + [TRUTH] * (len(labels) - 1))
+    other = np.array([(0, 0, 0)] + [PREDICTION] * (len(labels) - 1))
+    tiles = [base, overlay(base, truth, one), overlay(base, prediction, other)]
+    names = ["CT", "truth", "prediction"]
+    if len(labels) > 2:
+        colours = palette(labels)
+        tiles += [overlay(base, truth, colours, 0.7), overlay(base, prediction, colours, 0.7)]
+        names += ["truth by structure", "prediction by structure"]
+    return _sheet(tiles, names, _legend_of(labels, truth, prediction), caption)
+
+
+def palette(labels: LabelMap) -> npt.NDArray[np.int64]:
+    """The colour of each class, `(classes, 3)`."""
+    return np.array([labels.colour(index) for index in range(len(labels))])
+
+
+def _legend_of(labels: LabelMap, *parts: Array) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours of the largest structures in view."""
+    counts = np.bincount(
+        np.concatenate([np.asarray(part).ravel() for part in parts]).astype(np.int64), minlength=len(labels)
+    )
+    order = [int(index) for index in np.argsort(-counts[1:], kind="stable") + 1 if counts[index]]
+    return [(labels.name(index), labels.colour(index)) for index in order[:24]]
+
+
+def _sheet(
+    tiles: Sequence[npt.NDArray[np.uint8]],
+    names: Sequence[str],
+    legend: Sequence[tuple[str, tuple[int, int, int]]],
+    caption: str,
+) -> Image.Image:
+    """Tiles of one height side by side, each with its name, a legend at the right, a caption below."""
+    height = 320
+    pictures = [_scaled(tile, height) for tile in tiles]
+    font = ImageFont.load_default(13)
+    legend_width = 190 if legend else 0
+    width = sum(picture.width + 6 for picture in pictures) + legend_width + 6
+    rows = max(height, 17 * len(legend))
+    sheet = Image.new("RGB", (width, rows + 50), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    x = 6
+    for picture, name in zip(pictures, names, strict=True):
+        draw.text((x + 2, 5), name, INK, font=font)
+        sheet.paste(picture, (x, 25))
+        x += picture.width + 6
+    for row, (name, colour) in enumerate(legend):
+        y = 25 + 17 * row
+        draw.rectangle((x + 2, y + 2, x + 13, y + 13), fill=colour)
+        draw.text((x + 19, y), name, INK, font=font)
+    draw.text((8, rows + 29), caption, INK, font=font)
+    return sheet
+
+
+def _scaled(tile: npt.NDArray[np.uint8], height: int) -> Image.Image:
+    picture = Image.fromarray(tile)
+    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BILINEAR)
+
+
+def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels: LabelMap, caption: str = "") -> Path:
+    """Write a picture of a volume with its label map in three planes, each through the middle of what was found.
+
+    Args:
+        path: the PNG.
+        hu: the volume in HU, `(I, J, K)`, in any orientation that `grid` tells.
+        label: class indices, `(I, J, K)`.
+        grid: where both lie.
+        labels: what the indices mean.
+        caption: one line below.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    (hu, label), spacing = to_ras([hu, label], grid)
+    found = np.argwhere(label > 0)
+    middle = np.round(found.mean(axis=0)).astype(int) if len(found) else np.array(label.shape) // 2
+    colours = palette(labels)
+    tiles = []
+    for axis, (across, along) in ((2, (0, 1)), (1, (0, 2)), (0, (1, 2))):
+        part, seen = np.take(hu, middle[axis], axis=axis), np.take(label, middle[axis], axis=axis)
+        tile = overlay(grey(part, HU_WINDOW), seen, colours)
+        size = (max(1, round(tile.shape[1] * spacing[across] * 2)), max(1, round(tile.shape[0] * spacing[along] * 2)))
+        tiles.append(np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR)))
+    names = ["axial", "coronal", "sagittal (front on the left)"]
+    planes = [np.take(label, middle[axis], axis=axis) for axis in range(3)]
+    sheet = _sheet(tiles, names, _legend_of(labels, *planes), caption)
+    with atomic_path(path) as partial:
+        sheet.save(partial)
+    return Path(path)
+
+
+def to_ras(volumes: Sequence[Array], grid: Grid) -> tuple[list[Array], tuple[float, float, float]]:
+    """Turn and flip volumes so that their axes grow to the right, the front and the head; no resampling."""
+    axes, letters = grid.axes, ("LR", "PA", "IS")
+    order = [next(i for i, letter in enumerate(axes) if letter in pair) for pair in letters]
+    flips = tuple(slice(None, None, 1 if axes[i] in "RAS" else -1) for i in order)
+    spacing = grid.spacing
+    turned = [np.transpose(volume, order)[flips] for volume in volumes]
+    return turned, (spacing[order[0]], spacing[order[1]], spacing[order[2]])

@@ -1,0 +1,124 @@
+import json
+import math
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import ValidationHandler, from_engine
+
+from medseg.labels import LabelMap
+from medseg.metrics import VolumeDice
+from medseg.monitoring import History
+
+LABELS = LabelMap(["liver", "spleen"])
+DATA = [{"image": torch.rand(4, 1, 2), "label": torch.rand(4, 1, 2)} for _ in range(3)]
+VOLUMES = [{"image": torch.zeros(1, 1, 2), "label": torch.tensor([[[1, 1]]])}]
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def run(folder, epochs=2, every=2, loss=None, interval=1, start=0):
+    torch.manual_seed(0)
+    network = Net()
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"),
+        VOLUMES,
+        network,
+        inferer=lambda inputs, net: torch.tensor([[[1, 0]]]),
+        key_val_metric={"val_mean_dice": VolumeDice(LABELS, from_engine(["pred", "label"]))},
+    )
+    losses = []
+    base = loss or torch.nn.MSELoss()
+
+    def record(prediction, truth):
+        value = base(prediction, truth)
+        losses.append(float(value.detach()))
+        return value
+
+    trainer = SupervisedTrainer(
+        torch.device("cpu"),
+        epochs,
+        DATA,
+        network,
+        torch.optim.SGD(network.parameters(), lr=0.25),
+        record,
+        train_handlers=[ValidationHandler(interval, evaluator), History(folder, evaluator, every)],
+        decollate=False,
+    )
+    if start:
+        trainer.load_state_dict({"epoch": start, "max_epochs": epochs, "epoch_length": 3})
+    trainer.run()
+    return losses
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_rows_say_what_was_measured_and_when(tmp_path):
+    losses = run(tmp_path)
+    found = rows(tmp_path)
+    assert [(row["kind"], row["epoch"], row["iteration"]) for row in found] == [
+        ("batch", 1, 2),
+        ("epoch", 1, 3),
+        ("validation", 1, 3),
+        ("batch", 2, 4),
+        ("batch", 2, 6),
+        ("epoch", 2, 6),
+        ("validation", 2, 6),
+    ]
+    assert found[0]["loss"] == pytest.approx(losses[1])
+    assert found[1]["loss"] == pytest.approx(sum(losses[:3]) / 3)
+    assert found[0]["lr"] == 0.25
+    assert found[1]["samples_per_second"] > 0
+
+
+def test_dice_comes_by_name_with_the_best_so_far(tmp_path):
+    run(tmp_path)
+    validation = [row for row in rows(tmp_path) if row["kind"] == "validation"][-1]
+    assert validation["dice"] == {"liver": pytest.approx(2 / 3), "spleen": None}
+    assert validation["mean_dice"] == pytest.approx(2 / 3)
+    assert (validation["best_dice"], validation["best_epoch"]) == (pytest.approx(2 / 3), 1)
+
+
+def test_the_history_holds_a_list_for_each_series(tmp_path):
+    losses = run(tmp_path)
+    history = json.loads((tmp_path / "training_history.json").read_text())
+    assert history["epoch"] == [1, 2]
+    assert history["loss"] == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3])
+    assert history["lr"] == [0.25, 0.25]
+    assert history["dice"] == {"liver": pytest.approx([2 / 3, 2 / 3]), "spleen": [None, None]}
+    assert (history["best_epoch"], history["max_epochs"]) == (1, 2)
+
+
+def test_an_epoch_without_validation_has_no_score_of_the_one_before(tmp_path):
+    run(tmp_path, epochs=3, interval=2)
+    history = json.loads((tmp_path / "training_history.json").read_text())
+    assert history["mean_dice"] == [None, pytest.approx(2 / 3), None]
+
+
+def test_a_loss_that_is_no_number_is_null_and_the_file_stays_json(tmp_path):
+    run(tmp_path, every=1, loss=lambda prediction, truth: (prediction * math.nan).mean())
+    assert all(row["loss"] is None for row in rows(tmp_path) if row["kind"] != "validation")
+
+
+def test_going_on_keeps_the_epochs_before(tmp_path):
+    run(tmp_path, epochs=2)
+    run(tmp_path, epochs=4, start=2)
+    history = json.loads((tmp_path / "training_history.json").read_text())
+    assert history["epoch"] == [1, 2, 3, 4]
+    assert len([row for row in rows(tmp_path) if row["kind"] == "epoch"]) == 4
+
+
+def test_going_on_from_an_earlier_epoch_forgets_the_later_ones(tmp_path):
+    run(tmp_path, epochs=3)
+    run(tmp_path, epochs=3, start=1)
+    history = json.loads((tmp_path / "training_history.json").read_text())
+    assert history["epoch"] == [1, 2, 3]
