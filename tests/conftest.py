@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,16 @@ TINY_OVERRIDES = {
 def tiny() -> dict[str, object]:
     """Overrides with which the unet2d bundle trains an epoch on the phantom in a second or two."""
     return dict(TINY_OVERRIDES)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, phantom: Path, tiny: dict[str, object]) -> Path:
+    """The folder of a run of unet2d: two epochs of two iterations on the phantom; not to be changed."""
+    from medseg.bundle import Bundle, run_bundle
+
+    folder = tmp_path_factory.mktemp("trained")
+    overrides = {**tiny, "max_epochs": 2, "dataset_dir": str(phantom), "output_dir": str(folder)}
+    run_bundle(Bundle.open("unet2d"), "training", "train", (), overrides)
+    (record,) = folder.glob("unet2d/*/run.json")
+    assert json.loads(record.read_text())["state"] == "finished"
+    return record.parent

@@ -41,19 +41,19 @@ class History:
         """Follow the trainer."""
         if engine.state.rank > 0:
             return
-        engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._batch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
 
-    def _begin(self, engine: Any) -> None:
-        """Take up the epochs of before, as far as the trainer goes on from them."""
+    def _take_up(self, epoch: int) -> None:
+        """Take up the epochs before this one, where the trainer goes on from them."""
         path = self.folder / EPOCHS
-        if path.is_file() and engine.state.epoch:
+        if not self._epochs and epoch > 1 and path.is_file():
             earlier = json.loads(path.read_text(encoding="utf-8"))["epochs"]
-            self._epochs = [epoch for epoch in earlier if epoch["epoch"] <= engine.state.epoch]
+            self._epochs = [one for one in earlier if one["epoch"] < epoch]
 
     def _epoch_started(self, engine: Any) -> None:
+        self._take_up(engine.state.epoch)
         self._losses, self._samples = [], 0
         self._started = self._last = time.perf_counter()
 

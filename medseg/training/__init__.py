@@ -5,12 +5,13 @@ from medseg.training.device import default_workers, prepare, select_device
 from medseg.training.first_validation import FirstValidation
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
-from medseg.training.seeding import EpochSampler, SampleKey, SeededDataset
+from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
 
 __all__ = [
     "Checkpoints",
     "EpochSampler",
     "FirstValidation",
+    "FollowEpochs",
     "ProgressBar",
     "Run",
     "SampleKey",

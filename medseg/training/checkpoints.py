@@ -23,7 +23,8 @@ class Checkpoints:
 
     Not MONAI's `CheckpointSaver`: it writes in place, so a kill in the middle leaves a broken file, and in a
     config it cannot hold the trainer it is given to (a circular reference). This handler takes the trainer when
-    it is attached. It belongs after the validation in the list of handlers.
+    it is attached. It belongs after the validation and the history in the list: what a checkpoint goes on from
+    has been recorded by then.
 
     `last.pt` and `epoch_NNNN.pt` hold network, optimizer, scheduler, epoch and the best score; `best.pt` and
     `model_path` hold the weights that validated best, `model_path` as a plain `state_dict`.

@@ -39,7 +39,7 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
     """The order of an epoch's draws: every case as often as the others, shuffled by (seed, epoch).
 
     Not PyTorch's `RandomSampler` or `DistributedSampler`: it can start in the middle of an epoch, and the
-    keys of an epoch are the same whatever the number of ranks. As a handler (`attach`) it follows the trainer.
+    keys of an epoch are the same whatever the number of ranks. `FollowEpochs` keeps it at the trainer's epoch.
 
     Args:
         cases: number of cases.
@@ -79,13 +79,28 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
         for number in whole[start:]:
             yield SampleKey(self.epoch, int(number) // self.draws, int(number) % self.draws)
 
-    def attach(self, engine: Engine) -> None:
-        """Follow a trainer: before each epoch go to it, unless `set_position` did so already."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._follow)
 
-    def _follow(self, engine: Engine) -> None:
-        if self.epoch != engine.state.epoch:
-            self.set_position(engine.state.epoch)
+class FollowEpochs:
+    """Keep a sampler at the trainer's epoch.
+
+    Not what MONAI does by itself for a `DistributedSampler`: here a sampler that was told to start in the middle
+    of the epoch that comes first is left where it is.
+
+    Args:
+        sampler: the sampler of the training data.
+    """
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def attach(self, engine: Engine) -> None:
+        """Before each epoch go to it."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Go to the epoch, unless the sampler is there."""
+        if self.sampler.epoch != engine.state.epoch:
+            self.sampler.set_position(engine.state.epoch)
 
 
 class SeededDataset(torch.utils.data.Dataset[Any]):

@@ -13,7 +13,7 @@ from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, EnsureTyped, Lambda, RandAffined, RandGaussianNoised, RandScaleIntensityd
 
 from medseg.errors import ConfigError
-from medseg.training import EpochSampler, SampleKey, SeededDataset
+from medseg.training import EpochSampler, FollowEpochs, SampleKey, SeededDataset
 
 CASES, DRAWS, BATCH = 3, 4, 2
 
@@ -109,7 +109,7 @@ def batches_of(trainer, batches, sampler):
     """What an Ignite engine is given in each iteration."""
     seen = []
     engine = Engine(lambda _, batch: seen.append((engine.state.epoch, engine.state.iteration, batch["image"].clone())))
-    sampler.attach(engine)
+    FollowEpochs(sampler).attach(engine)
     trainer(engine, batches)
     return seen
 

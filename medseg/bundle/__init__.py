@@ -1,0 +1,19 @@
+"""Bundles: the only place that reads configs. Configs name these functions, so each is public here."""
+
+from medseg.bundle.bundle import Bundle, find_bundle
+from medseg.bundle.predict import Prediction, Predictor, SavePredictions
+from medseg.bundle.run import check_config, run_bundle, start_run
+from medseg.bundle.source import bundle_root, runs_dir
+
+__all__ = [
+    "Bundle",
+    "Prediction",
+    "Predictor",
+    "SavePredictions",
+    "bundle_root",
+    "check_config",
+    "find_bundle",
+    "run_bundle",
+    "runs_dir",
+    "start_run",
+]

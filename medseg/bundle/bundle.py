@@ -1,0 +1,121 @@
+"""A bundle on disk: a recipe in `bundles/`, or the folder of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from medseg.bundle import strict
+from medseg.bundle.source import METADATA
+from medseg.errors import ConfigError, did_you_mean
+
+
+def _homes() -> list[Path]:
+    """Where bundles and overlays are looked for by name: here, beside the package, and where a wheel puts them."""
+    beside = Path(__file__).resolve().parents[2]
+    return [Path(), beside, Path(sys.prefix, "share", "medseg")]
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle, by path or by name.
+
+    Raises:
+        ConfigError: there is none; names those there are.
+    """
+    given = Path(name)
+    for place in [given, *(home / "bundles" / given for home in _homes())]:
+        if (place / "configs" / METADATA).is_file():
+            return place
+    known = sorted({path.parents[1].name for home in _homes() for path in home.glob(f"bundles/*/configs/{METADATA}")})
+    remedy = did_you_mean(str(name), known, f"Known by name: {', '.join(known) or 'none'}.")
+    found = f"a folder without configs/{METADATA}" if given.is_dir() else "none of that path or name"
+    raise ConfigError(f"bundle '{name}'", "must be a bundle or the folder of a run", found, remedy)
+
+
+def find_overlay(name: str | Path, root: Path) -> Path:
+    """The file of an overlay: a path, or a name in the bundle's `configs` or in the common `configs`.
+
+    Raises:
+        ConfigError: there is none; names those there are.
+    """
+    given = Path(name)
+    named = given.name if given.suffix == ".json" else f"{given.name}.json"
+    folders = [root / "configs", *(home / "configs" for home in _homes())]
+    for place in [given, *(home / given for home in _homes()), *(folder / named for folder in folders)]:
+        if place.is_file():
+            return place
+    own = {"train", "evaluate", "inference", "metadata"}
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.json")} - own)
+    remedy = did_you_mean(given.stem, known, f"There are: {', '.join(known) or 'none'}.")
+    raise ConfigError(f"overlay '{name}'", "must be a JSON file or the name of an overlay", "none", remedy)
+
+
+class Bundle:
+    """A bundle that was opened; nothing of it is executed before `resolve`.
+
+    Args:
+        root: its folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.metadata: dict[str, Any] = self._json(METADATA)
+
+    @classmethod
+    def open(cls, name: str | Path) -> Bundle:
+        """Open a bundle by path or name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return cls(find_bundle(name))
+
+    @property
+    def name(self) -> str:
+        """The name in its metadata."""
+        return str(self.metadata.get("name", self.root.name))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one of the recipes that come with medseg."""
+        return any(self.root.parent == (home / "bundles").resolve() for home in _homes()[1:])
+
+    def config_file(self, config: str) -> Path:
+        """The path of one of its configs.
+
+        Raises:
+            ConfigError: it has none of that name.
+        """
+        path = self.root / "configs" / f"{config}.json"
+        if not path.is_file():
+            raise ConfigError(self.root, f"must hold configs/{config}.json to be used for this", "no such file")
+        return path
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.root / "configs" / name
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(path, "must be a JSON object", str(error)) from error
+
+    def resolve(
+        self, config: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str | Path] = ()
+    ) -> ConfigParser:
+        """One of its configs with overlays and overrides, checked strictly, ready to be resolved key by key.
+
+        Raises:
+            ConfigError: a key that means nothing, see `medseg.bundle.strict`.
+        """
+        overrides = dict(overrides or {})
+        files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
+        merged = strict.merge(files, overrides)
+        strict.check(self._json(f"{config}.json"), merged, list(overrides))
+        parser = ConfigParser(merged)
+        parser.read_meta(self.metadata)
+        parser["bundle_root"] = str(overrides.get("bundle_root", self.root))
+        return parser

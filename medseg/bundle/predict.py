@@ -1,0 +1,170 @@
+"""A trained bundle on new scans: one object in memory from which everything is written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite.engine import Engine, Events
+
+from medseg.bundle.bundle import Bundle
+from medseg.data import read_grid, read_volume, scan_name, write_label_map
+from medseg.errors import DataError, GeometryError, MedsegError, WeightsError
+from medseg.grid import Grid
+from medseg.labels import LabelMap
+from medseg.training import prepare
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one scan, on the scan's own grid.
+
+    Args:
+        label: class indices, `(I, J, K)`, in the voxel order of the file.
+        grid: where it lies; the scan's.
+        labels: what the indices mean.
+        source: the scan.
+        seconds: how long it took.
+
+    Raises:
+        GeometryError: the label map does not have the grid's shape.
+    """
+
+    label: npt.NDArray[np.unsignedinteger[Any]]
+    grid: Grid
+    labels: LabelMap
+    source: Path
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.label.shape != self.grid.shape:
+            raise GeometryError(
+                f"prediction for {self.source}", f"must have the shape {self.grid.shape}", f"{self.label.shape}"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the label map with exactly the scan's shape and affine; whole or not at all.
+
+        Raises:
+            GeometryError, OutputError: see `medseg.data.write_label_map`.
+        """
+        return write_label_map(path, self.label, self.source, self.labels)
+
+
+def _to_prediction(
+    pred: torch.Tensor, source: Path, labels: LabelMap, multilabel: bool, seconds: float = 0.0
+) -> Prediction:
+    """From the channels that postprocessing leaves, on the source's grid, to one label map."""
+    grid = read_grid(source)
+    affine = getattr(pred, "affine", None)
+    values = np.asarray(torch.as_tensor(pred).detach().cpu().numpy())
+    if affine is not None:
+        grid.require(Grid(values.shape[1:], np.asarray(affine)), f"prediction for {source}", source)
+    if multilabel:
+        label = np.zeros(values.shape[1:], dtype=np.uint8 if len(labels) <= 256 else np.uint16)
+        for name in labels.painting_order():
+            label[values[labels.index(name) - 1] > 0] = labels.index(name)
+    else:
+        label = values[0].astype(np.uint8 if len(labels) <= 256 else np.uint16)
+    return Prediction(label, grid, labels, source, seconds)
+
+
+class Predictor:
+    """A bundle with its weights loaded, for any number of scans.
+
+    Args:
+        bundle: a trained bundle, or the folder of a run.
+        overrides: values by key of its inference.json (`device`, `inferer#overlap`, ...).
+
+    Raises:
+        ConfigError: a key that means nothing; WeightsError: weights that do not fit; DeviceError: no such device.
+    """
+
+    def __init__(self, bundle: Bundle, overrides: Mapping[str, Any] | None = None) -> None:
+        parser = bundle.resolve("inference", overrides)
+        weights = Path(str(parser.get_parsed_content("ckpt_path")))
+        if not weights.is_file():
+            raise WeightsError(
+                weights,
+                "must hold the trained weights",
+                "no such file",
+                "Train the bundle first, or give a run's folder.",
+            )
+        self.device = prepare(parser.get_parsed_content("device"), seed=0)
+        self.labels: LabelMap = parser.get_parsed_content("labels")
+        self.multilabel = bool(parser.get_parsed_content("multilabel", default=False))
+        self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
+        self.preprocessing = parser.get_parsed_content("preprocessing")
+        self.inferer = parser.get_parsed_content("inferer")
+        self.postprocessing = parser.get_parsed_content("postprocessing")
+        self.amp = bool(parser.get_parsed_content("amp", default=False))
+
+    def predict_case(self, path: str | Path) -> Prediction:
+        """Segment one scan.
+
+        Args:
+            path: a NIfTI file with a CT.
+
+        Raises:
+            DataError: it cannot be read, or is no 3D volume.
+            GeometryError: what came out does not lie where the scan lies.
+        """
+        path, began = Path(path), time.perf_counter()
+        read_volume(path)  # gives the clear error for a damaged file, before anything else touches it
+        try:
+            item = self.preprocessing({"image": str(path)})
+        except RuntimeError as error:
+            raise _cause(error, path) from error
+        image = item["image"][None].to(self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
+            item["pred"] = self.inferer(image, self.network)[0]
+        item = self.postprocessing(item)
+        return _to_prediction(item["pred"], path, self.labels, self.multilabel, time.perf_counter() - began)
+
+
+def _cause(error: BaseException, path: Path) -> MedsegError:
+    """The first error below MONAI's wrapping, as one of ours."""
+    found: BaseException = error
+    while found.__cause__ is not None:
+        found = found.__cause__
+    if isinstance(found, MedsegError):
+        return found
+    return DataError(path, "must be a scan that the bundle's preprocessing takes", f"{type(found).__name__}: {found}")
+
+
+class SavePredictions:
+    """Write the label map of every scan an evaluator ran, named after the scan.
+
+    Not MONAI's `SaveImaged`: that one writes what it is given wherever that lies; this one refuses a label
+    map that does not lie exactly where its scan lies.
+
+    Args:
+        folder: where the files go.
+        labels: what the classes mean.
+        multilabel: whether the channels are structures of their own; of several the smallest is kept.
+    """
+
+    def __init__(self, folder: str | Path, labels: LabelMap, multilabel: bool = False) -> None:
+        self.folder, self.labels, self.multilabel = Path(folder), labels, multilabel
+
+    def attach(self, engine: Engine) -> None:
+        """Write after each scan."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the scans of this batch."""
+        outputs: Any = engine.state.output
+        for output in outputs:
+            source = Path(output["image"].meta["filename_or_obj"])
+            prediction = _to_prediction(output["pred"], source, self.labels, self.multilabel)
+            path = prediction.save(self.folder / f"{scan_name(source)}.nii.gz")
+            logger.info("%s -> %s", source, path)

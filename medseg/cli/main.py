@@ -1,0 +1,86 @@
+"""The group of all commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+import medseg
+from medseg.errors import MedsegError
+
+COMMANDS = {
+    "data": ("medseg.cli.data", "Make phantoms, prepare data sets."),
+    "demo": ("medseg.cli.demo", "Learn organs on a made-up data set and segment two volumes, in minutes."),
+    "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
+    "train": ("medseg.cli.train", "Train a bundle."),
+}
+INTERRUPTED = 130
+
+
+class _Lazy(click.Group):
+    """Commands are imported when they are called; help and completion go by the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from medseg.errors import did_you_mean
+
+            remedy = did_you_mean(args[0], COMMANDS, f"There are: {', '.join(sorted(COMMANDS))}.")
+            ctx.fail(f"There is no command '{args[0]}'. {remedy}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(medseg.__version__, prog_name="medseg")
+@click.option("--traceback", is_flag=True, help="Show where in the code an error arose.")
+@click.pass_context
+def cli(ctx: click.Context, traceback: bool) -> None:
+    """Train, run and share medical image segmentation."""
+    ctx.obj = {"traceback": traceback}
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for name in ("ignite", "monai"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def ours(error: BaseException | None) -> MedsegError | None:
+    """The error of medseg's own that caused `error`, through whatever libraries wrapped around it."""
+    while error is not None:
+        if isinstance(error, MedsegError):
+            return error
+        error = error.__cause__
+    return None
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; exit code 0 if all went well, 1 after an error, 2 for wrong use, 130 after Ctrl-C."""
+    try:
+        code = cli.main(args, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        found = ours(error)
+        if found is None or "--traceback" in (args if args is not None else sys.argv):
+            raise
+        click.echo(f"Error: {found}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

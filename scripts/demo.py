@@ -1,0 +1,8 @@
+"""From a fresh clone to two segmented volumes: python scripts/demo.py [options of `medseg demo`]."""
+
+import sys
+
+import environment
+
+if __name__ == "__main__":
+    sys.exit(environment.call(environment.ensure(), "-m", "medseg", "demo", *sys.argv[1:]))

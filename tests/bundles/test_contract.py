@@ -1,0 +1,229 @@
+"""What every bundle keeps: MONAI's own rules, and ours. A new folder in bundles/ is tested without a new line here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import monai.bundle
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medseg.bundle import Bundle, run_bundle, strict
+
+BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[2].glob("bundles/*/configs/metadata.json"))
+CONFIGS = ("train", "evaluate", "inference")
+COMMON = sorted(Path(__file__).parents[2].glob("configs/*.json"))
+
+pytestmark = pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+
+
+def content(root: Path, name: str) -> dict:
+    return json.loads((root / "configs" / f"{name}.json").read_text())
+
+
+def overlays_of(root: Path) -> list[Path]:
+    named = {*CONFIGS, "metadata"}
+    return [*COMMON, *(path for path in sorted(root.glob("configs/*.json")) if path.stem not in named)]
+
+
+@pytest.fixture
+def settings(tiny, phantom, runs) -> dict:
+    return {**tiny, "dataset_dir": str(phantom), "samples_per_case": 2, "batch_size": 2}
+
+
+def workflow(root: Path, config: str, kind: str, **overrides) -> ConfigWorkflow:
+    made = ConfigWorkflow(str(root / "configs" / f"{config}.json"), workflow_type=kind, logging_file=False, **overrides)
+    made.initialize()
+    return made
+
+
+def test_all_files_are_there_and_none_is_python(root):
+    for name in (
+        *(f"configs/{config}.json" for config in (*CONFIGS, "metadata")),
+        "configs/logging.conf",
+        "docs/README.md",
+        "LICENSE",
+    ):
+        assert (root / name).is_file(), name
+    assert (root / "models").is_dir()
+    assert not list(root.rglob("*.py"))
+
+
+def test_the_metadata_is_complete(root):
+    metadata = content(root, "metadata")
+    wanted = "version changelog monai_version pytorch_version numpy_version required_packages_version task description"
+    for key in [*wanted.split(), "authors", "copyright", "intended_use", "network_data_format"]:
+        assert metadata[key], key
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["name"] == root.name
+    outputs = metadata["network_data_format"]["outputs"]["pred"]
+    assert outputs["num_channels"] == len(outputs["channel_def"])
+
+
+def test_monai_finds_every_property_of_training(root, settings):
+    made = workflow(root, "train", "train", **settings)
+    assert made.check_properties() == []
+    assert (made.max_epochs, made.val_interval) == (1, 1)
+    assert len(made.train_dataset_data) == 2
+
+
+def test_monai_finds_every_property_of_evaluation_and_inference(root, trained, phantom):
+    for config in ("evaluate", "inference"):
+        data = phantom if config == "evaluate" else phantom / "p0003"
+        assert workflow(trained, config, "infer", dataset_dir=str(data)).check_properties() == []
+
+
+def test_handlers_stand_in_the_list_by_name(root):
+    train = content(root, "train")
+    for engine in ("train", "validate"):
+        names = list(train[engine]["handler_set"])
+        assert train[engine]["handlers"] == [f"%{engine}#handler_set#{name}" for name in names]
+    assert train["train"]["trainer"]["train_handlers"] == "$[h for h in @train#handlers if h is not None]"
+    for config in ("evaluate", "inference"):
+        found = content(root, config)
+        assert found["handlers"] == [f"%handler_set#{name}" for name in found["handler_set"]]
+
+
+def test_nothing_is_addressed_by_position(root):
+    position = re.compile(r"(#|::)\d+(#|::|$|\W)")
+    for path in [*(root / "configs" / f"{config}.json" for config in CONFIGS), *overlays_of(root)]:
+        found = json.loads(path.read_text())
+        assert not [reference for reference in strict.references(found) if position.search(reference)]
+        assert not [key for key in found if position.search(key)]
+
+
+def test_train_evaluate_and_inference_share_network_and_preprocessing(root):
+    train = content(root, "train")
+    for config in ("evaluate", "inference"):
+        other = content(root, config)
+        for key in ("network_def", "deterministic", "inferer", "structures", "labels", "out_channels", "in_channels"):
+            assert other[key] == train[key], (config, key)
+
+
+def test_every_overlay_is_strict_and_changes_only_what_is_there(root):
+    bundle = Bundle(root)
+    for overlay in overlays_of(root):
+        bundle.resolve("train", overlays=[overlay])
+
+
+def test_an_overlay_changes_and_disables_a_handler_by_name(root, settings, tmp_path):
+    overlay = tmp_path / "o.json"
+    overlay.write_text(
+        json.dumps(
+            {"train#handler_set#history#log_every_n_batches": 1, "validate#handler_set#previews#_disabled_": True}
+        )
+    )
+    bundle = Bundle(root)
+    run_bundle(bundle, "training", "train", [overlay], settings)
+    (run,) = (tmp_path / "runs" / root.name).iterdir()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert sum(row["kind"] == "batch" for row in rows) == 2
+    assert not (run / "previews").exists()
+
+
+def test_monais_tracking_adds_a_handler_to_each_engine(root, settings, tmp_path):
+    handler = {"_target_": "StatsHandler", "name": "@who", "tag_name": "loss", "output_transform": "$lambda x: 1.0"}
+    ids = {
+        "trainer": {"id": "train#trainer", "handlers": "train#handlers"},
+        "validator": {"id": "validate#evaluator", "handlers": "validate#handlers"},
+        "evaluator": {"id": "evaluator", "handlers": "handlers"},
+    }
+    tracking = {
+        "handlers_id": ids,
+        "configs": {"who": "tracked", "trainer": handler, "validator": handler, "evaluator": handler},
+    }
+    (tmp_path / "tracking.json").write_text(json.dumps(tracking))
+    made = workflow(root, "train", "train", tracking=str(tmp_path / "tracking.json"), **settings)
+    assert made.check_properties() == []
+    for handlers in (made.train_handlers, made.val_handlers):
+        assert [type(one).__name__ for one in handlers if one is not None][-1] == "StatsHandler"
+    made.run()
+    (record,) = (tmp_path / "runs").glob("*/*/run.json")
+    assert json.loads(record.read_text())["state"] == "finished"
+
+
+def test_the_plain_monai_command_refuses_a_mistyped_override(root, settings):
+    with pytest.raises(RuntimeError) as caught:
+        monai.bundle.run(
+            "training", config_file=str(root / "configs" / "train.json"), logging_file=None, lrr=0.5, **settings
+        )
+    causes = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        causes.append(str(error))
+        error = error.__cause__
+    assert any("config key 'lrr'" in text and "Did you mean 'lr'" in text for text in causes)
+
+
+def flags(settings: dict) -> list[str]:
+    found = []
+    for key, value in settings.items():
+        found += [f"--{key}", value if isinstance(value, str) else repr(value)]
+    return found
+
+
+def run_monai(place: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_one_run_whoever_starts_it_and_from_wherever(root, settings, runs, tmp_path, repository):
+    """From the repository, from inside the bundle, from elsewhere, and through medseg: one identity, equal weights."""
+    config = root / "configs" / "train.json"
+    run_monai(repository, "--config_file", str(config.relative_to(repository)), *flags(settings))
+    run_monai(root, "--config_file", "configs/train.json", *flags(settings))
+    run_monai(tmp_path, "--config_file", str(config), "--bundle_root", str(root), *flags(settings))
+    run_bundle(Bundle(root), "training", "train", (), settings)
+    folders = sorted((runs / root.name).iterdir())
+    assert len(folders) == 4
+    records = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    assert {record["state"] for record in records} == {"finished"}
+    assert len({record["identity"] for record in records}) == 1
+    states = [torch.load(folder / "models" / "model.pt", weights_only=True) for folder in folders]
+    for state in states[1:]:
+        assert all(torch.equal(state[name], states[0][name]) for name in states[0])
+    effective = [json.loads((folder / "configs" / "train.json").read_text()) for folder in folders]
+    assert {one["batch_size"] for one in effective} == {2}
+    assert not list(root.glob("runs")) + list(root.glob("models/*.pt"))  # the recipe stays clean
+
+
+def test_a_runs_folder_is_a_bundle_with_everything_in_it(root, trained):
+    for name in ("run.json", "train.log", "metrics.jsonl", "training_history.json", "label_map.json", "models/model.pt",
+                 "checkpoints/last.pt", "checkpoints/best.pt", "LICENSE", "docs/README.md"):  # fmt: skip
+        assert (trained / name).is_file(), name
+    assert list((trained / "previews").glob("epoch_0000_*.png"))
+    assert list((trained / "previews").glob("epoch_0002_*.png"))
+    labels = {"0": "background", "1": "spleen", "2": "kidney_right", "3": "kidney_left", "4": "liver"}
+    assert json.loads((trained / "label_map.json").read_text()) == labels
+    assert content(trained, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"] == labels
+    for config in CONFIGS:
+        effective = content(trained, config)
+        assert effective["network_def"]["features"] == [4, 4, 8, 8, 8, 4]
+        assert (effective["patch_size"], effective["spacing"]) == ([32, 32], [-1, -1, -1])
+        assert effective["bundle_root"] == content(root, config)["bundle_root"]
+    assert content(trained, "train")["max_epochs"] == 2
+
+
+def test_a_run_evaluates_itself(root, trained, phantom, tmp_path):
+    run_bundle(
+        Bundle(trained), "evaluating", "evaluate", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)}
+    )
+    scores = json.loads((tmp_path / "evaluation.json").read_text())
+    history = json.loads((trained / "training_history.json").read_text())
+    assert scores["mean_dice"] == pytest.approx(history["best_dice"])
+    assert set(scores["dice"]) == {"spleen", "kidney_right", "kidney_left", "liver"}
+
+
+def test_a_parser_alone_resolves_the_network_to_its_channels(root, trained):
+    parser = ConfigParser(content(trained, "inference"))
+    parser["bundle_root"] = str(trained)
+    network = parser.get_parsed_content("network").eval()
+    size = parser.get_parsed_content("patch_size")
+    out = network(torch.zeros(1, parser.get_parsed_content("in_channels"), *size))
+    assert tuple(out.shape) == (1, 5, *size)

@@ -1,0 +1,115 @@
+"""What is unet2d's own: its network, its overlays."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from monai.networks.nets import BasicUNet, UNet
+
+from medseg.bundle import Bundle, Predictor, run_bundle
+
+
+def parts(overlays=(), **overrides):
+    return Bundle.open("unet2d").resolve("train", overrides, overlays)
+
+
+def test_the_network_is_the_classic_one_with_118_outputs_and_a_1x1_head():
+    network = parts(device="cpu").get_parsed_content("network_def")
+    assert isinstance(network, BasicUNet)
+    assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 118, 32, 32)
+    assert network.final_conv.kernel_size == (1, 1)
+
+
+def test_the_defaults_are_those_of_the_recipe():
+    parser = parts(device="cpu")
+    assert (parser["max_epochs"], parser["batch_size"], parser["lr"], parser["patch_size"]) == (
+        50,
+        8,
+        0.001,
+        [256, 256],
+    )
+    assert parser["spacing"][:2] == [1.5, 1.5]
+    assert parser.get_parsed_content("amp") is False
+    assert isinstance(parser.get_parsed_content("optimizer"), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "epochs", "batch", "lr"),
+    [
+        ("quick", 5, 8, 1e-3),
+        ("medium", 30, 8, 1e-3),
+        ("full", 100, 8, 1e-3),
+        ("round1_quick", 5, 8, 1e-3),
+        ("round2_medium", 30, 16, 1e-3),
+        ("round3_full", 100, 16, 5e-4),
+    ],
+)
+def test_the_rounds(overlay, epochs, batch, lr):
+    parser = parts([overlay])
+    assert (parser["max_epochs"], parser["batch_size"], parser["lr"]) == (epochs, batch, lr)
+
+
+def test_the_network_for_cpus():
+    network = parts(["fast_cpu"]).get_parsed_content("network_def")
+    assert isinstance(network, UNet)
+    assert (list(network.channels), list(network.strides), network.num_res_units) == ([32, 64, 128, 256], [2, 2, 2], 0)
+
+
+def test_there_is_no_flip_among_the_random_transforms():
+    assert not [one for one in parts()["train"]["random"] if "Flip" in one["_target_"]]
+
+
+@pytest.fixture
+def settings(tiny, phantom, runs):
+    return {**tiny, "dataset_dir": str(phantom), "samples_per_case": 2, "batch_size": 2}
+
+
+def run(runs, overlays, settings):
+    run_bundle(Bundle.open("unet2d"), "training", "train", overlays, settings)
+    (record,) = runs.glob("unet2d/*/run.json")
+    assert json.loads(record.read_text())["state"] == "finished"
+    return record.parent
+
+
+def test_neighbouring_slices_train_and_predict(settings, runs, phantom):
+    folder = run(runs, ["context25d"], settings)
+    assert json.loads((folder / "configs" / "inference.json").read_text())["context"] > 0
+    prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
+    assert prediction.label.shape == prediction.grid.shape
+
+
+def test_overlapping_structures_train_and_predict(settings, runs, phantom):
+    structures = ["kidney_left", "kidney_right", "kidney_cyst_left", "kidney_cyst_right", "liver"]
+    folder = run(runs, ["multilabel"], {**settings, "structures": structures})
+    history = json.loads((folder / "training_history.json").read_text())
+    assert set(history["dice"]) == set(structures)
+    weights = torch.load(folder / "models" / "model.pt", weights_only=True)
+    assert list(weights.values())[-1].shape == (5,)  # a channel for each structure, none for the background
+    prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
+    assert int(prediction.label.max()) <= 5
+
+
+def test_a_schedule_lowers_the_learning_rate(settings, runs):
+    folder = run(runs, ["round3_full"], {**settings, "max_epochs": 3})
+    rates = json.loads((folder / "training_history.json").read_text())["lr"]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0]
+
+
+def test_a_run_on_an_8_gb_gpu_keeps_its_effective_batch():
+    parser = parts(["gpu_8gb"])
+    assert parser["batch_size"] * parser["train"]["trainer"]["accumulation_steps"] == 8
+
+
+def test_the_loss_for_overlapping_structures_is_binary_cross_entropy_and_dice():
+    """MONAI's DiceCELoss would take softmax cross-entropy for several channels, which exclude each other."""
+    loss = parts(["multilabel"]).get_parsed_content("loss")
+    logits = torch.randn(2, 3, 8, 8)
+    truth = (torch.rand(2, 3, 8, 8) > 0.5).float()
+    chance = torch.sigmoid(logits)
+    both = (chance * truth).sum(dim=(0, 2, 3))
+    dice = 1 - (2 * both + 1e-5) / (chance.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3)) + 1e-5)
+    wanted = dice.mean() + torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
+    torch.testing.assert_close(loss(logits, truth), wanted)

@@ -1,0 +1,100 @@
+import subprocess
+import sys
+
+import click
+import pytest
+
+from medseg import cli
+from medseg.cli.main import COMMANDS
+from medseg.cli.main import cli as group
+from medseg.errors import DataError
+
+
+def modules_after(code):
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False)
+    return done, {
+        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["data", "--help"]]
+)
+def test_help_imports_neither_torch_nor_numpy(arguments):
+    done, modules = modules_after(f"from medseg.cli import main; main({arguments!r})")
+    assert done.returncode == 0
+    assert "medseg.cli.main" in modules
+    assert not {"torch", "numpy", "monai", "nibabel", "rich.console"} & modules
+
+
+def test_the_door_imports_nothing_heavy():
+    _, modules = modules_after("import medseg; medseg.__version__; dir(medseg)")
+    assert "medseg" in modules
+    assert not {"torch", "numpy", "monai", "click"} & modules
+
+
+def test_data_jobs_do_not_import_torch():
+    _, modules = modules_after("import medseg; medseg.discover; medseg.prepare; medseg.write_phantom")
+    assert "medseg.data.preparation" in modules
+    assert not {"torch", "monai", "ignite"} & modules
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["--help"])
+    assert exit.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_a_mistyped_command_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["trian"])
+    assert exit.value.code == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A command that fails as it is told to."""
+
+    def make(error):
+        @click.command()
+        def command():
+            raise error
+
+        monkeypatch.setattr(group, "get_command", lambda ctx, name: command)
+
+    return make
+
+
+def wrapped(cause):
+    try:
+        try:
+            raise cause
+        except Exception as inner:
+            raise RuntimeError("applying transform LoadImaged") from inner
+    except RuntimeError as error:
+        return error
+
+
+def test_an_error_of_ours_is_one_line_and_exit_code_1_even_inside_anothers(broken, capsys):
+    broken(wrapped(DataError("ct.nii.gz", "must be whole", "a cut file")))
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train"])
+    assert exit.value.code == 1
+    assert capsys.readouterr().err == "Error: ct.nii.gz: must be whole, but found a cut file.\n"
+
+
+def test_an_error_that_is_not_ours_is_not_hidden(broken):
+    broken(ZeroDivisionError("a fault of our own"))
+    with pytest.raises(ZeroDivisionError, match="a fault of our own"):
+        cli.main(["train"])
+
+
+def test_ctrl_c_is_exit_code_130(broken, capsys):
+    broken(KeyboardInterrupt())
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train"])
+    assert exit.value.code == 130
+    assert "Interrupted" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def scans(phantom):
+    return [phantom / "p0002" / "ct.nii.gz", phantom / "p0003" / "ct.nii.gz"]
+
+
+def test_masks_are_named_after_their_scans_and_lie_where_they_lie(medseg, trained, scans, tmp_path):
+    done = medseg("predict", trained, *scans, "-o", tmp_path / "out", "--preview")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "p0002.nii.gz",
+        "p0002.png",
+        "p0003.nii.gz",
+        "p0003.png",
+    ]
+    for scan in scans:
+        mask = nib.load(tmp_path / "out" / f"{scan.parent.name}.nii.gz")
+        assert np.array_equal(mask.affine, nib.load(scan).affine)
+        assert mask.shape == nib.load(scan).shape
+    with Image.open(tmp_path / "out" / "p0002.png") as picture:
+        assert picture.width > 300
+
+
+def test_a_folder_of_scans_is_segmented(medseg, trained, scans, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nii.gz").write_bytes(scans[0].read_bytes())
+    assert medseg("predict", trained, tmp_path / "in", "-o", tmp_path / "out").code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_what_is_there_is_left_unless_told_otherwise(medseg, trained, scans, tmp_path):
+    mask = tmp_path / "out" / "p0002.nii.gz"
+    assert medseg("predict", trained, scans[0], "-o", tmp_path / "out").code == 0
+    first = mask.stat().st_mtime_ns
+    done = medseg("predict", trained, scans[0], "-o", tmp_path / "out")
+    assert (done.code, mask.stat().st_mtime_ns) == (0, first)
+    assert "--overwrite" in done.out
+    assert medseg("predict", trained, scans[0], "-o", tmp_path / "out", "--overwrite").code == 0
+    assert mask.stat().st_mtime_ns != first
+
+
+def test_one_broken_scan_does_not_stop_the_others_but_shows_in_the_exit_code(medseg, trained, scans, tmp_path):
+    broken = tmp_path / "in" / "broken.nii.gz"
+    broken.parent.mkdir()
+    broken.write_bytes(scans[0].read_bytes()[:-400])
+    done = medseg("predict", trained, broken, scans[1], "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "broken.nii.gz: must be a whole and readable NIfTI file" in done.err
+    assert "1 of 2 scans failed" in done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0003.nii.gz"]
+
+
+def test_a_mask_never_overwrites_its_scan(medseg, trained, scans, tmp_path):
+    scan = tmp_path / "scan1.nii.gz"
+    scan.write_bytes(scans[0].read_bytes())
+    done = medseg("predict", trained, scan, "-o", tmp_path, "--overwrite")
+    assert done.code == 2
+    assert "would overwrite the scan itself" in done.err
+    assert scan.read_bytes() == scans[0].read_bytes()
+
+
+def test_wrong_arguments_are_one_error_each(medseg, trained, scans, tmp_path):
+    (tmp_path / "file").touch()
+    wrong = {
+        "no such file": [trained, tmp_path / "missing.nii.gz", "-o", tmp_path / "out"],
+        "Did you mean 'unet2d'": ["unet2", scans[0], "-o", tmp_path / "out"],
+        "Train the bundle first": ["unet2d", scans[0], "-o", tmp_path / "out"],
+        "must be a folder that can be written": [trained, scans[0], "-o", tmp_path / "file"],
+        "Did you mean 'inferer#overlap'": [trained, scans[0], "-o", tmp_path / "out", "--set", "inferer#overlp=0.5"],
+        "for 3 output channels": [trained, scans[0], "-o", tmp_path / "out", "--set", 'structures=["liver", "spleen"]'],
+    }
+    for message, arguments in wrong.items():
+        done = medseg("predict", *arguments)
+        assert done.code == 1, message
+        assert message in done.err
+    assert not list((tmp_path / "out").glob("*"))
