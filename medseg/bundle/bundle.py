@@ -64,7 +64,7 @@ class Bundle:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.metadata: dict[str, Any] = self._json(METADATA)
+        self.metadata: dict[str, Any] = self.content("metadata")
 
     @classmethod
     def open(cls, name: str | Path) -> Bundle:
@@ -96,8 +96,13 @@ class Bundle:
             raise ConfigError(self.root, f"must hold configs/{config}.json to be used for this", "no such file")
         return path
 
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.root / "configs" / name
+    def content(self, config: str) -> dict[str, Any]:
+        """One of its configs as it stands in the file, or its metadata.
+
+        Raises:
+            ConfigError: the file is missing or holds no JSON object.
+        """
+        path = self.root / "configs" / f"{config}.json"
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
@@ -114,7 +119,7 @@ class Bundle:
         overrides = dict(overrides or {})
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
         merged = strict.merge(files, overrides)
-        strict.check(self._json(f"{config}.json"), merged, list(overrides))
+        strict.check(self.content(config), merged, list(overrides))
         parser = ConfigParser(merged)
         parser.read_meta(self.metadata)
         parser["bundle_root"] = str(overrides.get("bundle_root", self.root))

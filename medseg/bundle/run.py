@@ -85,7 +85,7 @@ def check_config(root: str, config: str) -> None:
     """
     merged = effective_config()
     if merged is not None:
-        strict.check(Bundle(Path(root))._json(f"{config}.json"), merged)
+        strict.check(Bundle(Path(root)).content(config), merged)
 
 
 def start_run(
@@ -142,11 +142,11 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
     if folder.resolve() == bundle.root:
         return
     effective = {key: value for key, value in merged.items() if key != monai.bundle.ConfigParser.meta_key}
-    recipe = bundle._json(f"{config}.json")
+    recipe = bundle.content(config)
     effective["bundle_root"] = recipe["bundle_root"]
     for name in ("train", "evaluate", "inference"):
         if (bundle.root / "configs" / f"{name}.json").is_file():
-            content = effective if name == config else _shared(bundle._json(f"{name}.json"), recipe, effective)
+            content = effective if name == config else _shared(bundle.content(name), recipe, effective)
             write_json(folder / "configs" / f"{name}.json", json.loads(json.dumps(content, default=repr)))
     metadata = dict(bundle.metadata)
     outputs = metadata.get("network_data_format", {}).get("outputs", {}).get("pred")

@@ -57,7 +57,7 @@ def _segment(bundle: str, overrides: dict[str, object], targets: dict[Path, Path
     from tqdm import tqdm
 
     from medseg.bundle import Bundle, Predictor
-    from medseg.data import read_volume
+    from medseg.data import read_volume, scan_name
     from medseg.errors import MedsegError
     from medseg.report import save_overview
 
@@ -69,17 +69,11 @@ def _segment(bundle: str, overrides: dict[str, object], targets: dict[Path, Path
             prediction.save(target)
             click.echo(f"{scan} -> {target} ({prediction.seconds:.1f} s)")
             if preview:
-                picture = target.with_name(f"{scan_stem(target)}.png")
-                save_overview(
-                    picture, read_volume(scan)[0], prediction.label, prediction.grid, prediction.labels, scan.name
-                )
+                name = scan_name(scan)
+                picture = target.with_name(f"{name}.png")
+                save_overview(picture, read_volume(scan)[0], prediction.label, prediction.grid, prediction.labels, name)
                 click.echo(f"  {picture}")
         except MedsegError as error:
             failed.append(scan)
             click.echo(f"Error: {error}", err=True)
     return failed
-
-
-def scan_stem(path: Path) -> str:
-    """A mask's name without .nii.gz."""
-    return path.name.removesuffix(".nii.gz")

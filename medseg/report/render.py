@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 TRUTH, PREDICTION = (235, 64, 52), (66, 133, 244)
 PAPER, INK = (18, 18, 20), (226, 226, 230)
 HU_WINDOW = (-200.0, 300.0)
+TILE = (480, 320)  # width and height that a picture fits into
 
 
 def _view(part: Array) -> Array:
@@ -93,9 +94,9 @@ def _sheet(
     legend: Sequence[tuple[str, tuple[int, int, int]]],
     caption: str,
 ) -> Image.Image:
-    """Tiles of one height side by side, each with its name, a legend at the right, a caption below."""
-    height = 320
-    pictures = [_scaled(tile, height) for tile in tiles]
+    """Tiles side by side, each with its name, a legend at the right, a caption below."""
+    pictures = [_fitted(tile) for tile in tiles]
+    height = max(picture.height for picture in pictures)
     font = ImageFont.load_default(13)
     legend_width = 190 if legend else 0
     width = sum(picture.width + 6 for picture in pictures) + legend_width + 6
@@ -115,9 +116,12 @@ def _sheet(
     return sheet
 
 
-def _scaled(tile: npt.NDArray[np.uint8], height: int) -> Image.Image:
+def _fitted(tile: npt.NDArray[np.uint8]) -> Image.Image:
+    """The tile, as large as fits into the box that each gets; a flat volume gives a flat picture."""
     picture = Image.fromarray(tile)
-    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BILINEAR)
+    factor = min(TILE[0] / picture.width, TILE[1] / picture.height)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.BILINEAR)
 
 
 def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels: LabelMap, caption: str = "") -> Path:

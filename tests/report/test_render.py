@@ -72,6 +72,14 @@ def test_an_overview_has_three_planes_in_true_proportions(tmp_path):
         assert abs(picture.width - (widths + 190 + 4 * 6)) <= 4
 
 
+def test_an_overview_of_a_flat_volume_stays_a_picture_one_can_look_at(tmp_path):
+    grid = Grid((64, 64, 2), np.diag([0.5, 0.5, 0.5, 1.0]))
+    path = save_overview(tmp_path / "p.png", np.zeros(grid.shape), np.zeros(grid.shape, np.uint8), grid, LABELS)
+    with Image.open(path) as picture:
+        assert picture.width < 1400
+        assert picture.height == 320 + 50
+
+
 def test_an_overview_of_an_empty_mask_is_drawn_too(tmp_path):
     grid = Grid((8, 8, 8), np.eye(4))
     save_overview(tmp_path / "p.png", np.zeros(grid.shape), np.zeros(grid.shape, np.uint8), grid, LABELS)
