@@ -2,8 +2,8 @@
 
     python scripts/bench/learning.py --data ../shared/data/totalseg_mini
 
-Needs an environment with medseg (scripts/demo.py makes one). Writes docs/benchmarks/learning.json. Dice of the real cases
-is computed here, with NumPy on the source grid from the mask files themselves, not with medseg's own metric.
+Needs an environment with medseg (scripts/demo.py makes one). Writes docs/benchmarks/learning.json. Dice of the real
+cases is computed here, with NumPy on the source grid from the mask files themselves, not with medseg's own metric.
 """
 
 import argparse
@@ -23,14 +23,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = ("liver", "spleen", "kidney_left", "kidney_right", "lung_lower_lobe_left", "lung_lower_lobe_right")
 CASES = ("s0000", "s0001")
-LARGE = 500
 
 
-def medseg(*arguments: str) -> tuple[str, float]:
-    """Run a medseg command; gives it as text and the seconds it took."""
+def medseg(*arguments: str) -> float:
+    """Run a medseg command; gives the seconds it took."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "medseg", *arguments], cwd=ROOT, check=True)
-    return " ".join(["medseg", *arguments]), round(time.perf_counter() - began, 1)
+    return round(time.perf_counter() - began, 1)
 
 
 def dice_of(mask: Path, case: Path) -> dict[str, float]:
@@ -54,7 +53,7 @@ def dice_of(mask: Path, case: Path) -> dict[str, float]:
 
 def demo(folder: Path) -> dict[str, object]:
     """The demo's own figures."""
-    command, seconds = medseg("demo", "-o", str(folder))
+    seconds = medseg("demo", "-o", str(folder))
     result = json.loads((folder / "result.json").read_text())
     keep = ("mean_dice", "train_seconds", "infer_seconds", "dice")
     return {"command": "medseg demo", "seconds": seconds, **{key: result[key] for key in keep}}
@@ -63,10 +62,10 @@ def demo(folder: Path) -> dict[str, object]:
 def one_case(data: Path, folder: Path) -> dict[str, object]:
     """Learn s0000, then segment it and s0001, which it never saw."""
     settings = ("--with", "fast_cpu", "--with", "one_case", f"output_dir={folder}")
-    _, train_seconds = medseg("train", "unet2d", "--data", str(data), *settings)
+    train_seconds = medseg("train", "unet2d", "--data", str(data), *settings)
     (record,) = folder.glob("unet2d/*/run.json")
     scans = [str(data / case / "ct.nii.gz") for case in CASES]
-    _, predict_seconds = medseg("predict", str(record.parent), *scans, "-o", str(folder / "masks"), "--preview")
+    predict_seconds = medseg("predict", str(record.parent), *scans, "-o", str(folder / "masks"), "--preview")
     dice = {case: dice_of(folder / "masks" / f"{case}.nii.gz", data / case) for case in CASES}
     return {
         "commands": [
