@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
     from medseg.cases import Case, Dataset, Split
-    from medseg.data import discover, merge_masks, open_dataset, prepare, write_phantom
+    from medseg.data import Preparation, discover, merge_masks, open_dataset, prepare, write_phantom
     from medseg.errors import MedsegError
     from medseg.grid import Grid
     from medseg.inference import StreamingInferer
@@ -29,6 +29,7 @@ _DOOR = {
     "MedsegError": "medseg.errors",
     "Prediction": "medseg.bundle",
     "Predictor": "medseg.bundle",
+    "Preparation": "medseg.data",
     "Split": "medseg.cases",
     "StreamingInferer": "medseg.inference",
     "dice_by_structure": "medseg.metrics",
@@ -49,6 +50,7 @@ __all__ = [
     "MedsegError",
     "Prediction",
     "Predictor",
+    "Preparation",
     "Split",
     "StreamingInferer",
     "dice_by_structure",

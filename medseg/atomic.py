@@ -38,6 +38,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def remove_partial(folder: str | Path) -> None:
+    """Remove what writing left behind under `folder` when it was killed. Nobody may be writing there now."""
+    for path in Path(folder).rglob(".*.partial*"):
+        if path.is_file():
+            path.unlink()
+
+
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

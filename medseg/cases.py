@@ -94,6 +94,8 @@ class Dataset:
         cases: all cases, sorted by id.
         structures: the names that occur among its labels or masks, in order.
         labels: the numbering of its label maps; None where it has binary masks instead.
+        split: which cases train, validate and test.
+        store: the folder of its slice store, where it has one.
 
     Raises:
         DataError: no case, or two cases of one id (upper and lower case count as the same: on some
@@ -105,6 +107,7 @@ class Dataset:
     structures: tuple[str, ...]
     labels: LabelMap | None = None
     split: Split = field(default_factory=Split)
+    store: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -161,6 +164,17 @@ class Dataset:
             own = Split.by_hash([case.id for case in self.cases if case.id not in used], validation=validation)
         return replace(self, split=Split(*(tuple(chosen.get(side, getattr(own, side))) for side in SPLITS)))
 
+    def without(self, ids: Iterable[str]) -> Dataset:
+        """The same data set without some of its cases; ids it does not hold are passed over.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        out = set(ids)
+        left = tuple(case for case in self.cases if case.id not in out)
+        sides = ([id for id in getattr(self.split, side) if id not in out] for side in SPLITS)
+        return replace(self, cases=left, split=Split(*map(tuple, sides)))
+
     def side(self, side: str) -> tuple[Case, ...]:
         """The cases that stand on one side of the split.
 
@@ -198,7 +212,7 @@ class Dataset:
         Raises:
             DataError: a file is not there.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if self.store is None else b"store")
         for case in self.cases:
             sides = [side for side in SPLITS if case.id in getattr(self.split, side)]
             digest.update(json.dumps([case.id, sides]).encode())
@@ -229,6 +243,8 @@ def write_datalist(path: Path, dataset: Dataset, labels: LabelMap) -> None:
         cases = [dataset.case(id) for id in getattr(dataset.split, side)]
         content[f"num{_KEYS[side].capitalize()}"] = len(cases)
         content[_KEYS[side]] = [_entry(case, path.parent) for case in cases]
+    if dataset.store is not None:
+        content["store"] = _relative(dataset.store, path.parent)
     write_json(path, content)
 
 
@@ -281,4 +297,5 @@ def read_datalist(path: Path) -> Dataset:
             sides[side].append(case.id)
     split = Split(*(tuple(sides[side]) for side in SPLITS))
     ordered = tuple(cases[id] for id in sorted(cases))
-    return Dataset(path.parent, ordered, labels.structures, labels, split)
+    store = path.parent / content["store"] if "store" in content else None
+    return Dataset(path.parent, ordered, labels.structures, labels, split, store)

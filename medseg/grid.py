@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,3 +122,28 @@ class Grid:
                 f"corners up to {apart:.4g} mm apart",
                 "Resample it onto the image's grid, or take it out.",
             )
+
+
+def to_ras(volumes: Sequence[npt.NDArray[Any]], grid: Grid) -> tuple[list[npt.NDArray[Any]], Grid]:
+    """Turn and flip volumes so that their axes grow to the right, the front and the head; no resampling.
+
+    Args:
+        volumes: `(I, J, K)` each; views of them come out.
+        grid: where they lie.
+
+    >>> (volume,), turned = to_ras([np.arange(2).reshape(2, 1, 1)], Grid((2, 1, 1), np.diag([-1.0, 1, 1, 1])))
+    >>> volume.ravel().tolist(), turned.affine[0].tolist()
+    ([1, 0], [1.0, 0.0, 0.0, -1.0])
+    """
+    axes, letters = grid.axes, ("LR", "PA", "IS")
+    order = [next(i for i, letter in enumerate(axes) if letter in pair) for pair in letters]
+    signs = [1 if axes[i] in "RAS" else -1 for i in order]
+    flips = tuple(slice(None, None, sign) for sign in signs)
+    turned = [np.transpose(volume, order)[flips] for volume in volumes]
+    shape = (grid.shape[order[0]], grid.shape[order[1]], grid.shape[order[2]])
+    back = np.zeros((4, 4))  # from an index that was turned to the index it had
+    back[3, 3] = 1.0
+    for new, (old, sign) in enumerate(zip(order, signs, strict=True)):
+        back[old, new] = sign
+        back[old, 3] = 0 if sign > 0 else grid.shape[old] - 1
+    return turned, Grid(shape, grid.affine @ back)

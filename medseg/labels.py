@@ -225,13 +225,20 @@ class LabelMap:
         red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
         return (round(red * 255), round(green * 255), round(blue * 255))
 
-    def painting_order(self) -> tuple[str, ...]:
+    def painting_order(self, precedence: Sequence[str] = ()) -> tuple[str, ...]:
         """The structures in the order in which overlapping masks are painted: large first, so the small one stays.
 
         The volumes are those of `catalogue`; structures it does not know come last in the map's own order.
 
+        Args:
+            precedence: structures that win over all others, the first over the second.
+
         >>> LabelMap(["kidney_cyst_left", "kidney_left"]).painting_order()
         ('kidney_left', 'kidney_cyst_left')
+        >>> LabelMap(["kidney_cyst_left", "kidney_left"]).painting_order(["kidney_left"])
+        ('kidney_cyst_left', 'kidney_left')
         """
         volumes = {entry["name"]: float(entry["volume_ml"]) for entry in catalogue()}
-        return tuple(sorted(self.structures, key=lambda name: -volumes.get(name, 0.0)))
+        first = [name for name in precedence if name in self._index]
+        rest = [name for name in self.structures if name not in first]
+        return (*sorted(rest, key=lambda name: -volumes.get(name, 0.0)), *reversed(first))

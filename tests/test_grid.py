@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from medseg.errors import GeometryError
-from medseg.grid import Grid
+from medseg.grid import Grid, to_ras
 
 SPACINGS = st.tuples(*[st.floats(0.1, 10) for _ in range(3)])
 SIGNS = st.tuples(*[st.sampled_from([-1.0, 1.0]) for _ in range(3)])
@@ -92,3 +92,16 @@ def test_require_says_both_things_and_how_far():
 def test_a_grid_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         Grid((2, 2, 2), np.eye(4)).affine[0, 0] = 3
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
+def test_any_orientation_is_turned_to_ras_without_resampling(axes):
+    plain = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    image = nib.Nifti1Image(plain.astype(np.int16), np.diag([1.0, 2, 3, 1]))
+    orientation = nib.orientations.axcodes2ornt(axes)
+    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), orientation))
+    grid = Grid(turned.shape, turned.affine)
+    assert grid.axes == axes
+    (back,), straight = to_ras([np.asanyarray(turned.dataobj)], grid)
+    assert np.array_equal(back, plain)
+    assert np.allclose(straight.affine, image.affine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medseg.data.inflate import read_whole
 from medseg.data.nifti import label_dtype, open_image, voxels
 from medseg.errors import DataError
 from medseg.grid import Grid
@@ -49,16 +50,51 @@ class Combined:
     grid: Grid
 
 
-def read_mask(path: Path, grid: Grid, reference: Path) -> npt.NDArray[np.bool_]:
-    """One binary mask, `(I, J, K)`, on the grid of its image.
+class MaskReader:
+    """Binary masks of one case, one after the other, each on the grid of the image.
 
-    Raises:
-        DataError: it cannot be read, or holds anything but 0 and 1.
-        GeometryError: it has another shape or affine than the image.
+    The masks of a case mostly share their header to the last byte; such a header is looked at once.
+
+    Args:
+        grid: of the image.
+        reference: the image, for messages.
     """
-    image = open_image(path)
-    grid.require(Grid.of_nifti(image), path, reference)
-    data = voxels(image)
+
+    def __init__(self, grid: Grid, reference: Path) -> None:
+        self.grid, self.reference = grid, reference
+        self._size = int(np.prod(grid.shape))
+        self._known: bytes | bytearray = b""
+        self._offset: int | None = None
+
+    def read(self, path: Path) -> npt.NDArray[np.bool_]:
+        """One mask, flat, in the order of the file (the first axis runs fastest).
+
+        Raises:
+            DataError: it cannot be read, or holds anything but 0 and 1.
+            GeometryError: it has another shape or affine than the image.
+        """
+        raw = read_whole(path) if path.is_file() and path.stat().st_size else b""
+        if not raw or raw[:_HEADER] != self._known:
+            image = open_image(path)
+            self.grid.require(Grid.of_nifti(image), path, self.reference)
+            self._known, self._offset = raw[:_HEADER], _offset_of_bytes(image)
+        if self._offset is None or len(raw) < self._offset + self._size:
+            return _binary(path, voxels(open_image(path))).ravel(order="F")
+        data = np.frombuffer(raw, np.uint8, self._size, self._offset)
+        return data.view(np.bool_) if not data.size or data.max() <= 1 else _binary(path, data)
+
+
+_HEADER = 352  # bytes of a NIfTI-1 header with the flag that says whether extensions follow
+
+
+def _offset_of_bytes(image: Any) -> int | None:
+    """Where the voxels begin, if each of them is one byte that means itself; else None."""
+    stored = image.dataobj
+    plain = stored.dtype == np.uint8 and (stored.slope, stored.inter) == (1.0, 0.0)
+    return int(stored.offset) if plain else None
+
+
+def _binary(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     mask = data == 1
     other = data[~mask & (data != 0)]
     if other.size:
@@ -70,33 +106,50 @@ def read_mask(path: Path, grid: Grid, reference: Path) -> npt.NDArray[np.bool_]:
     return np.asarray(mask)
 
 
-def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> Merged:
+def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, precedence: Sequence[str] = ()) -> Merged:
     """Merge binary masks into one label map; where several claim a voxel, the smaller structure has it.
 
     The precedence is `LabelMap.painting_order`: it goes by the structures' usual size in an adult and is the
-    same for every case.
+    same for every case. One mask is in memory at a time.
 
     Args:
         image: the image the masks belong to; gives the grid.
         masks: file by structure name; names that `labels` does not hold are passed over.
         labels: which structures come out, and with which index.
+        precedence: structures that win over all others, the first over the second.
 
     Raises:
         DataError: a file cannot be read or is no binary mask.
         GeometryError: a mask that does not lie on the image's grid.
     """
     grid = Grid.of_nifti(open_image(image))
-    label = np.zeros(grid.shape, dtype=label_dtype(len(labels)))
+    label = np.zeros(grid.shape, dtype=label_dtype(len(labels)), order="F")
+    flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image)
     overlaps: Counter[tuple[str, str]] = Counter()
-    for name in labels.painting_order():
+    for name in labels.painting_order(precedence):
         if name not in masks:
             continue
-        mask = read_mask(masks[name], grid, image)
-        counts = np.bincount(label[mask], minlength=len(labels))
-        for loser in np.flatnonzero(counts[1:]) + 1:
-            overlaps[name, labels.name(int(loser))] += int(counts[loser])
-        label[mask] = labels.index(name)
+        gave_way = _paint(flat, reader.read(masks[name]), labels.index(name), len(labels))
+        for loser in np.flatnonzero(gave_way[1:]) + 1:
+            overlaps[name, labels.name(int(loser))] += int(gave_way[loser])
     return Merged(label, grid, dict(overlaps), tuple(name for name in labels if name not in masks))
+
+
+def _paint(
+    label: npt.NDArray[np.unsignedinteger[Any]], mask: npt.NDArray[np.bool_], index: int, classes: int
+) -> npt.NDArray[np.int64]:
+    """Set the label to `index` where the mask is; gives the voxels that each class had there before."""
+    gave_way = np.zeros(classes, dtype=np.int64)
+    for start in range(0, mask.size, _BLOCK):
+        held = np.flatnonzero(mask[start : start + _BLOCK])
+        if held.size:
+            part = label[start : start + _BLOCK]
+            gave_way += np.bincount(part[held], minlength=classes)
+            part[held] = index
+    return gave_way
+
+
+_BLOCK = 1 << 20  # voxels looked at together: their positions stay in the processor's cache
 
 
 def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> Combined:
@@ -107,18 +160,19 @@ def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> C
         GeometryError: a mask that does not lie on the image's grid.
     """
     grid = Grid.of_nifti(open_image(image))
-    codes = np.zeros(grid.shape, dtype=np.uint16)
+    codes = np.zeros(grid.shape, dtype=np.uint16, order="F")
+    flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image)
     combinations: list[tuple[int, ...]] = [()]
     for channel, name in enumerate(labels):
         if name not in masks:
             continue
-        mask = read_mask(masks[name], grid, image)
-        inside = codes[mask]
+        held = np.flatnonzero(reader.read(masks[name]))
+        inside = flat[held]
         new = np.zeros(len(combinations), dtype=np.uint16)
         for code in np.unique(inside):
             combinations.append((*combinations[code], channel))
             if len(combinations) > np.iinfo(np.uint16).max:
                 raise DataError(image.parent, "may hold at most 65535 combinations of overlapping masks", "more")
             new[code] = len(combinations) - 1
-        codes[mask] = new[inside]
+        flat[held] = new[inside]
     return Combined(codes, tuple(combinations), grid)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.volumeutils import apply_read_scaling
 
 from medseg.atomic import atomic_path
+from medseg.data.inflate import damaged, read_whole
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
@@ -52,25 +53,22 @@ def open_image(path: str | Path) -> Any:
     try:
         return nib.load(path)
     except Exception as error:  # nibabel raises many kinds for one thing: a file that is not what it says
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(path, "must be a whole and readable NIfTI file", text, "Download or copy it again.")
+        raise damaged(path, error) from error
 
 
 def voxels(image: Any) -> npt.NDArray[Any]:
-    """The voxels of an opened image, scaled as its header says.
+    """The voxels of an opened image, scaled as its header says. The array is the caller's own.
 
     Raises:
-        DataError: the file is cut short or its compressed bytes are damaged.
+        DataError: the file is cut short, its compressed bytes are damaged, or their checksum does not agree.
     """
     path = Path(image.get_filename())
-    try:
-        return np.asanyarray(image.dataobj)
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise _damaged(path, error) from error
+    stored, raw = image.dataobj, read_whole(path)
+    wanted = stored.offset + int(np.prod(stored.shape, dtype=np.int64)) * stored.dtype.itemsize
+    if len(raw) < wanted:
+        raise damaged(path, EOFError(f"{len(raw)} bytes of the {wanted} that its header promises"))
+    data: npt.NDArray[Any] = np.ndarray(stored.shape, stored.dtype, buffer=raw, offset=stored.offset, order="F")
+    return np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -139,6 +137,23 @@ def write_like(path: str | Path, array: npt.NDArray[Any], source: str | Path, co
     with atomic_path(path) as partial:
         nib.save(image, partial)
         Grid.of_nifti(reference).require(read_grid(partial), path, source)
+
+
+def write_volume(path: str | Path, array: npt.NDArray[Any], grid: Grid) -> Path:
+    """Write voxels on a grid of their own, `(I, J, K)`; whole or not at all.
+
+    Raises:
+        GeometryError: the array does not have the grid's shape.
+        OutputError: the place cannot be written.
+    """
+    if array.shape != grid.shape:
+        raise GeometryError(path, f"must have the shape of its grid, {grid.shape}", f"shape {array.shape}")
+    image = nib.Nifti1Image(array, grid.affine)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as partial:
+        nib.save(image, partial)
+        grid.require(read_grid(partial), path, "its grid")
+    return Path(path)
 
 
 def _image_like(reference: Any, array: npt.NDArray[Any]) -> Any:

@@ -1,198 +1,281 @@
-"""From a data set as it was found to one that training reads: an image and one label map for each case."""
+"""A data set made ready once: an image and one label map for each case, figures, and a slice store if wanted."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
-from tqdm import tqdm
+import numpy.typing as npt
 
-from medseg.atomic import atomic_path, writable_folder, write_json
-from medseg.cases import Case, Dataset, write_datalist
+from medseg.atomic import atomic_path, remove_partial, writable_folder, write_json
+from medseg.cases import Case, Dataset, Split, write_datalist
+from medseg.data.fingerprint import case_statistics, fingerprint
 from medseg.data.layouts import DATALIST, discover
-from medseg.data.masks import combine_masks, merge_masks
-from medseg.data.nifti import label_dtype, open_image, read_volume, voxels, write_label_map, write_like
-from medseg.data.phantom import PhantomSpec, write_phantom
-from medseg.errors import DataError, LabelError
+from medseg.data.masks import merge_masks
+from medseg.data.nifti import read_volume, write_label_map, write_volume
+from medseg.data.opening import renumbered
+from medseg.data.parallel import run_each
+from medseg.data.resampling import body_box, crop, resample
+from medseg.data.store import IMAGE_SUFFIX, LABEL_SUFFIX, write_store
+from medseg.errors import DataError, LabelError, MedsegError, OutputError, RunError
+from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
 
-logger = logging.getLogger(__name__)
-
-OVERLAPS = ("precedence", "keep")
+STORE = "store"
 
 
-def open_dataset(
-    root: str | Path | None,
-    labels: LabelMap,
-    cache_dir: str | Path,
-    split: Mapping[str, Sequence[str] | None] | None = None,
-    overlaps: str = "precedence",
-    phantom: Mapping[str, Any] | None = None,
-) -> Dataset:
-    """The data set under `root`, ready for training: every case with a label map numbered as `labels`.
-
-    Label maps that are not there in that numbering are made once and kept in `cache_dir`, under a name that
-    changes with the masks, the structures and the way of merging. The source is never written to.
+@dataclass(frozen=True)
+class Preparation:
+    """How a data set is to be prepared.
 
     Args:
-        root: the folder; None for the phantom that comes with medseg.
-        labels: the classes of the network.
-        cache_dir: where label maps and the phantom are kept.
-        split: case ids by side (`train`, `val`, `test`) that overrule the set's own.
-        overlaps: `precedence` (one label a voxel) or `keep` (combinations, for multi-label networks).
-        phantom: arguments of `PhantomSpec`, used only where `root` is None.
-
-    Raises:
-        DataError, LabelError, GeometryError, OutputError: see `discover`, `merge_masks`.
+        structures: structures or groups to keep, see `LabelMap.totalsegmentator`; of a set with label maps
+            of its own, names of that set.
+        precedence: structures that win where masks overlap, the first before the second and all before
+            those that are not named; among these the smaller structure wins.
+        spacing: mm along each axis (RAS) to resample to, 0 or less to leave an axis; None leaves all, and the
+            image is then copied as it is.
+        crop: whether to cut away what is not body, nor labelled.
+        store: whether to write the slice store, too.
+        axis: the axis (RAS) along which its slices lie: 2 for axial ones.
     """
-    if overlaps not in OVERLAPS:
-        raise DataError("overlaps", f"must be one of {', '.join(OVERLAPS)}", f"'{overlaps}'")
-    cache = writable_folder(cache_dir)
-    if root is None:
-        spec = PhantomSpec(**(phantom or {}))
-        root = cache / f"phantom-{spec.digest()}"
-        logger.info("No data set was named (dataset_dir): using the phantom that comes with medseg, %s", root)
-        write_phantom(root, spec)
-    dataset = discover(root).with_split(split)
-    unknown = [name for name in labels if name not in dataset.structures]
-    if len(unknown) == len(labels) - 1:
-        raise LabelError(
-            dataset.root, "must have masks of at least one structure of the network", f"none of its {len(unknown)}"
-        )
-    if unknown:
-        logger.warning(
-            "%s: no case has a mask of %d of the %d structures: %s",
-            dataset.root,
-            len(unknown),
-            len(labels) - 1,
-            ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else ""),
-        )
-    _warn_of_split(dataset)
-    used = {id for side in ("train", "val", "test") for id in getattr(dataset.split, side)}
-    todo = [case for case in dataset.cases if case.id in used]
-    ready = {case.id: _with_label(case, dataset.labels, labels, cache, overlaps) for case in _bar(todo, "Label maps")}
-    return replace(dataset, cases=tuple(ready.get(case.id, case) for case in dataset.cases))
 
+    structures: str | tuple[str, ...] = "all"
+    precedence: tuple[str, ...] = ()
+    spacing: tuple[float, float, float] | None = None
+    crop: bool = False
+    store: bool = False
+    axis: int = 2
 
-def _bar(cases: Sequence[Case], what: str) -> Any:
-    return tqdm(cases, desc=what, unit="case", disable=None, leave=False)
-
-
-def _warn_of_split(dataset: Dataset) -> None:
-    both = dataset.split.both_sides()
-    if both:
-        logger.warning(
-            "%s: %s on both sides of the split: its Dice says whether the network learns, not how good it is",
-            dataset.root,
-            ", ".join(both),
-        )
-
-
-def _with_label(case: Case, own: LabelMap | None, labels: LabelMap, cache: Path, overlaps: str) -> Case:
-    """The case with a label map numbered as `labels`, made where it is not there yet."""
-    if case.label is not None and own == labels and overlaps == "precedence":
-        return case
-    path = cache / f"{case.id}-{_source_key(case, own, labels, overlaps)}.nii.gz"
-    side = path.with_name(path.name.replace(".nii.gz", ".json"))
-    if not (path.is_file() and (overlaps == "precedence" or side.is_file())):
-        read_volume(case.image)  # a damaged image shows here, before training
-        if overlaps == "keep":
-            _write_combined(path, side, case, labels)
-        elif case.masks:
-            write_label_map(path, merge_masks(case.image, case.masks, labels).label, case.image, labels)
-        else:
-            _write_renumbered(path, case, own, labels)
-    combinations = tuple(map(tuple, json.loads(side.read_text())["combinations"])) if overlaps == "keep" else None
-    return replace(case, label=path, combinations=combinations)
-
-
-def _source_key(case: Case, own: LabelMap | None, labels: LabelMap, overlaps: str) -> str:
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in case.sources()]
-    numbering = own.names if own is not None else None
-    key = json.dumps([stats, numbering, labels.names, labels.painting_order(), overlaps])
-    return hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
-def _write_combined(path: Path, side: Path, case: Case, labels: LabelMap) -> None:
-    if not case.masks:
-        raise DataError(
-            f"case {case.id}",
-            "needs binary masks where overlaps are to be kept",
-            "a label map",
-            "Train on the folder with the masks, or without overlaps.",
-        )
-    combined = combine_masks(case.image, case.masks, labels)
-    write_like(path, combined.codes, case.image)
-    write_json(side, {"combinations": combined.combinations})
-
-
-def _write_renumbered(path: Path, case: Case, own: LabelMap | None, labels: LabelMap) -> None:
-    if case.label is None or own is None:
-        raise DataError(f"case {case.id}", "needs masks or a label map", "neither")
-    image = open_image(case.label)
-    data = np.asarray(voxels(image)).astype(np.int64)
-    if data.min() < 0 or data.max() >= len(own):
-        raise LabelError(
-            f"{case.label}, case {case.id}",
-            f"must hold labels from 0 to {len(own) - 1}",
-            f"{data.min()} to {data.max()}",
-        )
-    lookup = np.array([labels.index(name) if name in labels else 0 for name in own.names])
-    lookup[0] = 0
-    write_label_map(path, lookup.astype(label_dtype(len(labels)))[data], case.image, labels)
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise DataError("axis", "must be 0, 1 or 2", str(self.axis))
+        if self.spacing is not None and (len(self.spacing) != 3 or not all(np.isfinite(self.spacing))):
+            raise DataError("spacing", "must be three lengths in mm", str(self.spacing))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` made: the datalist, the cases, and the voxels that overlapped by pair of structures."""
+    """What `prepare` made.
+
+    Args:
+        datalist: the datalist that names it all.
+        cases: the ids that are in it.
+        overlaps: the voxels that overlapped, by pair of structures: `{(winner, loser): voxels}`.
+        failed: why a case is not in it, by id.
+        kept: how many cases were there from before.
+    """
 
     datalist: Path
     cases: tuple[str, ...]
     overlaps: Mapping[tuple[str, str], int]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    kept: int = 0
 
 
-def prepare(root: str | Path, out: str | Path, structures: str | Sequence[str] = "all") -> Prepared:
-    """Write a data set that training reads at once: `images/`, `labels/`, `datalist.json`, `label_map.json`.
+@dataclass(frozen=True)
+class _Job:
+    case: Case
+    own: LabelMap | None
+    labels: LabelMap
+    how: Preparation
+    out: Path
+    key: str
+
+
+def prepare(
+    root: str | Path,
+    out: str | Path,
+    how: Preparation | None = None,
+    exclude: Mapping[str, str] | None = None,
+    workers: int = 0,
+) -> Prepared:
+    """Write a data set that training reads at once.
+
+    `out` gets `images/`, `labels/`, `cases/` (figures of each), `datalist.json` (MONAI's Decathlon keys),
+    `label_map.json`, `fingerprint.json` and, if wanted, `store/`. A case that fails is listed and the rest goes
+    on. What was stopped in the middle goes on where it was, and comes out the same to the byte.
 
     Args:
-        root: a data set in any layout that `discover` knows, with binary masks.
+        root: a data set in any layout that `discover` knows.
         out: where to write; made if need be, and never inside `root`.
-        structures: structures or groups to keep, see `LabelMap.totalsegmentator`.
+        how: what to do with each case.
+        exclude: ids to leave out, with the reason.
+        workers: processes, see `run_each`.
 
     Raises:
-        DataError: `out` lies inside `root`, or a case is broken (nothing of it is left half-written).
-        LabelError, GeometryError, OutputError: see `merge_masks`.
+        DataError: `out` lies inside `root` or holds it; no case could be prepared.
+        LabelError: a structure that does not exist.
+        OutputError: `out` cannot be written, or is full.
+        RunError: another process prepares into `out`, or a worker died.
     """
-    root, out = Path(root), Path(out)
-    if out.resolve().is_relative_to(root.resolve()):
-        raise DataError(out, "must not lie inside the source", str(root), "Choose a folder beside it.")
-    dataset = discover(root).with_split()
-    labels = LabelMap.totalsegmentator(structures)
-    labels = LabelMap([name for name in labels if name in dataset.structures] or list(labels))
+    root, out, how = Path(root), Path(out), how or Preparation()
+    if out.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(out.resolve()):
+        raise DataError(out, "must not lie inside the source, nor hold it", str(root), "Choose a folder beside it.")
+    dataset = discover(root).without(exclude or {}).with_split()
+    labels = _labels_of(dataset, how)
     writable_folder(out)
-    overlaps: Counter[tuple[str, str]] = Counter()
-    cases = []
-    for case in _bar(dataset.cases, "Preparing"):
-        if not case.masks:
-            raise DataError(f"case {case.id}", "needs binary masks to prepare", "none", "It is prepared already.")
-        read_volume(case.image)
-        merged = merge_masks(case.image, case.masks, labels)
-        overlaps.update(merged.overlaps)
-        image = out / "images" / f"{case.id}.nii.gz"
-        with atomic_path(image) as partial:
+    with _alone(out):
+        return _prepare(dataset, labels, how, out, workers)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    lock = filelock.FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RunError(out, "must be prepared by one process at a time", "another at it", "Wait for it.") from error
+    try:
+        remove_partial(out)
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(dataset: Dataset, labels: LabelMap, how: Preparation, out: Path, workers: int) -> Prepared:
+    jobs = [_job(case, dataset, labels, how, out) for case in dataset.cases]
+    todo = [job for job in jobs if _record(job) is None]
+    failed: dict[str, str] = {}
+    for job, error in run_each(_prepare_case, todo, workers, "Preparing"):
+        if isinstance(error, OutputError):
+            raise error  # what cannot be written for one case cannot for the others
+        if isinstance(error, MedsegError):
+            failed[job.case.id] = str(error)
+    records = {job.case.id: record for job in jobs if (record := _record(job)) is not None}
+    if not records:
+        raise DataError(
+            dataset.root, "must hold at least one case that can be prepared", "none", next(iter(failed.values()))
+        )
+    return _finish(out, dataset, labels, how, records, dict(sorted(failed.items())), len(jobs) - len(todo))
+
+
+def _labels_of(dataset: Dataset, how: Preparation) -> LabelMap:
+    if dataset.labels is None:
+        wanted = LabelMap.totalsegmentator(how.structures)
+        labels = LabelMap([name for name in wanted if name in dataset.structures] or list(wanted))
+    elif how.structures == "all":
+        labels = dataset.labels
+    else:
+        names = (how.structures,) if isinstance(how.structures, str) else how.structures
+        labels = LabelMap([dataset.labels.name(dataset.labels.index(name)) for name in names])
+    for name in how.precedence:
+        labels.index(name)
+    if len(set(how.precedence)) < len(how.precedence):
+        raise LabelError("precedence", "must name a structure once", ", ".join(how.precedence))
+    return labels
+
+
+def _job(case: Case, dataset: Dataset, labels: LabelMap, how: Preparation, out: Path) -> _Job:
+    stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in case.sources()]
+    numbering = dataset.labels.names if dataset.labels is not None else None
+    text = json.dumps([case.id, stats, numbering, labels.names, asdict(how)], sort_keys=True)
+    return _Job(case, dataset.labels, labels, how, out, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _files(job: _Job) -> list[Path]:
+    id, out = job.case.id, job.out
+    files = [out / "images" / f"{id}.nii.gz", out / "labels" / f"{id}.nii.gz"]
+    if job.how.store:
+        files += [out / STORE / f"{id}{IMAGE_SUFFIX}", out / STORE / f"{id}{LABEL_SUFFIX}"]
+    return files
+
+
+def _record(job: _Job) -> dict[str, Any] | None:
+    """What was written of this case in the same way and is still whole; None where it must be made."""
+    try:
+        content = json.loads((job.out / "cases" / f"{job.case.id}.json").read_text(encoding="utf-8"))
+        sizes = [path.stat().st_size for path in _files(job)]
+    except (OSError, ValueError):
+        return None
+    return dict(content) if content.get("key") == job.key and content.get("sizes") == sizes else None
+
+
+def _prepare_case(job: _Job) -> None:
+    """Make one case; its record is written last and says that all the rest is there."""
+    case, labels, how = job.case, job.labels, job.how
+    hu, grid = read_volume(case.image)
+    label, overlaps, missing = _label(job)
+    files = _files(job)
+    if how.crop or how.spacing is not None:
+        hu, label, grid = _changed(hu, label, grid, how)
+        write_volume(files[0], hu, grid)
+    elif case.image.name.lower().endswith(".nii.gz"):
+        with atomic_path(files[0]) as partial:
             shutil.copyfile(case.image, partial)
-        label = write_label_map(out / "labels" / f"{case.id}.nii.gz", merged.label, case.image, labels)
-        annotated = tuple(name for name in labels if name not in merged.missing)
-        cases.append(Case(case.id, image, label, annotated=annotated))
-    ready = Dataset(out, tuple(cases), labels.structures, labels, dataset.split)
+    else:
+        write_volume(files[0], hu, grid)
+    write_label_map(files[1], label, files[0], labels)
+    if how.store:
+        write_store(job.out / STORE, case.id, hu, label, grid, labels, how.axis)
+    annotated = case.annotated if case.annotated is not None else tuple(labels)
+    record = {
+        "key": job.key,
+        "sizes": [path.stat().st_size for path in files],
+        "overlaps": [[winner, loser, voxels] for (winner, loser), voxels in sorted(overlaps.items())],
+        "annotated": [name for name in labels if name in annotated and name not in missing],
+        **case_statistics(hu, label, grid, labels),
+    }
+    write_json(job.out / "cases" / f"{case.id}.json", record)
+
+
+def _label(job: _Job) -> tuple[npt.NDArray[Any], Mapping[tuple[str, str], int], Sequence[str]]:
+    if not job.case.masks:
+        return renumbered(job.case, job.own, job.labels), {}, ()
+    merged = merge_masks(job.case.image, job.case.masks, job.labels, job.how.precedence)
+    return merged.label, merged.overlaps, merged.missing
+
+
+def _changed(
+    hu: npt.NDArray[Any], label: npt.NDArray[Any], grid: Grid, how: Preparation
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Grid]:
+    """Image and labels cropped and resampled as asked for, in RAS; HU rounded where they were whole before."""
+    (hu, label), grid = to_ras([hu, label], grid)
+    if how.crop:
+        (hu, label), grid = crop([hu, label], grid, body_box(hu, label, grid))
+    if how.spacing is not None:
+        whole = hu.dtype if hu.dtype.kind in "iu" else None
+        (hu, label), grid = resample([hu.astype(np.float32), label], grid, how.spacing)
+        hu = np.rint(hu).astype(whole) if whole is not None else hu
+    return hu, label, grid
+
+
+def _finish(
+    out: Path,
+    dataset: Dataset,
+    labels: LabelMap,
+    how: Preparation,
+    records: Mapping[str, Mapping[str, Any]],
+    failed: Mapping[str, str],
+    kept: int,
+) -> Prepared:
+    """Write what speaks of the set as a whole."""
+    cases, overlaps = [], Counter[tuple[str, str]]()
+    for id, record in sorted(records.items()):
+        files = out / "images" / f"{id}.nii.gz", out / "labels" / f"{id}.nii.gz"
+        cases.append(Case(id, *files, annotated=tuple(record["annotated"])))
+        overlaps.update({(winner, loser): voxels for winner, loser, voxels in record["overlaps"]})
+    split = Split(*(tuple(id for id in side if id in records) for side in _sides(dataset.split)))
+    store = out / STORE if how.store else None
+    ready = replace(
+        dataset, root=out, cases=tuple(cases), structures=labels.structures, labels=labels, split=split, store=store
+    )
+    figures = fingerprint(list(records.values()), labels)
+    pairs = [[winner, loser, voxels] for (winner, loser), voxels in overlaps.most_common()]
+    write_json(out / "fingerprint.json", {**figures, "overlaps": pairs, "failed": failed, "prepared": asdict(how)})
     labels.save(out / "label_map.json")
     write_datalist(out / DATALIST, ready, labels)
-    return Prepared(out / DATALIST, tuple(case.id for case in cases), dict(overlaps))
+    return Prepared(out / DATALIST, tuple(sorted(records)), dict(overlaps), failed, kept)
+
+
+def _sides(split: Split) -> tuple[tuple[str, ...], ...]:
+    return split.train, split.val, split.test

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from medseg.atomic import atomic_path
-from medseg.grid import Grid
+from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
 
 Array = npt.NDArray[Any]
@@ -138,7 +138,8 @@ def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels:
     Raises:
         OutputError: the place cannot be written.
     """
-    (hu, label), spacing = to_ras([hu, label], grid)
+    (hu, label), turned = to_ras([hu, label], grid)
+    spacing = turned.spacing
     found = np.argwhere(label > 0)
     middle = np.round(found.mean(axis=0)).astype(int) if len(found) else np.array(label.shape) // 2
     colours = palette(labels)
@@ -154,13 +155,3 @@ def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels:
     with atomic_path(path) as partial:
         sheet.save(partial)
     return Path(path)
-
-
-def to_ras(volumes: Sequence[Array], grid: Grid) -> tuple[list[Array], tuple[float, float, float]]:
-    """Turn and flip volumes so that their axes grow to the right, the front and the head; no resampling."""
-    axes, letters = grid.axes, ("LR", "PA", "IS")
-    order = [next(i for i, letter in enumerate(axes) if letter in pair) for pair in letters]
-    flips = tuple(slice(None, None, 1 if axes[i] in "RAS" else -1) for i in order)
-    spacing = grid.spacing
-    turned = [np.transpose(volume, order)[flips] for volume in volumes]
-    return turned, (spacing[order[0]], spacing[order[1]], spacing[order[2]])

@@ -20,6 +20,13 @@ from medseg.errors import DataError, LabelError
 INDEX = "slice_index"
 
 
+def _plane(volume: Any, k: int) -> torch.Tensor:
+    """Slice `k` of a volume, `(C, I, J)`; of one on disk (with `read_slice`) nothing else is read."""
+    if hasattr(volume, "read_slice"):
+        return torch.from_numpy(volume.read_slice(k))[None]
+    return _plain(volume)[..., k]
+
+
 def _plain(volume: Any) -> torch.Tensor:
     """The tensor without MONAI's metadata, whose bookkeeping at every slice costs more than the slice."""
     tensor = torch.as_tensor(volume)
@@ -37,7 +44,7 @@ def _codes_with(item: Mapping[Hashable, Any], structure: int) -> torch.Tensor:
 class IndexSlicesd(MapTransform):
     """Note which slices along the last axis hold which structure, for `RandSlicePatchd`.
 
-    Deterministic, so that CacheDataset does it once. Adds `slice_index`, a bool tensor `(structures, K)`
+    Deterministic, so that CacheDataset does it once. Adds `slice_index`, a bool array `(structures, K)`
     without the background, and sees that no label is out of range.
 
     Args:
@@ -66,7 +73,7 @@ class IndexSlicesd(MapTransform):
         for k in range(label.shape[-1]):
             found[torch.unique(label[..., k]).long(), k] = True
         rows = [found[_codes_with(item, structure)].any(dim=0) for structure in range(1, self.num_classes)]
-        item[INDEX] = torch.stack(rows)
+        item[INDEX] = torch.stack(rows).numpy()
         return item
 
 
@@ -78,7 +85,8 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
     slice and place are drawn alike from all there are. What lies outside the volume is filled up.
 
     Args:
-        keys: volumes `(C, I, J, K)` that become patches `(C', h, w)`, label among them.
+        keys: volumes `(C, I, J, K)` that become patches `(C', h, w)`, label among them: tensors, or
+            volumes on disk that have a `shape` and `read_slice(k)`, such as `medseg.data.StoredVolume`.
         label_key: which of them is the label (class indices, or codes of combinations).
         patch_size: `(h, w)` along the first two axes.
         context: neighbouring slices on each side that join the image as channels, lowest first; at the
@@ -110,23 +118,26 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_key, self.context, self.structure_prob, self.fill = label_key, context, structure_prob, fill
         self._slice, self._corner = 0, (0, 0)
+        self._label = torch.zeros(1, 0, 0)
 
     def randomize(self, data: Mapping[Hashable, Any]) -> None:
         """Draw slice and place for one item."""
-        label = _plain(data[self.label_key])[0]
+        height, width, slices = data[self.label_key].shape[1:]
         if INDEX not in data:
             raise DataError("RandSlicePatchd", f"needs '{INDEX}' in the item", "none", "Put IndexSlicesd before it.")
         index = data[INDEX]
-        present = np.flatnonzero(index.any(dim=1).numpy())
+        present = np.flatnonzero(index.any(axis=1))
         voxel = None
         if len(present) and self.R.random_sample() < self.structure_prob:
             row = int(self.R.choice(present))
-            self._slice = int(self.R.choice(np.flatnonzero(index[row].numpy())))
-            held = np.flatnonzero(torch.isin(label[..., self._slice], _codes_with(data, row + 1)).numpy())
-            voxel = np.unravel_index(int(self.R.choice(held)), label.shape[:2])
+            self._slice = int(self.R.choice(np.flatnonzero(index[row])))
+            self._label = _plane(data[self.label_key], self._slice)
+            held = np.flatnonzero(torch.isin(self._label[0], _codes_with(data, row + 1)).numpy())
+            voxel = np.unravel_index(int(self.R.choice(held)), (height, width))
         else:
-            self._slice = int(self.R.randint(label.shape[2]))
-        self._corner = (self._start(label.shape[0], 0, voxel), self._start(label.shape[1], 1, voxel))
+            self._slice = int(self.R.randint(slices))
+            self._label = _plane(data[self.label_key], self._slice)
+        self._corner = (self._start(height, 0, voxel), self._start(width, 1, voxel))
 
     def _start(self, size: int, axis: int, voxel: Any) -> int:
         """Where the patch starts along one axis; negative where the volume is smaller and is centred."""
@@ -143,13 +154,12 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         self.randomize(data)
         item = {key: value for key, value in data.items() if key != INDEX}
         for key in self.key_iterator(item):
-            volume = _plain(item[key])
             if key == self.label_key:
-                item[key] = self._cut(volume[..., self._slice], 0)
+                item[key] = self._cut(self._label, 0)
             else:
-                last = volume.shape[-1] - 1
+                last = item[key].shape[-1] - 1
                 around = range(self._slice - self.context, self._slice + self.context + 1)
-                stack = torch.cat([volume[..., min(max(k, 0), last)] for k in around])
+                stack = torch.cat([_plane(item[key], min(max(k, 0), last)) for k in around])
                 item[key] = self._cut(stack.float(), self.fill)
         return item
 

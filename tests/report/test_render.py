@@ -8,7 +8,7 @@ from medseg.errors import OutputError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 from medseg.report import overlay, panels, save_overview
-from medseg.report.render import TRUTH, grey, palette, to_ras
+from medseg.report.render import TRUTH, grey, palette
 
 LABELS = LabelMap(["liver", "spleen"])
 
@@ -34,21 +34,6 @@ def test_an_overlay_colours_the_structures_and_nothing_else():
     assert tuple(mixed[0, 0]) == LABELS.colour(2)
     mixed[0, 0] = 100
     assert (mixed == 100).all()
-
-
-@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
-def test_any_orientation_is_turned_to_ras_without_resampling(axes):
-    import nibabel as nib
-
-    plain = np.arange(2 * 3 * 4).reshape(2, 3, 4)
-    image = nib.Nifti1Image(plain.astype(np.int16), np.diag([1.0, 2, 3, 1]))
-    orientation = nib.orientations.axcodes2ornt(axes)
-    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), orientation))
-    grid = Grid(turned.shape, turned.affine)
-    assert grid.axes == axes
-    (back,), spacing = to_ras([np.asanyarray(turned.dataobj)], grid)
-    assert np.array_equal(back, plain)
-    assert spacing == (1, 2, 3)
 
 
 def test_panels_show_truth_in_red_and_name_what_is_in_view():

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -103,11 +105,11 @@ def test_context_takes_the_neighbours_in_order_and_repeats_the_ends():
 
 def test_the_cached_volume_is_not_changed():
     whole = IndexSlicesd("label", 4)(item(s1=(3, 3, 2)))
-    before = {key: whole[key].clone() for key in ("image", "label", "slice_index")}
+    before = {key: copy.deepcopy(whole[key]) for key in ("image", "label", "slice_index")}
     part = RandSlicePatchd(["image", "label"], (8, 8))(whole)
     part["image"] += 1
     part["label"] += 1
-    assert all(torch.equal(whole[key], before[key]) for key in before)
+    assert all(np.array_equal(whole[key], before[key]) for key in before)
 
 
 def test_half_precision_and_metadata_come_out_as_plain_float32():
@@ -121,7 +123,7 @@ def test_half_precision_and_metadata_come_out_as_plain_float32():
 def test_a_structure_within_combinations_is_drawn():
     whole = {**item(s2=(10, 8, 3)), "combinations": [(), (0,), (0, 2)]}
     index = IndexSlicesd("label", 4)(whole)["slice_index"]
-    assert index.any(dim=1).tolist() == [True, False, True]
+    assert index.any(axis=1).tolist() == [True, False, True]
     transform = chain(structure_prob=1.0)
     transform.set_random_state(0)
     assert all((transform(whole)["label"] == 2).any() for _ in range(20))

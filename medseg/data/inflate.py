@@ -1,0 +1,60 @@
+"""Compressed files, read whole and verified: libdeflate where it can, three times as fast as zlib."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import deflate
+
+from medseg.errors import DataError
+
+_MAGIC = b"\x1f\x8b"
+_LARGEST_RATIO = 1032  # of deflate; a length beyond it is not the length of this content
+
+
+def read_whole(path: str | Path) -> bytes | bytearray:
+    """The content of a file, decompressed where it is gzip, its length and checksum verified.
+
+    Raises:
+        DataError: it cannot be read, is cut short, or its checksum does not agree.
+    """
+    path = Path(path)
+    try:
+        return inflate(path.read_bytes())
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise damaged(path, error) from error
+
+
+def inflate(content: bytes) -> bytes | bytearray:
+    """Decompress gzip; what is not gzip is given back as it is.
+
+    libdeflate reads one member and trusts the length in the footer. Where that cannot be right (several
+    members, as bgzip writes them, or a file that is cut short) Python's own reader takes over: it reads all
+    members and says what is wrong.
+
+    Raises:
+        EOFError: cut short; gzip.BadGzipFile: checksum or length do not agree; zlib.error: broken bytes.
+
+    >>> bytes(inflate(gzip.compress(b"one") + gzip.compress(b" two")))
+    b'one two'
+    """
+    if not content.startswith(_MAGIC):
+        return content
+    length = struct.unpack("<I", content[-4:])[0] if len(content) >= 18 else 0
+    if 0 < length <= _LARGEST_RATIO * len(content):
+        try:
+            found: bytearray = deflate.gzip_decompress(content, length)
+        except deflate.DeflateError:
+            found = bytearray()
+        if len(found) == length:
+            return found
+    return gzip.decompress(content)
+
+
+def damaged(path: Path, error: BaseException) -> DataError:
+    """The error for a file whose bytes are not what they should be."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(path, "must be a whole and readable NIfTI file", text, "Download or copy it again.")

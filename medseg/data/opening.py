@@ -1,0 +1,208 @@
+"""From a data set as it was found to one that training reads: an image and one label map for each case."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from medseg.atomic import writable_folder, write_json
+from medseg.cases import Case, Dataset
+from medseg.data.exclude import read_exclude
+from medseg.data.layouts import discover
+from medseg.data.masks import combine_masks, merge_masks
+from medseg.data.nifti import label_dtype, open_image, read_volume, voxels, write_label_map, write_like
+from medseg.data.phantom import PhantomSpec, write_phantom
+from medseg.data.store import read_store
+from medseg.errors import ConfigError, DataError, LabelError
+from medseg.labels import LabelMap
+
+logger = logging.getLogger(__name__)
+
+OVERLAPS = ("precedence", "keep")
+
+
+def open_dataset(
+    root: str | Path | None,
+    labels: LabelMap,
+    cache_dir: str | Path,
+    split: Mapping[str, Sequence[str] | None] | None = None,
+    overlaps: str = "precedence",
+    phantom: Mapping[str, Any] | None = None,
+    use_store: bool | None = None,
+    exclude: str | Path | None = None,
+) -> Dataset:
+    """The data set under `root`, ready for training: every case with a label map numbered as `labels`.
+
+    Label maps that are not there in that numbering are made once and kept in `cache_dir`, under a name that
+    changes with the masks, the structures and the way of merging. The source is never written to.
+
+    Args:
+        root: the folder; None for the phantom that comes with medseg.
+        labels: the classes of the network.
+        cache_dir: where label maps and the phantom are kept.
+        split: case ids by side (`train`, `val`, `test`) that overrule the set's own.
+        overlaps: `precedence` (one label a voxel) or `keep` (combinations, for multi-label networks).
+        phantom: arguments of `PhantomSpec`, used only where `root` is None.
+        use_store: whether training reads the set's slice store; None for wherever it has one.
+        exclude: a file that lists cases to leave out, as `medseg data check --write-exclude` writes it.
+
+    Raises:
+        ConfigError: a store is asked for and the set has none, or overlaps are to be kept.
+        DataError, LabelError, GeometryError, OutputError: see `discover`, `merge_masks`.
+    """
+    if overlaps not in OVERLAPS:
+        raise DataError("overlaps", f"must be one of {', '.join(OVERLAPS)}", f"'{overlaps}'")
+    cache = writable_folder(cache_dir)
+    if root is None:
+        spec = PhantomSpec(**(phantom or {}))
+        root = cache / f"phantom-{spec.digest()}"
+        logger.info("No data set was named (dataset_dir): using the phantom that comes with medseg, %s", root)
+        write_phantom(root, spec)
+    dataset = discover(root)
+    if exclude is not None:
+        dataset = dataset.without(read_exclude(exclude))
+    dataset = _with_store(dataset.with_split(split), use_store, overlaps)
+    unknown = [name for name in labels if name not in dataset.structures]
+    if len(unknown) == len(labels) - 1:
+        raise LabelError(
+            dataset.root, "must have masks of at least one structure of the network", f"none of its {len(unknown)}"
+        )
+    if unknown:
+        logger.warning(
+            "%s: no case has a mask of %d of the %d structures: %s",
+            dataset.root,
+            len(unknown),
+            len(labels) - 1,
+            ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else ""),
+        )
+    _warn_of_split(dataset)
+    sides = ("val", "test") if dataset.store is not None else ("train", "val", "test")
+    used = {id for side in sides for id in getattr(dataset.split, side)}
+    todo = [case for case in dataset.cases if case.id in used]
+    ready = {case.id: _with_label(case, dataset.labels, labels, cache, overlaps) for case in _bar(todo, "Label maps")}
+    return replace(dataset, cases=tuple(ready.get(case.id, case) for case in dataset.cases))
+
+
+def _with_store(dataset: Dataset, use_store: bool | None, overlaps: str) -> Dataset:
+    """The data set with its store, if training shall read it, else without."""
+    if use_store and (dataset.store is None or overlaps == "keep"):
+        why = "overlaps to be kept" if overlaps == "keep" else f"none in {dataset.root}"
+        raise ConfigError(
+            "use_store", "needs a data set with a slice store", why, "Make one: medseg data prepare --store"
+        )
+    return replace(dataset, store=None) if use_store is False or overlaps == "keep" else dataset
+
+
+def _bar(cases: Sequence[Case], what: str) -> Any:
+    return tqdm(cases, desc=what, unit="case", disable=None, leave=False)
+
+
+def _warn_of_split(dataset: Dataset) -> None:
+    both = dataset.split.both_sides()
+    if both:
+        logger.warning(
+            "%s: %s on both sides of the split: its Dice says whether the network learns, not how good it is",
+            dataset.root,
+            ", ".join(both),
+        )
+
+
+def training_items(dataset: Dataset, labels: LabelMap, spacing: Sequence[float] = (-1, -1, -1)) -> list[dict[str, Any]]:
+    """What training draws from: the volumes in the slice store where the data set has one, else the files.
+
+    Args:
+        dataset: as `open_dataset` gives it.
+        labels: the classes of the network.
+        spacing: mm along each axis that the bundle trains at, 0 or less for any; a store must have it.
+
+    Raises:
+        ConfigError: the store lies at another spacing.
+        DataError: see `Dataset.items` and `read_store`.
+    """
+    if dataset.store is None:
+        return dataset.items("train")
+    items = []
+    for case in dataset.side("train"):
+        held = read_store(dataset.store, case.id, labels)
+        off = [new for new, old in zip(spacing, held.grid.spacing, strict=True) if new > 0 and abs(new - old) > 1e-3]
+        if off:
+            raise ConfigError(
+                f"slice store of case {case.id}",
+                f"must have the spacing {list(spacing)} that the bundle trains at",
+                ", ".join(f"{length:.4g}" for length in held.grid.spacing),
+                f"Prepare with --spacing {' '.join(f'{one:g}' for one in spacing)}, or train with use_store=false.",
+            )
+        items.append({"image": held.image, "label": held.label, "slice_index": held.index, "case": case.id})
+    return items
+
+
+def _with_label(case: Case, own: LabelMap | None, labels: LabelMap, cache: Path, overlaps: str) -> Case:
+    """The case with a label map numbered as `labels`, made where it is not there yet."""
+    if case.label is not None and own == labels and overlaps == "precedence":
+        return case
+    path = cache / f"{case.id}-{_source_key(case, own, labels, overlaps)}.nii.gz"
+    side = path.with_name(path.name.replace(".nii.gz", ".json"))
+    if not (path.is_file() and (overlaps == "precedence" or side.is_file())):
+        read_volume(case.image)  # a damaged image shows here, before training
+        if overlaps == "keep":
+            _write_combined(path, side, case, labels)
+        elif case.masks:
+            write_label_map(path, merge_masks(case.image, case.masks, labels).label, case.image, labels)
+        else:
+            _write_renumbered(path, case, own, labels)
+    combinations = tuple(map(tuple, json.loads(side.read_text())["combinations"])) if overlaps == "keep" else None
+    return replace(case, label=path, combinations=combinations)
+
+
+def _source_key(case: Case, own: LabelMap | None, labels: LabelMap, overlaps: str) -> str:
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in case.sources()]
+    numbering = own.names if own is not None else None
+    key = json.dumps([stats, numbering, labels.names, labels.painting_order(), overlaps])
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def _write_combined(path: Path, side: Path, case: Case, labels: LabelMap) -> None:
+    if not case.masks:
+        raise DataError(
+            f"case {case.id}",
+            "needs binary masks where overlaps are to be kept",
+            "a label map",
+            "Train on the folder with the masks, or without overlaps.",
+        )
+    combined = combine_masks(case.image, case.masks, labels)
+    write_like(path, combined.codes, case.image)
+    write_json(side, {"combinations": combined.combinations})
+
+
+def _write_renumbered(path: Path, case: Case, own: LabelMap | None, labels: LabelMap) -> None:
+    write_label_map(path, renumbered(case, own, labels), case.image, labels)
+
+
+def renumbered(case: Case, own: LabelMap | None, labels: LabelMap) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The label map of a case, `(I, J, K)`, in another numbering; structures that it does not hold become background.
+
+    Raises:
+        DataError: the case has no label map; LabelError: it holds a value without a name.
+    """
+    if case.label is None or own is None:
+        raise DataError(f"case {case.id}", "needs masks or a label map", "neither")
+    image = open_image(case.label)
+    data = np.asarray(voxels(image)).astype(np.int64)
+    if data.min() < 0 or data.max() >= len(own):
+        raise LabelError(
+            f"{case.label}, case {case.id}",
+            f"must hold labels from 0 to {len(own) - 1}",
+            f"{data.min()} to {data.max()}",
+        )
+    lookup = np.array([labels.index(name) if name in labels else 0 for name in own.names])
+    lookup[0] = 0
+    return np.asarray(lookup.astype(label_dtype(len(labels)))[data])

@@ -1,0 +1,137 @@
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.data import Preparation, merge_masks, open_dataset, prepare
+from medseg.errors import DataError, LabelError
+from medseg.labels import LabelMap
+
+LABELS = LabelMap(["liver", "spleen", "kidney_left"])
+BOTH = {"train": ["s0001"], "val": ["s0001"]}
+
+
+def load(path):
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+def test_a_label_map_is_made_once_and_kept(case, tmp_path):
+    first = open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    label = first.case("s0001").label
+    merged = merge_masks(case / "s0001" / "ct.nii.gz", first.case("s0001").masks, LABELS)
+    assert np.array_equal(load(label), merged.label)
+    stamp = label.stat().st_mtime_ns
+    assert open_dataset(case, LABELS, tmp_path / "cache", BOTH).case("s0001").label == label
+    assert label.stat().st_mtime_ns == stamp
+    assert sorted(path.name for path in (case / "s0001").rglob("*.nii.gz")) == [
+        "ct.nii.gz",
+        "liver.nii.gz",
+        "spleen.nii.gz",
+    ]
+
+
+def test_another_mask_or_other_structures_give_another_label_map(case, tmp_path, save):
+    first = open_dataset(case, LABELS, tmp_path / "cache", BOTH).case("s0001").label
+    other = open_dataset(case, LabelMap(["liver"]), tmp_path / "cache", BOTH).case("s0001").label
+    save("set/s0001/segmentations/liver.nii.gz", np.ones((12, 10, 8), np.uint8), np.diag([2.0, 2, 3, 1]))
+    changed = open_dataset(case, LABELS, tmp_path / "cache", BOTH).case("s0001").label
+    assert len({first, other, changed}) == 3
+    assert load(changed).min() > 0
+
+
+def test_the_fingerprint_does_not_depend_on_where_label_maps_are_kept(case, tmp_path):
+    sets = [open_dataset(case, LABELS, tmp_path / name, BOTH) for name in ("one", "two")]
+    assert sets[0].fingerprint() == sets[1].fingerprint()
+
+
+def test_overlaps_can_be_kept(case, tmp_path):
+    item = open_dataset(case, LABELS, tmp_path / "cache", BOTH, overlaps="keep").items("train")[0]
+    codes = load(item["label"])
+    for channel, name in enumerate(("liver", "spleen")):
+        held = [code for code, channels in enumerate(item["combinations"]) if channel in channels]
+        assert np.array_equal(np.isin(codes, held), load(case / "s0001" / "segmentations" / f"{name}.nii.gz") > 0)
+    with pytest.raises(DataError, match="overlaps"):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH, overlaps="both")
+
+
+def test_a_truncated_image_is_found_before_training(case, tmp_path):
+    image = case / "s0001" / "ct.nii.gz"
+    image.write_bytes(image.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"ct\.nii\.gz: must be a whole and readable NIfTI"):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_truncated_mask_leaves_no_label_map(case, tmp_path):
+    mask = case / "s0001" / "segmentations" / "liver.nii.gz"
+    mask.write_bytes(mask.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"liver\.nii\.gz: must be a whole and readable NIfTI"):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_structures_that_nobody_annotated_are_said(case, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    assert "no case has a mask of 1 of the 3 structures: kidney_left" in caplog.text
+    with pytest.raises(LabelError, match="at least one structure"):
+        open_dataset(case, LabelMap(["brain"]), tmp_path / "cache", BOTH)
+
+
+def test_a_case_on_both_sides_is_said(case, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    assert "s0001 on both sides" in caplog.text
+
+
+def test_no_validation_case_is_an_error_with_the_way_out(case, tmp_path):
+    with pytest.raises(DataError, match=r"at least one case to validate on.*split#val"):
+        open_dataset(case, LABELS, tmp_path / "cache").items("val")
+
+
+def test_the_phantom_is_used_only_where_nothing_was_named_and_says_so(tmp_path, caplog, tiny_spec):
+    spec = {"train": 1, "val": 1, "test": 0, "size": [16, 16], "spacing": [20, 15, 40], "region": "abdomen"}
+    with caplog.at_level(logging.INFO):
+        found = open_dataset(None, LabelMap.totalsegmentator(), tmp_path / "cache", phantom=spec)
+    assert caplog.text.count("using the phantom that comes with medseg") == 1
+    assert found.root.parent == tmp_path / "cache"
+    with pytest.raises(DataError, match="no such folder"):
+        open_dataset(tmp_path / "typo", LABELS, tmp_path / "cache", phantom=spec)
+
+
+def test_training_on_a_prepared_set_sees_the_same_labels_as_on_its_masks(phantom, tmp_path):
+    prepare(phantom, tmp_path / "out")
+    labels = LabelMap(["spleen", "liver", "kidney_left"])
+    raw = open_dataset(phantom, labels, tmp_path / "cache1")
+    ready = open_dataset(tmp_path / "out", labels, tmp_path / "cache2")
+    assert raw.split == ready.split
+    for case in ready.cases:
+        assert case.label.parent == tmp_path / "cache2"
+        # All 117 were merged before three were chosen: a small neighbour may hold a voxel, never another of the three.
+        one, other = load(raw.case(case.id).label), load(case.label)
+        assert np.array_equal(other[other > 0], one[other > 0])
+        assert np.count_nonzero(one != other) < 0.02 * np.count_nonzero(one)
+
+
+def test_a_prepared_set_with_the_networks_own_numbering_is_read_in_place(phantom, tmp_path):
+    prepare(phantom, tmp_path / "out", Preparation(("liver", "spleen")))
+    labels = LabelMap.load(tmp_path / "out" / "label_map.json")
+    found = open_dataset(tmp_path / "out", labels, tmp_path / "cache")
+    assert found.cases[0].label.is_relative_to(tmp_path / "out")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_label_beyond_the_names_of_a_prepared_set_names_the_case(phantom, tmp_path):
+    prepare(phantom, tmp_path / "out", Preparation(("liver", "spleen")))
+    path = tmp_path / "out" / "labels" / "p0000.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.full(image.shape, 9, np.uint8), image.affine), path)
+    with pytest.raises(LabelError, match=r"case p0000: must hold labels from 0 to 2, but found 9 to 9"):
+        open_dataset(tmp_path / "out", LabelMap(["liver"]), tmp_path / "cache")
+
+
+def test_overlaps_cannot_be_kept_where_they_are_gone(phantom, tmp_path):
+    prepare(phantom, tmp_path / "out", Preparation(("liver", "spleen")))
+    with pytest.raises(DataError, match="needs binary masks where overlaps are to be kept"):
+        open_dataset(tmp_path / "out", LabelMap(["liver"]), tmp_path / "cache", overlaps="keep")
