@@ -15,25 +15,33 @@ _MAGIC = b"\x1f\x8b"
 _LARGEST_RATIO = 1032  # of deflate; a length beyond it is not the length of this content
 
 
-def read_whole(path: str | Path) -> bytes | bytearray:
+def read_whole(path: str | Path, at_least: int = 0) -> bytes | bytearray:
     """The content of a file, decompressed where it is gzip, its length and checksum verified.
+
+    Args:
+        path: the file.
+        at_least: bytes that must come out, see `inflate`.
 
     Raises:
         DataError: it cannot be read, is cut short, or its checksum does not agree.
     """
     path = Path(path)
     try:
-        return inflate(path.read_bytes())
+        return inflate(path.read_bytes(), at_least)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise damaged(path, error) from error
 
 
-def inflate(content: bytes) -> bytes | bytearray:
+def inflate(content: bytes, at_least: int = 0) -> bytes | bytearray:
     """Decompress gzip; what is not gzip is given back as it is.
 
     libdeflate reads one member and trusts the length in the footer. Where that cannot be right (several
     members, as bgzip writes them, or a file that is cut short) Python's own reader takes over: it reads all
     members and says what is wrong.
+
+    Args:
+        content: the bytes of the file.
+        at_least: bytes that must come out of it; members of like length are told from one by this alone.
 
     Raises:
         EOFError: cut short; gzip.BadGzipFile: checksum or length do not agree; zlib.error: broken bytes.
@@ -44,7 +52,7 @@ def inflate(content: bytes) -> bytes | bytearray:
     if not content.startswith(_MAGIC):
         return content
     length = struct.unpack("<I", content[-4:])[0] if len(content) >= 18 else 0
-    if 0 < length <= _LARGEST_RATIO * len(content):
+    if max(1, at_least) <= length <= _LARGEST_RATIO * len(content):
         try:
             found: bytearray = deflate.gzip_decompress(content, length)
         except deflate.DeflateError:

@@ -63,8 +63,9 @@ def voxels(image: Any) -> npt.NDArray[Any]:
         DataError: the file is cut short, its compressed bytes are damaged, or their checksum does not agree.
     """
     path = Path(image.get_filename())
-    stored, raw = image.dataobj, read_whole(path)
+    stored = image.dataobj
     wanted = stored.offset + int(np.prod(stored.shape, dtype=np.int64)) * stored.dtype.itemsize
+    raw = read_whole(path, wanted)
     if len(raw) < wanted:
         raise damaged(path, EOFError(f"{len(raw)} bytes of the {wanted} that its header promises"))
     data: npt.NDArray[Any] = np.ndarray(stored.shape, stored.dtype, buffer=raw, offset=stored.offset, order="F")

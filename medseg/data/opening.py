@@ -89,7 +89,8 @@ def open_dataset(
     used = {id for side in sides for id in getattr(dataset.split, side)}
     todo = [case for case in dataset.cases if case.id in used]
     ready = {case.id: _with_label(case, dataset.labels, labels, cache, overlaps) for case in _bar(todo, "Label maps")}
-    return replace(dataset, cases=tuple(ready.get(case.id, case) for case in dataset.cases))
+    # A label map that was not renumbered is not given out: its numbers may mean something else.
+    return replace(dataset, cases=tuple(ready.get(case.id, replace(case, label=None)) for case in dataset.cases))
 
 
 def _with_store(dataset: Dataset, use_store: bool | None, overlaps: str) -> Dataset:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.atomic import atomic_path
-from medseg.errors import DataError
+from medseg.errors import DataError, LabelError
 from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
 from medseg.optional import require
@@ -107,6 +107,7 @@ def write_store(
 
     Raises:
         DataError: HU that are not finite or do not fit int16.
+        LabelError: an index that `labels` does not hold.
         MissingExtraError: blosc2 is not installed.
         OutputError: the place cannot be written.
     """
@@ -118,6 +119,8 @@ def write_store(
         if hu.min() < -32768 or hu.max() > 32767:
             raise DataError(f"case {case}", "needs HU from -32768 to 32767", f"{hu.min():g} to {hu.max():g}")
         hu = hu.astype(np.int16)
+    if label.size and int(label.max()) >= len(labels):
+        raise LabelError(f"case {case}", f"must hold labels up to {len(labels) - 1}", f"label {int(label.max())}")
     others = [other for other in range(3) if other != axis]
     affine = turned.affine[:, [*others, axis, 3]]
     about: dict[str, Any] = {"version": _VERSION, "case": case, "affine": affine.tolist(), "labels": labels.to_dict()}

@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -105,3 +106,35 @@ def test_combinations_lose_nothing(phantom):
         assert any(len(channels) > 1 for channels in combined.combinations) == (
             combined.codes.max() > 0 and sum((load(masks[name]) > 0).astype(int) for name in labels).max() > 1
         )
+
+
+def test_masks_in_two_members_of_like_length_are_read_whole(case):
+    folder = case / "s0001"
+    path = folder / "segmentations" / "liver.nii.gz"
+    expected = merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS).label
+    content = gzip.decompress(path.read_bytes())
+    half = len(content) // 2
+    path.write_bytes(gzip.compress(content[:half]) + gzip.compress(content[half:]))
+    assert len(content) == 2 * half
+    assert np.array_equal(merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS).label, expected)
+
+
+def test_a_declared_precedence_overrules_the_size(case):
+    folder = case / "s0001"
+    merged = merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS, ("liver",))
+    assert np.array_equal(merged.label == 1, load(folder / "segmentations/liver.nii.gz") > 0)
+    assert set(merged.overlaps) == {("liver", "spleen")}
+
+
+def test_masks_of_any_type_and_compression_merge_alike(case, save):
+    folder = case / "s0001"
+    expected = merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS).label
+    affine = nib.load(folder / "ct.nii.gz").affine
+    liver = load(folder / "segmentations" / "liver.nii.gz")
+    for dtype in (np.int16, np.float64, np.int8, ">u2"):
+        save("set/s0001/segmentations/liver.nii.gz", liver.astype(dtype), affine)
+        assert np.array_equal(merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS).label, expected)
+    plain = save("set/s0001/liver.nii", liver, affine)
+    assert np.array_equal(
+        merge_masks(folder / "ct.nii.gz", {**masks_of(folder), "liver": plain}, LABELS).label, expected
+    )

@@ -1,13 +1,17 @@
+import errno
 import json
 import shutil
+import subprocess
+import sys
 
+import filelock
 import nibabel as nib
 import numpy as np
 import pytest
 
 from medseg.cases import read_datalist
-from medseg.data import Preparation, discover, merge_masks, prepare
-from medseg.errors import DataError, OutputError
+from medseg.data import Preparation, discover, merge_masks, prepare, read_store
+from medseg.errors import DataError, LabelError, OutputError, RunError
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
@@ -62,3 +66,149 @@ def test_a_set_in_which_every_case_is_broken_is_an_error(case, tmp_path, save):
     with pytest.raises(DataError, match="at least one case that can be prepared"):
         prepare(case, tmp_path / "out")
     assert not (tmp_path / "out" / "datalist.json").exists()
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(phantom, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    prepare(phantom, out, EVERYTHING)
+    return tree(out)
+
+
+EVERYTHING = Preparation("organs", spacing=(9.0, 9.0, -1.0), crop=True, store=True)
+
+
+@pytest.mark.parametrize(
+    "moment", ["images/.*.partial*", "images/*.nii.gz", "store/*.image*", "cases/p0001.json", "fingerprint.json"]
+)
+def test_killed_at_any_moment_and_started_again_it_gives_the_same_bytes(phantom, tmp_path, undisturbed, moment):
+    out = tmp_path / "out"
+    code = (
+        "import sys; from medseg.data import Preparation, prepare;"
+        "prepare(sys.argv[1], sys.argv[2], Preparation('organs', spacing=(9.0, 9.0, -1.0), crop=True, store=True))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(phantom), str(out)])
+    while process.poll() is None and not list(out.glob(moment)):
+        pass
+    process.kill()
+    process.wait()
+    assert tree(out) != undisturbed or moment == "fingerprint.json"
+    kept = prepare(phantom, out, EVERYTHING).kept
+    assert tree(out) == undisturbed
+    if moment == "cases/p0001.json":
+        assert kept >= 2
+
+
+def test_workers_change_nothing(phantom, tmp_path, undisturbed):
+    prepare(phantom, tmp_path / "out", EVERYTHING, workers=2)
+    assert tree(tmp_path / "out") == undisturbed
+
+
+def test_only_what_changed_is_made_again(phantom, tmp_path):
+    shutil.copytree(phantom, tmp_path / "set")
+    made = [prepare(tmp_path / "set", tmp_path / "out") for _ in range(2)]
+    assert [one.kept for one in made] == [0, 4]
+    mask = tmp_path / "set" / "p0001" / "segmentations" / "liver.nii.gz"
+    image = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), mask)
+    assert prepare(tmp_path / "set", tmp_path / "out").kept == 3
+    labels = LabelMap.load(tmp_path / "out" / "label_map.json")
+    assert not (load(tmp_path / "out" / "labels" / "p0001.nii.gz") == labels.index("liver")).any()
+    (tmp_path / "out" / "labels" / "p0002.nii.gz").write_bytes(b"cut")
+    assert prepare(tmp_path / "set", tmp_path / "out").kept == 3
+    assert prepare(tmp_path / "set", tmp_path / "out", Preparation("organs")).kept == 0
+
+
+def test_an_image_that_is_resampled_and_cropped_lies_where_it_lay(phantom, tmp_path):
+    prepare(phantom, tmp_path / "out", Preparation("organs", spacing=(9.0, 9.0, -1.0), crop=True))
+    for case in discover(tmp_path / "out").cases:
+        image, label = nib.load(case.image), nib.load(case.label)
+        source = nib.load(phantom / case.id / "ct.nii.gz")
+        assert np.allclose(image.header.get_zooms(), (9, 9, source.header.get_zooms()[2]))
+        assert np.allclose(image.affine, label.affine)
+        assert image.shape == label.shape
+        merged = merge_masks(phantom / case.id / "ct.nii.gz", discover(phantom).case(case.id).masks, LABELS).label
+        labels = LabelMap.load(tmp_path / "out" / "label_map.json")
+        for name in ("liver", "spleen"):
+            here, there = load(case.label) == labels.index(name), merged == LABELS.index(name)
+            if there.sum() > 50:
+                centres = [
+                    nib.affines.apply_affine(one.affine, np.argwhere(held)).mean(axis=0)
+                    for one, held in ((label, here), (source, there))
+                ]
+                assert np.linalg.norm(centres[0] - centres[1]) < 4.5  # half a voxel, mm
+
+
+def test_the_datalist_names_the_store_and_who_annotated_what(phantom, tmp_path):
+    shutil.copytree(phantom, tmp_path / "set")
+    (tmp_path / "set" / "p0002" / "segmentations" / "liver.nii.gz").unlink()
+    prepare(tmp_path / "set", tmp_path / "out", Preparation(("liver", "spleen"), store=True))
+    found = read_datalist(tmp_path / "out" / "datalist.json")
+    assert found.store == tmp_path / "out" / "store"
+    assert found.case("p0002").annotated == ("spleen",)
+    assert found.case("p0001").annotated == ("spleen", "liver")
+    stored = read_store(found.store, "p0001")
+    assert np.array_equal(np.sort(np.unique(stored.label.read())), np.unique(load(found.case("p0001").label)))
+
+
+def test_excluded_cases_are_left_out(phantom, tmp_path):
+    made = prepare(phantom, tmp_path / "out", exclude={"p0001": "moved", "gone": "not there any more"})
+    assert made.cases == ("p0000", "p0002", "p0003")
+
+
+def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_path):
+    prepare(phantom, tmp_path / "one", Preparation("organs"))
+    prepare(tmp_path / "one", tmp_path / "two", Preparation(("liver", "spleen"), store=True))
+    one, two = (LabelMap.load(tmp_path / name / "label_map.json") for name in ("one", "two"))
+    assert two == LabelMap(["liver", "spleen"])
+    before, after = (
+        load(tmp_path / "one" / "labels" / "p0000.nii.gz"),
+        load(tmp_path / "two" / "labels" / "p0000.nii.gz"),
+    )
+    assert np.array_equal(after == two.index("spleen"), before == one.index("spleen"))
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "why"),
+    [
+        ({"axis": 3}, DataError, "must be 0, 1 or 2"),
+        ({"spacing": (1.0, 1.0)}, DataError, "three lengths"),
+        ({"precedence": ("livre",)}, LabelError, "Did you mean 'liver'"),
+        ({"structures": "organ"}, LabelError, "Did you mean 'organs'"),
+        ({"precedence": ("liver", "liver")}, LabelError, "once"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(phantom, tmp_path, how, error, why):
+    with pytest.raises(error, match=why):
+        prepare(phantom, tmp_path / "out", Preparation(**how))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_source_is_never_written_to(phantom, case, tmp_path):
+    for inside in (case / "out", case.parent):
+        with pytest.raises(DataError, match="must not lie inside the source, nor hold it"):
+            prepare(case, inside)
+
+
+def test_two_at_once_into_one_folder_are_refused(phantom, tmp_path):
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(RunError, match="one process at a time"):
+        prepare(phantom, tmp_path / "out")
+
+
+def test_a_full_disk_ends_it_at_once(phantom, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        prepare(phantom, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
