@@ -68,13 +68,8 @@ def test_another_numbering_is_drawn_from_the_same_store(prepared, phantom, batch
 
 
 def test_a_bundle_trains_from_a_store(prepared, tiny, tmp_path):
-    run_bundle(
-        Bundle.open("unet2d"),
-        "training",
-        "train",
-        (),
-        {**tiny, "spacing": SPACING, "dataset_dir": str(prepared), "output_dir": str(tmp_path)},
-    )
+    overrides = {**tiny, "spacing": SPACING, "dataset_dir": str(prepared), "output_dir": str(tmp_path)}
+    run_bundle(Bundle.open("unet2d"), "training", "train", (), overrides)
     (record,) = tmp_path.glob("unet2d/*/run.json")
     assert json.loads(record.read_text())["state"] == "finished"
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 
 def test_a_phantom_set_is_written(medseg, tmp_path):
@@ -34,3 +35,30 @@ def test_what_cannot_be_prepared_is_one_error_and_leaves_nothing(medseg, case, t
     for arguments in ((tmp_path / "nowhere", tmp_path / "out"), (case, case / "out")):
         assert medseg("data", "prepare", *arguments).code == 1
     assert "livr" in medseg("data", "prepare", case, tmp_path / "o", "--structures", "livr").err
+
+
+def test_a_set_is_prepared_with_all_that_can_be_asked_for(medseg, phantom, tmp_path):
+    (tmp_path / "first.txt").write_text("liver  # wins over all\n")
+    (tmp_path / "out.txt").write_text("p0003  # moved\n")
+    arguments = (phantom, tmp_path / "out", "--structures", "liver", "--structures", "spleen", "--spacing", 9, 9, -1, "--crop",
+                 "--store", "--precedence", tmp_path / "first.txt", "--exclude", tmp_path / "out.txt", "--workers", 2)  # fmt: skip
+    done = medseg("data", "prepare", *arguments)
+    assert done.code == 0, done.err
+    assert "3 cases in" in done.out
+    written = json.loads((tmp_path / "out" / "fingerprint.json").read_text())
+    assert written["prepared"]["precedence"] == ["liver"]
+    assert written["spacing_mm"]["median"][:2] == [9.0, 9.0]
+    assert len(list((tmp_path / "out" / "store").iterdir())) == 6
+    assert "3 cases in" in (again := medseg("data", "prepare", *arguments)).out
+    assert "3 of them from before" in again.out
+
+
+def test_a_case_that_fails_is_listed_and_the_exit_code_says_so(medseg, phantom, tmp_path):
+    shutil.copytree(phantom, tmp_path / "set")
+    mask = tmp_path / "set" / "p0001" / "segmentations" / "liver.nii.gz"
+    mask.write_bytes(mask.read_bytes()[:-30])
+    done = medseg("data", "prepare", tmp_path / "set", tmp_path / "out", "--workers", 0)
+    assert done.code == 1
+    assert "3 cases in" in done.out
+    assert "Left out: p0001" in done.err
+    assert "liver.nii.gz: must be a whole and readable NIfTI file" in done.err

@@ -4,8 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medseg.data import Preparation, merge_masks, open_dataset, prepare
-from medseg.errors import DataError, LabelError
+from medseg.data import Preparation, merge_masks, open_dataset, prepare, training_items
+from medseg.data.exclude import write_exclude
+from medseg.errors import ConfigError, DataError, LabelError
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
@@ -135,3 +136,28 @@ def test_overlaps_cannot_be_kept_where_they_are_gone(phantom, tmp_path):
     prepare(phantom, tmp_path / "out", Preparation(("liver", "spleen")))
     with pytest.raises(DataError, match="needs binary masks where overlaps are to be kept"):
         open_dataset(tmp_path / "out", LabelMap(["liver"]), tmp_path / "cache", overlaps="keep")
+
+
+def test_cases_on_the_list_are_left_out(phantom, tmp_path):
+    write_exclude(tmp_path / "x.txt", {"p0000": "moved"})
+    found = open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "x.txt")
+    assert [case.id for case in found.cases] == ["p0001", "p0002", "p0003"]
+    assert "p0000" not in found.split.train
+    with pytest.raises(DataError, match="one case a line"):
+        open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "y.txt")
+
+
+def test_a_store_is_taken_where_there_is_one_unless_told_otherwise(phantom, tmp_path):
+    prepare(phantom, tmp_path / "out", Preparation("organs", store=True))
+    found = open_dataset(tmp_path / "out", LABELS, tmp_path / "cache")
+    (first, *_) = training_items(found, LABELS)
+    assert first["image"].shape == first["label"].shape == (1, 48, 40, first["slice_index"].shape[1])
+    assert found.case("p0002").label.parent == tmp_path / "cache"  # it validates
+    with pytest.raises(DataError, match="needs a label map"):
+        found.items("train")  # never a label map in another numbering
+    files = training_items(open_dataset(tmp_path / "out", LABELS, tmp_path / "cache", use_store=False), LABELS)
+    assert files[0]["label"].startswith(str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="use_store"):
+        open_dataset(phantom, LABELS, tmp_path / "cache", use_store=True)
+    with pytest.raises(ConfigError, match="overlaps to be kept"):
+        open_dataset(tmp_path / "out", LABELS, tmp_path / "cache", use_store=True, overlaps="keep")
