@@ -55,6 +55,14 @@ def test_a_store_gives_the_slices_that_the_folder_gives(phantom, prepared, batch
     assert seen == {0, 1, 2, 3, 4}
 
 
+def test_spawned_workers_draw_the_same(prepared, batches):
+    """As on Windows and macOS, where there is no fork."""
+    spawned = {"num_workers": 2, "train#dataloader#multiprocessing_context": "spawn"}
+    for one, other in zip(batches(prepared), batches(prepared, **spawned), strict=True):
+        assert torch.equal(one["label"], other["label"])
+        assert torch.equal(one["image"], other["image"])
+
+
 def test_the_store_of_a_prepared_set_gives_what_its_files_give(prepared, batches):
     for one, other in zip(batches(prepared, use_store=False), batches(prepared), strict=True):
         assert torch.equal(one["label"], other["label"])

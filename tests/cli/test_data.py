@@ -40,8 +40,9 @@ def test_what_cannot_be_prepared_is_one_error_and_leaves_nothing(medseg, case, t
 def test_a_set_is_prepared_with_all_that_can_be_asked_for(medseg, phantom, tmp_path):
     (tmp_path / "first.txt").write_text("liver  # wins over all\n")
     (tmp_path / "out.txt").write_text("p0003  # moved\n")
-    arguments = (phantom, tmp_path / "out", "--structures", "liver", "--structures", "spleen", "--spacing", 9, 9, -1, "--crop",
-                 "--store", "--precedence", tmp_path / "first.txt", "--exclude", tmp_path / "out.txt", "--workers", 2)  # fmt: skip
+    arguments = [phantom, tmp_path / "out", "--structures", "liver", "--structures", "spleen", "--spacing", 9, 9, -1]
+    arguments += ["--crop", "--store", "--precedence", tmp_path / "first.txt", "--exclude", tmp_path / "out.txt"]
+    arguments += ["--workers", 2]
     done = medseg("data", "prepare", *arguments)
     assert done.code == 0, done.err
     assert "3 cases in" in done.out
