@@ -1,0 +1,82 @@
+"""The loops of `medseg.inference.kernels`, compiled by numba; imported only through that module."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medseg.optional import require
+
+numba = require("numba", extra="fast")
+prange = numba.prange
+# No NaN comes here: the input was looked at. Sums may be taken in any order.
+_jit = numba.njit(
+    parallel=True, nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"}
+)
+
+
+@_jit
+def best(sums, found):  # type: ignore[no-untyped-def]
+    """Write the largest channel of each voxel of `sums`, `(I, J, C)`, into `found`, `(I, J)`."""
+    height, width, channels = sums.shape
+    for i in prange(height):
+        for j in range(width):
+            voxel = sums[i, j]
+            most = voxel[0]
+            for c in range(1, channels):
+                most = max(most, voxel[c])
+            at = 0
+            while voxel[at] != most:
+                at += 1
+            found[i, j] = at
+
+
+@_jit
+def between(below, above, weight0, weight1, best0, best1, part, row, rpart, rin, col, cpart, cin, found):  # type: ignore[no-untyped-def]
+    """Write the labels of a layer between two others into `found`; see `labels_between`."""
+    height, width, channels = below.shape
+    one0, one1 = weight0.size == 1, weight1.size == 1
+    for i in prange(len(row)):
+        mixed = np.empty(channels, np.float32)
+        i0 = row[i]
+        i1 = min(i0 + 1, height - 1) if rpart[i] > 0 else i0
+        for j in range(len(col)):
+            if not (rin[i] and cin[j]):
+                found[i, j] = 0
+                continue
+            j0 = col[j]
+            j1 = min(j0 + 1, width - 1) if cpart[j] > 0 else j0
+            first = best0[i0, j0]
+            same = best0[i1, j0] == first and best0[i0, j1] == first and best0[i1, j1] == first
+            if same and part > 0:
+                same = best1[i0, j0] == first and best1[i1, j0] == first
+                same = same and best1[i0, j1] == first and best1[i1, j1] == first
+            if same:
+                found[i, j] = first
+                continue
+            a, b, c, d = below[i0, j0], below[i0, j1], below[i1, j0], below[i1, j1]
+            wi, wj = rpart[i], cpart[j]
+            wa, wb, wc, wd = (1 - wi) * (1 - wj), (1 - wi) * wj, wi * (1 - wj), wi * wj
+            near = 1 - part
+            if one0:
+                ua, ub, uc, ud = near * wa, near * wb, near * wc, near * wd
+            else:
+                ua, ub = near * wa / weight0[i0, j0], near * wb / weight0[i0, j1]
+                uc, ud = near * wc / weight0[i1, j0], near * wd / weight0[i1, j1]
+            for n in range(channels):
+                mixed[n] = ua * a[n] + ub * b[n] + uc * c[n] + ud * d[n]
+            if part > 0:
+                a, b, c, d = above[i0, j0], above[i0, j1], above[i1, j0], above[i1, j1]
+                if one1:
+                    ua, ub, uc, ud = part * wa, part * wb, part * wc, part * wd
+                else:
+                    ua, ub = part * wa / weight1[i0, j0], part * wb / weight1[i0, j1]
+                    uc, ud = part * wc / weight1[i1, j0], part * wd / weight1[i1, j1]
+                for n in range(channels):
+                    mixed[n] += ua * a[n] + ub * b[n] + uc * c[n] + ud * d[n]
+            most = mixed[0]
+            for n in range(1, channels):
+                most = max(most, mixed[n])
+            at = 0
+            while mixed[at] != most:
+                at += 1
+            found[i, j] = at

@@ -1,0 +1,148 @@
+"""From logits to labels, one layer at a time: the largest channel of each voxel, on this grid or another one.
+
+Compiled with numba where it is installed (the extra `fast`) and the logits lie in RAM, in torch otherwise. Logits
+come channels last, `(I, J, C)`, as sums over windows; the summed weights `(I, J)` divide them where that matters.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medseg.errors import MissingExtraError
+
+
+class Layer(NamedTuple):
+    """One layer of the network's grid, finished.
+
+    Args:
+        sums: weighted logits, `(I, J, C)`, float32, contiguous.
+        weights: the summed weights, `(I, J)`; None where they are all 1.
+        best: the largest channel of each voxel, `(I, J)`.
+    """
+
+    sums: torch.Tensor
+    weights: torch.Tensor | None
+    best: torch.Tensor
+
+
+class Axis(NamedTuple):
+    """Where the voxels of one axis of the output lie on an axis of the input: between `low` and `low + 1`.
+
+    Args:
+        low: index below, int64.
+        part: share of the one above, 0 to below 1, float32; 0 where there is none above.
+        inside: whether it lies on the input at all; what does not is background.
+    """
+
+    low: npt.NDArray[np.int64]
+    part: npt.NDArray[np.float32]
+    inside: npt.NDArray[np.bool_]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every voxel is one of the input's."""
+        return not self.part.any() and bool(self.inside.all())
+
+
+def compiled() -> bool:
+    """Whether the compiled kernels can be used."""
+    return _kernels() is not None
+
+
+@functools.cache
+def _kernels() -> Any | None:
+    try:
+        return importlib.import_module("medseg.inference.compiled")
+    except MissingExtraError:
+        return None
+
+
+def best_of(sums: torch.Tensor, channels: int | None = None) -> torch.Tensor:
+    """The largest channel of each voxel, the first of equals: `(I, J, C)` to `(I, J)`, uint8 or int16.
+
+    >>> best_of(torch.tensor([[[0.0, 2.0, 1.0]]])).tolist()
+    [[1]]
+    """
+    kind = torch.uint8 if (channels or sums.shape[-1]) <= 256 else torch.int16
+    kernels = _kernels() if sums.device.type == "cpu" else None
+    if kernels is None or sums.dtype != torch.float32:
+        return sums.argmax(dim=-1).to(kind)
+    found = torch.empty(sums.shape[:2], dtype=kind)
+    kernels.best(sums.contiguous().numpy(), found.numpy())
+    return found
+
+
+def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
+    """The labels of one output layer between two layers of the input: linear on the logits, then the largest.
+
+    Where all corners of a cell have the same label, so has every point in it (what is largest at all corners is
+    largest in any mixture), and nothing is interpolated.
+
+    Args:
+        below: the layer below.
+        above: the layer above; the same where `part` is 0.
+        part: share of the layer above.
+        rows: the output's first axis in the input.
+        columns: its second.
+    """
+    kernels = _kernels() if below.sums.device.type == "cpu" else None
+    if rows.is_plain and columns.is_plain and part == 0:
+        return _pick(below.best, rows, columns)
+    if kernels is None:
+        return _pick_nothing_outside(_interpolated(below, above, part, rows, columns), below.best.dtype, rows, columns)
+    found = torch.empty((len(rows.low), len(columns.low)), dtype=below.best.dtype)
+    weights = [
+        layer.weights.numpy() if layer.weights is not None else np.ones((1, 1), np.float32) for layer in (below, above)
+    ]
+    kernels.between(
+        below.sums.numpy(), above.sums.numpy(), weights[0], weights[1], below.best.numpy(), above.best.numpy(),
+        np.float32(part), rows.low, rows.part, rows.inside, columns.low, columns.part, columns.inside, found.numpy(),
+    )  # fmt: skip
+    return found
+
+
+def _pick(best: torch.Tensor, rows: Axis, columns: Axis) -> torch.Tensor:
+    picked: torch.Tensor = best[torch.from_numpy(rows.low).to(best.device)][
+        :, torch.from_numpy(columns.low).to(best.device)
+    ]
+    return picked
+
+
+def _pick_nothing_outside(logits: torch.Tensor, kind: torch.dtype, rows: Axis, columns: Axis) -> torch.Tensor:
+    found = logits.argmax(dim=-1).to(kind)
+    found[torch.from_numpy(~rows.inside).to(found.device)] = 0
+    found[:, torch.from_numpy(~columns.inside).to(found.device)] = 0
+    return found
+
+
+def interpolated(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
+    """The logits of one output layer, `(rows, columns, C)`; what lies outside repeats the border."""
+    return _interpolated(below, above, part, rows, columns)
+
+
+def _interpolated(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
+    logits = _normal(below)
+    if part:
+        logits = torch.lerp(logits, _normal(above), part)
+    return _lerp(_lerp(logits, rows, 0), columns, 1)
+
+
+def _normal(layer: Layer) -> torch.Tensor:
+    return layer.sums if layer.weights is None else layer.sums / layer.weights[..., None]
+
+
+def _lerp(logits: torch.Tensor, axis: Axis, dim: int) -> torch.Tensor:
+    low = torch.from_numpy(axis.low).to(logits.device)
+    if not axis.part.any():
+        return logits.index_select(dim, low)
+    high = torch.clamp(low + 1, max=logits.shape[dim] - 1)
+    shape = [1, 1, 1]
+    shape[dim] = -1
+    part = torch.from_numpy(axis.part).to(logits.device).reshape(shape)
+    return torch.lerp(logits.index_select(dim, low), logits.index_select(dim, high), part)

@@ -1,0 +1,83 @@
+"""Where windows lie in a volume, front to back along one axis, and how much each of their voxels counts.
+
+Places and weights are those of MONAI's `sliding_window_inference`; the order is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from monai.data.utils import compute_importance_map
+from monai.utils import BlendMode
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The windows of a volume `(K, I, J)` whose layers are finished one after the other along the first axis.
+
+    Args:
+        shape: of the volume.
+        roi: of a window; 1 along the first axis for a network of slices.
+        starts: where windows begin on each axis; negative where the volume is smaller and is filled up.
+    """
+
+    shape: tuple[int, int, int]
+    roi: tuple[int, int, int]
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], roi: Sequence[int], overlap: Sequence[float]) -> Plan:
+        """The plan MONAI makes for this overlap (share of a window, by axis)."""
+        starts = [_starts(*axis) for axis in zip(shape, roi, overlap, strict=True)]
+        (k, i, j), (rk, ri, rj) = shape, roi
+        return cls((k, i, j), (rk, ri, rj), (starts[0], starts[1], starts[2]))
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Where each window begins, front to back."""
+        yield from product(*self.starts)
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
+
+    @property
+    def single(self) -> bool:
+        """Whether each layer is covered by one window alone."""
+        rows = [len(starts) == 1 for starts in self.starts]
+        return rows[1] and rows[2] and (self.roi[0] == 1 or rows[0])
+
+    def importance(self, mode: str, sigma_scale: float, device: torch.device) -> torch.Tensor:
+        """How much each voxel of a window counts, `(rk, ri, rj)`."""
+        dims = 1 if self.roi[0] == 1 else 0  # a network of slices weighs within the slice
+        weights = compute_importance_map(
+            self.roi[dims:], mode=BlendMode(mode), sigma_scale=sigma_scale, device=device, dtype=torch.float32
+        )
+        return torch.as_tensor(weights).reshape(self.roi)
+
+
+def _starts(size: int, roi: int, overlap: float) -> tuple[int, ...]:
+    if size <= roi:
+        return (-((roi - size) // 2),)
+    step = max(1, int(roi * (1 - overlap)))
+    count = -(-(size - roi) // step) + 1
+    return tuple(dict.fromkeys(min(number * step, size - roi) for number in range(count)))
+
+
+def cut(volume: torch.Tensor, start: Sequence[int], roi: Sequence[int], fill: float) -> torch.Tensor:
+    """The window of a volume `(C, K, I, J)`, filled up where it reaches beyond.
+
+    >>> cut(torch.ones(1, 1, 1, 2), (0, 0, -1), (1, 1, 4), 7.0).tolist()
+    [[[[7.0, 1.0, 1.0, 7.0]]]]
+    """
+    size = volume.shape[1:]
+    inner = [slice(max(at, 0), min(at + length, whole)) for at, length, whole in zip(start, roi, size, strict=True)]
+    part = volume[(slice(None), *inner)]
+    if tuple(part.shape[1:]) == tuple(roi):
+        return part
+    whole_window = volume.new_full((volume.shape[0], *roi), fill)
+    outer = [slice(one.start - at, one.stop - at) for one, at in zip(inner, start, strict=True)]
+    whole_window[(slice(None), *outer)] = part
+    return whole_window
