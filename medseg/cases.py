@@ -276,12 +276,12 @@ def read_datalist(path: Path) -> Dataset:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        numbered = {int(index): name for index, name in content["labels"].items()}
+        numbered = {str(int(index)): name for index, name in content["labels"].items()}
         channels = content.get("modality") or {}
         sides = {side: list(content.get(_KEYS[side]) or []) for side in SPLITS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(path, "must be a datalist: JSON with 'labels' and 'training'", f"{error!r}") from error
-    labels = LabelMap.from_dict({**numbered, 0: BACKGROUND}, source=path)
+    labels = LabelMap.from_dict({**numbered, "0": BACKGROUND}, source=path)
     if isinstance(channels, dict) and len(channels) > 1:
         names = ", ".join(str(name) for name in channels.values())
         raise DataError(path, "must have images of one channel", f"{len(channels)} ({names})", "Split them first.")
