@@ -19,8 +19,11 @@ import click
 @click.option(
     "--structures", multiple=True, help="A structure or a group to keep; may be given several times. Default: all."
 )
+@click.option("--workers", type=click.IntRange(min=0), help="Processes. Default: one for each core, at most 8.")
 @click.pass_context
-def convert(ctx: click.Context, root: Path, out: Path, to: str, structures: tuple[str, ...]) -> None:
+def convert(
+    ctx: click.Context, root: Path, out: Path, to: str, structures: tuple[str, ...], workers: int | None
+) -> None:
     """Write the data set in ROOT to OUT in the layout that another tool reads.
 
     ROOT may be in any layout: TotalSegmentator, nnU-Net raw, a datalist, plain folders with label_map.json.
@@ -28,8 +31,9 @@ def convert(ctx: click.Context, root: Path, out: Path, to: str, structures: tupl
     The same command goes on with a conversion that was stopped.
     """
     from medseg.data import convert as run
+    from medseg.data.parallel import default_workers
 
-    made = run(root, out, to, list(structures) or "all")
+    made = run(root, out, to, structures or "all", default_workers() if workers is None else workers)
     kept = f", {len(made.kept)} of them there already" if made.kept else ""
     click.echo(f"{len(made.cases)} cases with {len(made.labels) - 1} structures in {out}{kept}")
     for (winner, loser), voxels in sorted(made.overlaps.items(), key=lambda pair: -pair[1])[:20]:

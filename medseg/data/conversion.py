@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,24 +18,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from medseg.atomic import atomic_path, writable_folder
 from medseg.cases import SPLITS, Case, Dataset, Split, write_datalist
 from medseg.data import nnunet
+from medseg.data.inflate import read_whole
 from medseg.data.journal import Journal
 from medseg.data.layouts import discover
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import label_dtype, open_image, read_grid, read_volume, write_label_map
-from medseg.errors import DataError, LabelError, OutputError, did_you_mean
-from medseg.grid import Grid
+from medseg.data.nifti import open_image, read_grid, write_label_map
+from medseg.data.opening import renumbered
+from medseg.data.parallel import run_each
+from medseg.errors import DataError, LabelError, MedsegError, OutputError, did_you_mean
 from medseg.labels import LabelMap, groups
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("nnunet", "datalist")
 _JOURNAL = ".conversion.jsonl"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ class Converted:
     overlaps: Mapping[tuple[str, str], int]
 
 
-def convert(root: str | Path, out: str | Path, to: str, structures: str | Sequence[str] = "all") -> Converted:
+def convert(
+    root: str | Path, out: str | Path, to: str, structures: str | Sequence[str] = "all", workers: int = 0
+) -> Converted:
     """Write the data set under `root` to `out` in another layout.
 
     A conversion that was stopped goes on where it stood: files that were finished from the same sources are
@@ -73,6 +74,7 @@ def convert(root: str | Path, out: str | Path, to: str, structures: str | Sequen
             folders with the Decathlon's dataset.json).
         structures: which to keep: names, or groups of TotalSegmentator's. Their label values follow the order
             in which the set has them, without a gap.
+        workers: processes, see `run_each`; 0 or 1 does everything in this one.
 
     Raises:
         DataError: `out` lies inside `root` or holds something else; no case could be converted.
@@ -93,26 +95,33 @@ def convert(root: str | Path, out: str | Path, to: str, structures: str | Sequen
     _refuse_strangers(out, targets.values())
     writable_folder(out)
     journal = Journal(out / _JOURNAL)
-    done: dict[str, Case] = {}
-    kept, failed, overlaps = [], {}, Counter[tuple[str, str]]()
-    for id, target in tqdm(targets.items(), desc="Converting", unit="case", disable=None, leave=False):
+    jobs, kept, failed = [], [], {}
+    notes: dict[str, list[tuple[str, str, int]]] = {}
+    for id, target in targets.items():
         case = dataset.case(id)
         try:
-            key = _key(case, dataset.labels, labels)
-            found = journal.get(id, key, target.sources())
-            if found is None:
-                found = _write(case, target, dataset.labels, labels, needs_label=not sides[id])
-                journal.add(id, key, target.sources(), found)
-            else:
-                kept.append(id)
-        except OutputError:
-            raise
-        except (DataError, LabelError) as error:
-            logger.warning("%s", error)
+            job = _Job(case, target, dataset.labels, labels, not sides[id], _key(case, dataset.labels, labels))
+        except DataError as error:
             failed[id] = str(error)
             continue
-        overlaps.update({(winner, loser): voxels for winner, loser, voxels in found})
-        done[id] = replace(target, annotated=_annotated(case, labels))
+        found = journal.get(id, job.key, target.sources())
+        if found is None:
+            jobs.append(job)
+        else:
+            notes[id] = found
+            kept.append(id)
+    for job, result in run_each(_write, jobs, workers, "Converting"):
+        if isinstance(result, OutputError):
+            raise result
+        if isinstance(result, MedsegError):
+            failed[job.case.id] = str(result)
+            continue
+        journal.add(job.case.id, job.key, job.target.sources(), result)
+        notes[job.case.id] = result
+    overlaps = Counter[tuple[str, str]]()
+    for note in notes.values():
+        overlaps.update({(winner, loser): voxels for winner, loser, voxels in note})
+    done = {id: replace(targets[id], annotated=_annotated(dataset.case(id), labels)) for id in notes}
     if not done:
         raise DataError(
             root, "must hold at least one whole case", f"{len(failed)} broken ones", next(iter(failed.values()), "")
@@ -192,45 +201,35 @@ def _key(case: Case, own: LabelMap | None, labels: LabelMap) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _write(
-    case: Case, target: Case, own: LabelMap | None, labels: LabelMap, *, needs_label: bool
-) -> list[tuple[str, str, int]]:
+@dataclass(frozen=True)
+class _Job:
+    """One case to convert: from where, to where, how its labels are numbered here and there."""
+
+    case: Case
+    target: Case
+    own: LabelMap | None
+    labels: LabelMap
+    needs_label: bool
+    key: str
+
+
+def _write(job: _Job) -> list[tuple[str, str, int]]:
     """Write image and label map of a case; winner, loser and voxels of what overlapped."""
-    if needs_label and target.label is None:
+    case, target = job.case, job.target
+    if job.needs_label and target.label is None:
         raise DataError(f"case {case.id}", "needs masks or a label map to train or validate", "neither")
-    grid = read_grid(case.image)
+    read_grid(case.image)
     overlaps: Mapping[tuple[str, str], int] = {}
     label: npt.NDArray[Any] | None = None
     if case.masks:
-        merged = merge_masks(case.image, case.masks, labels)
+        merged = merge_masks(case.image, case.masks, job.labels)
         label, overlaps = merged.label, merged.overlaps
-    elif case.label is not None and own is not None:
-        label = renumbered(case.label, grid, case.image, own, labels)
+    elif case.label is not None:
+        label = renumbered(case, job.own, job.labels)
     copy_whole(case.image, target.image)
     if label is not None and target.label is not None:
-        write_label_map(target.label, label, case.image, labels)
+        write_label_map(target.label, label, case.image, job.labels)
     return [(winner, loser, voxels) for (winner, loser), voxels in overlaps.items()]
-
-
-def renumbered(path: Path, grid: Grid, image: Path, own: LabelMap, labels: LabelMap) -> npt.NDArray[Any]:
-    """A label map numbered by `own`, as one numbered by `labels`; structures that are not in it become background.
-
-    Raises:
-        DataError: a file that cannot be read.
-        GeometryError: it does not lie on `grid`, which is that of `image`.
-        LabelError: values that are not whole numbers, or that `own` does not hold.
-    """
-    data, where = read_volume(path)
-    grid.require(where, path, image)
-    values = np.asarray(data)
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if not (low >= 0 and high < len(own)):  # NaN fails, too
-        raise LabelError(path, f"must hold labels from 0 to {len(own) - 1}", f"{low:g} to {high:g}")
-    whole = values.astype(label_dtype(len(own)))
-    if not np.array_equal(whole, values):
-        raise LabelError(path, "must hold whole numbers", "values between them", "Was it resampled with interpolation?")
-    lookup = np.array([labels.index(name) if name in labels else 0 for name in own.names])
-    return lookup.astype(label_dtype(len(labels)))[whole]
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -241,30 +240,15 @@ def copy_whole(source: Path, target: Path) -> None:
         OutputError: the place cannot be written.
     """
     image = open_image(source)
-    if source.name.lower().endswith(".gz"):
-        try:
-            with gzip.open(source) as file:
-                while file.read(_CHUNK):
-                    pass
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(
-                source, "must be a whole and readable NIfTI file", str(error), "Download or copy it again."
-            ) from error
-        with atomic_path(target) as partial:
-            shutil.copyfile(source, partial)
-        return
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * int(image.dataobj.dtype.itemsize)
-    if source.stat().st_size < needed:
-        raise DataError(
-            source, f"must be a whole NIfTI file of {needed} bytes", f"{source.stat().st_size}", "Copy it again."
-        )
-    with (
-        atomic_path(target) as partial,
-        source.open("rb") as file,
-        partial.open("wb") as raw,
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
-    ):
-        shutil.copyfileobj(file, packed, _CHUNK)
+    content = read_whole(source, at_least=needed)
+    if len(content) < needed:
+        raise DataError(source, f"must be a whole NIfTI file of {needed} bytes", str(len(content)), "Copy it again.")
+    with atomic_path(target) as partial:
+        if source.name.lower().endswith(".gz"):
+            shutil.copyfile(source, partial)
+        else:
+            partial.write_bytes(gzip.compress(content, 6, mtime=0))
 
 
 def _annotated(case: Case, labels: LabelMap) -> tuple[str, ...] | None:

@@ -110,7 +110,8 @@ class LogAxis:
         for index, tick in enumerate(self.ticks):
             anchor = "start" if index == 0 else "end" if index == len(self.ticks) - 1 else "middle"
             text = f"{tick:g}" if tick < 1 else number(tick)
-            texts.append(f'<text x="{self.at(tick):.2f}%" y="12" text-anchor="{anchor}">{text}</text>')
+            kind = ' class="inner"' if anchor == "middle" else ""
+            texts.append(f'<text{kind} x="{self.at(tick):.2f}%" y="12" text-anchor="{anchor}">{text}</text>')
         return f'<svg aria-hidden="true" width="100%" height="16">{"".join(texts)}</svg>'
 
     def strip(self, values: Sequence[float], what: str) -> str:

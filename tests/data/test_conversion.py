@@ -2,14 +2,13 @@ import gzip
 import json
 import logging
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from medseg.data import convert, discover, merge_masks, read_volume
-from medseg.data.conversion import choose, copy_whole, renumbered
+from medseg.data.conversion import choose, copy_whole
 from medseg.data.nifti import read_grid
-from medseg.errors import DataError, GeometryError, LabelError
+from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
 
 
@@ -188,26 +187,6 @@ def test_an_image_whose_checksum_is_wrong_is_not_copied(save, tmp_path):
     assert not (tmp_path / "b.nii.gz").exists()
 
 
-def test_label_maps_are_renumbered_by_name(save):
-    own, labels = LabelMap(["spleen", "liver", "aorta"]), LabelMap(["aorta", "spleen"])
-    data = np.array([0, 1, 2, 3], np.float32).reshape(4, 1, 1)
-    image = save("ct.nii.gz", data)
-    path = save("label.nii.gz", data)
-    grid = read_grid(image)
-    assert renumbered(path, grid, image, own, labels).ravel().tolist() == [0, 2, 0, 1]
-    for values, message in (([0, 0.5], "whole numbers"), ([0, 4], "from 0 to 3, but found 0 to 4"), ([-1, 0], "from")):
-        wrong = save("wrong.nii.gz", np.resize(np.array(values, np.float32), (4, 1, 1)))
-        with pytest.raises(LabelError, match=message):
-            renumbered(wrong, grid, image, own, labels)
-    nan = save("nan.nii.gz", np.full((4, 1, 1), np.nan, np.float32))
-    with pytest.raises(LabelError, match="from 0 to 3"):
-        renumbered(nan, grid, image, own, labels)
-    apart = save("apart.nii.gz", data, np.diag([1, 1, 2, 1]))
-    nib.save(nib.Nifti1Image(data, np.array([[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), apart)
-    with pytest.raises(GeometryError, match="5 mm apart"):
-        renumbered(apart, grid, image, own, labels)
-
-
 def test_an_image_without_a_label_cannot_train(tmp_path, save):
     for name in ("imagesTr/a", "labelsTr/a", "imagesTr/b"):
         save(f"set/{name}.nii.gz", np.zeros((2, 2, 2), np.uint8))
@@ -223,3 +202,11 @@ def test_a_case_that_trains_and_tests_is_refused(two, tmp_path):
     (two / "meta.csv").write_text("image_id;split\ns0001;train\ns0001;test\ns0002;val\n")
     with pytest.raises(DataError, match="must keep test cases apart"):
         convert(two, tmp_path / "raw", "nnunet")
+
+
+def test_several_processes_write_the_same_bytes(two, tmp_path):
+    one = convert(two, tmp_path / "one", "nnunet")
+    many = convert(two, tmp_path / "many", "nnunet", workers=2)
+    assert (many.cases, many.overlaps) == (one.cases, one.overlaps)
+    for path in (tmp_path / "one").rglob("*.nii.gz"):
+        assert (tmp_path / "many" / path.relative_to(tmp_path / "one")).read_bytes() == path.read_bytes()
