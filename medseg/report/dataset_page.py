@@ -223,7 +223,7 @@ def _structures(cases: Sequence[Mapping[str, Any]]) -> str:
         '<div class="head n">median ml</div><div class="head n cases">cases</div>'
     ]
     rows += [
-        f"<div>{escape(name)}</div><div>{axis.strip(ml[name], name)}</div>"
+        f"<div><span>{escape(name).replace('_', '_<wbr>')}</span></div><div>{axis.strip(ml[name], name)}</div>"
         f'<div class="n">{number(float(np.median(ml[name])))}</div><div class="n cases">{len(ml[name])}</div>'
         for name in names
     ]

@@ -12,7 +12,7 @@ from medseg.report import save_dataset_page
 from medseg.report.dataset_page import dataset_page
 
 EVIL = "<script>alert('x')</script>&\"b\""
-VOID = {"meta", "img", "input", "br", "link"}
+VOID = {"meta", "img", "input", "br", "link", "wbr"}
 
 
 class Page(HTMLParser):
