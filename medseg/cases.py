@@ -13,7 +13,7 @@ from typing import Any
 
 from medseg.atomic import write_json
 from medseg.errors import DataError, did_you_mean
-from medseg.labels import LabelMap
+from medseg.labels import BACKGROUND, LabelMap
 
 SPLITS = ("train", "val", "test")
 _KEYS = {"train": "training", "val": "validation", "test": "test"}  # the names of MONAI's Decathlon datalists
@@ -33,7 +33,7 @@ class Case:
             the channels that meet there.
 
     Raises:
-        DataError: an empty id.
+        DataError: an id that is empty or cannot be the name of a file.
     """
 
     id: str
@@ -46,6 +46,8 @@ class Case:
     def __post_init__(self) -> None:
         if not self.id:
             raise DataError(self.image, "needs a case id", "an empty one")
+        if self.id.startswith(".") or set(self.id) & set("/\\\0"):
+            raise DataError(self.image, "needs a case id that can be the name of a file", repr(self.id), "Rename it.")
 
     def sources(self) -> list[Path]:
         """The files the case was found as: its image, and its masks or else its label map."""
@@ -144,7 +146,7 @@ class Dataset:
         """The same data set with every side of its split decided.
 
         Sides named in `split` hold exactly the ids given there. The others stay as the set itself says;
-        where it says nothing at all, its cases are split by hash.
+        where it says nothing of training and validation, the cases that are left are split by hash.
 
         Raises:
             DataError: a side that does not exist, or an id that is no case.
@@ -159,9 +161,10 @@ class Dataset:
             for id in ids:
                 self.case(id)
         own = self.split
-        if not own:
-            used = {id for ids in chosen.values() for id in ids}
-            own = Split.by_hash([case.id for case in self.cases if case.id not in used], validation=validation)
+        if not own.train and not own.val:
+            used = {id for ids in chosen.values() for id in ids} | set(() if "test" in chosen else own.test)
+            rest = [case.id for case in self.cases if case.id not in used]
+            own = replace(Split.by_hash(rest, validation=validation), test=own.test)
         return replace(self, split=Split(*(tuple(chosen.get(side, getattr(own, side))) for side in SPLITS)))
 
     def without(self, ids: Iterable[str]) -> Dataset:
@@ -262,40 +265,65 @@ def _relative(path: Path, base: Path) -> str:
 
 
 def read_datalist(path: Path) -> Dataset:
-    """Read a datalist with MONAI's Decathlon keys.
+    """Read a datalist with MONAI's Decathlon keys: one of ours, or `dataset.json` of the Decathlon itself.
+
+    A datalist that says nothing of validation has no split of its own but for its test cases. Everything that
+    its labels name counts as annotated in a case with a label, unless the entry says otherwise (`annotated`).
 
     Raises:
-        DataError: not JSON, no label names, an entry without an image, a file that is not there.
+        DataError: not JSON, no label names, several channels, an entry without an image, a file that is not there.
+        LabelError: indices with gaps, one name twice.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        labels = LabelMap.from_dict(content["labels"], source=path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        numbered = {str(int(index)): name for index, name in content["labels"].items()}
+        channels = content.get("modality") or {}
+        sides = {side: list(content.get(_KEYS[side]) or []) for side in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(path, "must be a datalist: JSON with 'labels' and 'training'", f"{error!r}") from error
+    labels = LabelMap.from_dict({**numbered, "0": BACKGROUND}, source=path)
+    if isinstance(channels, dict) and len(channels) > 1:
+        names = ", ".join(str(name) for name in channels.values())
+        raise DataError(path, "must have images of one channel", f"{len(channels)} ({names})", "Split them first.")
     cases: dict[str, Case] = {}
-    sides: dict[str, list[str]] = {side: [] for side in SPLITS}
-    for side in SPLITS:
-        for entry in content.get(_KEYS[side], []):
-            if not isinstance(entry, dict) or "image" not in entry:
-                raise DataError(path, "needs an 'image' in every entry", repr(entry)[:80])
-            image = path.parent / entry["image"]
-            label = path.parent / entry["label"] if "label" in entry else None
-            for file in filter(None, (image, label)):
-                if not file.is_file():
-                    raise DataError(
-                        file,
-                        f"must exist, for {path.name} names it",
-                        "no such file",
-                        "Keep the datalist beside its images and labels, or prepare the set again.",
-                    )
-            annotated = tuple(entry["annotated"]) if "annotated" in entry else None
-            case = Case(entry.get("case", image.name.partition(".")[0]), image, label, annotated=annotated)
+    ids: dict[str, list[str]] = {side: [] for side in SPLITS}
+    for side, entries in sides.items():
+        for entry in entries:
+            case = _read_entry(path, entry, labels)
+            if case.image.name.startswith("._"):
+                continue  # what macOS leaves in archives beside every file
             if cases.setdefault(case.id, case) != case:
                 raise DataError(
-                    path, "needs a different id for every case", f"'{case.id}' for two", "Rename one of them."
+                    path,
+                    "needs a different id for every case",
+                    f"'{case.id}' for two",
+                    "Rename one of them, or give each entry a 'case' of its own.",
                 )
-            sides[side].append(case.id)
-    split = Split(*(tuple(sides[side]) for side in SPLITS))
+            ids[side].append(case.id)
+    test = tuple(ids["test"])
+    split = Split(tuple(ids["train"]), tuple(ids["val"]), test) if _KEYS["val"] in content else Split(test=test)
     ordered = tuple(cases[id] for id in sorted(cases))
     store = path.parent / content["store"] if "store" in content else None
     return Dataset(path.parent, ordered, labels.structures, labels, split, store)
+
+
+def _read_entry(path: Path, entry: Any, labels: LabelMap) -> Case:
+    if isinstance(entry, str):
+        entry = {"image": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        raise DataError(path, "needs an 'image' in every entry", repr(entry)[:80])
+    image = path.parent / entry["image"]
+    label = path.parent / entry["label"] if entry.get("label") else None
+    for file in filter(None, (image, label)):
+        if not file.is_file() and not image.name.startswith("._"):
+            raise DataError(
+                file,
+                f"must exist, for {path.name} names it",
+                "no such file",
+                "Keep the datalist beside its images and labels, or prepare the set again.",
+            )
+    annotated = labels.structures if label is not None else None
+    if "annotated" in entry:
+        annotated = tuple(entry["annotated"])
+    id = str(entry.get("case", image.name.removesuffix(".gz").removesuffix(".nii")))
+    return Case(id.removeprefix("._"), image, label, annotated=annotated)

@@ -28,6 +28,26 @@ def catalogue() -> tuple[Mapping[str, Any], ...]:
     return tuple(json.loads(text))
 
 
+@functools.cache
+def catalogue_v1() -> tuple[Mapping[str, Any], ...]:
+    """The 104 structures of TotalSegmentator v1, in its order.
+
+    97 of them are structures of v2 under the same name. The other seven (`only_v1`) are no structure of v2 and
+    stay what they are: v2 has one `heart` for five chambers and muscle, no `pulmonary_artery` and no `face`.
+    """
+    text = importlib.resources.files("medseg").joinpath("structures_v1.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text))
+
+
+def only_v1() -> dict[str, float]:
+    """The structures of v1 that v2 does not have, each with a rounded volume in an adult, ml.
+
+    >>> sorted(only_v1())[:2], len(only_v1())
+    (['face', 'heart_atrium_left'], 7)
+    """
+    return {entry["name"]: float(entry["volume_ml"]) for entry in catalogue_v1() if "volume_ml" in entry}
+
+
 def groups() -> dict[str, tuple[str, ...]]:
     """The named groups of structures, each with its members in order; `all` holds every one.
 
@@ -90,11 +110,11 @@ class LabelMap:
 
     @classmethod
     def totalsegmentator(cls, structures: str | Sequence[str] = "all") -> LabelMap:
-        """The structures of TotalSegmentator v2 that are named, in its order.
+        """The structures of TotalSegmentator v2 that are named, in its order; those that only v1 has come last.
 
         Args:
             structures: a structure, a group (`all`, `organs`, `vertebrae`, `cardiovascular`,
-                `muscles_and_bones`, `ribs`), or a list of either.
+                `muscles_and_bones`, `ribs`), or a list of either. No group holds a structure that only v1 has.
 
         Raises:
             LabelError: a name that is neither; names the nearest.
@@ -103,18 +123,19 @@ class LabelMap:
         ('background', 'liver', 'rib_left_1')
         """
         known = groups()
+        singles = [*known["all"], *only_v1()]
         wanted: set[str] = set()
         for entry in [structures] if isinstance(structures, str) else structures:
             if entry in known:
                 wanted.update(known[entry])
-            elif entry in known["all"]:
+            elif entry in singles:
                 wanted.add(entry)
             else:
-                remedy = did_you_mean(str(entry), [*known, *known["all"]], f"The groups are {', '.join(known)}.")
+                remedy = did_you_mean(str(entry), [*known, *singles], f"The groups are {', '.join(known)}.")
                 raise LabelError(
                     f"structure '{entry}'", "must be a structure of TotalSegmentator v2 or a group", "neither", remedy
                 )
-        return cls([name for name in known["all"] if name in wanted])
+        return cls([name for name in singles if name in wanted])
 
     @classmethod
     def from_dict(cls, content: Mapping[str, str], source: object = "label map") -> LabelMap:
@@ -228,7 +249,7 @@ class LabelMap:
     def painting_order(self, precedence: Sequence[str] = ()) -> tuple[str, ...]:
         """The structures in the order in which overlapping masks are painted: large first, so the small one stays.
 
-        The volumes are those of `catalogue`; structures it does not know come last in the map's own order.
+        The volumes are those of `catalogue` and `only_v1`; structures they do not know come last, in the map's order.
 
         Args:
             precedence: structures that win over all others, the first over the second.
@@ -238,7 +259,7 @@ class LabelMap:
         >>> LabelMap(["kidney_cyst_left", "kidney_left"]).painting_order(["kidney_left"])
         ('kidney_cyst_left', 'kidney_left')
         """
-        volumes = {entry["name"]: float(entry["volume_ml"]) for entry in catalogue()}
+        volumes = {entry["name"]: float(entry["volume_ml"]) for entry in catalogue()} | only_v1()
         first = [name for name in precedence if name in self._index]
         rest = [name for name in self.structures if name not in first]
         return (*sorted(rest, key=lambda name: -volumes.get(name, 0.0)), *reversed(first))

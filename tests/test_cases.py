@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg.cases import Case, Dataset, Split, read_datalist, write_datalist
-from medseg.errors import DataError
+from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
 
 IDS = st.lists(st.text("abcdef0123456789", min_size=1, max_size=5), min_size=2, max_size=30, unique=True)
@@ -135,3 +135,89 @@ def test_the_fingerprint_of_a_file_that_is_gone_names_it(tmp_path):
     (tmp_path / "images" / "a.nii.gz").unlink()
     with pytest.raises(DataError, match=r"a\.nii\.gz: must exist"):
         found.fingerprint()
+
+
+@pytest.mark.parametrize("id", ["a/b", "a\\b", "..", ".hidden"])
+def test_an_id_that_cannot_be_a_file_name_is_refused(id):
+    with pytest.raises(DataError, match="can be the name of a file"):
+        Case(id, Path("a.nii.gz"))
+
+
+def decathlon(folder: Path, **changes: object) -> Path:
+    """A folder of the Medical Segmentation Decathlon with two cases to train on and one to test."""
+    for name in ("imagesTr/a_1", "labelsTr/a_1", "imagesTr/b.x", "labelsTr/b.x", "imagesTs/c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.nii.gz").write_bytes(name.encode())
+    training = [{"image": f"./imagesTr/{id}.nii.gz", "label": f"./labelsTr/{id}.nii.gz"} for id in ("b.x", "a_1")]
+    content = {
+        "modality": {"0": "CT"},
+        "labels": {"2": "cancer", "0": "Background", "1": "pancreas"},
+        "training": training,
+        "test": ["./imagesTs/c.nii.gz"],
+        **changes,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder / "dataset.json"
+
+
+def test_a_decathlon_is_read_as_it_comes(tmp_path):
+    found = read_datalist(decathlon(tmp_path))
+    assert [case.id for case in found.cases] == ["a_1", "b.x", "c"]
+    assert found.labels == LabelMap(["pancreas", "cancer"])
+    assert found.case("a_1").annotated == ("pancreas", "cancer")
+    assert found.case("c").label is None
+    assert found.split == Split(test=("c",))
+    split = found.with_split().split
+    assert sorted(split.train + split.val) == ["a_1", "b.x"]
+    assert split.test == ("c",)
+
+
+def test_test_cases_may_be_dictionaries_with_labels(tmp_path):
+    test = [{"image": "imagesTs/c.nii.gz", "label": "labelsTr/a_1.nii.gz"}]
+    assert read_datalist(decathlon(tmp_path, test=test)).case("c").label == tmp_path / "labelsTr" / "a_1.nii.gz"
+
+
+def test_what_macos_leaves_behind_is_no_case(tmp_path):
+    training = [{"image": f"./imagesTr/{id}.nii.gz", "label": f"./labelsTr/{id}.nii.gz"} for id in ("a_1", "._a_1")]
+    assert [case.id for case in read_datalist(decathlon(tmp_path, training=training)).cases] == ["a_1", "c"]
+
+
+@pytest.mark.parametrize("labels", [{"1": "liver"}, {"0": "unlabelled", "1": "liver"}])
+def test_the_background_may_be_missing_or_have_another_name(tmp_path, labels):
+    assert read_datalist(decathlon(tmp_path, labels=labels)).labels == LabelMap(["liver"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modality": {"0": "FLAIR", "1": "T1w"}}, r"dataset\.json: must have images of one channel, but found 2"),
+        ({"labels": {"0": "background", "2": "liver"}}, "without a gap"),
+        ({"labels": {"0": "background", "1": "Background", "2": "background"}}, "label map"),
+        ({"labels": ["liver"]}, "must be a datalist"),
+        ({"test": 3}, "must be a datalist"),
+        ({"test": [3]}, "needs an 'image' in every entry"),
+        ({"test": ["./imagesTs/gone.nii.gz"]}, r"gone\.nii\.gz: must exist, for dataset\.json names it"),
+        ({"test": ["./imagesTr/a_1.nii.gz"]}, "'a_1' for two"),
+    ],
+)
+def test_a_decathlon_that_cannot_be_is_one_error(tmp_path, changes, message):
+    with pytest.raises((DataError, LabelError), match=message):
+        read_datalist(decathlon(tmp_path, **changes))
+
+
+def test_two_cases_of_one_file_name_need_ids_of_their_own(tmp_path):
+    for id in ("s1", "s2"):
+        (tmp_path / id).mkdir()
+        (tmp_path / id / "ct.nii.gz").touch()
+    entries = [{"image": f"{id}/ct.nii.gz"} for id in ("s1", "s2")]
+    path = decathlon(tmp_path, training=entries)
+    with pytest.raises(DataError, match=r"'ct' for two\. .*a 'case' of its own"):
+        read_datalist(path)
+    path = decathlon(tmp_path, training=[{"case": id, "image": f"{id}/ct.nii.gz"} for id in ("s1", "s2")])
+    assert [case.id for case in read_datalist(path).cases] == ["c", "s1", "s2"]
+
+
+def test_a_set_that_names_its_test_cases_alone_is_split_by_hash_for_the_rest():
+    found = dataset(split=Split(test=("a",))).with_split().split
+    assert found.test == ("a",)
+    assert sorted(found.train + found.val) == ["b", "c", "d"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg.errors import LabelError
-from medseg.labels import LabelMap, catalogue, groups, twin_name
+from medseg.labels import LabelMap, catalogue, catalogue_v1, groups, only_v1, twin_name
 
 NAMES = st.lists(st.text("abc_", min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=20, unique=True)
 
@@ -90,3 +90,22 @@ def test_the_map_is_saved_and_loaded(tmp_path):
     labels = LabelMap.totalsegmentator("organs")
     labels.save(tmp_path / "label_map.json")
     assert LabelMap.load(tmp_path / "label_map.json") == labels
+
+
+def test_version_1_shares_97_structures_with_version_2_and_has_seven_of_its_own():
+    names = [entry["name"] for entry in catalogue_v1()]
+    assert [entry["index"] for entry in catalogue_v1()] == list(range(1, 105))
+    assert len(set(names) & set(groups()["all"])) == 97
+    assert set(names) - set(groups()["all"]) == set(only_v1())
+    assert {"heart_myocardium", "pulmonary_artery", "face"} < set(only_v1())
+
+
+def test_a_structure_of_version_1_may_be_named_and_is_in_no_group():
+    labels = LabelMap.totalsegmentator(["pulmonary_artery", "aorta"])
+    assert labels.structures == ("aorta", "pulmonary_artery")
+    assert not set(only_v1()) & {name for members in groups().values() for name in members}
+
+
+def test_structures_of_version_1_have_their_place_in_the_painting_order():
+    order = LabelMap(["aorta", "face", "spleen", "heart_atrium_left"]).painting_order()
+    assert order == ("face", "spleen", "aorta", "heart_atrium_left")

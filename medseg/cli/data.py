@@ -6,10 +6,15 @@ from pathlib import Path
 
 import click
 
+from medseg.cli.convert import convert
+
 
 @click.group()
 def command() -> None:
     """Make phantoms, prepare data sets."""
+
+
+command.add_command(convert)
 
 
 @command.command()

@@ -1,5 +1,6 @@
 """Data sets on disk: finding them, merging masks, preparing, making phantoms. Nothing here imports torch."""
 
+from medseg.data.conversion import Converted, convert
 from medseg.data.exclude import read_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
@@ -11,12 +12,14 @@ from medseg.data.scans import find_scans, scan_name
 from medseg.data.store import StoredCase, StoredVolume, read_store
 
 __all__ = [
+    "Converted",
     "Merged",
     "PhantomSpec",
     "Preparation",
     "Prepared",
     "StoredCase",
     "StoredVolume",
+    "convert",
     "discover",
     "find_scans",
     "merge_masks",

@@ -5,33 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.cases import Dataset, read_datalist
-from medseg.data import totalsegmentator
+from medseg.data import folders, nnunet, totalsegmentator
 from medseg.errors import DataError
 
 DATALIST = "datalist.json"
 
+_KNOWN = (
+    f"{DATALIST} (a prepared set), "
+    f"{nnunet.DESCRIPTION} with {nnunet.IMAGES_TR} and {nnunet.LABELS_TR} (nnU-Net raw, Decathlon), "
+    f"sXXXX/{totalsegmentator.IMAGE} with sXXXX/{totalsegmentator.MASKS}/<structure>.nii.gz (TotalSegmentator), "
+    f"or {folders.IMAGES}/ with {folders.LABELS[0]}/ and {folders.NAMES}"
+)
+
 
 def discover(root: str | Path) -> Dataset:
-    """Find the data set under `root`: a prepared one (`datalist.json`) or the TotalSegmentator layout.
+    """Find the data set under `root`, in whichever layout it is. Only names and JSON are read, no image.
 
     Args:
-        root: the folder, or a datalist itself.
+        root: a prepared set, a TotalSegmentator folder, a raw nnU-Net folder, a folder of the Medical
+            Segmentation Decathlon, plain folders paired by name; or a datalist itself.
 
     Raises:
-        DataError: nothing is there, or nothing that is known.
+        DataError: nothing is there, nothing that is known, or files that do not fit together.
+        LabelError: names of structures that are none.
     """
     root = Path(root)
     if root.is_file() and root.suffix == ".json":
-        return read_datalist(root)
+        return _described(root)
     if not root.is_dir():
         raise DataError(root, "must be a folder with a data set", "a file" if root.exists() else "no such folder")
-    if (root / DATALIST).is_file():
-        return read_datalist(root / DATALIST)
+    for name in (DATALIST, nnunet.DESCRIPTION):
+        if (root / name).is_file():
+            return _described(root / name)
     if any(totalsegmentator.is_case(folder) for folder in root.iterdir()):
         return totalsegmentator.read(root)
-    raise DataError(
-        root,
-        f"must hold a prepared data set ({DATALIST}) or cases in the TotalSegmentator layout "
-        f"(sXXXX/{totalsegmentator.IMAGE}, sXXXX/{totalsegmentator.MASKS}/<structure>.nii.gz)",
-        f"{sum(1 for _ in root.iterdir())} entries, none of them a case",
-    )
+    if folders.is_dataset(root):
+        return folders.read(root)
+    inside = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    found = f"{len(inside)} entries, {', '.join(inside[:4])} among them" if inside else "an empty folder"
+    raise DataError(root, f"must hold a data set in one of these layouts: {_KNOWN}", found)
+
+
+def _described(path: Path) -> Dataset:
+    """The data set that a JSON file describes, in nnU-Net's words or the Decathlon's."""
+    if path.name == nnunet.DESCRIPTION and nnunet.is_description(nnunet.read_json(path)):
+        return nnunet.read(path.parent)
+    return read_datalist(path)

@@ -19,7 +19,7 @@ from medseg.cases import Case, Dataset
 from medseg.data.exclude import read_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import combine_masks, merge_masks
-from medseg.data.nifti import label_dtype, open_image, read_volume, voxels, write_label_map, write_like
+from medseg.data.nifti import label_dtype, read_grid, read_volume, write_label_map, write_like
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.store import read_store
 from medseg.errors import ConfigError, DataError, LabelError
@@ -87,6 +87,8 @@ def open_dataset(
     _warn_of_split(dataset)
     sides = ("val", "test") if dataset.store is not None else ("train", "val", "test")
     used = {id for side in sides for id in getattr(dataset.split, side)}
+    bare = {case.id for case in dataset.cases if not case.masks and case.label is None}
+    used -= bare & set(dataset.split.test)  # test images of the Decathlon and of nnU-Net come without labels
     todo = [case for case in dataset.cases if case.id in used]
     ready = {case.id: _with_label(case, dataset.labels, labels, cache, overlaps) for case in _bar(todo, "Label maps")}
     # A label map that was not renumbered is not given out: its numbers may mean something else.
@@ -192,18 +194,27 @@ def renumbered(case: Case, own: LabelMap | None, labels: LabelMap) -> npt.NDArra
     """The label map of a case, `(I, J, K)`, in another numbering; structures that it does not hold become background.
 
     Raises:
-        DataError: the case has no label map; LabelError: it holds a value without a name.
+        DataError: the case has no label map, or it cannot be read.
+        GeometryError: it does not lie where the image lies.
+        LabelError: it holds a value that is no whole number, or has no name.
     """
     if case.label is None or own is None:
         raise DataError(f"case {case.id}", "needs masks or a label map", "neither")
-    image = open_image(case.label)
-    data = np.asarray(voxels(image)).astype(np.int64)
-    if data.min() < 0 or data.max() >= len(own):
+    data, grid = read_volume(case.label)
+    read_grid(case.image).require(grid, case.label, case.image)
+    low, high = (data.min(), data.max()) if data.size else (0, 0)
+    if not (low >= 0 and high < len(own)):  # NaN fails, too
+        raise LabelError(
+            f"{case.label}, case {case.id}", f"must hold labels from 0 to {len(own) - 1}", f"{low:g} to {high:g}"
+        )
+    whole = data.astype(label_dtype(len(own)), copy=False)
+    if not np.array_equal(whole, data):
         raise LabelError(
             f"{case.label}, case {case.id}",
-            f"must hold labels from 0 to {len(own) - 1}",
-            f"{data.min()} to {data.max()}",
+            "must hold whole numbers",
+            "values between them",
+            "It may have been resampled with interpolation; label maps need the nearest neighbour.",
         )
     lookup = np.array([labels.index(name) if name in labels else 0 for name in own.names])
     lookup[0] = 0
-    return np.asarray(lookup.astype(label_dtype(len(labels)))[data])
+    return np.asarray(lookup.astype(label_dtype(len(labels)))[whole])

@@ -1,15 +1,21 @@
-"""The layout of the TotalSegmentator data set: sXXXX/ct.nii.gz and sXXXX/segmentations/<structure>.nii.gz."""
+"""The layout of the TotalSegmentator data set: sXXXX/ct.nii.gz and sXXXX/segmentations/<structure>.nii.gz.
+
+Version 1 of the set has 104 structures, version 2 has 117; any subset of either will do. The seven that only
+version 1 has (the chambers of the heart, the pulmonary artery, the face) stay structures of their own: no
+structure of version 2 is the same anatomy.
+"""
 
 from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Dataset, Split
 from medseg.data.nifti import stem
 from medseg.errors import DataError, LabelError, did_you_mean
-from medseg.labels import groups
+from medseg.labels import catalogue_v1, groups, only_v1
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +25,24 @@ IMAGE, MASKS, META = "ct.nii.gz", "segmentations", "meta.csv"
 def is_case(folder: Path) -> bool:
     """Whether a folder looks like a case of this layout: a CT, or a folder of masks."""
     return folder.is_dir() and ((folder / IMAGE).exists() or (folder / MASKS).is_dir())
+
+
+def version(names: Iterable[str]) -> int:
+    """Which version of the class map the names come from: 1 where some exist only there and all exist there.
+
+    >>> version(["liver", "heart_atrium_left"]), version(["liver"]), version(["liver", "heart", "face"])
+    (1, 2, 2)
+    """
+    found = set(names)
+    return 1 if found & set(only_v1()) and found <= {entry["name"] for entry in catalogue_v1()} else 2
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of the class map they come from; a mixture in that of version 2, then what only 1 has."""
+    found = set(names)
+    if version(found) == 1:
+        return tuple(entry["name"] for entry in catalogue_v1() if entry["name"] in found)
+    return tuple(name for name in (*groups()["all"], *only_v1()) if name in found)
 
 
 def read(root: Path) -> Dataset:
@@ -31,7 +55,7 @@ def read(root: Path) -> Dataset:
         DataError: a case without its CT or without masks; a broken `meta.csv`.
         LabelError: a mask file whose name is no structure.
     """
-    known = set(groups()["all"])
+    known = {*groups()["all"], *only_v1()}
     cases, names = [], set[str]()
     for folder in sorted(root.iterdir()):
         if not folder.is_dir() or folder.name.startswith("."):
@@ -39,7 +63,8 @@ def read(root: Path) -> Dataset:
         if not is_case(folder):
             logger.warning("%s: neither %s nor %s in it, left out", folder, IMAGE, MASKS)
             continue
-        masks = {stem(path): path for path in sorted((folder / MASKS).glob("*.nii.gz"))}
+        files = sorted((folder / MASKS).glob("*.nii.gz"))
+        masks = {stem(path): path for path in files if not path.name.startswith(".")}
         if not (folder / IMAGE).is_file():
             raise DataError(folder / IMAGE, "every case needs its CT", "no such file", "Add it, or remove the folder.")
         if not masks:
@@ -53,15 +78,14 @@ def read(root: Path) -> Dataset:
             if name not in known:
                 raise LabelError(
                     path,
-                    "must be named after one of the 117 structures of TotalSegmentator v2",
+                    "must be named after a structure of TotalSegmentator (117 in v2, 104 in v1)",
                     f"'{name}'",
                     did_you_mean(name, known, "Rename it, or move it elsewhere."),
                 )
         names.update(masks)
         cases.append(Case(folder.name, folder / IMAGE, masks=masks, annotated=tuple(sorted(masks))))
-    structures = tuple(name for name in groups()["all"] if name in names)
     split = _read_split(root / META, {case.id for case in cases}) if (root / META).is_file() else Split()
-    return Dataset(root, tuple(cases), structures, split=split)
+    return Dataset(root, tuple(cases), in_order(names), split=split)
 
 
 def _read_split(path: Path, ids: set[str]) -> Split:
@@ -81,7 +105,7 @@ def _read_split(path: Path, ids: set[str]) -> Split:
         if side and id in ids:
             sides[side].append(id)
     split = Split(*(tuple(sides[side]) for side in SPLITS))
-    if split:
+    if split.train or split.val:
         left = sorted(ids - {id for side in SPLITS for id in sides[side]})
         if left:
             logger.warning("%s: no split for %d cases, left out: %s", path, len(left), ", ".join(left[:5]))

@@ -128,7 +128,7 @@ def no_validation(root):
         (mask_of_another_affine, "liver.nii.gz", "must lie where"),
         (truncated, "p0000/ct.nii.gz", "must be a whole and readable NIfTI file"),
         (unknown_structure, "livr.nii.gz", "Did you mean 'liver'?"),
-        (empty, "set", "must hold a prepared data set"),
+        (empty, "set", "must hold a data set"),
         (no_validation, "set", "needs at least one case to validate on"),
     ],
 )

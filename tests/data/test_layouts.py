@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 
 from medseg.data import discover, prepare
@@ -23,3 +26,24 @@ def test_a_file_is_refused(tmp_path):
 def test_a_prepared_set_is_known_by_folder_and_by_datalist(case, tmp_path):
     prepare(case, tmp_path / "out")
     assert discover(tmp_path / "out") == discover(tmp_path / "out" / "datalist.json")
+
+
+def test_a_decathlon_folder_is_known(tmp_path, save):
+    for name in ("imagesTr/a", "labelsTr/a", "imagesTs/b"):
+        save(f"set/{name}.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    content = {
+        "labels": {"0": "Background", "1": "liver"},
+        "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
+        "test": ["./imagesTs/b.nii.gz"],
+    }
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
+    found = discover(tmp_path / "set")
+    assert [case.id for case in found.cases] == ["a", "b"]
+    assert found.structures == ("liver",)
+    assert discover(tmp_path / "set" / "dataset.json") == found
+
+
+def test_a_folder_of_something_else_says_what_it_holds(tmp_path):
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError, match=r"datalist\.json.*dataset\.json.*label_map\.json, but found 1 entries, notes"):
+        discover(tmp_path)

@@ -1,12 +1,15 @@
+import json
 import logging
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg.cases import Case
 from medseg.data import Preparation, merge_masks, open_dataset, prepare, training_items
 from medseg.data.exclude import write_exclude
-from medseg.errors import ConfigError, DataError, LabelError
+from medseg.data.opening import renumbered
+from medseg.errors import ConfigError, DataError, GeometryError, LabelError
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
@@ -161,3 +164,40 @@ def test_a_store_is_taken_where_there_is_one_unless_told_otherwise(phantom, tmp_
         open_dataset(phantom, LABELS, tmp_path / "cache", use_store=True)
     with pytest.raises(ConfigError, match="overlaps to be kept"):
         open_dataset(tmp_path / "out", LABELS, tmp_path / "cache", use_store=True, overlaps="keep")
+
+
+def test_label_maps_are_renumbered_by_name(save):
+    own, labels = LabelMap(["spleen", "liver", "aorta"]), LabelMap(["aorta", "spleen"])
+    data = np.array([0, 1, 2, 3], np.float32).reshape(4, 1, 1)
+    image = save("ct.nii.gz", data)
+    assert renumbered(Case("a", image, save("label.nii.gz", data)), own, labels).ravel().tolist() == [0, 2, 0, 1]
+    for values, message in (
+        ([0, 0.5], "whole numbers"),
+        ([0, 4], "from 0 to 3, but found 0 to 4"),
+        ([-1, 0], "from 0 to 3"),
+        ([0, np.nan], "from 0 to 3"),
+    ):
+        wrong = save("wrong.nii.gz", np.resize(np.array(values, np.float32), (4, 1, 1)))
+        with pytest.raises(LabelError, match=message):
+            renumbered(Case("a", image, wrong), own, labels)
+    moved = np.eye(4)
+    moved[0, 3] = 5.0
+    with pytest.raises(GeometryError, match="5 mm apart"):
+        renumbered(Case("a", image, save("apart.nii.gz", data, moved)), own, labels)
+
+
+def test_a_decathlon_opens_with_its_names_and_without_its_unlabelled_test_cases(save, tmp_path):
+    for id, value in (("a", 1), ("b", 2)):
+        save(f"set/imagesTr/{id}.nii.gz", np.zeros((2, 2, 2), np.int16))
+        save(f"set/labelsTr/{id}.nii.gz", np.full((2, 2, 2), value, np.uint8))
+    save("set/imagesTs/c.nii.gz", np.zeros((2, 2, 2), np.int16))
+    training = [{"image": f"./imagesTr/{id}.nii.gz", "label": f"./labelsTr/{id}.nii.gz"} for id in "ab"]
+    names = {"0": "background", "1": "spleen", "2": "liver"}
+    content = {"labels": names, "training": training, "test": ["./imagesTs/c.nii.gz"]}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
+    found = open_dataset(tmp_path / "set", LabelMap(["liver", "spleen"]), tmp_path / "cache", {"train": ["a"]})
+    assert load(found.case("a").label).max() == 2
+    assert len(found.items("train")) == 1
+    assert found.case("c").label is None
+    with pytest.raises(DataError, match="case c: needs a label map"):
+        found.items("test")

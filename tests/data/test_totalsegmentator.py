@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from medseg.data import discover
+from medseg.data.totalsegmentator import in_order, version
 from medseg.errors import DataError, LabelError
+from medseg.labels import catalogue_v1, groups
 
 
 def test_a_case_is_found_with_its_masks(case):
@@ -87,3 +89,55 @@ def test_a_broken_meta_csv_is_refused(case, text, message):
     write_meta(case, text)
     with pytest.raises(DataError, match=message):
         discover(case)
+
+
+def test_the_104_names_of_version_1_are_known_in_their_order(case):
+    masks = case / "s0001" / "segmentations"
+    names = [entry["name"] for entry in catalogue_v1()]
+    for name in names:
+        if not (masks / f"{name}.nii.gz").exists():
+            (masks / f"{name}.nii.gz").symlink_to(masks / "liver.nii.gz")
+    found = discover(case)
+    assert list(found.structures) == names
+    assert version(found.structures) == 1
+
+
+def test_versions_are_told_apart_by_what_only_one_of_them_has():
+    assert version(groups()["all"]) == 2
+    assert version(["spleen", "aorta"]) == 2
+    mixed = ["face", "thyroid_gland", "aorta", "spleen"]
+    assert version(mixed) == 2
+    assert in_order(mixed) == ("spleen", "thyroid_gland", "aorta", "face")
+
+
+def test_a_misspelt_name_of_version_1_is_refused(case):
+    masks = case / "s0001" / "segmentations"
+    (masks / "liver.nii.gz").rename(masks / "heart_miocardium.nii.gz")
+    with pytest.raises(LabelError, match="Did you mean 'heart_myocardium'"):
+        discover(case)
+
+
+def test_names_that_differ_in_case_only_are_no_two_structures(case, save):
+    save("set/s0001/segmentations/Liver.nii.gz", np.zeros((12, 10, 8), np.uint8))
+    with pytest.raises(LabelError, match=r"Liver\.nii\.gz.*Did you mean 'liver'"):
+        discover(case)
+
+
+def test_hidden_files_are_no_masks(case):
+    (case / "s0001" / "segmentations" / "._liver.nii.gz").write_bytes(b"mac")
+    assert discover(case).structures == ("spleen", "liver")
+
+
+def test_two_cases_whose_names_differ_in_case_only_are_refused(case, save):
+    save("set/S0001/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
+    save("set/S0001/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"different id for every case.*S0001, s0001"):
+        discover(case)
+
+
+def test_a_structure_without_a_file_is_not_annotated_and_an_empty_file_says_absent(case, save):
+    save("set/s0002/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
+    save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    found = discover(case)
+    assert found.structures == ("spleen", "liver")
+    assert found.case("s0002").annotated == ("liver",)

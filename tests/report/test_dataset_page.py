@@ -1,0 +1,175 @@
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from medseg.errors import OutputError
+from medseg.report import save_dataset_page
+from medseg.report.dataset_page import dataset_page
+
+EVIL = "<script>alert('x')</script>&\"b\""
+VOID = {"meta", "img", "input", "br", "link", "wbr"}
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed where it should be, and collects what the page holds."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.links, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.links += [value for key, value in attrs if key in {"href", "src", "action", "xlink:href"}]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in {"script", "style"}:
+            self.text.append(data)
+
+    def count(self, tag, **attributes):
+        return sum(name == tag and attributes.items() <= found.items() for name, found in self.tags)
+
+    def said(self):
+        return " ".join(self.text)
+
+
+def finding(severity, case, place="ct.nii.gz", **more):
+    return {
+        "severity": severity, "code": "mask-shape", "case": case, "place": place, "message": "its shape differs",
+        "remedy": "Export it again.", **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def report():
+    def case(id, axes="RAS", spacing=(1.5, 1.5, 3.0)):
+        return {
+            "id": id, "shape": [40, 50, 60], "spacing": list(spacing), "axes": axes,
+            "hu": {"min": -1024.0, "p0.5": -1000.0, "p50": 40.0, "p99.5": 900.0, "max": 2000.0},
+            "voxels": {"liver": 1000, "spleen": 50}, "ml": {"liver": 1500.0, "spleen": 75.5},
+        }  # fmt: skip
+
+    return {
+        "root": f"/data/{EVIL}",
+        "cases": [case("s1"), case(EVIL)],
+        "findings": [
+            finding("note", "s1"),
+            finding("error", EVIL, place=EVIL, message=EVIL, remedy=EVIL),
+            finding("error", EVIL),
+            finding("warning", "", place="split"),
+        ],
+        "overlaps": [{"a": "liver", "b": EVIL, "voxels": 12}, {"a": "liver", "b": "spleen", "voxels": 3456}],
+        "unannotated": {EVIL: ["aorta", EVIL], "s1": []},
+        "absent": {"s1": ["brain", "skull", "heart", "prostate"]},
+    }
+
+
+@pytest.fixture
+def page(report):
+    return dataset_page(report, {EVIL: Image.new("L", (40, 30), 90)})
+
+
+def test_the_page_is_whole_and_counts_what_was_found(page):
+    parsed = Page(page)
+    for severity, count in (("error", 2), ("warning", 1), ("note", 1)):
+        assert parsed.count("tr", **{"data-severity": severity}) == count
+        assert parsed.count("div", **{"class": f"tile {severity}"}) == 1
+    assert "1 of 2 cases has an error" in parsed.said()
+    rows = re.findall(r'<tr data-severity="(\w+)"', page)
+    assert rows == ["error", "error", "warning", "note"]
+
+
+def test_every_text_is_escaped(page, report):
+    assert "alert(" not in re.sub(r"&lt;script&gt;alert\(", "", page)
+    parsed = Page(page)
+    assert parsed.count("script") == 1
+    assert not parsed.count("b", **{"class": "b"})
+    assert parsed.said().count(EVIL) >= 10
+    assert json.loads(json.dumps(report))["root"] in parsed.said()
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    parsed = Page(page)
+    assert all(link.startswith(("#", "data:image/")) for link in parsed.links)
+    assert "http" not in re.sub(r"http-equiv", "", page)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page)
+    assert any(
+        "default-src 'none'" in attributes.get("content", "") for tag, attributes in parsed.tags if tag == "meta"
+    )
+
+
+def test_links_within_the_page_lead_somewhere(page):
+    parsed = Page(page)
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(ids)
+
+
+def test_pictures_lie_in_the_page_with_their_findings(page):
+    parsed = Page(page)
+    (source,) = (link for link in parsed.links if link.startswith("data:"))
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert picture.size == (40, 30)
+    assert parsed.count("figure") == 1
+
+
+def test_structures_come_with_volumes_and_voxels_the_largest_first(page):
+    text = Page(page).said()
+    assert text.index("liver") < text.index("spleen")
+    assert "75.5" in text
+    assert "1\u2009500" in text
+
+
+def test_overlaps_come_most_first_in_either_form(report):
+    report["overlaps"] = [{"structures": ["one", "two"], "voxels": 5}, {"a": "three", "b": "four", "voxels": 70}]
+    page = dataset_page(report, {})
+    assert page.index("<td>three</td><td>four</td>") < page.index("<td>one</td><td>two</td>")
+
+
+def test_axes_are_those_of_the_body_whatever_the_arrays_are(report):
+    report["cases"] = [{**report["cases"][0], "axes": "SLP", "spacing": [5.0, 0.7, 0.8]}]
+    text = Page(dataset_page(report, {})).said()
+    for name, value in (("across", "0.7"), ("depth", "0.8"), ("height", "5")):
+        assert re.search(rf"Spacing {name} \([^)]*\) median {re.escape(value)} mm", text)
+
+
+def test_a_set_without_findings_says_so(report):
+    report["findings"] = []
+    text = Page(dataset_page(report, {})).said()
+    assert "No error: every case can be used" in text
+    assert "Nothing was found" in text
+
+
+def test_an_empty_report_and_unknown_intensities_give_a_page(report):
+    assert "0" in Page(dataset_page({"root": "x", "cases": [], "findings": []}, {})).said()
+    report["cases"][0]["hu"] = {"p0_5": None, "p50": None, "p99_5": None}
+    Page(dataset_page(report, {}))
+
+
+def test_an_error_of_the_whole_set_is_no_good_verdict(report):
+    report["findings"] = [finding("error", "", place="meta.csv")]
+    assert "The set as a whole has an error" in Page(dataset_page(report, {})).said()
+
+
+def test_the_page_is_written_whole_or_not_at_all(report, tmp_path):
+    path = save_dataset_page(tmp_path / "out" / "check.html", report, {})
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert [file.name for file in path.parent.iterdir()] == ["check.html"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        save_dataset_page(tmp_path / "file" / "check.html", report, {})
