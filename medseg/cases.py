@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.atomic import write_json
-from medseg.errors import DataError, did_you_mean
-from medseg.labels import BACKGROUND, LabelMap
+from medseg.errors import DataError, LabelError, did_you_mean
+from medseg.labels import BACKGROUND, LabelMap, groups
 
 SPLITS = ("train", "val", "test")
 _KEYS = {"train": "training", "val": "validation", "test": "test"}  # the names of MONAI's Decathlon datalists
@@ -146,7 +146,8 @@ class Dataset:
         """The same data set with every side of its split decided.
 
         Sides named in `split` hold exactly the ids given there. The others stay as the set itself says;
-        where it says nothing of training and validation, the cases that are left are split by hash.
+        where it says nothing of training and validation, the cases that are left go to whichever of the two
+        was not named, or are split by hash.
 
         Raises:
             DataError: a side that does not exist, or an id that is no case.
@@ -164,8 +165,35 @@ class Dataset:
         if not own.train and not own.val:
             used = {id for ids in chosen.values() for id in ids} | set(() if "test" in chosen else own.test)
             rest = [case.id for case in self.cases if case.id not in used]
-            own = replace(Split.by_hash(rest, validation=validation), test=own.test)
+            parted = Split.by_hash(rest, validation=validation)
+            if "val" in chosen:
+                parted = Split(train=tuple(rest))
+            elif "train" in chosen:
+                parted = Split(val=tuple(rest))
+            own = replace(parted, test=own.test)
         return replace(self, split=Split(*(tuple(chosen.get(side, getattr(own, side))) for side in SPLITS)))
+
+    def choose(self, structures: str | Sequence[str] = "all") -> LabelMap:
+        """A numbering for the structures that are named, in the order in which the set has them.
+
+        Args:
+            structures: names of the set, groups of TotalSegmentator's (`organs` ...), or `all`.
+
+        Raises:
+            LabelError: a name that is neither a structure of the set nor a group; names the nearest.
+        """
+        known, wanted = groups(), set[str]()
+        for entry in [structures] if isinstance(structures, str) else structures:
+            if entry in self.structures:
+                wanted.add(entry)
+            elif entry == "all":
+                wanted.update(self.structures)
+            elif entry in known and set(known[entry]) & set(self.structures):
+                wanted.update(known[entry])
+            else:
+                remedy = did_you_mean(entry, [*self.structures, *known], f"It has {', '.join(self.structures[:8])}.")
+                raise LabelError(f"structure '{entry}'", f"must be one of those in {self.root}", "none there", remedy)
+        return LabelMap([name for name in self.structures if name in wanted])
 
     def without(self, ids: Iterable[str]) -> Dataset:
         """The same data set without some of its cases; ids it does not hold are passed over.

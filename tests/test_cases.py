@@ -221,3 +221,12 @@ def test_a_set_that_names_its_test_cases_alone_is_split_by_hash_for_the_rest():
     found = dataset(split=Split(test=("a",))).with_split().split
     assert found.test == ("a",)
     assert sorted(found.train + found.val) == ["b", "c", "d"]
+
+
+def test_sides_that_are_named_leave_no_other_case_out(tmp_path):
+    found = Dataset(tmp_path, tuple(Case(id, tmp_path / id) for id in "abcd"), ("liver",))
+    assert found.with_split({"val": ["b"]}).split == Split(train=("a", "c", "d"), val=("b",))
+    assert found.with_split({"train": ["b"]}).split == Split(train=("b",), val=("a", "c", "d"))
+    assert found.with_split({"train": ["b"], "val": ["b"]}).split == Split(train=("b",), val=("b",))
+    split = found.with_split({"test": ["b"]}).split
+    assert sorted((*split.train, *split.val)) == ["a", "c", "d"]

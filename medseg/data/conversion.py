@@ -29,8 +29,8 @@ from medseg.data.masks import merge_masks
 from medseg.data.nifti import open_image, read_grid, write_label_map
 from medseg.data.opening import renumbered
 from medseg.data.parallel import run_each
-from medseg.errors import DataError, LabelError, MedsegError, OutputError, did_you_mean
-from medseg.labels import LabelMap, groups
+from medseg.errors import DataError, MedsegError, OutputError, did_you_mean
+from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def convert(
     if out.resolve().is_relative_to(source.resolve()):
         raise DataError(out, "must not lie inside the source", str(source), "Choose a folder beside it.")
     dataset = discover(root).with_split()
-    labels = choose(dataset, structures)
+    labels = dataset.choose(structures)
     sides = _sides(dataset)
     channel = nnunet.CHANNEL if to == "nnunet" else ""
     targets = {id: _target(dataset.case(id), out, test, channel) for id, test in sides.items()}
@@ -128,27 +128,6 @@ def convert(
         )
     description = _describe(out, to, dataset, labels, done)
     return Converted(description, labels, tuple(sorted(done)), tuple(kept), failed, dict(overlaps))
-
-
-def choose(dataset: Dataset, structures: str | Sequence[str] = "all") -> LabelMap:
-    """A numbering for the structures that are named, in the order in which the set has them.
-
-    Raises:
-        LabelError: a name that is neither a structure of the set nor a group; names the nearest.
-    """
-    known = groups()
-    wanted: set[str] = set()
-    for entry in [structures] if isinstance(structures, str) else structures:
-        if entry in dataset.structures:
-            wanted.add(entry)
-        elif entry == "all":
-            wanted.update(dataset.structures)
-        elif entry in known and set(known[entry]) & set(dataset.structures):
-            wanted.update(known[entry])
-        else:
-            remedy = did_you_mean(entry, [*dataset.structures, *known], f"It has {', '.join(dataset.structures[:8])}.")
-            raise LabelError(f"structure '{entry}'", f"must be one of those in {dataset.root}", "none there", remedy)
-    return LabelMap([name for name in dataset.structures if name in wanted])
 
 
 def _sides(dataset: Dataset) -> dict[str, bool]:

@@ -38,8 +38,7 @@ class Preparation:
     """How a data set is to be prepared.
 
     Args:
-        structures: structures or groups to keep, see `LabelMap.totalsegmentator`; of a set with label maps
-            of its own, names of that set.
+        structures: structures or groups to keep, see `Dataset.choose`.
         precedence: structures that win where masks overlap, the first before the second and all before
             those that are not named; among these the smaller structure wins.
         spacing: mm along each axis (RAS) to resample to, 0 or less to leave an axis; None leaves all, and the
@@ -90,6 +89,7 @@ class _Job:
     how: Preparation
     out: Path
     key: str
+    labelled: bool  # a test case may come without
 
 
 def prepare(
@@ -160,14 +160,7 @@ def _prepare(dataset: Dataset, labels: LabelMap, how: Preparation, out: Path, wo
 
 
 def _labels_of(dataset: Dataset, how: Preparation) -> LabelMap:
-    if dataset.labels is None:
-        wanted = LabelMap.totalsegmentator(how.structures)
-        labels = LabelMap([name for name in wanted if name in dataset.structures] or list(wanted))
-    elif how.structures == "all":
-        labels = dataset.labels
-    else:
-        names = (how.structures,) if isinstance(how.structures, str) else how.structures
-        labels = LabelMap([dataset.labels.name(dataset.labels.index(name)) for name in names])
+    labels = dataset.choose(how.structures)
     for name in how.precedence:
         labels.index(name)
     if len(set(how.precedence)) < len(how.precedence):
@@ -179,12 +172,16 @@ def _job(case: Case, dataset: Dataset, labels: LabelMap, how: Preparation, out: 
     stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in case.sources()]
     numbering = dataset.labels.names if dataset.labels is not None else None
     text = json.dumps([case.id, stats, numbering, labels.names, asdict(how)], sort_keys=True)
-    return _Job(case, dataset.labels, labels, how, out, hashlib.sha256(text.encode()).hexdigest()[:16])
+    labelled = bool(case.masks) or case.label is not None or case.id not in dataset.split.test
+    return _Job(case, dataset.labels, labels, how, out, hashlib.sha256(text.encode()).hexdigest()[:16], labelled)
 
 
 def _files(job: _Job) -> list[Path]:
     id, out = job.case.id, job.out
-    files = [out / "images" / f"{id}.nii.gz", out / "labels" / f"{id}.nii.gz"]
+    files = [out / "images" / f"{id}.nii.gz"]
+    if not job.labelled:
+        return files
+    files.append(out / "labels" / f"{id}.nii.gz")
     if job.how.store:
         files += [out / STORE / f"{id}{IMAGE_SUFFIX}", out / STORE / f"{id}{LABEL_SUFFIX}"]
     return files
@@ -204,8 +201,8 @@ def _prepare_case(job: _Job) -> None:
     """Make one case; its record is written last and says that all the rest is there."""
     case, labels, how = job.case, job.labels, job.how
     hu, grid = read_volume(case.image)
-    label, overlaps, missing = _label(job)
-    files = _files(job)
+    files, empty = _files(job), np.zeros(grid.shape, np.uint8)
+    label, overlaps, missing = _label(job) if job.labelled else (empty, {}, ())
     if how.crop or how.spacing is not None:
         hu, label, grid = _changed(hu, label, grid, how)
         write_volume(files[0], hu, grid)
@@ -214,17 +211,18 @@ def _prepare_case(job: _Job) -> None:
             shutil.copyfile(case.image, partial)
     else:
         write_volume(files[0], hu, grid)
-    write_label_map(files[1], label, files[0], labels)
-    if how.store:
-        write_store(job.out / STORE, case.id, hu, label, grid, labels, how.axis)
-    annotated = case.annotated if case.annotated is not None else tuple(labels)
-    record = {
-        "key": job.key,
-        "sizes": [path.stat().st_size for path in files],
-        "overlaps": [[winner, loser, voxels] for (winner, loser), voxels in sorted(overlaps.items())],
-        "annotated": [name for name in labels if name in annotated and name not in missing],
-        **case_statistics(hu, label, grid, labels),
-    }
+    record: dict[str, Any] = {"key": job.key, "overlaps": [], "annotated": []}
+    if job.labelled:
+        write_label_map(files[1], label, files[0], labels)
+        if how.store:
+            write_store(job.out / STORE, case.id, hu, label, grid, labels, how.axis)
+        annotated = case.annotated if case.annotated is not None else tuple(labels)
+        record |= {
+            "overlaps": [[winner, loser, voxels] for (winner, loser), voxels in sorted(overlaps.items())],
+            "annotated": [name for name in labels if name in annotated and name not in missing],
+            **case_statistics(hu, label, grid, labels),
+        }
+    record["sizes"] = [path.stat().st_size for path in files]
     write_json(job.out / "cases" / f"{case.id}.json", record)
 
 
@@ -261,15 +259,16 @@ def _finish(
     """Write what speaks of the set as a whole."""
     cases, overlaps = [], Counter[tuple[str, str]]()
     for id, record in sorted(records.items()):
-        files = out / "images" / f"{id}.nii.gz", out / "labels" / f"{id}.nii.gz"
-        cases.append(Case(id, *files, annotated=tuple(record["annotated"])))
+        label = out / "labels" / f"{id}.nii.gz" if "voxels" in record else None
+        annotated = tuple(record["annotated"]) if label is not None else None
+        cases.append(Case(id, out / "images" / f"{id}.nii.gz", label, annotated=annotated))
         overlaps.update({(winner, loser): voxels for winner, loser, voxels in record["overlaps"]})
     split = Split(*(tuple(id for id in side if id in records) for side in _sides(dataset.split)))
     store = out / STORE if how.store else None
     ready = replace(
         dataset, root=out, cases=tuple(cases), structures=labels.structures, labels=labels, split=split, store=store
     )
-    figures = fingerprint(list(records.values()), labels)
+    figures = fingerprint([record for record in records.values() if "voxels" in record], labels)
     pairs = [[winner, loser, voxels] for (winner, loser), voxels in overlaps.most_common()]
     write_json(out / "fingerprint.json", {**figures, "overlaps": pairs, "failed": failed, "prepared": asdict(how)})
     labels.save(out / "label_map.json")

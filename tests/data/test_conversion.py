@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg.data import convert, discover, merge_masks, read_volume
-from medseg.data.conversion import choose, copy_whole
+from medseg.data.conversion import copy_whole
 from medseg.data.nifti import read_grid
 from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
@@ -163,9 +163,9 @@ def test_wrong_places_and_words_are_refused(two, tmp_path):
 
 def test_a_choice_keeps_the_order_of_the_set(two):
     found = discover(two)
-    assert choose(found, ["liver", "spleen"]).structures == ("spleen", "liver")
-    assert choose(found, "organs").structures == ("spleen", "liver")
-    assert choose(found, ["liver", "liver"]).structures == ("liver",)
+    assert found.choose(["liver", "spleen"]).structures == ("spleen", "liver")
+    assert found.choose("organs").structures == ("spleen", "liver")
+    assert found.choose(["liver", "liver"]).structures == ("liver",)
 
 
 def test_an_uncompressed_image_keeps_its_bytes_within(save, tmp_path):

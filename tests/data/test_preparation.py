@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medseg.cases import read_datalist
-from medseg.data import Preparation, discover, merge_masks, prepare, read_store
+from medseg.data import Preparation, convert, discover, merge_masks, prepare, read_store
 from medseg.errors import DataError, LabelError, OutputError, RunError
 from medseg.labels import LabelMap
 
@@ -168,7 +168,7 @@ def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_pat
     prepare(phantom, tmp_path / "one", Preparation("organs"))
     prepare(tmp_path / "one", tmp_path / "two", Preparation(("liver", "spleen"), store=True))
     one, two = (LabelMap.load(tmp_path / name / "label_map.json") for name in ("one", "two"))
-    assert two == LabelMap(["liver", "spleen"])
+    assert two == LabelMap(["spleen", "liver"])  # the order of the set
     before, after = (
         load(tmp_path / "one" / "labels" / "p0000.nii.gz"),
         load(tmp_path / "two" / "labels" / "p0000.nii.gz"),
@@ -212,3 +212,26 @@ def test_a_full_disk_ends_it_at_once(phantom, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left on device"):
         prepare(phantom, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_a_test_image_without_labels_is_prepared_alone(phantom, tmp_path):
+    convert(phantom, tmp_path / "raw", "nnunet", ("liver", "spleen"))
+    for label in (tmp_path / "raw" / "labelsTs").glob("*.nii.gz"):
+        label.unlink()
+    made = prepare(tmp_path / "raw", tmp_path / "out", Preparation(store=True))
+    assert not made.failed
+    found = read_datalist(tmp_path / "out" / "datalist.json")
+    (test,) = found.side("test")
+    assert test.label is None
+    assert test.image.read_bytes() == (phantom / test.id / "ct.nii.gz").read_bytes()
+    assert prepare(tmp_path / "raw", tmp_path / "out", Preparation(store=True)).kept == 4
+
+
+def test_structures_of_the_first_version_are_prepared_too(save, tmp_path):
+    rng = np.random.default_rng(0)
+    for id in ("s1", "s2"):
+        save(f"set/{id}/ct.nii.gz", rng.integers(-200, 200, (6, 6, 6)).astype(np.int16))
+        for name in ("heart_atrium_left", "liver"):
+            save(f"set/{id}/segmentations/{name}.nii.gz", rng.integers(0, 2, (6, 6, 6)).astype(np.uint8))
+    prepare(tmp_path / "set", tmp_path / "out")
+    assert set(LabelMap.load(tmp_path / "out" / "label_map.json")) == {"heart_atrium_left", "liver"}
