@@ -41,7 +41,7 @@ def inflate(content: bytes, at_least: int = 0) -> bytes | bytearray:
 
     Args:
         content: the bytes of the file.
-        at_least: bytes that must come out of it; members of like length are told from one by this alone.
+        at_least: bytes that must come out of it; less is read again by Python's own reader.
 
     Raises:
         EOFError: cut short; gzip.BadGzipFile: checksum or length do not agree; zlib.error: broken bytes.
@@ -57,7 +57,7 @@ def inflate(content: bytes, at_least: int = 0) -> bytes | bytearray:
             found: bytearray = deflate.gzip_decompress(content, length)
         except deflate.DeflateError:
             found = bytearray()
-        if len(found) == length:
+        if len(found) == length and content[-4:] + _MAGIC not in content:  # else another member begins
             return found
     return gzip.decompress(content)
 

@@ -85,10 +85,15 @@ def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], Grid]:
     """The voxels `(I, J, K)` and the grid of a 3D NIfTI file.
 
     Raises:
-        DataError: see `open_image` and `voxels`; GeometryError: it is not 3D.
+        DataError: see `open_image` and `voxels`; or its voxels are colours or complex.
+        GeometryError: it is not 3D.
     """
     image = open_image(path)
     grid = Grid.of_nifti(image)
+    kind = image.get_data_dtype()
+    if kind.kind not in "iuf":
+        found = "colours (RGB)" if kind.names else f"{kind} ones"
+        raise DataError(path, "must hold plain numbers as voxels", found, "Give the CT itself, not a picture of it.")
     return voxels(image), grid
 
 

@@ -57,11 +57,16 @@ class WayBack:
         source = np.asarray(meta["original_affine"], dtype=np.float64).reshape(4, 4)
         here = np.asarray(image.affine, dtype=np.float64).reshape(4, 4)
         shape = tuple(int(size) for size in np.asarray(meta["spatial_shape"]).ravel())
-        return cls.between(shape, source, image.shape[-3:], here)
+        return cls.between(shape, source, image.shape[-3:], here, meta.get("filename_or_obj", "the scan"))
 
     @classmethod
     def between(
-        cls, shape: Sequence[int], affine: npt.NDArray[Any], inner_shape: Sequence[int], inner_affine: npt.NDArray[Any]
+        cls,
+        shape: Sequence[int],
+        affine: npt.NDArray[Any],
+        inner_shape: Sequence[int],
+        inner_affine: npt.NDArray[Any],
+        name: object = "the scan",
     ) -> WayBack:
         """The output lies on a grid of that shape and affine, the network on another one.
 
@@ -75,10 +80,11 @@ class WayBack:
         rest[range(3), order] = 0
         if sorted(order) != [0, 1, 2] or rest.max() > _TOLERANCE * max(1.0, float(max(inner_shape)) / 100):
             raise GeometryError(
-                "The network's grid", "must run along the axes of the scan's",
-                f"voxels that leave their axis by {rest.max():.3g} on the way",
-                "Take output='network' and MONAI's Invertd.",
-            )  # fmt: skip
+                name,
+                "must have axes at right angles, along which the network's grid can run",
+                f"a sheared affine, by which voxels leave their axis by up to {rest.max():.3g}",
+                "Resample it onto a grid without shear first.",
+            )
         axes = [
             axis_at(there[axis, order[axis]] * np.arange(shape[order[axis]]) + there[axis, 3], inner_shape[axis])
             for axis in range(3)

@@ -128,6 +128,16 @@ def test_every_odd_real_file_gives_a_mask_on_its_grid_or_one_clear_error(predict
     assert all(outcomes.values()), outcomes
 
 
+def test_colours_complex_numbers_and_shear_are_refused_by_name(predictor, real):
+    for name, why in (
+        ("totalseg_spine_report_RGB.nii.gz", "plain numbers as voxels, but found colours"),
+        ("niivue_complex.nii.gz", "plain numbers as voxels, but found complex"),
+        ("niivue_shear.nii.gz", "must have axes at right angles"),
+    ):
+        with pytest.raises(DataError, match=f"{name}.*{why}"):
+            predictor.predict_case(real / "odd" / "nifti" / name)
+
+
 def test_a_label_map_of_another_shape_is_no_prediction():
     with pytest.raises(GeometryError, match="must have the shape"):
         Prediction(np.zeros((2, 2, 2), np.uint8), Grid((2, 2, 3), np.eye(4)), LabelMap(["liver"]), "ct.nii.gz")

@@ -20,7 +20,7 @@ def test_one_member_comes_out_whole(level):
 def test_several_members_come_out_one_behind_the_other():
     parts = [CONTENT[start : start + 7000] for start in range(0, len(CONTENT), 7000)]
     assert inflate(b"".join(map(gzip.compress, [*parts, b""]))) == CONTENT
-    assert inflate(gzip.compress(CONTENT) * 2, at_least=2 * len(CONTENT)) == CONTENT * 2
+    assert inflate(gzip.compress(CONTENT) * 2) == CONTENT * 2  # of like length, too
 
 
 def test_what_is_not_compressed_stays_as_it_is():
