@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
     from medseg.cases import Case, Dataset, Split
-    from medseg.data import Preparation, discover, merge_masks, open_dataset, prepare, write_phantom
+    from medseg.data import Preparation, check_dataset, discover, merge_masks, open_dataset, prepare, write_phantom
     from medseg.errors import MedsegError
     from medseg.grid import Grid
     from medseg.inference import StreamingInferer
@@ -32,6 +32,7 @@ _DOOR = {
     "Preparation": "medseg.data",
     "Split": "medseg.cases",
     "StreamingInferer": "medseg.inference",
+    "check_dataset": "medseg.data",
     "dice_by_structure": "medseg.metrics",
     "discover": "medseg.data",
     "merge_masks": "medseg.data",
@@ -53,6 +54,7 @@ __all__ = [
     "Preparation",
     "Split",
     "StreamingInferer",
+    "check_dataset",
     "dice_by_structure",
     "discover",
     "merge_masks",

@@ -1,4 +1,4 @@
-"""`medseg data`: phantoms and preparation."""
+"""`medseg data`: phantoms, preparation and, from its own file, the check."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from pathlib import Path
 
 import click
 
+from medseg.cli import check
 from medseg.cli.convert import convert
 
 
 @click.group()
 def command() -> None:
-    """Make phantoms, prepare data sets."""
+    """Make phantoms, check and prepare data sets."""
+
+
+command.add_command(check.command)
 
 
 command.add_command(convert)

@@ -13,7 +13,7 @@ import medseg
 from medseg.errors import MedsegError
 
 COMMANDS = {
-    "data": ("medseg.cli.data", "Make phantoms, prepare data sets."),
+    "data": ("medseg.cli.data", "Make phantoms, check and prepare data sets."),
     "demo": ("medseg.cli.demo", "Learn organs on a made-up data set and segment two volumes, in minutes."),
     "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
     "train": ("medseg.cli.train", "Train a bundle."),

@@ -1,7 +1,8 @@
 """Data sets on disk: finding them, merging masks, preparing, making phantoms. Nothing here imports torch."""
 
+from medseg.data.check import DatasetReport, check_dataset
 from medseg.data.conversion import Converted, convert
-from medseg.data.exclude import read_exclude
+from medseg.data.exclude import read_exclude, write_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
 from medseg.data.nifti import read_grid, read_volume, write_label_map
@@ -13,12 +14,14 @@ from medseg.data.store import StoredCase, StoredVolume, read_store
 
 __all__ = [
     "Converted",
+    "DatasetReport",
     "Merged",
     "PhantomSpec",
     "Preparation",
     "Prepared",
     "StoredCase",
     "StoredVolume",
+    "check_dataset",
     "convert",
     "discover",
     "find_scans",
@@ -31,6 +34,7 @@ __all__ = [
     "read_volume",
     "scan_name",
     "training_items",
+    "write_exclude",
     "write_label_map",
     "write_phantom",
 ]

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.data.checks import geometry
+from medseg.data.checks.files import Volume
+from medseg.findings import Finding
+from medseg.grid import Grid
+
+SHAPE = (40, 30, 20)
+PLAIN = np.diag([2.0, 2.0, 3.0, 1.0])
+
+
+def volume(affine=PLAIN, shape=SHAPE, qform=None, units="mm", dtype=np.int16) -> Volume:
+    array = np.zeros(shape, dtype)
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units(units)
+    if qform is not None:
+        image.set_qform(qform, 1)
+    return Volume(Path("ct.nii.gz"), image.header, array)
+
+
+def codes(it: Volume) -> list[str]:
+    grid = geometry.grid_of(it)
+    assert isinstance(grid, Grid)
+    return [finding.code for finding in geometry.examine(it, grid)]
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
+def test_nothing_is_said_of_plain_axes(signs):
+    assert codes(volume(np.diag([*signs, 1]) @ PLAIN)) == []
+
+
+def test_a_mirrored_axis_is_a_note_with_its_sense():
+    it = volume(np.diag([-1, 1, 1, 1]) @ PLAIN)
+    (finding,) = geometry.examine(it, geometry.grid_of(it))
+    assert (finding.severity, finding.code) == ("note", "axes-left-handed")
+    assert "LAS" in finding.message
+
+
+def test_a_gantry_tilt_is_oblique_and_no_fault():
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    assert codes(volume(turn @ PLAIN)) == ["axes-oblique"]
+
+
+@pytest.mark.parametrize(("amount", "expected"), [(1e-6, []), (1e-3, ["axes-not-orthonormal"]), (0.1, ["shear"])])
+def test_shear_is_told_from_rounding(amount, expected):
+    affine = PLAIN.copy()
+    affine[0, 2] = amount * affine[2, 2]
+    assert [code for code in codes(volume(affine)) if code not in {"axes-oblique", "spacing-contradicts"}] == expected
+
+
+@pytest.mark.parametrize(("moved", "severity"), [(0.01, None), (0.5, "warning"), (5.0, "error")])
+def test_two_forms_are_held_against_each_other(moved, severity):
+    other = PLAIN.copy()
+    other[0, 3] = moved
+    it = volume(qform=other)
+    found = geometry.examine(it, geometry.grid_of(it))
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+    if severity:
+        assert f"{moved:.4g} mm apart" in found[0].message
+
+
+def test_the_qform_alone_is_enough_and_nothing_is_not():
+    it = volume(qform=PLAIN)
+    it.header["sform_code"] = 0
+    assert codes(it) == []
+    it.header["qform_code"] = 0
+    assert codes(it) == ["no-geometry"]
+
+
+def test_an_affine_that_cannot_be_is_a_finding():
+    it = volume()
+    it.header["srow_x"] = 0
+    assert geometry.grid_of(it).code == "affine-impossible"
+    it.header["srow_x"] = np.nan
+    assert geometry.grid_of(it).code == "affine-impossible"
+    it = volume(qform=PLAIN)
+    it.header["sform_code"] = 0
+    it.header["quatern_b"] = 5
+    assert geometry.grid_of(it).code == "affine-impossible"
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.02, 100])
+def test_spacings_that_no_patient_has_are_suspicious(scale):
+    assert codes(volume(np.diag([scale, scale, scale, 1]) @ PLAIN)) == ["spacing-suspicious"]
+
+
+def test_units_and_pixdim_must_say_the_same_as_the_affine():
+    assert codes(volume(units="meter")) == ["spacing-unit"]
+    it = volume()
+    it.header["pixdim"][1:4] = 1
+    assert codes(it) == ["spacing-contradicts"]
+
+
+def test_what_is_no_volume_of_numbers():
+    colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    assert geometry.kind_of_voxels(volume()) is None
+    assert geometry.kind_of_voxels(volume(dtype=colours)).code == "rgb"
+    assert geometry.kind_of_voxels(volume(dtype=np.complex64)).code == "complex"
+    assert geometry.kind_of_voxels(volume(shape=(4, 4))).code == "not-3d"
+    assert "axes of length 1" in geometry.kind_of_voxels(volume(shape=(4, 4, 4, 1))).remedy
+
+
+def test_a_mask_elsewhere_is_told_with_its_distance():
+    image = Grid(SHAPE, PLAIN)
+    assert geometry.compare(Grid(SHAPE, PLAIN), image, "m") is None
+    assert geometry.compare(Grid((40, 30, 19), PLAIN), image, "m").code == "mask-shape"
+    moved = PLAIN.copy()
+    moved[2, 3] = 4
+    finding = geometry.compare(Grid(SHAPE, moved), image, "m", "label")
+    assert isinstance(finding, Finding)
+    assert finding.code == "label-affine"
+    assert "4 mm apart" in finding.message
+    turned = geometry.compare(Grid(SHAPE, np.diag([-1.0, 1, 1, 1]) @ PLAIN), image, "m")
+    assert "its axes run LAS, the image's RAS" in turned.message

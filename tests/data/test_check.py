@@ -1,0 +1,461 @@
+"""The doctor: one fault a case, made in a real one, each found by its own code, and nothing said of the sound ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medseg.data import check, check_dataset
+from medseg.data.check import DatasetReport
+from medseg.errors import DataError, RunError
+from medseg.findings import Finding
+
+STRUCTURES = (
+    "aorta", "colon", "gallbladder", "hip_left", "hip_right", "iliopsoas_left", "iliopsoas_right", "kidney_left",
+    "kidney_right", "liver", "rib_left_9", "rib_left_10", "rib_left_11", "rib_left_12", "spleen", "vertebrae_L1",
+    "vertebrae_L2", "vertebrae_L3", "vertebrae_L4",
+)  # fmt: skip
+AIR_SLICES = 2  # above and below, so that the ribs of the cut scan end inside of it
+
+
+@dataclass
+class Patient:
+    """A case on disk that a test may break."""
+
+    folder: Path
+
+    @property
+    def ct(self) -> Path:
+        return self.folder / "ct.nii.gz"
+
+    def mask(self, name: str) -> Path:
+        return self.folder / "segmentations" / f"{name}.nii.gz"
+
+    def files(self) -> list[Path]:
+        return [self.ct, *self.folder.glob("segmentations/*.nii.gz")]
+
+    def write(self, path: Path, array: np.ndarray, **header) -> None:
+        image = nib.load(path)
+        new = nib.Nifti1Image(array, header.pop("affine", image.affine))
+        for key, value in header.items():
+            new.header[key] = value
+        path.unlink()
+        nib.save(new, path)
+
+    def voxels(self, path: Path) -> np.ndarray:
+        return np.asarray(nib.load(path).dataobj)
+
+    def change(self, path: Path, function: Callable[[np.ndarray], np.ndarray], **header) -> None:
+        self.write(path, function(self.voxels(path)), **header)
+
+    def everywhere(self, **header) -> None:
+        for path in self.files():
+            self.write(path, self.voxels(path), **header)
+
+    def affine(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.everywhere(affine=change(nib.load(self.ct).affine))
+
+    def swap(self, *pairs: tuple[str, str]) -> None:
+        for one, other in pairs:
+            first, second = self.mask(one), self.mask(other)
+            content = first.read_bytes()
+            first.write_bytes(second.read_bytes())
+            second.write_bytes(content)
+
+    def content(self, path: Path, change: Callable[[bytearray], bytearray | bytes], packed: bool = True) -> None:
+        """Change the bytes of a file, those inside of its compression or those of the file itself."""
+        old = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+        new = change(old)
+        path.write_bytes(gzip.compress(bytes(new)) if packed else bytes(new))
+
+
+def put(start: int, new: bytes) -> Callable[[bytearray], bytearray]:
+    def change(old: bytearray) -> bytearray:
+        start_at = start % len(old)
+        old[start_at : start_at + len(new)] = new
+        return old
+
+    return change
+
+
+def rgb(hu: np.ndarray) -> np.ndarray:
+    return np.zeros(hu.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def grown(mask: np.ndarray) -> np.ndarray:
+    return ndimage.binary_dilation(mask).astype(np.uint8)
+
+
+def lowest(mask: np.ndarray) -> np.ndarray:
+    first = np.flatnonzero(mask.any(axis=(0, 1)))[0]
+    return np.where(np.arange(mask.shape[2]) < first + 8, mask, 0).astype(np.uint8)
+
+
+def beside(mask: np.ndarray) -> np.ndarray:
+    return np.roll(mask, (-6, -12), (0, 1))
+
+
+def specks(mask: np.ndarray) -> np.ndarray:
+    inside = np.zeros_like(mask)
+    inside[20:44:3, 16:38:3, 40:60:5] = 1
+    return mask | inside
+
+
+def turned(degrees: float, axis: int = 2) -> Callable[[np.ndarray], np.ndarray]:
+    def change(affine: np.ndarray) -> np.ndarray:
+        one, other = (i for i in range(3) if i != axis)
+        turn = np.eye(4)
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turn[[one, one, other, other], [one, other, one, other]] = [cos, -sin, sin, cos]
+        return turn @ affine
+
+    return change
+
+
+def sheared(part: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(affine: np.ndarray) -> np.ndarray:
+        affine = affine.copy()
+        affine[0, 2] += part * affine[2, 2]
+        return affine
+
+    return change
+
+
+def two_places(it: Patient) -> None:
+    image = nib.load(it.ct)
+    moved = image.affine.copy()
+    moved[:3, 3] += 20
+    new = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    new.set_sform(image.affine, 1)
+    new.set_qform(moved, 1)
+    it.ct.unlink()
+    nib.save(new, it.ct)
+
+
+def left_handed(it: Patient) -> None:
+    affine = nib.load(it.ct).affine
+    for path in it.files():
+        it.write(path, it.voxels(path)[::-1], affine=affine @ np.array(
+            [[-1, 0, 0, it.voxels(path).shape[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))  # fmt: skip
+
+
+def no_air(hu: np.ndarray) -> np.ndarray:
+    fat = np.random.default_rng(0).integers(-120, -80, hu.shape)
+    return np.where(hu < -300, fat, hu).astype(np.int16)
+
+
+def around(value: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A field of view: a circle, and something else around it."""
+
+    def change(hu: np.ndarray) -> np.ndarray:
+        x, y = np.ogrid[-1 : 1 : hu.shape[0] * 1j, -1 : 1 : hu.shape[1] * 1j]
+        return np.where((x**2 + y**2 > 1)[..., None], value, hu).astype(np.int16)
+
+    return change
+
+
+def link_to_nowhere(it: Patient) -> None:
+    it.mask("spleen").unlink()
+    it.mask("spleen").symlink_to(it.folder / "moved.nii.gz")
+
+
+def unpacked(it: Patient) -> None:
+    it.ct.write_bytes(gzip.decompress(it.ct.read_bytes()))
+
+
+def renamed(it: Patient, old: str, new: str) -> None:
+    it.mask(old).rename(it.folder / "segmentations" / new)
+
+
+def emptied(it: Patient) -> None:
+    for path in it.folder.glob("segmentations/*.nii.gz"):
+        it.change(path, np.zeros_like)
+
+
+def twin_of(it: Patient, other: str) -> None:
+    shutil.copy(it.folder.parent / other / "ct.nii.gz", it.ct)
+
+
+SIDES = [("kidney_left", "kidney_right"), ("hip_left", "hip_right"), ("iliopsoas_left", "iliopsoas_right")]
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+
+FAULTS: dict[str, tuple[Callable[[Patient], object], str]] = {
+    # files
+    "no_ct": (lambda it: it.ct.unlink(), "image-missing"),
+    "no_masks": (lambda it: shutil.rmtree(it.folder / "segmentations"), "masks-missing"),
+    "nothing_in_it": (lambda it: (shutil.rmtree(it.folder), it.folder.mkdir()), "case-empty"),
+    "ct_empty": (lambda it: it.ct.write_bytes(b""), "file-empty"),
+    "mask_empty_file": (lambda it: it.mask("liver").write_bytes(b""), "file-empty"),
+    "ct_cut": (lambda it: it.content(it.ct, lambda old: old[: len(old) // 2], packed=False), "file-truncated"),
+    "mask_cut": (lambda it: it.content(it.mask("colon"), lambda old: old[:-9], packed=False), "file-truncated"),
+    "too_few_voxels": (lambda it: it.content(it.ct, lambda old: old[:-500]), "file-truncated"),
+    "bad_crc": (lambda it: it.content(it.ct, put(-8, b"\1\2\3\4"), packed=False), "file-crc"),
+    "bad_crc_of_a_mask": (lambda it: it.content(it.mask("liver"), put(-8, b"\1\2\3\4"), packed=False), "file-crc"),
+    "bad_bytes": (lambda it: it.content(it.ct, put(10, b"\xff" * 60), packed=False), "file-damaged"),
+    "pointer": (lambda it: it.mask("liver").write_bytes(POINTER), "file-pointer"),
+    "text": (lambda it: it.ct.write_bytes(b"<html>404 Not Found</html>"), "file-not-image"),
+    "png": (lambda it: it.mask("liver").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), "file-not-image"),
+    "bad_header": (lambda it: it.content(it.ct, put(70, struct.pack("<h", 9999))), "file-header"),
+    "bad_shape": (lambda it: it.content(it.ct, put(42, struct.pack("<h", -5))), "file-header"),
+    "not_compressed": (unpacked, "file-name"),
+    "dangling_link": (link_to_nowhere, "file-missing"),
+    "nii_mask": (lambda it: renamed(it, "spleen", "spleen.nii"), "mask-ignored"),
+    "zz_copy": (lambda it: twin_of(it, "sound_0"), "image-duplicate"),
+    "sound_8": (lambda it: None, "same-id"),
+    # geometry
+    "mask_shape": (lambda it: it.change(it.mask("liver"), lambda mask: mask[:-1]), "mask-shape"),
+    "mask_moved": (lambda it: it.write(it.mask("liver"), it.voxels(it.mask("liver")), affine=np.eye(4)), "mask-affine"),
+    "mask_turned": (
+        lambda it: it.write(it.mask("liver"), it.voxels(it.mask("liver")),
+                            affine=nib.load(it.ct).affine @ np.diag([-1, 1, 1, 1])), "mask-affine"),
+    "two_places": (two_places, "sform-qform"),
+    "sheared": (lambda it: it.affine(sheared(0.05)), "shear"),
+    "not_orthonormal": (lambda it: it.affine(sheared(0.001)), "axes-not-orthonormal"),
+    "left_handed": (left_handed, "axes-left-handed"),
+    "oblique": (lambda it: it.affine(turned(10)), "axes-oblique"),
+    "no_geometry": (lambda it: [it.content(path, put(252, bytes(4))) for path in it.files()], "no-geometry"),
+    "four_d": (lambda it: it.change(it.ct, lambda hu: np.stack([hu, hu], axis=-1)), "not-3d"),
+    "flat": (lambda it: it.change(it.ct, lambda hu: hu[..., 0]), "not-3d"),
+    "rgb": (lambda it: it.change(it.ct, rgb), "rgb"),
+    "complex": (lambda it: it.change(it.ct, lambda hu: hu.astype(np.complex64)), "complex"),
+    "in_metres": (lambda it: it.affine(lambda affine: np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine), "spacing-suspicious"),
+    "header_in_metres": (lambda it: it.everywhere(xyzt_units=1), "spacing-unit"),
+    "pixdim_lost": (lambda it: it.everywhere(pixdim=[1] * 8), "spacing-contradicts"),
+    "flat_affine": (lambda it: it.content(it.ct, put(312, bytes(16))), "affine-impossible"),
+    # intensities
+    "normalised": (lambda it: it.change(it.ct, lambda hu: ((hu + 1024) / 3000).astype(np.float32)), "not-hu"),
+    "eight_bits": (lambda it: it.change(it.ct, lambda hu: np.clip(hu / 4 + 128, 0, 255).astype(np.uint8)), "not-hu"),
+    "never_scaled": (lambda it: it.change(it.ct, lambda hu: np.clip(hu + 1024, 0, None)), "rescale-missing"),
+    "scaled_twice": (lambda it: it.change(it.ct, lambda hu: (hu - 1024).astype(np.int16)), "not-hu"),
+    "constant": (lambda it: it.change(it.ct, np.zeros_like), "constant"),
+    "nan": (lambda it: it.change(it.ct, lambda hu: np.where(hu > 1000, np.nan, hu).astype(np.float32)), "nan"),
+    "window_above": (lambda it: it.change(it.ct, lambda hu: np.minimum(hu, 240)), "saturated"),
+    "window_below": (lambda it: it.change(it.ct, lambda hu: np.maximum(hu, -160)), "saturated"),
+    "padding_below": (lambda it: it.change(it.ct, around(-3024)), "padding"),
+    "padding_of_water": (lambda it: it.change(it.ct, around(0)), "padding"),
+    "no_air": (lambda it: it.change(it.ct, no_air), "no-air"),
+    "too_wide": (lambda it: it.change(it.ct, lambda hu: np.where(hu > 100, hu * 16, hu).astype(np.int16)), "hu-range"),
+    # labels
+    "unknown_name": (lambda it: renamed(it, "liver", "livr.nii.gz"), "unknown-name"),
+    "absent": (lambda it: it.change(it.mask("gallbladder"), np.zeros_like), "empty-mask"),
+    "unannotated": (lambda it: it.mask("gallbladder").unlink(), "unannotated"),
+    "nothing_labelled": (emptied, "nothing-labelled"),
+    "values_255": (lambda it: it.change(it.mask("liver"), lambda mask: mask * 255), "mask-values"),
+    "probabilities": (lambda it: it.change(it.mask("liver"), lambda mask: mask * np.float32(0.7)), "mask-values"),
+    "overlap": (lambda it: it.change(it.mask("aorta"), grown), "overlaps"),
+    "one_in_another": (
+        lambda it: it.write(it.mask("liver"), it.voxels(it.mask("liver")) | it.voxels(it.mask("gallbladder"))),
+        "overlap-large"),
+    "same_twice": (lambda it: shutil.copy(it.mask("vertebrae_L3"), it.mask("gallbladder")), "mask-duplicate"),
+    "over_air": (lambda it: it.change(it.mask("spleen"), beside), "label-over-air"),
+    "specks": (lambda it: it.change(it.mask("aorta"), specks), "islands"),
+    "kidneys_exchanged": (lambda it: it.swap(SIDES[0]), "sides-exchanged"),
+    "mirrored": (lambda it: it.swap(*SIDES), "mirrored"),
+    "situs": (lambda it: it.swap(("liver", "spleen")), "situs"),
+    "vertebrae": (lambda it: it.swap(("vertebrae_L1", "vertebrae_L2")), "vertebrae-order"),
+    "ribs": (lambda it: it.swap(("rib_left_9", "rib_left_12")), "ribs-order"),
+    "shrunk": (lambda it: it.change(it.mask("kidney_left"), lowest), "volume-outlier"),
+    "cut": (lambda it: [it.change(path, lambda part: part[..., 30:-12]) for path in it.files()], "touches-border"),
+}  # fmt: skip
+NOTES = {"axes-left-handed", "axes-oblique", "empty-mask", "unannotated", "overlaps", "touches-border"}
+COMPANIONS = {"situs": {"volume-outlier"}}  # a spleen as large as a liver
+SOUND = [*(f"sound_{number}" for number in range(8)), "SOUND_8"]
+TWIN = "zz_twin"  # holds the image of sound_2, on the other side of the split
+META = "\n".join(
+    ["image_id;split;patient", "sound_0;train;A", "sound_1;train;B", "sound_1;val;B", "sound_2;train;C",
+     f"{TWIN};val;D", "sound_3;train;E", "sound_4;val;E", "sound_5;train;F", "sound_7;;H", "not_there;train;I"]
+)  # fmt: skip
+
+
+def coarse(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Every second voxel of a real file in the plane, with air above and below."""
+    image = nib.load(path)
+    array = np.asarray(image.dataobj)[::2, ::2]
+    empty = -1024 if array.dtype.kind == "i" else 0
+    array = np.pad(array, ((0, 0), (0, 0), (AIR_SLICES, AIR_SLICES)), constant_values=empty)
+    affine = image.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
+    affine[:3, 3] -= AIR_SLICES * affine[:3, 2]
+    return array, affine
+
+
+@pytest.fixture(scope="module")
+def ward(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of real, coarse cases: eight sound ones, and one for each fault."""
+    root = tmp_path_factory.mktemp("ward") / "set"
+    source = real / "totalseg_mini" / "s0000"
+    first = root / SOUND[0]
+    (first / "segmentations").mkdir(parents=True)
+    hu, affine = coarse(source / "ct.nii.gz")
+    for name in STRUCTURES:
+        mask, _ = coarse(source / "segmentations" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), first / "segmentations" / f"{name}.nii.gz")
+    for number, name in enumerate([*SOUND, *FAULTS, TWIN]):
+        if name != SOUND[0]:
+            shutil.copytree(first / "segmentations", root / name / "segmentations")
+        hu[0, 0, 0] = number  # no two cases have the same image
+        nib.save(nib.Nifti1Image(hu, affine), root / name / "ct.nii.gz")
+    shutil.copy(root / "sound_2" / "ct.nii.gz", root / TWIN / "ct.nii.gz")
+    for name, (harm, _) in FAULTS.items():
+        harm(Patient(root / name))
+    (root / "meta.csv").write_text(META)
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(ward: Path) -> DatasetReport:
+    before = {path: path.lstat().st_mtime_ns for path in ward.rglob("*")}
+    found = check_dataset(ward, workers=1, pictures=100)
+    assert before == {path: path.lstat().st_mtime_ns for path in ward.rglob("*")}
+    return found
+
+
+def of_case(report: DatasetReport, id: str) -> list[Finding]:
+    return [finding for finding in report.findings if finding.case == id]
+
+
+def test_there_are_at_least_forty_faults():
+    assert len(FAULTS) >= 40
+    assert len({code for _, code in FAULTS.values()}) >= 40
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_found_by_its_own_code_and_no_other(report, name):
+    code = FAULTS[name][1]
+    found = of_case(report, name) if code != "case-empty" else [f for f in report.findings if f.place == name]
+    assert code in {finding.code for finding in found}
+    loud = {finding.code for finding in found if finding.severity != "note"}
+    assert loud - COMPANIONS.get(name, set()) == (set() if code in NOTES or name == "padding_below" else {code})
+    assert all(finding.message for finding in found)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_nothing_is_said_of_sound_cases(report, name):
+    assert of_case(report, name) == []
+
+
+def test_the_split_is_held_against_cases_patients_and_images(report):
+    whole = {finding.code: finding for finding in report.findings if not finding.case}
+    assert "sound_1" in whole["split-case"].message
+    assert "sound_3 and sound_4" in whole["split-patient"].message
+    assert f"sound_2 and {TWIN}" in whole["split-image"].message
+    assert {whole[code].severity for code in ("split-case", "split-patient", "split-image")} == {"error"}
+    assert "1 of its cases" in whole["meta-absent"].message
+    assert "meta-no-side" in whole
+    assert "image-duplicate" in {finding.code for finding in of_case(report, TWIN)}
+
+
+def test_what_has_an_error_is_to_be_left_out_with_a_reason(report):
+    assert set(report.excluded) == {finding.case for finding in report.findings if finding.severity == "error"} - {""}
+    assert report.excluded["mask_shape"].startswith("mask-shape: mask_shape/segmentations/liver.nii.gz: its shape")
+    assert report.worst == "error"
+
+
+def test_the_report_tells_absent_from_unannotated(report):
+    assert report.unannotated["unannotated"] == ("gallbladder",)
+    assert report.absent["absent"] == ("gallbladder",)
+    assert "absent" not in report.unannotated
+
+
+def test_overlaps_come_with_their_voxels(report, ward):
+    it = Patient(ward / "one_in_another")
+    both = (it.voxels(it.mask("liver")) & it.voxels(it.mask("gallbladder"))).sum()
+    assert report.overlaps["gallbladder", "liver"] == both
+
+
+def test_the_report_is_json_without_nan_and_without_the_root_in_its_places(report):
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert not any(finding["place"].startswith("/") for finding in content["findings"])
+    case = next(case for case in content["cases"] if case["id"] == SOUND[0])
+    assert case["shape"] == [61, 51, 116]
+    assert case["spacing"] == pytest.approx([6, 6, 3], abs=0.01)
+    assert case["voxels"]["vertebrae_L1"] * 0.108 == pytest.approx(case["ml"]["vertebrae_L1"], rel=0.01)
+    assert case["hu"]["min"] < -1000 < case["hu"]["p50"] < case["hu"]["p99_5"] < case["hu"]["max"]
+
+
+def test_pictures_show_the_structure_that_is_meant(report):
+    assert {"kidneys_exchanged", "window_above"} <= set(report.pictures)
+    assert not {"sound_0", "ct_cut", "no_ct"} & set(report.pictures)
+    shown = report.pictures["kidneys_exchanged"]
+    assert "kidney_left" in shown.names
+    assert shown.hu.shape == shown.label.shape == (61, 51, 1)
+
+
+def test_every_code_is_documented_with_its_severity(report, repository):
+    text = (repository / "docs" / "reference" / "findings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?`) \| (\w+) \| (.*) \|$", text, flags=re.M)
+    documented = {code: f"{severity} {rest}" for codes, severity, rest in rows for code in re.findall("`(.+?)`", codes)}
+    for finding in report.findings:
+        assert re.search(rf"\b{finding.severity}\b", documented[finding.code]), finding
+    sources = [*(repository / "medseg" / "data" / "checks").glob("*.py"), repository / "medseg" / "data" / "check.py"]
+    code = "".join(path.read_text(encoding="utf-8") for path in sources)
+    code = code.replace('f"{what}-', '"mask-') + code.replace('f"{what}-', '"label-')
+    assert [name for name in documented if f'"{name}"' not in code] == []
+    written = re.findall(r'(?:error|warning|note|report)\(\s*"([a-z0-9-]+)"', code)
+    assert set(written) - set(documented) == set()
+
+
+def test_the_real_set_is_sound(real):
+    report = check_dataset(real / "totalseg_mini", workers=1)
+    assert report.counts()["error"] == report.counts()["warning"] == 0
+    assert {finding.code for finding in report.findings} == {"empty-mask", "split-unvalidated", "touches-border"}
+    never = next(finding for finding in report.findings if finding.code == "split-unvalidated")
+    assert never.message.startswith("34 structures")
+
+
+def test_odd_files_are_described_one_by_one(real):
+    report = check_dataset(real / "odd", workers=1)
+    codes = {(finding.case or finding.place).rpartition("/")[2]: set() for finding in report.findings}
+    for finding in report.findings:
+        codes[(finding.case or finding.place).rpartition("/")[2]].add(finding.code)
+    expected = {
+        "DERIVED_empty.nii.gz": "file-empty", "DERIVED_text.nii.gz": "file-not-image",
+        "DERIVED_example_ct_truncated.nii.gz": "file-truncated", "liver_9.nii.gz": "file-pointer",
+        "niivue_shear.nii.gz": "shear", "niivue_complex.nii.gz": "complex", "niivue_minimal.nii.gz": "no-geometry",
+        "nibabel_header_only_nifti1.hdr": "file-missing", "nibabel_example4d.nii.gz": "not-3d",
+        "d2n_rgba_vector.nii.gz": "rgb", "niivue_CT_pitch.nii.gz": "axes-oblique", "pydicom": "not-read",
+        "nibabel_anatomical_bigendian.nii": "axes-left-handed", "odd": "layout",
+    }  # fmt: skip
+    assert {name: code for name, code in expected.items() if code not in codes.get(name, ())} == {}
+
+
+def test_the_phantom_is_sound_and_processes_change_nothing(phantom):
+    one, two = check_dataset(phantom, workers=0), check_dataset(phantom, workers=2)
+    assert one.counts()["error"] == one.counts()["warning"] == 0
+    assert one.to_dict() == two.to_dict()
+
+
+def test_what_a_dying_process_leaves_behind_is_read_by_itself(phantom, monkeypatch):
+    def dying(function, jobs, workers, what):
+        yield jobs[0], function(jobs[0])
+        raise RunError("worker", "must live")
+
+    monkeypatch.setattr(check, "run_each", dying)
+    monkeypatch.setattr(check, "_alone", lambda read, plan: read(plan))
+    assert check_dataset(phantom).to_dict()["cases"] == check_dataset(phantom).to_dict()["cases"]
+    assert len(check_dataset(phantom).cases) == 4
+
+
+def test_a_case_that_breaks_the_check_is_a_finding(phantom, monkeypatch):
+    def broken(plan, names, picture):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(check, "read_case", broken)
+    report = check_dataset(phantom, workers=0)
+    assert {finding.code for finding in report.findings} == {"case-failed", "split-unvalidated"} - {"split-unvalidated"}
+    assert len(report.excluded) == 4
+
+
+def test_a_folder_that_is_not_there_is_one_error(tmp_path):
+    with pytest.raises(DataError, match="must be a folder with a data set"):
+        check_dataset(tmp_path / "nowhere")
