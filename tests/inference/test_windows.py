@@ -1,0 +1,52 @@
+"""MONAI's own plan is the reference."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers.utils import _get_scan_interval
+
+from medseg.inference.windows import Plan, cut
+
+
+@settings(deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 40)] * 3),
+    roi=st.tuples(*[st.integers(3, 30)] * 3),
+    overlap=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9]),
+)
+def test_windows_lie_where_monai_has_them_and_come_front_to_back(shape, roi, overlap):
+    padded = tuple(max(size, length) for size, length in zip(shape, roi, strict=True))
+    interval = _get_scan_interval(padded, roi, 3, (overlap,) * 3)
+    before = [max(length - size, 0) // 2 for size, length in zip(shape, roi, strict=True)]
+    places = dense_patch_slices(padded, roi, interval)
+    monai = {tuple(s.start - b for s, b in zip(one, before, strict=True)) for one in places}
+    plan = Plan.of(shape, roi, (overlap,) * 3)
+    ours = list(plan)
+    assert set(ours) == monai
+    assert len(ours) == len(plan) == len(set(ours))
+    assert [start[0] for start in ours] == sorted(start[0] for start in ours)
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+def test_weights_are_monais(mode):
+    volume = Plan.of((20, 20, 20), (5, 6, 7), (0.5,) * 3).importance(mode, 0.125, torch.device("cpu"))
+    assert torch.equal(volume, compute_importance_map((5, 6, 7), mode=mode, sigma_scale=0.125))
+    layer = Plan.of((20, 20, 20), (1, 6, 7), (0, 0.5, 0.5)).importance(mode, 0.125, torch.device("cpu"))
+    assert torch.equal(layer[0], compute_importance_map((6, 7), mode=mode, sigma_scale=0.125))
+
+
+def test_one_window_a_layer_is_known_as_such():
+    assert Plan.of((9, 6, 7), (1, 6, 7), (0, 0.5, 0.5)).single
+    assert Plan.of((4, 6, 7), (5, 6, 7), (0.5,) * 3).single
+    assert not Plan.of((9, 6, 7), (5, 6, 7), (0.5,) * 3).single
+    assert not Plan.of((9, 7, 7), (1, 6, 7), (0, 0.5, 0.5)).single
+
+
+def test_a_window_is_cut_as_padding_first_would_cut_it():
+    volume = torch.rand(2, 5, 4, 9)
+    padded = torch.nn.functional.pad(volume, (0, 0, 2, 2, 1, 1), value=-3.0)
+    for start in Plan.of((5, 4, 9), (7, 8, 4), (0.5,) * 3):
+        k, i, j = (at + before for at, before in zip(start, (1, 2, 0), strict=True))
+        assert torch.equal(cut(volume, start, (7, 8, 4), -3.0), padded[:, k : k + 7, i : i + 8, j : j + 4])
