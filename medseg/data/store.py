@@ -149,7 +149,7 @@ def _write(path: Path, planes: npt.NDArray[Any], about: dict[str, Any]) -> None:
     blosc2 = require("blosc2", extra="store")
     dtype, hu = planes.dtype.newbyteorder("<"), planes.dtype.kind == "i"
     settings = {
-        "codec": blosc2.Codec.ZSTD if hu else blosc2.Codec.LZ4HC,
+        "codec": blosc2.Codec.ZSTD,
         "clevel": 1 if hu else 5,
         "typesize": dtype.itemsize,
         "blocksize": planes[0].nbytes,
