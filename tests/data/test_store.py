@@ -132,3 +132,24 @@ def test_a_label_without_a_name_is_refused(volumes, tmp_path):
     hu, label = volumes
     with pytest.raises(LabelError, match="must hold labels up to 3, but found label 9"):
         write_store(tmp_path, "s1", hu, np.where(label == 3, 9, label), GRID, LABELS)
+
+
+@pytest.mark.parametrize("place", range(19))
+def test_every_flipped_byte_of_the_head_is_noticed(volumes, tmp_path, place):
+    image, _ = write_store(tmp_path, "s1", *volumes, GRID, LABELS)
+    stored = read_store(tmp_path, "s1").image
+    for bit in range(8):
+        broken = bytearray(image.read_bytes())
+        broken[place] ^= 1 << bit
+        image.write_bytes(broken)
+        with pytest.raises(DataError, match="whole volume of a slice store"):
+            stored.read_slice(4)
+        broken[place] ^= 1 << bit
+        image.write_bytes(broken)
+
+
+def test_a_slice_of_one_value_is_kept(tmp_path):
+    write_store(tmp_path, "s1", np.full(GRID.shape, -1024, np.int16), np.zeros(GRID.shape, np.uint8), GRID, LABELS)
+    found = read_store(tmp_path, "s1")
+    assert np.all(found.image.read() == -1024)
+    assert not found.label.read().any()
