@@ -105,7 +105,7 @@ def write_store(
     labels: LabelMap,
     axis: int = 2,
 ) -> tuple[Path, Path]:
-    """Write one case: `<case>.image.b2frame` and `<case>.label.b2frame`, each whole or not at all.
+    """Write one case: `<case>.image.slices` and `<case>.label.slices`, each whole or not at all.
 
     Args:
         folder: where the files go.
