@@ -168,7 +168,7 @@ def flags(settings: dict) -> list[str]:
 
 
 def run_monai(place: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", *arguments]
+    command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -176,8 +176,9 @@ def run_monai(place: Path, *arguments: str) -> None:
 def test_one_run_whoever_starts_it_and_from_wherever(root, settings, runs, tmp_path, repository):
     """From the repository, from inside the bundle, from elsewhere, and through medseg: one identity, equal weights."""
     config = root / "configs" / "train.json"
-    run_monai(repository, "--config_file", str(config.relative_to(repository)), *flags(settings))
-    run_monai(root, "--config_file", "configs/train.json", *flags(settings))
+    run_monai(repository, "training", "--config_file", str(config.relative_to(repository)), *flags(settings))
+    run_monai(root, "training", "--config_file", "configs/train.json", *flags(settings))
+    # Without an id MONAI runs what is called "run"; where nothing is, it does nothing and says nothing.
     run_monai(tmp_path, "--config_file", str(config), "--bundle_root", str(root), *flags(settings))
     run_bundle(Bundle(root), "training", "train", (), settings)
     folders = sorted((runs / root.name).iterdir())
