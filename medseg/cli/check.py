@@ -69,10 +69,15 @@ def command(
 
 
 def _outside(path: Path | None, root: Path) -> None:
+    """See that a report can be written there, before hours of reading, and that it is not in the data set."""
+    from medseg.atomic import writable_folder
     from medseg.errors import OutputError
 
-    if path is not None and Path(path).resolve().is_relative_to(root.resolve()):
+    if path is None:
+        return
+    if Path(path).resolve().is_relative_to(root.resolve()):
         raise OutputError(path, "must not lie inside the data set", str(root), "Choose a place beside it.")
+    writable_folder(Path(path).parent)
 
 
 def show(report: DatasetReport) -> None:

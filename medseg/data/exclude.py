@@ -18,7 +18,7 @@ def read_exclude(path: str | Path) -> dict[str, str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, "must be a text file with one case a line", str(error)) from error
+        raise DataError(path, "must be a text file with one name a line", str(error)) from error
     found = {}
     for line in lines:
         id, _, reason = line.partition("#")

@@ -18,5 +18,5 @@ def test_what_people_write_is_understood(tmp_path):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00\xd8")
     for path in (tmp_path / "x.txt", tmp_path / "none.txt"):
-        with pytest.raises(DataError, match="one case a line"):
+        with pytest.raises(DataError, match="one name a line"):
             read_exclude(path)

@@ -146,7 +146,7 @@ def test_cases_on_the_list_are_left_out(phantom, tmp_path):
     found = open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "x.txt")
     assert [case.id for case in found.cases] == ["p0001", "p0002", "p0003"]
     assert "p0000" not in found.split.train
-    with pytest.raises(DataError, match="one case a line"):
+    with pytest.raises(DataError, match="one name a line"):
         open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "y.txt")
 
 
