@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import numpy as np
 
@@ -11,19 +12,19 @@ from medseg.optional import require
 numba = require("numba", extra="fast")
 extending = importlib.import_module("numba.extending")
 prange = numba.prange
-# No NaN comes here: the input was looked at. Sums may be taken in any order.
+# NaN is no concern: the input was looked at. Sums may be taken in any order.
 _jit = numba.njit(
     parallel=True, nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"}
 )
 
 
-def _wide(value):  # type: ignore[no-untyped-def]
+def _wide(value: Any) -> Any:
     """The float32 of a logit: itself, or what the bits of a bfloat16 stand for."""
     return value
 
 
-@extending.overload(_wide)
-def _wide_of(value):  # type: ignore[no-untyped-def]
+@extending.overload(_wide)  # type: ignore[untyped-decorator]
+def _wide_of(value: Any) -> Any:
     if isinstance(value, numba.types.Integer):
         return lambda value: np.uint32(np.uint32(np.uint16(value)) << np.uint32(16)).view(np.float32)
     return lambda value: value
@@ -115,6 +116,6 @@ def between(below, above, weight0, weight1, best0, best1, part, row, rpart, rin,
             for n in range(1, channels):
                 most = max(most, mixed[n])
             at = 0
-            while mixed[at] != most:
+            while mixed[at] != most and at < channels - 1:  # a network may give NaN
                 at += 1
             found[i, j] = at

@@ -17,7 +17,6 @@ import torch
 
 from medseg.errors import MissingExtraError
 
-
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
