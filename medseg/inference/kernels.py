@@ -2,6 +2,7 @@
 
 Compiled with numba where it is installed (the extra `fast`) and the logits lie in RAM, in torch otherwise. Logits
 come channels last, `(I, J, C)`, as sums over windows; the summed weights `(I, J)` divide them where that matters.
+What a network says in bfloat16 is read as it is: a copy in float32 would take as long as all the rest.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import torch
 
 from medseg.errors import MissingExtraError
 
+_INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+
 
 class Layer(NamedTuple):
     """One layer of the network's grid, finished.
 
     Args:
-        sums: weighted logits, `(I, J, C)`, float32, contiguous.
+        sums: weighted logits, `(I, J, C)`, contiguous; float32, or bfloat16 where `compiled` takes it.
         weights: the summed weights, `(I, J)`; None where they are all 1.
         best: the largest channel of each voxel, `(I, J)`.
     """
@@ -50,9 +53,9 @@ class Axis(NamedTuple):
         return not self.part.any() and bool(self.inside.all())
 
 
-def compiled() -> bool:
-    """Whether the compiled kernels can be used."""
-    return _kernels() is not None
+def compiled(logits: torch.Tensor) -> bool:
+    """Whether the compiled kernels can be used with these."""
+    return logits.device.type == "cpu" and logits.dtype in _INTEGERS and _kernels() is not None
 
 
 @functools.cache
@@ -70,12 +73,41 @@ def best_of(sums: torch.Tensor, channels: int | None = None) -> torch.Tensor:
     [[1]]
     """
     kind = torch.uint8 if (channels or sums.shape[-1]) <= 256 else torch.int16
-    kernels = _kernels() if sums.device.type == "cpu" else None
-    if kernels is None or sums.dtype != torch.float32:
+    kernels = _kernels() if compiled(sums) else None
+    if kernels is None:
         return sums.argmax(dim=-1).to(kind)
     found = torch.empty(sums.shape[:2], dtype=kind)
-    kernels.best(sums.contiguous().numpy(), found.numpy())
+    kernels.best(sums.contiguous().view(_INTEGERS[sums.dtype]).numpy(), found.numpy())
     return found
+
+
+def add_window(
+    sums: torch.Tensor, counts: torch.Tensor, tile: torch.Tensor, weights: torch.Tensor, rows: slice, columns: slice,
+    inner: tuple[int, int],
+) -> None:  # fmt: skip
+    """Add what a network says of one window of a layer, times its weights, and count the weights.
+
+    Args:
+        sums: of the layer, `(I, J, C)`, float32; what lies there counts only where `counts` is above 0, or where
+            the tile is none that `compiled` takes: then it must be 0.
+        counts: summed weights, `(I, J)`, float32.
+        tile: what the network says, `(h, w, C)`.
+        weights: of the tile's voxels, `(h, w)`, all above 0.
+        rows: where it goes.
+        columns: where it goes.
+        inner: first row and column of the tile that go there.
+    """
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    kernels = _kernels() if compiled(tile) else None
+    if kernels is not None:
+        kernels.blend(
+            sums.numpy(), counts.numpy(), _array(tile.contiguous()), weights.contiguous().numpy(),
+            rows.start, columns.start, *inner, height, width,
+        )  # fmt: skip
+        return
+    part = slice(inner[0], inner[0] + height), slice(inner[1], inner[1] + width)
+    sums[rows, columns].addcmul_(tile[part].to(sums.dtype), weights[part][..., None])
+    counts[rows, columns] += weights[part]
 
 
 def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
@@ -91,7 +123,7 @@ def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns:
         rows: the output's first axis in the input.
         columns: its second.
     """
-    kernels = _kernels() if below.sums.device.type == "cpu" else None
+    kernels = _kernels() if compiled(below.sums) else None
     if rows.is_plain and columns.is_plain and part == 0:
         return _pick(below.best, rows, columns)
     if kernels is None:
@@ -101,10 +133,16 @@ def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns:
         layer.weights.numpy() if layer.weights is not None else np.ones((1, 1), np.float32) for layer in (below, above)
     ]
     kernels.between(
-        below.sums.numpy(), above.sums.numpy(), weights[0], weights[1], below.best.numpy(), above.best.numpy(),
+        _array(below.sums), _array(above.sums), weights[0], weights[1], below.best.numpy(), above.best.numpy(),
         np.float32(part), rows.low, rows.part, rows.inside, columns.low, columns.part, columns.inside, found.numpy(),
     )  # fmt: skip
     return found
+
+
+def _array(logits: torch.Tensor) -> npt.NDArray[Any]:
+    """As the kernels take them: bfloat16, which NumPy does not know, as int16."""
+    array: npt.NDArray[Any] = (logits if logits.dtype == torch.float32 else logits.view(torch.int16)).numpy()
+    return array
 
 
 def _pick(best: torch.Tensor, rows: Axis, columns: Axis) -> torch.Tensor:
@@ -134,7 +172,7 @@ def _interpolated(below: Layer, above: Layer, part: float, rows: Axis, columns: 
 
 
 def _normal(layer: Layer) -> torch.Tensor:
-    return layer.sums if layer.weights is None else layer.sums / layer.weights[..., None]
+    return layer.sums.float() if layer.weights is None else layer.sums / layer.weights[..., None]
 
 
 def _lerp(logits: torch.Tensor, axis: Axis, dim: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medseg.errors import ConfigError
+from medseg.inference.kernels import compiled
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class NetworkCall:
-    """A network as the slab wants it: windows in, float32 with the channels last out.
+    """A network as the slab wants it: windows in, logits with the channels last out.
 
     Args:
         network: `(B, C, h, w)` or `(B, C, d, h, w)` to `(B, classes, ...)`.
@@ -58,19 +59,23 @@ class NetworkCall:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # only the order in memory
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """Logits (or features) of windows, `(B, rk, ri, rj, C)`, float32; the mean over all looks."""
+        """Logits (or features) of windows, `(B, rk, ri, rj, C)`; the mean over all looks.
+
+        They are float32, or what the network gives if the compiled kernels take it as it is.
+        """
         total: torch.Tensor | None = None
         for dims, mirrored in self.looks:
             found = self._run(windows.flip(dims) if dims else windows)
             found = found.flip(dims) if dims else found
             if mirrored and self.twins is not None:
                 found = found[:, list(self.twins)]
-            total = found if total is None else total + found
+            total = found if total is None else total.float() + found
         if total is None:
             raise ConfigError("NetworkCall", "needs at least one look", "none")
         if len(self.looks) > 1:
             total = total / len(self.looks)
-        last = total.movedim(1, -1).float()
+        last = total.movedim(1, -1)
+        last = last if compiled(last) else last.float()
         return (last[:, None] if self.slices else last).contiguous()
 
     def _run(self, windows: torch.Tensor) -> torch.Tensor:

@@ -145,7 +145,7 @@ class StreamingInferer(Inferer):
         self, image: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, WayBack]:
         volume = image.as_tensor() if isinstance(image, MetaTensor) else image
-        if not bool(torch.isfinite(volume).all()):
+        if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(volume)):
             name = image.meta.get("filename_or_obj", "the input") if isinstance(image, MetaTensor) else "the input"
             raise DataError(name, "needs finite values for the network", "NaN or infinite ones")
         if self.output == "network":
@@ -162,8 +162,9 @@ class StreamingInferer(Inferer):
         for at in range(len(depth.low)):
             if depth.inside[at]:
                 due.setdefault(int(depth.low[at]) + int(depth.part[at] > 0), []).append(at)
+        joined = {int(depth.low[at]) for at in range(len(depth.low)) if depth.inside[at] and depth.part[at]}
         below: Layer | None = None
-        for k, layer in self._layers(volume.movedim(self.axis + 1, 1).contiguous(), network, *args, **kwargs):
+        for k, layer in self._layers(volume.movedim(self.axis + 1, 1), network, *args, **kwargs):
             for at in due.get(k, []):
                 part = float(depth.part[at])
                 plane = self._decide(below if part and below is not None else layer, layer, part, rows, columns)
@@ -171,7 +172,8 @@ class StreamingInferer(Inferer):
                     result = torch.zeros((plane.shape[0], *back.shape), dtype=plane.dtype)
                     view = result.permute(0, *(1 + back.order[axis] for axis in (self.axis, *others)))
                 view[:, at].copy_(plane)
-            below = layer
+            below = layer if k in joined else None
+            del layer  # its memory is that of a whole batch
         if result is None:
             raise GeometryError("StreamingInferer", "needs a scan that overlaps the network's grid", "none of it there")
         return result, back
@@ -197,16 +199,16 @@ class StreamingInferer(Inferer):
                 for first in range(0, len(windows), self.sw_batch_size):
                     starts = windows[first : first + self.sw_batch_size]
                     tiles = call(torch.stack([self._cut(volume, start) for start in starts]))
-                    for start, tile in zip(starts, tiles, strict=True):
-                        slab.add(start, tile)
+                    for number, start in enumerate(starts):
+                        slab.add(start, tiles[number])
+                    del tiles
                     bar.update(len(starts))
                     following = first + len(starts)
                     until = windows[following][0] if following < len(windows) else plan.shape[0]
-                    for k, sums, weights in slab.finished(until):
-                        yield k, Layer(sums, weights, self._best(sums))
+                    yield from ((k, self._layer(sums, weights)) for k, sums, weights in slab.finished(until))
 
-    def _best(self, sums: torch.Tensor) -> torch.Tensor:
-        return sums.new_empty(0) if self.multilabel or self.logits else best_of(sums)
+    def _layer(self, sums: torch.Tensor, weights: torch.Tensor | None) -> Layer:
+        return Layer(sums, weights, sums.new_empty(0) if self.multilabel or self.logits else best_of(sums))
 
     def _cut(self, volume: torch.Tensor, start: tuple[int, int, int]) -> torch.Tensor:
         """The network's input for one window: `(C, h, w)` or `(C, d, h, w)`."""
