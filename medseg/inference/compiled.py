@@ -11,20 +11,22 @@ from medseg.optional import require
 
 numba = require("numba", extra="fast")
 extending = importlib.import_module("numba.extending")
-prange = numba.prange
+# Not numba's own threads: they and torch's wait by spinning, and where both do, on two cores or beside other work,
+# a volume takes ten times as long. `kernels` runs these loops in threads that sleep.
 # NaN is no concern: the input was looked at. Sums may be taken in any order.
-_jit = numba.njit(
-    parallel=True, nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"}
-)
+_jit = numba.njit(nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"})
 
 
-def _wide(value: Any) -> Any:
+def _float(value):  # type: ignore[no-untyped-def]
     """The float32 of a logit: itself, or what the bits of a bfloat16 stand for."""
     return value
 
 
-@extending.overload(_wide)  # type: ignore[untyped-decorator]
-def _wide_of(value: Any) -> Any:
+_wide: Any = _float
+
+
+@extending.overload(_float)
+def _float_of(value):  # type: ignore[no-untyped-def]
     if isinstance(value, numba.types.Integer):
         return lambda value: np.uint32(np.uint32(np.uint16(value)) << np.uint32(16)).view(np.float32)
     return lambda value: value
@@ -40,7 +42,7 @@ def best(bits, found):  # type: ignore[no-untyped-def]
     height, width, channels = bits.shape
     sign = bits.itemsize * 8 - 1
     lower = (1 << sign) - 1
-    for i in prange(height):
+    for i in range(height):
         for j in range(width):
             voxel = bits[i, j]
             most = voxel[0] ^ ((voxel[0] >> sign) & lower)
@@ -57,7 +59,7 @@ def best(bits, found):  # type: ignore[no-untyped-def]
 def blend(sums, counts, tile, weights, row, column, top, left, height, width):  # type: ignore[no-untyped-def]
     """Add a part of `tile`, from `(top, left)` on, to `sums` at `(row, column)`, see `add_window`."""
     channels = sums.shape[2]
-    for i in prange(height):
+    for i in range(height):
         for j in range(width):
             into, part, weight = sums[row + i, column + j], tile[top + i, left + j], weights[top + i, left + j]
             if counts[row + i, column + j] == 0:
@@ -74,7 +76,7 @@ def between(below, above, weight0, weight1, best0, best1, part, row, rpart, rin,
     """Write the labels of a layer between two others into `found`; see `labels_between`."""
     height, width, channels = below.shape
     one0, one1 = weight0.size == 1, weight1.size == 1
-    for i in prange(len(row)):
+    for i in range(len(row)):
         mixed = np.empty(channels, np.float32)
         i0 = row[i]
         i1 = min(i0 + 1, height - 1) if rpart[i] > 0 else i0

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +81,8 @@ def best_of(sums: torch.Tensor, channels: int | None = None) -> torch.Tensor:
     if kernels is None:
         return sums.argmax(dim=-1).to(kind)
     found = torch.empty(sums.shape[:2], dtype=kind)
-    kernels.best(sums.contiguous().view(_INTEGERS[sums.dtype]).numpy(), found.numpy())
+    bits, out = sums.contiguous().view(_INTEGERS[sums.dtype]).numpy(), found.numpy()
+    _in_threads(len(out), lambda rows: kernels.best(bits[rows], out[rows]))
     return found
 
 
@@ -100,10 +105,14 @@ def add_window(
     height, width = rows.stop - rows.start, columns.stop - columns.start
     kernels = _kernels() if compiled(tile) else None
     if kernels is not None:
-        kernels.blend(
-            sums.numpy(), counts.numpy(), _array(tile.contiguous()), weights.contiguous().numpy(),
-            rows.start, columns.start, *inner, height, width,
-        )  # fmt: skip
+        arrays = sums.numpy(), counts.numpy(), _array(tile.contiguous()), weights.contiguous().numpy()
+        top, left = inner
+
+        def blend(part: slice) -> None:
+            first, count = part.start, part.stop - part.start
+            kernels.blend(*arrays, rows.start + first, columns.start, top + first, left, count, width)
+
+        _in_threads(height, blend)
         return
     part = slice(inner[0], inner[0] + height), slice(inner[1], inner[1] + width)
     sums[rows, columns].addcmul_(tile[part].to(sums.dtype), weights[part][..., None])
@@ -132,11 +141,36 @@ def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns:
     weights = [
         layer.weights.numpy() if layer.weights is not None else np.ones((1, 1), np.float32) for layer in (below, above)
     ]
-    kernels.between(
-        _array(below.sums), _array(above.sums), weights[0], weights[1], below.best.numpy(), above.best.numpy(),
-        np.float32(part), rows.low, rows.part, rows.inside, columns.low, columns.part, columns.inside, found.numpy(),
+    layers = _array(below.sums), _array(above.sums), *weights, below.best.numpy(), above.best.numpy(), np.float32(part)
+    out = found.numpy()
+    _in_threads(
+        len(out),
+        lambda some: kernels.between(
+            *layers, rows.low[some], rows.part[some], rows.inside[some],
+            columns.low, columns.part, columns.inside, out[some],
+        ),
     )  # fmt: skip
     return found
+
+
+def _in_threads(rows: int, work: Callable[[slice], None]) -> None:
+    """Do `work` for parts of the rows, in as many threads as torch uses; they sleep until they are wanted."""
+    count = min(torch.get_num_threads(), max(1, rows // 8))
+    edges = [rows * number // count for number in range(count + 1)]
+    parts = [slice(low, high) for low, high in itertools.pairwise(edges)]
+    others = [_pool().submit(work, part) for part in parts[1:]]
+    work(parts[0])
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="medseg-kernels")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along into a fork
 
 
 def _array(logits: torch.Tensor) -> npt.NDArray[Any]:
