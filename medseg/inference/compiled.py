@@ -18,13 +18,16 @@ _jit = numba.njit(
 )
 
 
-def _wide(value: Any) -> Any:
+def _float(value):  # type: ignore[no-untyped-def]
     """The float32 of a logit: itself, or what the bits of a bfloat16 stand for."""
     return value
 
 
-@extending.overload(_wide)  # type: ignore[untyped-decorator]
-def _wide_of(value: Any) -> Any:
+_wide: Any = _float
+
+
+@extending.overload(_float)
+def _float_of(value):  # type: ignore[no-untyped-def]
     if isinstance(value, numba.types.Integer):
         return lambda value: np.uint32(np.uint32(np.uint16(value)) << np.uint32(16)).view(np.float32)
     return lambda value: value
