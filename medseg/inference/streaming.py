@@ -22,7 +22,7 @@ from medseg.inference.kernels import Layer, best_of, interpolated, labels_betwee
 from medseg.inference.network_call import NetworkCall
 from medseg.inference.slab import Slab
 from medseg.inference.way_back import WayBack
-from medseg.inference.windows import Plan, cut
+from medseg.inference.windows import Layers, Plan, cut
 
 OUTPUTS = ("network", "source")
 
@@ -131,7 +131,7 @@ class StreamingInferer(Inferer):
         if inputs.ndim != 5 or not inputs.numel():
             raise GeometryError("StreamingInferer", "takes volumes (B, C, I, J, K)", f"shape {tuple(inputs.shape)}")
         found = [self._volume(one, network, *args, **kwargs) for one in inputs]
-        whole = torch.stack([one for one, _ in found])
+        whole = torch.stack([one for one, _ in found]) if len(found) > 1 else found[0][0][None]
         if not isinstance(inputs, MetaTensor):
             return whole
         back = found[0][1]
@@ -157,7 +157,7 @@ class StreamingInferer(Inferer):
         others = [axis for axis in range(3) if axis != self.axis]
         depth, rows, columns = (back.axes[axis] for axis in (self.axis, *others))
         result: torch.Tensor | None = None
-        view = torch.empty(0)
+        made = torch.empty(0)
         due: dict[int, list[int]] = {}
         for at in range(len(depth.low)):
             if depth.inside[at]:
@@ -169,9 +169,11 @@ class StreamingInferer(Inferer):
                 part = float(depth.part[at])
                 plane = self._decide(below if part and below is not None else layer, layer, part, rows, columns)
                 if result is None:
-                    result = torch.zeros((plane.shape[0], *back.shape), dtype=plane.dtype)
-                    view = result.permute(0, *(1 + back.order[axis] for axis in (self.axis, *others)))
-                view[:, at].copy_(plane)
+                    # In memory it lies as it is made, layer by layer: across them, writing takes several times as long.
+                    order = [back.order[axis] for axis in (self.axis, *others)]
+                    made = torch.zeros((plane.shape[0], *(back.shape[axis] for axis in order)), dtype=plane.dtype)
+                    result = made.permute(0, *(1 + order.index(axis) for axis in range(3)))
+                made[:, at].copy_(plane)
             below = layer if k in joined else None
             del layer  # its memory is that of a whole batch
         if result is None:
@@ -194,11 +196,11 @@ class StreamingInferer(Inferer):
         with split_head(network, wanted=not plan.single and not self._call["flips"]) as (body, head):
             call = NetworkCall(body, *args, **self._call, **kwargs)
             slab = Slab(plan, plan.importance(self.mode, self.sigma_scale, volume.device), head)
-            windows = list(plan)
+            windows, layers = list(plan), Layers(volume)
             with tqdm(total=len(windows), unit="window", disable=not self.progress, leave=False) as bar:
                 for first in range(0, len(windows), self.sw_batch_size):
                     starts = windows[first : first + self.sw_batch_size]
-                    tiles = call(torch.stack([self._cut(volume, start) for start in starts]))
+                    tiles = call(torch.stack([self._cut(layers, start) for start in starts]))
                     for number, start in enumerate(starts):
                         slab.add(start, tiles[number])
                     del tiles
@@ -210,13 +212,12 @@ class StreamingInferer(Inferer):
     def _layer(self, sums: torch.Tensor, weights: torch.Tensor | None) -> Layer:
         return Layer(sums, weights, sums.new_empty(0) if self.multilabel or self.logits else best_of(sums))
 
-    def _cut(self, volume: torch.Tensor, start: tuple[int, int, int]) -> torch.Tensor:
+    def _cut(self, layers: Layers, start: tuple[int, int, int]) -> torch.Tensor:
         """The network's input for one window: `(C, h, w)` or `(C, d, h, w)`."""
         if not self.slices:
-            return cut(volume, start, self.roi, self.cval)
-        last = volume.shape[1] - 1
+            return cut(layers.volume, start, self.roi, self.cval)
         around = range(start[0] - self.context, start[0] + self.context + 1)
-        parts = [cut(volume, (min(max(k, 0), last), *start[1:]), self.roi, self.cval)[:, 0] for k in around]
+        parts = [cut(layers[k], (0, *start[1:]), self.roi, self.cval)[:, 0] for k in around]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

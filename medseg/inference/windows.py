@@ -66,6 +66,36 @@ def _starts(size: int, roi: int, overlap: float) -> tuple[int, ...]:
     return tuple(dict.fromkeys(min(number * step, size - roi) for number in range(count)))
 
 
+class Layers:
+    """The layers of a volume `(C, K, I, J)`, each contiguous, whichever way the volume lies in memory.
+
+    A layer across the order of memory is one number in each cache line, and those beside it are the next layers':
+    so a few are turned round at once, and no copy of the whole is made.
+
+    Args:
+        volume: what to take them from.
+        at_once: how many are turned round together.
+    """
+
+    def __init__(self, volume: torch.Tensor, at_once: int = 16) -> None:
+        self.volume, self.at_once = volume, at_once
+        self._turned: dict[int, torch.Tensor] = {}
+
+    def __getitem__(self, k: int) -> torch.Tensor:
+        """Layer `k`, or the nearest there is, `(C, 1, I, J)`."""
+        k = min(max(k, 0), self.volume.shape[1] - 1)
+        if self.volume.stride(1) != 1:
+            return self.volume[:, k : k + 1]
+        block, at = divmod(k, self.at_once)
+        if block not in self._turned:
+            for old in [one for one in self._turned if one < block - 1]:
+                del self._turned[old]
+            part = self.volume[:, block * self.at_once : (block + 1) * self.at_once].movedim(1, -1).contiguous()
+            turned = part.reshape(-1, part.shape[-1]).t().contiguous()  # torch is quick at this with two axes
+            self._turned[block] = turned.reshape(-1, *part.shape[:-1])
+        return self._turned[block][at][:, None]
+
+
 def cut(volume: torch.Tensor, start: Sequence[int], roi: Sequence[int], fill: float) -> torch.Tensor:
     """The window of a volume `(C, K, I, J)`, filled up where it reaches beyond.
 
