@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -69,6 +70,9 @@ def ours(error: BaseException | None) -> MedsegError | None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exit code 0 if all went well, 1 after an error, 2 for wrong use, 130 after Ctrl-C."""
+    # Read once, when torch is imported. Its threads spin while they wait for each other: beside other work on the
+    # machine a training step takes three to seven times as long (docs/benchmarks/learning.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = cli.main(args, standalone_mode=False)
     except click.ClickException as error:
