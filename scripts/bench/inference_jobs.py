@@ -261,5 +261,5 @@ if __name__ == "__main__":
         JOBS[sys.argv[1]](**arguments, layers=few)()
     job = JOBS[sys.argv[1]](**arguments, layers=None)
     print("{}", file=replies)
-    for _ in sys.stdin:
+    for _line in sys.stdin:
         print(json.dumps(timed(job, made_in)), file=replies)
