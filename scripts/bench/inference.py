@@ -253,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", choices=("slices", "overlapping", "depth", "back", "volumes", "long"), action="append"
     )
+    parser.add_argument("--trained-on", default="the phantom, all structures", help="what the table says of --weights")
+    parser.add_argument("--kind", choices=("trained", "random"), help="only with these weights")
     parser.add_argument("--layers", type=int, help="fewer layers than the standard 100 and 150")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
@@ -268,11 +270,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cores": os.cpu_count(), "python": platform.python_version(), **{name: version(name) for name in names}
     }  # fmt: skip
     kinds = {"random": None, **({"trained": options.weights} if options.weights else {})}
+    if options.weights:
+        report["weights_trained_on"] = options.trained_on
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         nets = {kind: write_network(work / f"{kind}.pt", weights) for kind, weights in kinds.items()}
         main_net = nets.get("trained", nets["random"])
         for kind, net in reversed(list(nets.items())):
+            if options.kind not in (None, kind):
+                continue
             if "slices" in only:
                 k = options.layers or 100
                 part = slices(work, net, rivals, [256, 256, k], [300, 300, k], options)
