@@ -107,6 +107,7 @@ def summary(answers: Answers, floors: Mapping[str, str]) -> dict[str, Any]:
             "times_wall": round(statistics.median(one["wall"] / other["wall"] for one, other in pairs), 3),
             "times_cpu": round(statistics.median(one["cpu"] / other["cpu"] for one, other in pairs), 3),
             "rounds": len(runs),
+            "times_cpu_by_round": [round(one["cpu"] / other["cpu"], 2) for one, other in pairs],
         }
     return table
 
@@ -177,12 +178,14 @@ def slices(
         if rivals:
             theirs = {**common, "network": network.with_suffix(".trace")}
             add("nnU-Net", "medseg, fp32", rivals, "nnunet", options.heavy, True, **theirs)
-    table = summary(in_turns(jobs), floors)
+    answers = in_turns(jobs)
+    table = summary(answers, floors)
     for title in ("MONAI, linear", "MONAI, argmax first", "nnU-Net", "medseg, bf16"):
         if title in jobs:
             table[title]["labels_as_medseg_fp32"] = agreement(jobs[title].out, jobs["medseg, fp32"].out)
         if title in jobs and title != "medseg, bf16":
-            table[title]["times_medseg_bf16"] = round(table[title]["wall"] / table["medseg, bf16"]["wall"], 2)
+            pairs = zip(answers[title], answers["medseg, bf16"], strict=False)
+            table[title]["times_medseg_bf16"] = round(statistics.median(a["wall"] / b["wall"] for a, b in pairs), 2)
     return {"network_grid": shape, "source_grid": source, "batch": options.batch, "table": table}
 
 
