@@ -60,8 +60,9 @@ def structure_statistics(
         GeometryError: the shapes differ.
 
     >>> hu, label = np.array([[[10.0], [30.0], [50.0]]]), np.array([[[1], [1], [0]]])
-    >>> structure_statistics(hu, label, Grid((1, 3, 1), np.diag([10.0, 10, 10, 1])), LabelMap(["liver"]))
-    [StructureStatistics(structure='liver', index=1, voxels=2, volume_ml=2.0, mean_hu=20.0, touches_border=True)]
+    >>> (liver,) = structure_statistics(hu, label, Grid((1, 3, 1), np.diag([10.0, 10, 10, 1])), LabelMap(["liver"]))
+    >>> liver.voxels, round(liver.volume_ml, 6), liver.mean_hu, liver.touches_border
+    (2, 2.0, 20.0, True)
     """
     if not hu.shape == label.shape == grid.shape:
         raise GeometryError(
