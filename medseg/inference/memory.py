@@ -6,8 +6,10 @@ The figures are estimates, meant to be within a factor of two of what is measure
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -74,7 +76,7 @@ def estimate(shapes: Shapes) -> Need:
 
     >>> shapes = Shapes((512, 512, 800), (333, 333, 800), (256, 256), 4, 118, 1, 96)
     >>> str(estimate(shapes))
-    '6.1 GB of RAM (the label map alone 0.21 GB)'
+    '9.6 GB of RAM (the label map alone 0.21 GB)'
     """
     source, network = math.prod(shapes.source), math.prod(shapes.network)
     per_source, per_network = _READ if sorted(shapes.source) == sorted(shapes.network) else _RESAMPLED
@@ -151,6 +153,29 @@ def width_of(network: nn.Module, channels: int, roi: Sequence[int]) -> float:
         for hook in hooks:
             hook.remove()
     return max(found)
+
+
+def free_ram() -> int | None:
+    """Bytes of RAM that can be had now, within the limit of a container where there is one; None where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        return min(free, limit - int((group / "memory.current").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return free
+
+
+def used_ram() -> int:
+    """Bytes of RAM that this process has; 0 where nobody says."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def parse_bytes(text: str) -> int:
