@@ -217,6 +217,30 @@ class LabelMap:
                 did_you_mean(name, self.names),
             ) from None
 
+    def select(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The structures that are meant by names and groups, in the map's order.
+
+        Of a group the members that the map holds are meant; see `groups`.
+
+        Raises:
+            LabelError: a name that is neither, or a group of which the map holds nothing; names the nearest.
+
+        >>> LabelMap(["liver", "rib_left_1", "rib_left_2"]).select(["ribs"])
+        ('rib_left_1', 'rib_left_2')
+        """
+        known = {group: [name for name in members if name in self] for group, members in groups().items()}
+        known["all"] = list(self.structures)
+        wanted: set[str] = set()
+        for entry in names:
+            members = [entry] if entry in self.structures else known.get(entry, [])
+            if not members:
+                usable = [group for group, held in known.items() if held]
+                remedy = did_you_mean(entry, [*self.structures, *usable], f"The groups in it are {', '.join(usable)}.")
+                rule = f"must be one of the {len(self) - 1} structures in the label map, or a group of them"
+                raise LabelError(f"structure '{entry}'", rule, "neither", remedy)
+            wanted.update(members)
+        return tuple(name for name in self if name in wanted)
+
     def name(self, index: int) -> str:
         """The name of an index.
 

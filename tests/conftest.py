@@ -109,3 +109,91 @@ def trained(tmp_path_factory: pytest.TempPathFactory, phantom: Path, tiny: dict[
     (record,) = folder.glob("unet2d/*/run.json")
     assert json.loads(record.read_text())["state"] == "finished"
     return record.parent
+
+
+def _element(group: int, number: int, kind: str, value: bytes) -> bytes:
+    """One DICOM element, explicit VR, little endian."""
+    value += (b"\0" if kind in ("UI", "OW") else b" ") * (len(value) % 2)
+    head = group.to_bytes(2, "little") + number.to_bytes(2, "little") + kind.encode()
+    return (
+        head
+        + (bytes(2) + len(value).to_bytes(4, "little") if kind == "OW" else len(value).to_bytes(2, "little"))
+        + value
+    )
+
+
+def dicom_bytes(pixels: np.ndarray, position: tuple[float, ...] | None, **changes: object) -> bytes:
+    """One CT slice, `(rows, columns)` in HU, as a DICOM file written by hand; `changes` go by DICOM keyword."""
+    rows, columns = pixels.shape
+    said = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+        "SOPInstanceUID": f"1.2.3.{hash(position) % 10**9}",
+        "Modality": "CT",
+        "SliceThickness": 3.0,
+        "SeriesInstanceUID": "1.2.3.4",
+        "SeriesNumber": 1,
+        "ImagePositionPatient": position,
+        "ImageOrientationPatient": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": rows,
+        "Columns": columns,
+        "PixelSpacing": (1.0, 1.0),
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "RescaleIntercept": -1024.0,
+        "RescaleSlope": 1.0,
+        **changes,
+    }
+    tags = {
+        "SOPClassUID": (0x8, 0x16, "UI"), "SOPInstanceUID": (0x8, 0x18, "UI"), "Modality": (0x8, 0x60, "CS"),
+        "SliceThickness": (0x18, 0x50, "DS"), "SeriesInstanceUID": (0x20, 0xE, "UI"),
+        "SeriesNumber": (0x20, 0x11, "IS"),
+        "ImagePositionPatient": (0x20, 0x32, "DS"), "ImageOrientationPatient": (0x20, 0x37, "DS"),
+        "SamplesPerPixel": (0x28, 0x2, "US"), "PhotometricInterpretation": (0x28, 0x4, "CS"),
+        "Rows": (0x28, 0x10, "US"),
+        "Columns": (0x28, 0x11, "US"), "PixelSpacing": (0x28, 0x30, "DS"), "BitsAllocated": (0x28, 0x100, "US"),
+        "BitsStored": (0x28, 0x101, "US"), "HighBit": (0x28, 0x102, "US"), "PixelRepresentation": (0x28, 0x103, "US"),
+        "RescaleIntercept": (0x28, 0x1052, "DS"), "RescaleSlope": (0x28, 0x1053, "DS"),
+    }  # fmt: skip
+    body = b""
+    for name, (group, number, kind) in tags.items():
+        value = said[name]
+        if value is None:
+            continue
+        if kind == "US":
+            coded = int(str(value)).to_bytes(2, "little")
+        else:
+            coded = "\\".join(str(one) for one in (value if isinstance(value, tuple) else (value,))).encode()
+        body += _element(group, number, kind, coded)
+    slope, intercept = float(str(said["RescaleSlope"])), float(str(said["RescaleIntercept"]))
+    stored = np.round((pixels - intercept) / slope).astype("<i2")
+    body += _element(0x7FE0, 0x10, "OW", stored.tobytes())
+    meta = _element(0x2, 0x2, "UI", b"1.2.840.10008.5.1.4.1.1.2") + _element(0x2, 0x3, "UI", b"1.2.3")
+    meta += _element(0x2, 0x10, "UI", b"1.2.840.10008.1.2.1")
+    return bytes(128) + b"DICM" + _element(0x2, 0x0, "UL", len(meta).to_bytes(4, "little")) + meta + body
+
+
+@pytest.fixture
+def save_dicom(tmp_path: Path) -> Save:
+    """Write a volume `(columns, rows, slices)` as an axial DICOM series: `save_dicom(name, hu, step, **changes)`.
+
+    A change that is a function gets the number of the slice; `skip` leaves a slice out.
+    """
+
+    def write(name: str, hu: np.ndarray, step: float = 3.0, **changes: object) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for k in range(hu.shape[2]):
+            own = {key: value(k) if callable(value) else value for key, value in changes.items()}
+            if own.pop("skip", False):
+                continue
+            position = own.pop("ImagePositionPatient", (-20.0, -30.0, 100.0 + step * k))
+            # named against the order, so that names cannot be what sorts them
+            file = folder / f"IM{hu.shape[2] - k:03d}{own.pop('suffix', '')}.dcm"
+            file.write_bytes(dicom_bytes(hu[:, :, k].T, position, **own))  # type: ignore[arg-type]
+        return folder
+
+    return write

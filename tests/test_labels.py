@@ -109,3 +109,17 @@ def test_a_structure_of_version_1_may_be_named_and_is_in_no_group():
 def test_structures_of_version_1_have_their_place_in_the_painting_order():
     order = LabelMap(["aorta", "face", "spleen", "heart_atrium_left"]).painting_order()
     assert order == ("face", "spleen", "aorta", "heart_atrium_left")
+
+
+def test_names_and_groups_are_selected_in_the_order_of_the_map():
+    labels = LabelMap(["spleen", "rib_right_1", "liver", "rib_left_1", "own_structure"])
+    assert labels.select(["liver", "ribs", "spleen"]) == ("spleen", "rib_right_1", "liver", "rib_left_1")
+    assert labels.select(["all"]) == labels.structures
+    assert labels.select(["own_structure", "own_structure"]) == ("own_structure",)
+    for wrong, remedy in (
+        ("livr", "Did you mean 'liver'"),
+        ("vertebrae", "groups in it are"),
+        ("background", "neither"),
+    ):
+        with pytest.raises(LabelError, match=remedy):
+            labels.select([wrong])

@@ -1,15 +1,20 @@
 """Bundles: the only place that reads configs. Configs name these functions, so each is public here."""
 
 from medseg.bundle.bundle import Bundle, find_bundle
+from medseg.bundle.outputs import Outputs
 from medseg.bundle.predict import Prediction, Predictor, SavePredictions
 from medseg.bundle.run import check_config, run_bundle, start_run
+from medseg.bundle.segmenting import Segmentation, Segmented
 from medseg.bundle.source import bundle_root, runs_dir
 
 __all__ = [
     "Bundle",
+    "Outputs",
     "Prediction",
     "Predictor",
     "SavePredictions",
+    "Segmentation",
+    "Segmented",
     "bundle_root",
     "check_config",
     "find_bundle",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from ignite.engine import Engine, Events
 
 from medseg.bundle.bundle import Bundle
-from medseg.data import read_grid, read_volume, scan_name, write_label_map
+from medseg.data import read_grid, read_scan, scan_name, write_label_map
+from medseg.data.nifti import write_volume
 from medseg.errors import DataError, GeometryError, MedsegError, WeightsError
 from medseg.grid import Grid
+from medseg.inference import StreamingInferer
 from medseg.labels import LabelMap
 from medseg.training import prepare
 
@@ -34,6 +37,7 @@ class Prediction:
         labels: what the indices mean.
         source: the scan.
         seconds: how long it took.
+        only: the structures that were looked for, where it was not all.
 
     Raises:
         GeometryError: the label map does not have the grid's shape.
@@ -44,6 +48,7 @@ class Prediction:
     labels: LabelMap
     source: Path
     seconds: float = 0.0
+    only: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.label.shape != self.grid.shape:
@@ -57,14 +62,43 @@ class Prediction:
         Raises:
             GeometryError, OutputError: see `medseg.data.write_label_map`.
         """
-        return write_label_map(path, self.label, self.source, self.labels)
+        return write_label_map(path, self.label, self.place, self.labels, self.only)
+
+    @property
+    def place(self) -> Path | Grid:
+        """What says where it lies to those who write: the scan, or its grid where the scan is no NIfTI file."""
+        return self.grid if self.source.is_dir() else self.source
+
+
+@dataclass(frozen=True)
+class LoadedScan:
+    """A scan as the network takes it.
+
+    Args:
+        source: the scan.
+        grid: where it lies.
+        item: what preprocessing made of it.
+        hu: its voxels, `(I, J, K)`, where they were to be kept.
+        seconds: how long it took to read it.
+    """
+
+    source: Path
+    grid: Grid
+    item: dict[str, Any]
+    hu: npt.NDArray[Any] | None
+    seconds: float
 
 
 def _to_prediction(
-    pred: torch.Tensor, source: Path, labels: LabelMap, multilabel: bool, seconds: float = 0.0
+    pred: torch.Tensor,
+    source: Path,
+    grid: Grid,
+    labels: LabelMap,
+    multilabel: bool,
+    only: tuple[str, ...] | None = None,
+    seconds: float = 0.0,
 ) -> Prediction:
     """From the channels that postprocessing leaves, on the source's grid, to one label map."""
-    grid = read_grid(source)
     affine = getattr(pred, "affine", None)
     values = np.asarray(torch.as_tensor(pred).detach().cpu().numpy())
     if affine is not None:
@@ -72,10 +106,16 @@ def _to_prediction(
     if multilabel:
         label = np.zeros(values.shape[1:], dtype=np.uint8 if len(labels) <= 256 else np.uint16)
         for name in labels.painting_order():
-            label[values[labels.index(name) - 1] > 0] = labels.index(name)
+            if only is None or name in only:
+                label[values[labels.index(name) - 1] > 0] = labels.index(name)
     else:
         label = values[0].astype(np.uint8 if len(labels) <= 256 else np.uint16)
-    return Prediction(label, grid, labels, source, seconds)
+        if only is not None:
+            wanted = np.zeros(len(labels), label.dtype)
+            chosen = [labels.index(name) for name in only]
+            wanted[chosen] = chosen
+            label = wanted[label]
+    return Prediction(label, grid, labels, source, seconds, only)
 
 
 class Predictor:
@@ -84,12 +124,16 @@ class Predictor:
     Args:
         bundle: a trained bundle, or the folder of a run.
         overrides: values by key of its inference.json (`device`, `inferer#overlap`, ...).
+        only: structures or groups that may come out; all others become background.
 
     Raises:
-        ConfigError: a key that means nothing; WeightsError: weights that do not fit; DeviceError: no such device.
+        ConfigError: a key that means nothing; WeightsError: weights that do not fit; DeviceError: no such device;
+        LabelError: a structure or group that the bundle does not know.
     """
 
-    def __init__(self, bundle: Bundle, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, overrides: Mapping[str, Any] | None = None, only: Sequence[str] | None = None
+    ) -> None:
         parser = bundle.resolve("inference", overrides)
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
         if not weights.is_file():
@@ -101,34 +145,67 @@ class Predictor:
             )
         self.device = prepare(parser.get_parsed_content("device"), seed=0)
         self.labels: LabelMap = parser.get_parsed_content("labels")
+        self.only = self.labels.select(only) if only else None
         self.multilabel = bool(parser.get_parsed_content("multilabel", default=False))
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.inferer = parser.get_parsed_content("inferer")
         self.postprocessing = parser.get_parsed_content("postprocessing")
         self.amp = bool(parser.get_parsed_content("amp", default=False))
+        self.spacing: Sequence[float] | None = parser.get_parsed_content("spacing", default=None)
+        self.classes = int(parser.get_parsed_content("out_channels", default=len(self.labels)))
+        self.channels = int(parser.get_parsed_content("in_channels", default=1))
+        if self.only is not None and isinstance(self.inferer, StreamingInferer):
+            self.inferer.only = [self.labels.index(name) for name in self.only]
 
     def predict_case(self, path: str | Path) -> Prediction:
         """Segment one scan.
 
         Args:
-            path: a NIfTI file with a CT.
+            path: a NIfTI file with a CT, or a folder with one CT series in DICOM.
 
         Raises:
             DataError: it cannot be read, or is no 3D volume.
             GeometryError: what came out does not lie where the scan lies.
         """
+        return self.segment(self.load(path))
+
+    def load(self, path: str | Path, keep_hu: bool = False) -> LoadedScan:
+        """Read a scan and do all that comes before the network; may run in another thread than the network.
+
+        Args:
+            path: see `predict_case`.
+            keep_hu: whether the scan's voxels are wanted afterwards.
+
+        Raises:
+            DataError, GeometryError: it cannot be read, or is no 3D volume.
+        """
         path, began = Path(path), time.perf_counter()
-        read_volume(path)  # gives the clear error for a damaged file, before anything else touches it
-        try:
-            item = self.preprocessing({"image": str(path)})
-        except RuntimeError as error:
-            raise _cause(error, path) from error
+        hu, grid = read_scan(path)  # gives the clear error for a damaged file, before anything else touches it
+        with tempfile.TemporaryDirectory(prefix="medseg-", ignore_cleanup_errors=True) as folder:
+            file = write_volume(Path(folder) / "series.nii", hu, grid) if path.is_dir() else path
+            if not keep_hu:
+                del hu
+            try:
+                item = self.preprocessing({"image": str(file)})
+            except RuntimeError as error:
+                raise _cause(error, path) from error
+            item["image"].meta["filename_or_obj"] = str(path)  # what errors name
+        return LoadedScan(path, grid, item, hu if keep_hu else None, time.perf_counter() - began)
+
+    def segment(self, scan: LoadedScan) -> Prediction:
+        """Run the network over a scan that was loaded. Only ever from one thread at a time.
+
+        Raises:
+            DataError: values that no network takes; GeometryError: see `predict_case`.
+        """
+        began, item = time.perf_counter(), dict(scan.item)
         image = item["image"][None].to(self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
             item["pred"] = self.inferer(image, self.network)[0]
         item = self.postprocessing(item)
-        return _to_prediction(item["pred"], path, self.labels, self.multilabel, time.perf_counter() - began)
+        seconds = scan.seconds + time.perf_counter() - began
+        return _to_prediction(item["pred"], scan.source, scan.grid, self.labels, self.multilabel, self.only, seconds)
 
 
 def _cause(error: BaseException, path: Path) -> MedsegError:
@@ -165,6 +242,6 @@ class SavePredictions:
         outputs: Any = engine.state.output
         for output in outputs:
             source = Path(output["image"].meta["filename_or_obj"])
-            prediction = _to_prediction(output["pred"], source, self.labels, self.multilabel)
+            prediction = _to_prediction(output["pred"], source, read_grid(source), self.labels, self.multilabel)
             path = prediction.save(self.folder / f"{scan_name(source)}.nii.gz")
             logger.info("%s -> %s", source, path)

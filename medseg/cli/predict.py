@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from medseg.cli.options import parse_pairs
+
+if TYPE_CHECKING:
+    from medseg.bundle import Segmentation
 
 
 @click.command()
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where the masks go.")
+@click.option(
+    "--roi-subset",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Only this structure or group (organs, ribs, ...) comes out; may be given several times.",
+)
+@click.option("--split", is_flag=True, help="Write one binary mask for each structure, too: OUT/SCAN/STRUCTURE.nii.gz.")
+@click.option("--stats", is_flag=True, help="Write volume, mean HU and voxels of each structure as JSON and CSV.")
 @click.option("--preview", is_flag=True, help="Write a PNG with three planes beside each mask.")
-@click.option("--overwrite", is_flag=True, help="Segment scans again whose mask is there already.")
+@click.option("--overwrite", is_flag=True, help="Segment scans again whose mask is there already and whole.")
+@click.option(
+    "--memory",
+    "budget",
+    metavar="SIZE",
+    help="Hold to so much RAM, and so much GPU memory where one is used: 6GB, 800MB. Default: what is free.",
+)
 @click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a key of the bundle's inference.json."
 )
+@click.pass_context
 def command(
-    bundle: str, inputs: tuple[Path, ...], folder: Path, preview: bool, overwrite: bool, pairs: tuple[str, ...]
+    context: click.Context,
+    bundle: str,
+    inputs: tuple[Path, ...],
+    folder: Path,
+    only: tuple[str, ...],
+    split: bool,
+    stats: bool,
+    preview: bool,
+    overwrite: bool,
+    budget: str | None,
+    pairs: tuple[str, ...],
 ) -> None:
     """Segment scans with BUNDLE, a trained bundle or the folder of a run.
 
-    INPUT is a NIfTI file, or a folder of them. Each mask is called after its scan (after its folder, where
-    the scan is just ct.nii.gz), and has exactly its shape and affine.
+    INPUT is a NIfTI file, a folder of them, or a DICOM folder that holds one CT series. Each mask is called
+    after its scan (after its folder, where the scan is just ct.nii.gz), and has exactly its shape and affine.
+    Masks that are there and whole are left as they are. One scan that fails stops no other; the exit code is
+    then 1.
 
     \b
     medseg predict runs/unet2d/20261122-120000-demo scan.nii.gz -o masks --preview
+    medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --roi-subset liver --roi-subset ribs
     """
     overrides = parse_pairs(pairs)
     from medseg.atomic import writable_folder
     from medseg.data.scans import find_scans, scan_name
 
-    scans = find_scans(inputs)
+    scans = find_scans(inputs, dicom=True)
     targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in scans}
     for scan, target in targets.items():
         if target.exists() and target.samefile(scan):
@@ -41,39 +75,49 @@ def command(
                 f"The mask of {scan} would overwrite the scan itself. Choose another folder with -o."
             )
     writable_folder(folder)
-    todo = [scan for scan in scans if overwrite or not targets[scan].exists()]
-    for scan in scans:
-        if scan not in todo:
-            click.echo(f"{targets[scan]} is there already, left as it is (--overwrite makes it again)")
-    if not todo:
-        return
-    failed = _segment(bundle, overrides, {scan: targets[scan] for scan in todo}, preview)
+    from medseg.bundle import Bundle, Outputs, Predictor, Segmentation
+    from medseg.inference.memory import parse_bytes
+
+    try:
+        limit = parse_bytes(budget) if budget is not None else None
+    except ValueError:
+        raise click.UsageError(f"--memory takes an amount such as 6GB or 800MB, not '{budget}'.") from None
+    predictor = Predictor(Bundle.open(bundle), overrides, only)
+    work = Segmentation(predictor, targets, Outputs(split, stats, preview), overwrite, limit)
+    if work.need is not None:
+        click.echo(f"Needs about {work.need}, beside what the program takes.")
+    failed = _run(work, bool((context.obj or {}).get("traceback")))
     if failed:
-        click.echo(f"{len(failed)} of {len(todo)} scans failed.", err=True)
+        click.echo(f"{failed} of {len(scans)} scans failed.", err=True)
         raise click.exceptions.Exit(1)
 
 
-def _segment(bundle: str, overrides: dict[str, object], targets: dict[Path, Path], preview: bool) -> list[Path]:
+def _run(work: Segmentation, show: bool) -> int:
+    """Segment, say what becomes of each scan, and at the end of all; the number that failed."""
+    from contextlib import closing
+
     from tqdm import tqdm
 
-    from medseg.bundle import Bundle, Predictor
-    from medseg.data import read_volume, scan_name
-    from medseg.errors import MedsegError
-    from medseg.report import save_overview
-
-    predictor = Predictor(Bundle.open(bundle), overrides)
-    failed = []
-    for scan, target in tqdm(targets.items(), desc="Segmenting", unit="scan", disable=None):
-        try:
-            prediction = predictor.predict_case(scan)
-            prediction.save(target)
-            click.echo(f"{scan} -> {target} ({prediction.seconds:.1f} s)")
-            if preview:
-                name = scan_name(scan)
-                picture = target.with_name(f"{name}.png")
-                save_overview(picture, read_volume(scan)[0], prediction.label, prediction.grid, prediction.labels, name)
-                click.echo(f"  {picture}")
-        except MedsegError as error:
-            failed.append(scan)
-            click.echo(f"Error: {error}", err=True)
+    segmented = kept = failed = 0
+    with closing(work.run()) as outcomes, tqdm(total=len(work.targets), unit="scan", disable=None) as bar:
+        for outcome in outcomes:
+            bar.update()
+            if outcome.result is None:
+                failed += 1
+                if show and outcome.error is not None:
+                    click.echo("".join(traceback.format_exception(outcome.error)), err=True)
+                click.echo(f"Error: {outcome.error}", err=True)
+                continue
+            done = outcome.result
+            if done.seconds is None:
+                kept += 1
+                click.echo(f"{done.mask} is there already, left as it is (--overwrite makes it again)")
+            else:
+                segmented += 1
+                click.echo(f"{outcome.item} -> {done.mask} ({done.seconds:.1f} s)")
+            if done.beside:
+                more = f" and {len(done.beside) - 3} more" if len(done.beside) > 3 else ""
+                click.echo(f"  {', '.join(str(path) for path in done.beside[:3])}{more}")
+    if len(work.targets) > 1:
+        click.echo(f"{segmented} segmented, {kept} left as they were, {failed} failed.")
     return failed

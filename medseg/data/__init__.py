@@ -2,6 +2,7 @@
 
 from medseg.data.check import DatasetReport, check_dataset
 from medseg.data.conversion import Converted, convert
+from medseg.data.dicom import Series, open_series, read_dicom
 from medseg.data.exclude import read_exclude, write_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
@@ -9,7 +10,7 @@ from medseg.data.nifti import read_grid, read_volume, write_label_map
 from medseg.data.opening import open_dataset, training_items
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.preparation import Preparation, Prepared, prepare
-from medseg.data.scans import find_scans, scan_name
+from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
 from medseg.data.store import StoredCase, StoredVolume, read_store
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PhantomSpec",
     "Preparation",
     "Prepared",
+    "Series",
     "StoredCase",
     "StoredVolume",
     "check_dataset",
@@ -27,11 +29,15 @@ __all__ = [
     "find_scans",
     "merge_masks",
     "open_dataset",
+    "open_series",
     "prepare",
+    "read_dicom",
     "read_exclude",
     "read_grid",
+    "read_scan",
     "read_store",
     "read_volume",
+    "scan_grid",
     "scan_name",
     "training_items",
     "write_exclude",

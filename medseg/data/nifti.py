@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,13 @@ def label_dtype(classes: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if classes <= 256 else np.uint16
 
 
-def write_label_map(path: str | Path, label: npt.NDArray[Any], source: str | Path, labels: LabelMap) -> Path:
+def write_label_map(
+    path: str | Path,
+    label: npt.NDArray[Any],
+    source: str | Path | Grid,
+    labels: LabelMap,
+    only: Sequence[str] | None = None,
+) -> Path:
     """Write a label map that lies exactly where `source` lies.
 
     The geometry (sform, qform and their codes) is the source's; of the rest of its header nothing is kept, for
@@ -111,38 +118,52 @@ def write_label_map(path: str | Path, label: npt.NDArray[Any], source: str | Pat
     Args:
         path: a `.nii.gz` or `.nii` file.
         label: indices of `labels`, `(I, J, K)` in the voxel order of `source`.
-        source: the NIfTI file whose geometry it has.
+        source: the NIfTI file whose geometry it has, or a grid.
         labels: what the indices mean.
+        only: the structures that were looked for, where it was not all; written beside the names.
 
     Raises:
         GeometryError: shape or, after writing, affine differ from the source's; nothing is left behind.
         LabelError: an index that `labels` does not hold.
         OutputError: the place cannot be written.
     """
-    grid = read_grid(source)
+    grid = source if isinstance(source, Grid) else read_grid(source)
     if label.shape != grid.shape:
         raise GeometryError(path, f"must have the shape of {source}, {grid.shape}", f"shape {label.shape}")
     if label.size and int(label.max()) >= len(labels):
         raise LabelError(path, f"must hold labels up to {len(labels) - 1}", f"label {int(label.max())}")
-    names = json.dumps({"labels": labels.to_dict()}, separators=(",", ":"))
-    write_like(path, label.astype(label_dtype(len(labels)), copy=False), source, comment=names)
+    names: dict[str, Any] = {"labels": labels.to_dict()}
+    if only is not None:
+        names["only"] = list(only)
+    comment = json.dumps(names, separators=(",", ":"))
+    write_like(path, label.astype(label_dtype(len(labels)), copy=False), source, comment=comment)
     return Path(path)
 
 
-def write_like(path: str | Path, array: npt.NDArray[Any], source: str | Path, comment: str | None = None) -> None:
+def write_like(
+    path: str | Path, array: npt.NDArray[Any], source: str | Path | Grid, comment: str | None = None
+) -> None:
     """Write voxels with the geometry of `source` and nothing else of its header; whole or not at all.
+
+    Where `source` is a grid, it goes into sform and qform both, as that of a scanner.
 
     Raises:
         GeometryError: what was written does not lie where `source` lies.
         OutputError: the place cannot be written.
     """
-    reference = open_image(source)
-    image = _image_like(reference, array)
+    if isinstance(source, Grid):
+        image, grid = nib.Nifti1Image(array, source.affine), source
+        image.header.set_xyzt_units("mm")
+        image.set_sform(source.affine, 1)
+        image.set_qform(source.affine, 1)
+    else:
+        reference = open_image(source)
+        image, grid = _image_like(reference, array), Grid.of_nifti(reference)
     if comment is not None:
         image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, comment.encode()))
     with atomic_path(path) as partial:
         nib.save(image, partial)
-        Grid.of_nifti(reference).require(read_grid(partial), path, source)
+        grid.require(read_grid(partial), path, "its grid" if isinstance(source, Grid) else source)
 
 
 def write_volume(path: str | Path, array: npt.NDArray[Any], grid: Grid) -> Path:
@@ -181,6 +202,17 @@ def _image_like(reference: Any, array: npt.NDArray[Any]) -> Any:
 
 def read_label_names(path: str | Path) -> LabelMap | None:
     """The names that `write_label_map` put into the header of a label map; None where there are none."""
+    content = _comment(path)
+    return LabelMap.from_dict(content["labels"], source=path) if "labels" in content else None
+
+
+def read_looked_for(path: str | Path) -> tuple[str, ...] | None:
+    """The structures that a label map was restricted to; None where it was not, or does not say."""
+    only = _comment(path).get("only")
+    return tuple(str(name) for name in only) if isinstance(only, list) else None
+
+
+def _comment(path: str | Path) -> dict[str, Any]:
     for extension in open_image(path).header.extensions:
         if extension.get_code() == _COMMENT:
             try:
@@ -188,5 +220,5 @@ def read_label_names(path: str | Path) -> LabelMap | None:
             except ValueError:
                 continue
             if isinstance(content, dict) and "labels" in content:
-                return LabelMap.from_dict(content["labels"], source=path)
-    return None
+                return content
+    return {}

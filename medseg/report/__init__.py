@@ -2,5 +2,14 @@
 
 from medseg.report.dataset_page import save_dataset_page
 from medseg.report.render import overlay, panels, save_overview
+from medseg.report.statistics import StructureStatistics, save_statistics, structure_statistics
 
-__all__ = ["overlay", "panels", "save_dataset_page", "save_overview"]
+__all__ = [
+    "StructureStatistics",
+    "overlay",
+    "panels",
+    "save_dataset_page",
+    "save_overview",
+    "save_statistics",
+    "structure_statistics",
+]

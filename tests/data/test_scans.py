@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medseg.data.scans import find_scans, scan_name
+from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
 from medseg.errors import DataError
 
 
@@ -43,3 +43,28 @@ def test_nothing_to_segment_is_refused(tmp_path):
         find_scans(tmp_path / "missing.nii.gz")
     with pytest.raises(DataError, match="must hold scans"):
         find_scans(tmp_path)
+
+
+def test_dicom_folders_are_scans_where_they_are_asked_for(tmp_path, save_dicom):
+    hu = np.zeros((4, 3, 2), np.int16)
+    first, second = save_dicom("study/1.2.840", hu), save_dicom("study/b", hu)
+    assert find_scans(first, dicom=True) == [first]
+    assert find_scans(tmp_path, dicom=True) == [first, second]
+    assert [scan_name(path) for path in (first, second)] == ["1.2.840", "b"]
+    with pytest.raises(DataError, match=r"must hold scans \(.nii.gz, .nii\), but found none"):
+        find_scans(first)
+    with pytest.raises(DataError, match=r"must be a whole scan, but found one DICOM file\. Give the folder"):
+        find_scans(first / "IM001.dcm", dicom=True)
+    touch(first, "a.nii.gz")
+    with pytest.raises(DataError, match="must hold NIfTI files or one DICOM series, but found both"):
+        find_scans(first, dicom=True)
+
+
+def test_a_scan_is_read_whatever_its_kind(save, save_dicom):
+    hu = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+    folder, file = save_dicom("a", hu), save("b.nii.gz", hu, np.diag([2.0, 2, 2, 1]))
+    for path, spacing in ((folder, (1.0, 1.0, 3.0)), (file, (2.0, 2.0, 2.0))):
+        voxels, grid = read_scan(path)
+        assert np.array_equal(voxels, hu)
+        assert scan_grid(path).matches(grid)
+        assert grid.spacing == spacing

@@ -1,0 +1,204 @@
+"""What segmenting a scan will need in memory, from shapes alone, before anything is computed.
+
+The figures are estimates, meant to be within a factor of two of what is measured; docs/how-to/predict.md says how.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medseg.errors import DataError
+
+# Bytes for each voxel of the scan, and of the network's grid, while it is read; more where MONAI resamples in float64
+_READ, _RESAMPLED = (12, 12), (20, 32)
+_LIVE = 3  # how many times the widest layer of a network, its input and its output, is held at once
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """All that the estimate goes by.
+
+    Args:
+        source: voxels of the scan.
+        network: voxels of the network's grid.
+        roi: of a window; two sizes for a network of slices.
+        batch: windows that go through the network at once.
+        classes: channels that come out of the network.
+        channels: channels that go in.
+        width: channels of the widest layer, in and out together, at full resolution; see `width_of`.
+        parameters: bytes of the weights.
+        single: whether one window covers a whole layer.
+        on_gpu: whether the network runs on a GPU.
+        ahead: whether the next scan is read meanwhile.
+    """
+
+    source: tuple[int, int, int]
+    network: tuple[int, int, int]
+    roi: tuple[int, ...]
+    batch: int
+    classes: int
+    channels: int
+    width: float
+    parameters: int = 0
+    single: bool = False
+    on_gpu: bool = False
+    ahead: bool = True
+
+
+@dataclass(frozen=True)
+class Need:
+    """What it comes to, in bytes.
+
+    Args:
+        ram: above what the process has already.
+        gpu: 0 where none is used.
+        output: the label map, part of `ram`.
+    """
+
+    ram: int
+    gpu: int
+    output: int
+
+    def __str__(self) -> str:
+        gpu = f", {as_text(self.gpu)} of GPU memory" if self.gpu else ""
+        return f"{as_text(self.ram)} of RAM{gpu} (the label map alone {as_text(self.output)})"
+
+
+def estimate(shapes: Shapes) -> Need:
+    """What segmenting one scan needs at its peak.
+
+    >>> shapes = Shapes((512, 512, 800), (333, 333, 800), (256, 256), 4, 118, 1, 96)
+    >>> str(estimate(shapes))
+    '9.6 GB of RAM (the label map alone 0.21 GB)'
+    """
+    source, network = math.prod(shapes.source), math.prod(shapes.network)
+    per_source, per_network = _READ if sorted(shapes.source) == sorted(shapes.network) else _RESAMPLED
+    reading = per_source * source + per_network * network
+    window = math.prod(shapes.roi) * shapes.batch
+    tiles = 4 * window * math.ceil(shapes.channels + _LIVE * shapes.width + shapes.classes)
+    depth = 1 if len(shapes.roi) == 2 else shapes.roi[0]
+    layers = 2 if shapes.single and depth == 1 else depth + 2
+    rows = network // min(shapes.network)  # the largest layer, whichever axis is the one of the slices
+    slab = 4 * layers * rows * (shapes.classes + 1)
+    held = 2 * 4 * network  # the network's input and its copy with the slices in front
+    output = source * (1 if shapes.classes <= 256 else 2)
+    kept = 2 * source  # HU, for statistics and pictures
+    working = shapes.parameters + tiles + slab + held
+    ram = (4 * network if shapes.on_gpu else working) + 2 * output + kept
+    ram = ram + reading + output if shapes.ahead else max(ram, reading + kept)
+    return Need(ram, working if shapes.on_gpu else 0, output)
+
+
+def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shapes:
+    """The same shapes with the largest batch, and with or without reading ahead, that stay below the budgets.
+
+    Args:
+        shapes: what is wanted.
+        ram: bytes of RAM, beyond what the process has; None for any number.
+        gpu: bytes of GPU memory; None for any number.
+        scan: named in the error.
+
+    Raises:
+        DataError: not even one window at a time does; says the smallest budget that would.
+    """
+    batches = [shapes.batch]
+    while batches[-1] > 1:
+        batches.append(batches[-1] // 2)
+    for ahead in [True, False] if shapes.ahead else [False]:
+        for batch in batches:
+            trial = replace(shapes, batch=batch, ahead=ahead)
+            need = estimate(trial)
+            if (ram is None or need.ram <= ram) and (gpu is None or need.gpu <= gpu):
+                return trial
+    least = estimate(replace(shapes, batch=1, ahead=False))
+    found = f"{as_text(ram)} of RAM" if ram is not None and least.ram > ram else f"{as_text(gpu or 0)} on the GPU"
+    raise DataError(
+        scan,
+        f"needs at least {least}",
+        f"{found} to use",
+        "Give more with --memory, crop the scan, or take a machine with more.",
+    )
+
+
+def width_of(network: nn.Module, channels: int, roi: Sequence[int]) -> float:
+    """Channels of the widest layer, in and out together, for each voxel of a window; from one small trial.
+
+    >>> width_of(nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 2, 1)), 1, (32, 32))
+    10.0
+    """
+    size = [min(32, length) for length in roi]
+    voxels = math.prod(size)
+    found = [float(channels)]
+
+    def look(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        tensors = [one for one in (*inputs, output) if isinstance(one, torch.Tensor)]
+        found.append(sum(one.numel() for one in tensors) / voxels)
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(look) for leaf in leaves]
+    first = next(network.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, channels, *size), device=first.device, dtype=first.dtype))
+    except RuntimeError:  # a network that takes windows of its own size only
+        return max(found)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(found)
+
+
+def free_ram() -> int | None:
+    """Bytes of RAM that can be had now, within the limit of a container where there is one; None where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        return min(free, limit - int((group / "memory.current").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return free
+
+
+def used_ram() -> int:
+    """Bytes of RAM that this process has; 0 where nobody says."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def parse_bytes(text: str) -> int:
+    """`6GB`, `500 MB` or `1.5g` in bytes, 1000 at a step.
+
+    Raises:
+        ValueError: it is no amount of memory.
+
+    >>> parse_bytes("1.5 GB"), parse_bytes("500m")
+    (1500000000, 500000000)
+    """
+    plain = text.strip().upper().removesuffix("B").strip()
+    factor = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(plain[-1:], 1)
+    amount = float(plain[:-1] if factor > 1 else plain) * factor
+    if not (math.isfinite(amount) and amount > 0):
+        raise ValueError(text)
+    return int(amount)
+
+
+def as_text(count: float) -> str:
+    """Bytes for people.
+
+    >>> as_text(6.71e9), as_text(4.2e8), as_text(2e6)
+    ('6.7 GB', '0.42 GB', '0.002 GB')
+    """
+    return f"{count / 1e9:.2g} GB"
