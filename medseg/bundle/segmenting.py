@@ -168,7 +168,7 @@ def network_shape(grid: Grid, spacing: Any) -> tuple[int, int, int]:
 
     >>> import numpy as np
     >>> network_shape(Grid((10, 20, 30), np.diag([1.5, 1.5, 3.0, 1.0])), [3.0, 3.0, -1])
-    (6, 11, 30)
+    (6, 10, 30)
     """
     axes = grid.axes
     order = [next(i for i, letter in enumerate(axes) if letter in pair) for pair in ("LR", "PA", "IS")]
@@ -176,7 +176,7 @@ def network_shape(grid: Grid, spacing: Any) -> tuple[int, int, int]:
     sizes = []
     for old, target in zip(order, wanted, strict=True):
         size, step = grid.shape[old], grid.spacing[old]
-        sizes.append(size if target is None or target <= 0 else round((size - 1) * step / target) + 1)
+        sizes.append(size if target is None or target <= 0 else round((size - 1) * step / target + 1))
     return sizes[0], sizes[1], sizes[2]
 
 
