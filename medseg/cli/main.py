@@ -70,9 +70,11 @@ def ours(error: BaseException | None) -> MedsegError | None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exit code 0 if all went well, 1 after an error, 2 for wrong use, 130 after Ctrl-C."""
-    # Read once, when torch is imported. Its threads spin while they wait for each other: beside other work on the
-    # machine a training step takes three to seven times as long (docs/benchmarks/learning.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read once, when torch is imported. Its threads spin while they wait for each other, and beside other work on
+    # the machine a step takes several times as long; spinning for a moment alone costs nothing on an idle machine
+    # (docs/benchmarks/learning.md). libgomp's variable; other runtimes pass it over.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         code = cli.main(args, standalone_mode=False)
     except click.ClickException as error:
