@@ -72,7 +72,38 @@ def blend(sums, counts, tile, weights, row, column, top, left, height, width):  
 
 
 @_jit
-def between(below, above, weight0, weight1, best0, best1, part, row, rpart, rin, col, cpart, cin, found):  # type: ignore[no-untyped-def]
+def _largest(mixed):  # type: ignore[no-untyped-def]
+    channels = len(mixed)
+    most = mixed[0]
+    for n in range(1, channels):
+        most = max(most, mixed[n])
+    at = 0
+    while mixed[at] != most and at < channels - 1:  # a network may give NaN
+        at += 1
+    return at
+
+
+@_jit
+def _uppermost(mixed, upper, cuts, weight):  # type: ignore[no-untyped-def]
+    for n in range(len(upper)):
+        if _wide(mixed[upper[n]]) > cuts[upper[n]] * weight:
+            return upper[n] + 1
+    return 0
+
+
+@_jit
+def painted(sums, weights, upper, cuts, found):  # type: ignore[no-untyped-def]
+    """Write the uppermost channel above its cut of each voxel into `found`, plus 1; 0 where there is none."""
+    one = weights.size == 1
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            found[i, j] = _uppermost(sums[i, j], upper, cuts, np.float32(1) if one else weights[i, j])
+
+
+@_jit
+def between(  # type: ignore[no-untyped-def]
+    below, above, weight0, weight1, best0, best1, part, upper, cuts, row, rpart, rin, col, cpart, cin, found
+):
     """Write the labels of a layer between two others into `found`; see `labels_between`."""
     height, width, channels = below.shape
     one0, one1 = weight0.size == 1, weight1.size == 1
@@ -114,10 +145,4 @@ def between(below, above, weight0, weight1, best0, best1, part, row, rpart, rin,
                     uc, ud = part * wc / weight1[i1, j0], part * wd / weight1[i1, j1]
                 for n in range(channels):
                     mixed[n] += ua * _wide(a[n]) + ub * _wide(b[n]) + uc * _wide(c[n]) + ud * _wide(d[n])
-            most = mixed[0]
-            for n in range(1, channels):
-                most = max(most, mixed[n])
-            at = 0
-            while mixed[at] != most and at < channels - 1:  # a network may give NaN
-                at += 1
-            found[i, j] = at
+            found[i, j] = _uppermost(mixed, upper, cuts, np.float32(1)) if len(cuts) else _largest(mixed)

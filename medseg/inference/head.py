@@ -38,7 +38,12 @@ def split_head(
     bias = head.bias.detach().float() if head.bias is not None else None
     setattr(parent, name, nn.Identity())
     try:
-        yield network, lambda features: functional.linear(features, weight, bias)
+        yield (
+            network,
+            lambda features: functional.linear(
+                features, weight.to(features.device), None if bias is None else bias.to(features.device)
+            ),
+        )
     finally:
         setattr(parent, name, head)
 

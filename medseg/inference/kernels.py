@@ -37,6 +37,26 @@ class Layer(NamedTuple):
     weights: torch.Tensor | None
     best: torch.Tensor
 
+    def to(self, device: torch.device) -> Layer:
+        """The same layer on a device."""
+        return Layer(self.sums.to(device), None if self.weights is None else self.weights.to(device),
+                     self.best.to(device))  # fmt: skip
+
+
+class Painting(NamedTuple):
+    """Which of several channels that are there gives a voxel its label, channel `c` being label `c + 1`.
+
+    Args:
+        upper: channels, the one that covers all others first, int64.
+        cuts: for each channel the logit above which it is there, float32.
+    """
+
+    upper: npt.NDArray[np.int64]
+    cuts: npt.NDArray[np.float32]
+
+
+NO_PAINTING = Painting(np.zeros(0, np.int64), np.zeros(0, np.float32))
+
 
 class Axis(NamedTuple):
     """Where the voxels of one axis of the output lie on an axis of the input: between `low` and `low + 1`.
@@ -86,6 +106,34 @@ def best_of(sums: torch.Tensor, channels: int | None = None) -> torch.Tensor:
     return found
 
 
+def painted(sums: torch.Tensor, weights: torch.Tensor | None, painting: Painting) -> torch.Tensor:
+    """The label that painting leaves each voxel, 0 for background: `(I, J, C)` to `(I, J)`, uint8 or int16.
+
+    >>> upper = Painting(np.array([0, 1]), np.zeros(2, np.float32))
+    >>> painted(torch.tensor([[[1.0, 2.0], [-1.0, 2.0], [-1.0, -1.0]]]), None, upper).tolist()
+    [[1, 2, 0]]
+    """
+    kind = torch.uint8 if sums.shape[-1] < 256 else torch.int16
+    kernels = _kernels() if compiled(sums) else None
+    if kernels is None:
+        return _painted(_normal(Layer(sums, weights, sums)), painting).to(kind)
+    found = torch.empty(sums.shape[:2], dtype=kind)
+    values, out, counts = _array(sums.contiguous()), found.numpy(), _weights(weights)
+
+    def paint(rows: slice) -> None:
+        kernels.painted(values[rows], counts if weights is None else counts[rows], *painting, out[rows])
+
+    _in_threads(len(out), paint)
+    return found
+
+
+def _painted(logits: torch.Tensor, painting: Painting) -> torch.Tensor:
+    upper = torch.from_numpy(painting.upper).to(logits.device)
+    there = (logits > torch.from_numpy(painting.cuts).to(logits.device))[..., upper]
+    first = torch.where(there.any(dim=-1), upper[there.int().argmax(dim=-1)] + 1, 0) if len(upper) else there.sum(-1)
+    return torch.as_tensor(first)
+
+
 def add_window(
     sums: torch.Tensor, counts: torch.Tensor, tile: torch.Tensor, weights: torch.Tensor, rows: slice, columns: slice,
     inner: tuple[int, int],
@@ -119,11 +167,13 @@ def add_window(
     counts[rows, columns] += weights[part]
 
 
-def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
+def labels_between(
+    below: Layer, above: Layer, part: float, rows: Axis, columns: Axis, painting: Painting = NO_PAINTING
+) -> torch.Tensor:
     """The labels of one output layer between two layers of the input: linear on the logits, then the largest.
 
     Where all corners of a cell have the same label, so has every point in it (what is largest at all corners is
-    largest in any mixture), and nothing is interpolated.
+    largest in any mixture; what is above its cut at all is above it in any), and nothing is interpolated.
 
     Args:
         below: the layer below.
@@ -131,22 +181,23 @@ def labels_between(below: Layer, above: Layer, part: float, rows: Axis, columns:
         part: share of the layer above.
         rows: the output's first axis in the input.
         columns: its second.
+        painting: for channels that are structures of their own: the uppermost above its cut, not the largest.
     """
     kernels = _kernels() if compiled(below.sums) else None
     if rows.is_plain and columns.is_plain and part == 0:
         return _pick(below.best, rows, columns)
     if kernels is None:
-        return _pick_nothing_outside(_interpolated(below, above, part, rows, columns), below.best.dtype, rows, columns)
+        logits = interpolated(below, above, part, rows, columns)
+        labels = _painted(logits, painting) if len(painting.cuts) else logits.argmax(dim=-1)
+        return _nothing_outside(labels.to(below.best.dtype), rows, columns)
     found = torch.empty((len(rows.low), len(columns.low)), dtype=below.best.dtype)
-    weights = [
-        layer.weights.numpy() if layer.weights is not None else np.ones((1, 1), np.float32) for layer in (below, above)
-    ]
+    weights = [_weights(layer.weights) for layer in (below, above)]
     layers = _array(below.sums), _array(above.sums), *weights, below.best.numpy(), above.best.numpy(), np.float32(part)
     out = found.numpy()
     _in_threads(
         len(out),
         lambda some: kernels.between(
-            *layers, rows.low[some], rows.part[some], rows.inside[some],
+            *layers, *painting, rows.low[some], rows.part[some], rows.inside[some],
             columns.low, columns.part, columns.inside, out[some],
         ),
     )  # fmt: skip
@@ -186,23 +237,24 @@ def _pick(best: torch.Tensor, rows: Axis, columns: Axis) -> torch.Tensor:
     return picked
 
 
-def _pick_nothing_outside(logits: torch.Tensor, kind: torch.dtype, rows: Axis, columns: Axis) -> torch.Tensor:
-    found = logits.argmax(dim=-1).to(kind)
-    found[torch.from_numpy(~rows.inside).to(found.device)] = 0
-    found[:, torch.from_numpy(~columns.inside).to(found.device)] = 0
-    return found
+def _nothing_outside(labels: torch.Tensor, rows: Axis, columns: Axis) -> torch.Tensor:
+    if not (rows.inside.all() and columns.inside.all()):
+        labels *= torch.from_numpy(rows.inside[:, None] & columns.inside).to(labels.device)
+    return labels
 
 
 def interpolated(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
     """The logits of one output layer, `(rows, columns, C)`; what lies outside repeats the border."""
-    return _interpolated(below, above, part, rows, columns)
-
-
-def _interpolated(below: Layer, above: Layer, part: float, rows: Axis, columns: Axis) -> torch.Tensor:
     logits = _normal(below)
     if part:
         logits = torch.lerp(logits, _normal(above), part)
     return _lerp(_lerp(logits, rows, 0), columns, 1)
+
+
+def _weights(weights: torch.Tensor | None) -> npt.NDArray[np.float32]:
+    """As the kernels take them: one number where they are all 1."""
+    array: npt.NDArray[np.float32] = np.ones((1, 1), np.float32) if weights is None else weights.numpy()
+    return array
 
 
 def _normal(layer: Layer) -> torch.Tensor:

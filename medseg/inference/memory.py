@@ -81,8 +81,7 @@ def estimate(shapes: Shapes) -> Need:
     source, network = math.prod(shapes.source), math.prod(shapes.network)
     per_source, per_network = _READ if sorted(shapes.source) == sorted(shapes.network) else _RESAMPLED
     reading = per_source * source + per_network * network
-    window = math.prod(shapes.roi) * shapes.batch
-    tiles = 4 * window * math.ceil(shapes.channels + _LIVE * shapes.width + shapes.classes)
+    tiles = shapes.batch * window_bytes(shapes.channels, shapes.width, shapes.classes, shapes.roi)
     depth = 1 if len(shapes.roi) == 2 else shapes.roi[0]
     layers = 2 if shapes.single and depth == 1 else depth + 2
     rows = network // min(shapes.network)  # the largest layer, whichever axis is the one of the slices
@@ -94,6 +93,11 @@ def estimate(shapes: Shapes) -> Need:
     ram = (4 * network if shapes.on_gpu else working) + 2 * output + kept
     ram = ram + reading + output if shapes.ahead else max(ram, reading + kept)
     return Need(ram, working if shapes.on_gpu else 0, output)
+
+
+def window_bytes(channels: int, width: float, classes: float, roi: Sequence[int]) -> int:
+    """What one window takes on its way through the network; see `Shapes`."""
+    return 4 * math.prod(roi) * math.ceil(channels + _LIVE * width + classes)
 
 
 def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import torch
@@ -9,21 +10,30 @@ import torch
 from medseg.inference.kernels import add_window, compiled
 from medseg.inference.windows import Plan
 
+logger = logging.getLogger(__name__)
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Slab:
     """Weighted sums of what a network says, layer by layer; layers that are finished leave it.
+
+    It lies on `device` while it fits. When memory runs out there, what it holds moves to RAM, a line in the log says
+    so, and it goes on.
 
     Args:
         plan: where the windows lie.
         importance: how much each voxel of a window counts, `(rk, ri, rj)`.
         head: what makes logits of the mean of a layer's features, once it is finished; None where the sums
             are logits.
+        device: where it lies; by default where the importance does.
     """
 
     def __init__(
-        self, plan: Plan, importance: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self, plan: Plan, importance: torch.Tensor, head: Head | None = None, device: torch.device | None = None
     ) -> None:
-        self.plan, self.importance, self.head = plan, importance, head
+        self.device = importance.device if device is None else device
+        self.plan, self.importance, self.head = plan, importance.to(self.device), head
         self._live: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._spare: list[torch.Tensor] = []  # new memory has to be got from the system, page by page
         self._past: list[torch.Tensor] = []
@@ -31,41 +41,73 @@ class Slab:
 
     def add(self, start: tuple[int, int, int], tile: torch.Tensor) -> None:
         """Add what the network says of one window, `(rk, ri, rj, C)`."""
-        rows, inner_rows = _meet(start[1], self.plan.roi[1], self.plan.shape[1])
-        columns, inner_columns = _meet(start[2], self.plan.roi[2], self.plan.shape[2])
         layers, inner = _meet(start[0], self.plan.roi[0], self.plan.shape[0])
         for k, at in zip(range(layers.start, layers.stop), range(inner.start, inner.stop), strict=True):
-            if self.plan.single:
-                self._live[k] = tile[at, inner_rows, inner_columns], self.importance.new_empty(0)
-                continue
-            if k not in self._live:
-                self._live[k] = self._empty(tile), self.importance.new_zeros(self.plan.shape[1:])
-            start_inside = inner_rows.start, inner_columns.start
-            add_window(*self._live[k], tile[at], self.importance[at], rows, columns, start_inside)
+            try:
+                self._add(k, start, tile[at], at)
+            except torch.OutOfMemoryError:  # nothing was added: what needs memory comes before
+                self.to_ram()
+                self._add(k, start, tile[at], at)
+
+    def _add(self, k: int, start: tuple[int, int, int], tile: torch.Tensor, at: int) -> None:
+        rows, inner_rows = _meet(start[1], self.plan.roi[1], self.plan.shape[1])
+        columns, inner_columns = _meet(start[2], self.plan.roi[2], self.plan.shape[2])
+        tile = tile.to(self.device)
+        if self.plan.single:
+            self._live[k] = tile[inner_rows, inner_columns], self.importance.new_empty(0)
+            return
+        if k not in self._live:
+            self._live[k] = self._empty(tile), self.importance.new_zeros(self.plan.shape[1:])
+        start_inside = inner_rows.start, inner_columns.start
+        add_window(*self._live[k], tile, self.importance[at], rows, columns, start_inside)
 
     def _empty(self, tile: torch.Tensor) -> torch.Tensor:
         shape = (*self.plan.shape[1:], tile.shape[-1])
         sums = self._spare.pop() if self._spare else tile.new_empty(shape, dtype=torch.float32)
         return sums if compiled(tile) else sums.zero_()
 
+    def to_ram(self) -> None:
+        """Go on in RAM.
+
+        Raises:
+            torch.OutOfMemoryError: it lies there already.
+        """
+        if self.device.type == "cpu":
+            raise torch.OutOfMemoryError("no memory left, neither on the GPU nor in RAM")
+        logger.warning("The memory of %s is full: what windows are added to goes on in RAM", self.device)
+        self.device = torch.device("cpu")
+        self._spare, self._past = [], []
+        self.importance = self.importance.cpu()
+        self._live = {k: (sums.cpu(), weights.cpu()) for k, (sums, weights) in self._live.items()}
+        torch.cuda.empty_cache()
+
     def finished(self, until: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
         """The layers below `until`, which no later window touches: index, sums `(I, J, C)`, weights `(I, J)`.
 
-        The memory of a layer is used again when the second one after it is asked for.
+        Layers that no window touched at all are left out. The memory of a layer is used again when the second one
+        after it is asked for.
         """
         while self._next < until:
-            sums, weights = self._live.pop(self._next)
+            number, self._next = self._next, self._next + 1
+            if number not in self._live:
+                continue
+            sums, weights = self._live.pop(number)
             if self.plan.single:
-                yield self._next, sums.contiguous(), None
+                yield number, sums.contiguous(), None
             elif self.head is None:
-                yield self._next, sums, weights
+                yield number, sums, weights
                 self._spare.extend(self._past)
-                self._past = [sums]
+                self._past = [sums] if sums.device == self.device else []
             else:
-                logits = self.head(sums.div_(weights[..., None]))
+                sums.div_(weights[..., None])
+                try:
+                    logits = self.head(sums)
+                except torch.OutOfMemoryError:
+                    self.to_ram()
+                    sums = sums.cpu()
+                    logits = self.head(sums)
                 self._spare.append(sums)
-                yield self._next, logits, None
-            self._next += 1
+                yield number, logits, None
 
 
 def _meet(start: int, length: int, size: int) -> tuple[slice, slice]:

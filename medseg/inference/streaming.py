@@ -8,21 +8,25 @@ decided at once, and only its labels stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from tqdm import tqdm
 
 from medseg.errors import ConfigError, DataError, GeometryError
-from medseg.inference.head import split_head
-from medseg.inference.kernels import Layer, best_of, interpolated, labels_between
+from medseg.inference import skipping
+from medseg.inference.decision import Confidence, Decision
+from medseg.inference.kernels import Axis, Layer
 from medseg.inference.network_call import NetworkCall
-from medseg.inference.slab import Slab
+from medseg.inference.stream import Stream, in_memory_there_is
 from medseg.inference.way_back import WayBack
-from medseg.inference.windows import Layers, Plan, cut
+from medseg.inference.windows import Plan
+
+logger = logging.getLogger(__name__)
 
 OUTPUTS = ("network", "source")
 
@@ -37,23 +41,35 @@ class StreamingInferer(Inferer):
     Args:
         roi_size: of a window: `(h, w)` for a network of slices, three sizes for one of volumes. What is
             smaller than it is filled up, as in training.
-        sw_batch_size: windows that go through the network at once.
+        sw_batch_size: windows that go through the network at once; `auto` for as many as fill the GPU's free
+            memory, or serve a CPU.
         overlap: share of a window that overlaps its neighbour, 0 to below 1.
         mode: `gaussian` (the middle of a window counts more) or `constant`.
         sigma_scale: of the gaussian.
         cval: value of the input outside the volume.
+        sw_device: where windows and network run; by default where the input is.
+        device: where what the network says is added up; by default where it runs. Where memory runs out there,
+            it goes on in RAM. The labels come where the input is.
         spatial_dim: for a network of slices, the axis along which they lie.
         context: for a network of slices, neighbours on each side that join as channels, see `RandSlicePatchd`.
         output: the grid of the labels: `network` for that of the input, `source` for the one it was read on:
             logits are interpolated linearly, where MONAI's `Invertd` would put them, before they are decided.
         multilabel: whether the channels are independent structures: probability above `threshold` is 1.
-        threshold: used only with `multilabel`.
+        threshold: used only with `multilabel`; one, or one for each channel.
+        packing: used only with `multilabel`: `channels`, `bits` or `labels`, see `Decision`. The last two spare
+            the memory of 0 and 1 for each channel.
+        painting_order: for `packing="labels"`, the labels, the one that covers all others last.
         logits: give the logits themselves, `(1, channels, I, J, K)`, float32; for small volumes.
+        confidence: give, as `meta["confidence"]` of the MetaTensor that comes out, the mean probability of each
+            label over the voxels (of the network's grid) that got it; NaN where there are none.
         flips: axes (of the input's three) along which it is flipped for another look, `[[0], [1], [0, 1]]`;
             the logits of all looks are averaged.
         twins: for each channel the one that stands for the same structure on the other side; swapped where
             axis 0, left-right in RAS, is flipped.
-        only: class indices that may come out; voxels of all others become background.
+        only: labels that may come out; voxels of all others become background.
+        skip_empty: with `only`, look at windows without overlap first (of slices, at one every 8 mm), and then
+            run only those windows that touch the box around what was seen there. What lies in the box is the same
+            as without; what the first look misses, and what lies outside, is background.
         precision: `fp32`, or `bf16` or `fp16` for the network; sums and logits stay float32.
         progress: whether to show a bar with the time left.
 
@@ -64,35 +80,42 @@ class StreamingInferer(Inferer):
     def __init__(
         self,
         roi_size: Sequence[int],
-        sw_batch_size: int = 4,
+        sw_batch_size: int | str = 4,
         overlap: float = 0.25,
         mode: str = "gaussian",
         sigma_scale: float = 0.125,
         cval: float = 0.0,
+        sw_device: torch.device | str | None = None,
+        device: torch.device | str | None = None,
         spatial_dim: int = 2,
         context: int = 0,
         output: str = "network",
         multilabel: bool = False,
-        threshold: float = 0.5,
+        threshold: float | Sequence[float] = 0.5,
+        packing: str = "channels",
+        painting_order: Sequence[int] | None = None,
         logits: bool = False,
+        confidence: bool = False,
         flips: Sequence[Sequence[int]] = (),
         twins: Sequence[int] | None = None,
         only: Sequence[int] | None = None,
+        skip_empty: bool = False,
         precision: str = "fp32",
         progress: bool = False,
     ) -> None:
         super().__init__()
-        if len(roi_size) not in (2, 3) or min(roi_size) < 1 or sw_batch_size < 1 or context < 0:
+        whole = sw_batch_size == "auto" or (isinstance(sw_batch_size, int) and sw_batch_size > 0)
+        if len(roi_size) not in (2, 3) or min(roi_size) < 1 or not whole or context < 0:
             raise ConfigError(
                 "StreamingInferer",
-                "needs two or three positive roi sizes, a batch above 0, context of 0 or more",
+                "needs two or three positive roi sizes, a batch above 0 or auto, context of 0 or more",
                 f"roi_size={roi_size}, sw_batch_size={sw_batch_size}, context={context}",
             )
-        if not 0 <= overlap < 1 or mode not in ("gaussian", "constant") or not 0 < threshold < 1:
+        if not 0 <= overlap < 1 or mode not in ("gaussian", "constant"):
             raise ConfigError(
                 "StreamingInferer",
-                "needs overlap in [0, 1), mode gaussian or constant, threshold in (0, 1)",
-                f"overlap={overlap}, mode={mode}, threshold={threshold}",
+                "needs overlap in [0, 1) and mode gaussian or constant",
+                f"overlap={overlap}, mode={mode}",
             )
         if output not in OUTPUTS or spatial_dim not in (0, 1, 2):
             raise ConfigError(
@@ -106,8 +129,11 @@ class StreamingInferer(Inferer):
         self.axis = spatial_dim if self.slices else 0
         self.roi = (1, *map(int, roi_size)) if self.slices else tuple(map(int, roi_size))
         self.overlap, self.mode, self.sigma_scale, self.cval = overlap, mode, sigma_scale, cval
+        self.sw_device, self.device = sw_device, device
         self.context, self.output, self.multilabel, self.threshold = context, output, multilabel, threshold
-        self.logits, self.only, self.progress, self.sw_batch_size = logits, only, progress, sw_batch_size
+        self.packing, self.painting_order, self.logits, self.confidence = packing, painting_order, logits, confidence
+        self.only, self.skip_empty = only, skip_empty
+        self.progress, self.sw_batch_size = progress, sw_batch_size
         self._call: dict[str, Any] = {
             "flips": flips,
             "twins": twins,
@@ -116,6 +142,18 @@ class StreamingInferer(Inferer):
             "slices": self.slices,
         }
         NetworkCall(torch.nn.Identity(), **self._call)  # sees that these can be
+        self._decision()
+
+    def _decision(self, packing: str | None = None) -> Decision:
+        return Decision(
+            self.multilabel,
+            self.threshold,
+            packing or self.packing,
+            self.painting_order,
+            self.logits,
+            self.only,
+            self.confidence,
+        )
 
     @torch.no_grad()
     def __call__(
@@ -131,19 +169,23 @@ class StreamingInferer(Inferer):
         if inputs.ndim != 5 or not inputs.numel():
             raise GeometryError("StreamingInferer", "takes volumes (B, C, I, J, K)", f"shape {tuple(inputs.shape)}")
         found = [self._volume(one, network, *args, **kwargs) for one in inputs]
-        whole = torch.stack([one for one, _ in found]) if len(found) > 1 else found[0][0][None]
+        whole = torch.stack([one for one, _, _ in found]) if len(found) > 1 else found[0][0][None]
+        sure = [one for _, _, one in found]
         if not isinstance(inputs, MetaTensor):
-            return whole
+            return torch.as_tensor(MetaTensor(whole, meta={"confidence": sure})) if self.confidence else whole
         back = found[0][1]
         if self.output == "network":
-            result = MetaTensor(whole, meta=inputs.meta, applied_operations=inputs.applied_operations)
+            result = MetaTensor(whole, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
         else:
             result = MetaTensor(whole, affine=torch.as_tensor(back.affine), meta=_read_meta(inputs))
+        if self.confidence:
+            result.meta["confidence"] = sure
         return torch.as_tensor(result)
 
     def _volume(
         self, image: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, WayBack]:
+    ) -> tuple[torch.Tensor, WayBack, list[float]]:
+        """The labels of one image, `(channels, I, J, K)`, where they lie, and how sure the network is of them."""
         volume = image.as_tensor() if isinstance(image, MetaTensor) else image
         if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(volume)):
             name = image.meta.get("filename_or_obj", "the input") if isinstance(image, MetaTensor) else "the input"
@@ -155,74 +197,93 @@ class StreamingInferer(Inferer):
         else:
             raise GeometryError("output='source'", "needs a MetaTensor that says where it comes from", "a plain tensor")
         others = [axis for axis in range(3) if axis != self.axis]
-        depth, rows, columns = (back.axes[axis] for axis in (self.axis, *others))
-        result: torch.Tensor | None = None
-        made = torch.empty(0)
-        due: dict[int, list[int]] = {}
-        for at in range(len(depth.low)):
-            if depth.inside[at]:
-                due.setdefault(int(depth.low[at]) + int(depth.part[at] > 0), []).append(at)
-        joined = {int(depth.low[at]) for at in range(len(depth.low)) if depth.inside[at] and depth.part[at]}
-        below: Layer | None = None
-        for k, layer in self._layers(volume.movedim(self.axis + 1, 1), network, *args, **kwargs):
-            for at in due.get(k, []):
-                part = float(depth.part[at])
-                plane = self._decide(below if part and below is not None else layer, layer, part, rows, columns)
-                if result is None:
-                    # In memory it lies as it is made, layer by layer: across them, writing takes several times as long.
-                    order = [back.order[axis] for axis in (self.axis, *others)]
-                    made = torch.zeros((plane.shape[0], *(back.shape[axis] for axis in order)), dtype=plane.dtype)
-                    result = made.permute(0, *(1 + order.index(axis) for axis in range(3)))
-                made[:, at].copy_(plane)
-            below = layer if k in joined else None
-            del layer  # its memory is that of a whole batch
-        if result is None:
+        axes = [back.axes[axis] for axis in (self.axis, *others)]
+        decision = self._decision()
+        stream = self._stream(volume.movedim(self.axis + 1, 1), network, decision, *args, **kwargs)
+        plan = Plan.of(stream.volume.shape[1:], self.roi, [0.0 if size == 1 else self.overlap for size in self.roi])
+        box: skipping.Box | None = ((0, plan.shape[0]), (0, plan.shape[1]), (0, plan.shape[2]))
+        if self.skip_empty and self.only is not None:
+            box = self._look(stream, plan, _spacing(image, self.axis))
+            axes = [skipping.within(axis, span) for axis, span in zip(axes, box or [(0, 0)] * 3, strict=True)]
+        elif not all(axis.inside.any() for axis in axes):
             raise GeometryError("StreamingInferer", "needs a scan that overlaps the network's grid", "none of it there")
-        return result, back
+        sure = Confidence(decision, box) if self.confidence and box is not None else None
+        layers = stream.run(plan.narrowed(box)) if box is not None else ()
+        # In memory it lies as it is made, layer by layer: across them, writing takes several times as long.
+        order = [back.order[axis] for axis in (self.axis, *others)]
+        shape = [back.shape[axis] for axis in order]
+        made = _decided(layers, decision, axes, shape, sure, volume.device)
+        if made is None:
+            made = decision.nothing(stream.channels, shape, volume.device)
+        return made.permute(0, *(1 + order.index(axis) for axis in range(3))), back, sure.means() if sure else []
 
-    def _decide(self, below: Layer, above: Layer, part: float, rows: Any, columns: Any) -> torch.Tensor:
-        """One output layer, `(channels, rows, columns)`."""
-        if not (self.logits or self.multilabel):
-            labels = labels_between(below, above, part, rows, columns)
-            return (labels if self.only is None else _only(labels, self.only))[None]
-        mixed = interpolated(below, above, part, rows, columns).movedim(-1, 0)
-        return mixed if self.logits else (torch.sigmoid(mixed) > self.threshold).to(torch.uint8)
+    def _stream(
+        self, volume: torch.Tensor, network: Callable[..., torch.Tensor], decision: Decision, *args: Any, **kwargs: Any
+    ) -> Stream:
+        there = torch.device(self.sw_device) if self.sw_device is not None else volume.device
+        return Stream(
+            volume, network, *args, decision=decision, call=self._call,
+            batch=self.sw_batch_size if isinstance(self.sw_batch_size, int) else None,
+            context=self.context, mode=self.mode, sigma_scale=self.sigma_scale, cval=self.cval, sw_device=there,
+            device=torch.device(self.device) if self.device is not None else there, progress=self.progress, **kwargs,
+        )  # fmt: skip
 
-    def _layers(
-        self, volume: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> Iterator[tuple[int, Layer]]:
-        """The finished layers of a volume `(C, K, I, J)`, front to back."""
-        plan = Plan.of(volume.shape[1:], self.roi, [0.0 if size == 1 else self.overlap for size in self.roi])
-        with split_head(network, wanted=not plan.single and not self._call["flips"]) as (body, head):
-            call = NetworkCall(body, *args, **self._call, **kwargs)
-            slab = Slab(plan, plan.importance(self.mode, self.sigma_scale, volume.device), head)
-            windows, layers = list(plan), Layers(volume)
-            with tqdm(total=len(windows), unit="window", disable=not self.progress, leave=False) as bar:
-                for first in range(0, len(windows), self.sw_batch_size):
-                    starts = windows[first : first + self.sw_batch_size]
-                    tiles = call(torch.stack([self._cut(layers, start) for start in starts]))
-                    for number, start in enumerate(starts):
-                        slab.add(start, tiles[number])
-                    del tiles
-                    bar.update(len(starts))
-                    following = first + len(starts)
-                    until = windows[following][0] if following < len(windows) else plan.shape[0]
-                    yield from ((k, self._layer(sums, weights)) for k, sums, weights in slab.finished(until))
-
-    def _layer(self, sums: torch.Tensor, weights: torch.Tensor | None) -> Layer:
-        return Layer(sums, weights, sums.new_empty(0) if self.multilabel or self.logits else best_of(sums))
-
-    def _cut(self, layers: Layers, start: tuple[int, int, int]) -> torch.Tensor:
-        """The network's input for one window: `(C, h, w)` or `(C, d, h, w)`."""
-        if not self.slices:
-            return cut(layers.volume, start, self.roi, self.cval)
-        around = range(start[0] - self.context, start[0] + self.context + 1)
-        parts = [cut(layers[k], (0, *start[1:]), self.roi, self.cval)[:, 0] for k in around]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _look(self, stream: Stream, whole: Plan, spacing: float | None) -> skipping.Box | None:
+        """Where a first pass sees something of what is wanted; the whole volume where it would cost as much."""
+        step = skipping.STEP if spacing is None else max(1, round(skipping.STEP_MM / spacing))
+        shape = whole.shape
+        plan = skipping.first_pass(shape, self.roi, step)
+        if len(plan) == len(whole):
+            return (0, shape[0]), (0, shape[1]), (0, shape[2])
+        final, stream.decision = stream.decision, self._decision("labels" if self.multilabel else None)
+        try:
+            box = skipping.seen_in(stream.run(plan, "looking"), self.only or (), plan, step)
+        finally:
+            stream.decision = final
+        logger.info("%s", "Nothing of what is wanted was seen" if box is None else f"Seen within {box} of {shape}")
+        return box
 
 
-def _only(labels: torch.Tensor, wanted: Sequence[int]) -> torch.Tensor:
-    return torch.where(torch.isin(labels, torch.tensor(list(wanted), device=labels.device)), labels, 0)
+def _decided(
+    layers: Iterable[tuple[int, Layer]],
+    decision: Decision,
+    axes: Sequence[Axis],
+    shape: Sequence[int],
+    sure: Confidence | None,
+    device: torch.device,
+) -> torch.Tensor | None:
+    """All layers of the output, `(channels, *shape)`, as the network's become finished; None where none is due."""
+    depth, rows, columns = axes
+    made: torch.Tensor | None = None
+    due: dict[int, list[int]] = {}
+    for at in np.flatnonzero(depth.inside):
+        due.setdefault(int(depth.low[at]) + int(depth.part[at] > 0), []).append(int(at))
+    joined = {int(depth.low[at]) for at in np.flatnonzero(depth.inside) if depth.part[at]}
+    below: Layer | None = None
+    pinned = False
+    for k, layer in layers:
+        if sure is not None:
+            in_memory_there_is(sure.add, k, layer)
+        for at in due.get(k, []):
+            part = float(depth.part[at])
+            under = below.to(layer.sums.device) if part and below is not None else layer
+            plane = in_memory_there_is(decision.plane, under, layer, part, rows, columns)
+            if made is None:
+                pinned = plane.device.type == "cuda" and device.type == "cpu"
+                made = torch.zeros((plane.shape[0], *shape), dtype=plane.dtype, device=device, pin_memory=pinned)
+            made[:, at].copy_(plane, non_blocking=True)
+        below = layer if k in joined else None
+        del layer  # its memory is that of a whole batch
+    if pinned:
+        torch.cuda.synchronize()  # what was copied is there
+    return made
+
+
+def _spacing(image: torch.Tensor, axis: int) -> float | None:
+    """From layer to layer, mm; None where nobody says."""
+    if not isinstance(image, MetaTensor):
+        return None
+    return float(np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, axis])) or None
 
 
 def _read_meta(inputs: MetaTensor) -> dict[str, Any]:

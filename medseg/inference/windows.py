@@ -6,7 +6,7 @@ Places and weights are those of MONAI's `sliding_window_inference`; the order is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -34,6 +34,19 @@ class Plan:
         starts = [_starts(*axis) for axis in zip(shape, roi, overlap, strict=True)]
         (k, i, j), (rk, ri, rj) = shape, roi
         return cls((k, i, j), (rk, ri, rj), (starts[0], starts[1], starts[2]))
+
+    def narrowed(self, box: Sequence[tuple[int, int]]) -> Plan:
+        """The windows that touch a box, `(first, end)` by axis: each voxel in it is seen as by the whole plan."""
+        starts = [
+            tuple(start for start in axis if start < end and start + length > first)
+            for axis, length, (first, end) in zip(self.starts, self.roi, box, strict=True)
+        ]
+        return replace(self, starts=(starts[0], starts[1], starts[2]))
+
+    def every(self, step: int) -> Plan:
+        """Every so manieth window along the first axis only, the last one always."""
+        first = self.starts[0]
+        return replace(self, starts=(tuple(dict.fromkeys((*first[::step], first[-1]))), *self.starts[1:]))
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Where each window begins, front to back."""

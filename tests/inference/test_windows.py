@@ -50,3 +50,15 @@ def test_a_window_is_cut_as_padding_first_would_cut_it():
     for start in Plan.of((5, 4, 9), (7, 8, 4), (0.5,) * 3):
         k, i, j = (at + before for at, before in zip(start, (1, 2, 0), strict=True))
         assert torch.equal(cut(volume, start, (7, 8, 4), -3.0), padded[:, k : k + 7, i : i + 8, j : j + 4])
+
+
+@given(shape=st.tuples(*[st.integers(3, 40)] * 3), roi=st.tuples(*[st.integers(2, 16)] * 3), data=st.data())
+def test_fewer_windows_still_cover_their_box_as_all_do(shape, roi, data):
+    plan = Plan.of(shape, roi, [0.5] * 3)
+    box = [sorted(data.draw(st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True))) for size in shape]
+    kept = set(plan.narrowed(box))
+    for start in plan:
+        touches = all(
+            at < end and at + length > first for at, length, (first, end) in zip(start, roi, box, strict=True)
+        )
+        assert (start in kept) == touches
