@@ -154,7 +154,7 @@ class Confidence:
         else:
             sure, label = torch.softmax(logits, dim=-1).max(dim=-1)
             flat = label.cpu().numpy().ravel()
-            sums = np.bincount(flat, weights=sure.cpu().numpy().ravel(), minlength=channels)
+            sums = np.bincount(flat, weights=sure.cpu().numpy().ravel(), minlength=channels).astype(np.float64)
             counts = np.bincount(flat, minlength=channels).astype(np.float64)
         self._sums = sums if not self._sums.size else self._sums + sums
         self._counts = counts if not self._counts.size else self._counts + counts
@@ -172,5 +172,6 @@ def _only(labels: torch.Tensor, wanted: Sequence[int]) -> torch.Tensor:
 def _bits(there: torch.Tensor) -> torch.Tensor:
     """`(..., C)` of True and False as `(..., ceil(C / 8))` bytes, the first channel in the lowest bit."""
     missing = -there.shape[-1] % 8
-    whole = torch.nn.functional.pad(there.to(torch.uint8), (0, missing)).unflatten(-1, (-1, 8))
-    return (whole << torch.arange(8, dtype=torch.uint8, device=there.device)).sum(dim=-1).to(torch.uint8)
+    whole = torch.nn.functional.pad(there.to(torch.uint8), (0, missing))
+    bytewise = whole.reshape(*there.shape[:-1], -1, 8) << torch.arange(8, dtype=torch.uint8, device=there.device)
+    return bytewise.sum(dim=-1, dtype=torch.uint8)

@@ -41,11 +41,11 @@ def seen_in(layers: Iterable[tuple[int, Layer]], wanted: Sequence[int], plan: Pl
     if not spans:
         return None
     margins = (step if plan.roi[0] == 1 else _MARGIN, _MARGIN, _MARGIN)
-    k, i, j = (
+    depth, rows_of, columns_of = (
         (max(0, low - margin), min(size, high + margin))
         for (low, high), margin, size in zip(spans, margins, plan.shape, strict=True)
     )
-    return k, i, j
+    return depth, rows_of, columns_of
 
 
 def within(axis: Axis, span: tuple[int, int]) -> Axis:

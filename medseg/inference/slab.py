@@ -37,6 +37,7 @@ class Slab:
         self._live: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._spare: list[torch.Tensor] = []  # new memory has to be got from the system, page by page
         self._past: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor] = []
         self._next = 0
 
     def add(self, start: tuple[int, int, int], tile: torch.Tensor) -> None:
@@ -85,7 +86,7 @@ class Slab:
         """The layers below `until`, which no later window touches: index, sums `(I, J, C)`, weights `(I, J)`.
 
         Layers that no window touched at all are left out. The memory of a layer is used again when the second one
-        after it is asked for.
+        after it is asked for, or at the end of the next batch.
         """
         while self._next < until:
             number, self._next = self._next, self._next + 1
@@ -93,7 +94,8 @@ class Slab:
                 continue
             sums, weights = self._live.pop(number)
             if self.plan.single:
-                yield number, sums.contiguous(), None
+                last = self._next == until
+                yield number, self._apart(sums) if last else sums.contiguous(), None
             elif self.head is None:
                 yield number, sums, weights
                 self._spare.extend(self._past)
@@ -108,6 +110,18 @@ class Slab:
                     logits = self.head(sums)
                 self._spare.append(sums)
                 yield number, logits, None
+
+    def _apart(self, sums: torch.Tensor) -> torch.Tensor:
+        """The last layer of a batch in memory of its own: whoever holds it holds on to none of the others."""
+        if sums.is_contiguous() and sums.untyped_storage().nbytes() == sums.nbytes:
+            return sums
+        spare = (
+            self._kept.pop(0) if len(self._kept) > 1 else torch.empty_like(sums, memory_format=torch.contiguous_format)
+        )
+        if (spare.shape, spare.dtype, spare.device) != (sums.shape, sums.dtype, sums.device):
+            spare = torch.empty_like(sums, memory_format=torch.contiguous_format)
+        self._kept.append(spare.copy_(sums))
+        return spare
 
 
 def _meet(start: int, length: int, size: int) -> tuple[slice, slice]:

@@ -256,9 +256,10 @@ def _decided(
     depth, rows, columns = axes
     made: torch.Tensor | None = None
     due: dict[int, list[int]] = {}
-    for at in np.flatnonzero(depth.inside):
-        due.setdefault(int(depth.low[at]) + int(depth.part[at] > 0), []).append(int(at))
-    joined = {int(depth.low[at]) for at in np.flatnonzero(depth.inside) if depth.part[at]}
+    inside: list[int] = np.flatnonzero(depth.inside).tolist()
+    for at in inside:
+        due.setdefault(int(depth.low[at]) + int(depth.part[at] > 0), []).append(at)
+    joined = {int(depth.low[at]) for at in inside if depth.part[at]}
     below: Layer | None = None
     pinned = False
     for k, layer in layers:

@@ -49,3 +49,19 @@ def test_only_live_layers_are_held():
         list(slab.finished(windows[number + 1][0] if number + 1 < len(windows) else 50))
         most = max(most, len(slab._live))
     assert most < 6
+
+
+@pytest.mark.parametrize("roi", [(1, 3, 4), (1, 5, 6)])
+def test_whoever_holds_the_last_layer_of_a_batch_holds_no_other_and_keeps_it(roi):
+    plan = Plan.of((6, 3, 4), roi, (0, 0, 0))
+    slab, held, windows = Slab(plan, plan.importance("constant", 0.125, torch.device("cpu"))), None, list(plan)
+    first = 0
+    for size in (3, 1, 1, 1):
+        for start, tile in zip(windows[first : first + size], torch.rand(size, *roi, 2), strict=True):
+            slab.add(start, tile)
+        first += size
+        before = None if held is None else held.clone()
+        *_, (_, last, _) = slab.finished(first)
+        assert before is None or torch.equal(held, before)
+        assert last.untyped_storage().nbytes() == last.nbytes
+        held = last
