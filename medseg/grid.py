@@ -81,6 +81,28 @@ class Grid:
         letters = ("LR", "PA", "IS")
         return "".join(letters[best[i]][int(directions[best[i], i] > 0)] for i in range(3))
 
+    @property
+    def shear(self) -> float:
+        """By how much the axes miss being perpendicular, degrees, at the worst pair."""
+        unit = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        cosines = np.abs(unit.T @ unit - np.eye(3)).max()
+        return float(np.degrees(np.arcsin(min(1.0, cosines))))
+
+    def upright(self) -> Grid:
+        """The nearest grid with perpendicular axes: same shape, spacing and centre, directions by polar decomposition.
+
+        >>> sheared = Grid((3, 3, 3), np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]))
+        >>> round(sheared.shear), round(sheared.upright().shear, 6)
+        (11, 0.0)
+        """
+        steps = np.linalg.norm(self.affine[:3, :3], axis=0)
+        left, _, right = np.linalg.svd(self.affine[:3, :3] / steps)
+        affine = np.eye(4)
+        affine[:3, :3] = (left @ right) * steps
+        middle = (np.array(self.shape) - 1) / 2
+        affine[:3, 3] = self.affine[:3, 3] + (self.affine[:3, :3] - affine[:3, :3]) @ middle
+        return Grid(self.shape, affine)
+
     def corners(self) -> npt.NDArray[np.float64]:
         """The centres of the eight corner voxels, `(8, 3)`, mm in RAS."""
         index = np.array(list(itertools.product(*((0, size - 1) for size in self.shape))), dtype=np.float64)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.linalg import polar
 
 from medseg.errors import GeometryError
 from medseg.grid import Grid, to_ras
@@ -105,3 +106,20 @@ def test_any_orientation_is_turned_to_ras_without_resampling(axes):
     (back,), straight = to_ras([np.asanyarray(turned.dataobj)], grid)
     assert np.array_equal(back, plain)
     assert np.allclose(straight.affine, image.affine)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_a_sheared_grid_becomes_the_nearest_upright_one(order):
+    affine = np.diag([0.9, -1.1, 2.0, 1.0])
+    affine[0, 2], affine[2, 1] = 0.3, 0.2
+    affine[:3, :3] = affine[:3, order]
+    affine[:3, 3] = 5, -7, 11
+    grid = Grid((30, 32, 20), affine)
+    straight = grid.upright()
+    rotation, _ = polar(affine[:3, :3] / np.array(grid.spacing))
+    assert np.allclose(straight.affine[:3, :3], rotation * grid.spacing)
+    assert straight.shear < 1e-6 < 5 < grid.shear < 20
+    assert straight.spacing == pytest.approx(grid.spacing)
+    assert straight.axes == grid.axes
+    assert np.allclose(straight.corners().mean(axis=0), grid.corners().mean(axis=0))
+    assert straight.matches(straight.upright())

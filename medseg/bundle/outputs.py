@@ -65,7 +65,7 @@ class Outputs:
             return missing
         grid, labels, label = prediction.grid, prediction.labels, prediction.label
         if self.stats and any(".statistics." in path.name for path in missing):
-            found = structure_statistics(hu, label, grid, labels, structures)
+            found = structure_statistics(hu, label, grid, labels, structures, prediction.confidence)
             save_statistics(mask.with_name(f"{stem(mask)}.statistics.json"), found, grid, prediction.source)
         if self.preview and any(path.suffix == ".png" for path in missing):
             save_overview(mask.with_name(f"{stem(mask)}.png"), hu, label, grid, labels, stem(mask))

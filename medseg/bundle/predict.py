@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from medseg.training import prepare
 
 logger = logging.getLogger(__name__)
 
+_SHEAR = 1e-3  # degrees; below, affines are rounded
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -38,6 +40,7 @@ class Prediction:
         source: the scan.
         seconds: how long it took.
         only: the structures that were looked for, where it was not all.
+        confidence: the mean probability of each structure over the voxels that got it, where that was asked for.
 
     Raises:
         GeometryError: the label map does not have the grid's shape.
@@ -49,6 +52,7 @@ class Prediction:
     source: Path
     seconds: float = 0.0
     only: tuple[str, ...] | None = None
+    confidence: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.label.shape != self.grid.shape:
@@ -80,6 +84,7 @@ class LoadedScan:
         item: what preprocessing made of it.
         hu: its voxels, `(I, J, K)`, where they were to be kept.
         seconds: how long it took to read it.
+        straight: where the network is told that it lies; another than `grid` only for a sheared scan.
     """
 
     source: Path
@@ -87,6 +92,7 @@ class LoadedScan:
     item: dict[str, Any]
     hu: npt.NDArray[Any] | None
     seconds: float
+    straight: Grid
 
 
 def _to_prediction(
@@ -94,28 +100,37 @@ def _to_prediction(
     source: Path,
     grid: Grid,
     labels: LabelMap,
-    multilabel: bool,
     only: tuple[str, ...] | None = None,
     seconds: float = 0.0,
 ) -> Prediction:
-    """From the channels that postprocessing leaves, on the source's grid, to one label map."""
+    """From what postprocessing leaves, `(1, I, J, K)` on the source's grid, to a label map."""
     affine = getattr(pred, "affine", None)
     values = np.asarray(torch.as_tensor(pred).detach().cpu().numpy())
+    if values.ndim != 4 or len(values) != 1:
+        raise GeometryError(
+            f"prediction for {source}",
+            "must be one label map (1, I, J, K)",
+            f"shape {values.shape}",
+            "A multilabel network's inferer needs packing='labels' to paint its channels into one.",
+        )
     if affine is not None:
         grid.require(Grid(values.shape[1:], np.asarray(affine)), f"prediction for {source}", source)
-    if multilabel:
-        label = np.zeros(values.shape[1:], dtype=np.uint8 if len(labels) <= 256 else np.uint16)
-        for name in labels.painting_order():
-            if only is None or name in only:
-                label[values[labels.index(name) - 1] > 0] = labels.index(name)
-    else:
-        label = values[0].astype(np.uint8 if len(labels) <= 256 else np.uint16)
-        if only is not None:
-            wanted = np.zeros(len(labels), label.dtype)
-            chosen = [labels.index(name) for name in only]
-            wanted[chosen] = chosen
-            label = wanted[label]
-    return Prediction(label, grid, labels, source, seconds, only)
+    label = values[0].astype(np.uint8 if len(labels) <= 256 else np.uint16)
+    if only is not None:
+        wanted = np.zeros(len(labels), label.dtype)
+        chosen = [labels.index(name) for name in only]
+        wanted[chosen] = chosen
+        label = wanted[label]
+    return Prediction(label, grid, labels, source, seconds, only, _confidence(pred, labels))
+
+
+def _confidence(pred: torch.Tensor, labels: LabelMap) -> dict[str, float] | None:
+    """How sure the network was, by structure, where the inferer says so; absent structures are left out."""
+    found = getattr(pred, "meta", {}).get("confidence")
+    if not found:
+        return None
+    means = found[0] if isinstance(found[0], list) else found  # as a batch has it, or one of a batch
+    return {name: means[labels.index(name)] for name in labels.structures if np.isfinite(means[labels.index(name)])}
 
 
 class Predictor:
@@ -125,6 +140,8 @@ class Predictor:
         bundle: a trained bundle, or the folder of a run.
         overrides: values by key of its inference.json (`device`, `inferer#overlap`, ...).
         only: structures or groups that may come out; all others become background.
+        skip_empty: with `only`, run the network only where a first, coarse look saw something of them.
+        allow_shear: take a scan whose axes are not perpendicular by its voxel axes, as if they were.
 
     Raises:
         ConfigError: a key that means nothing; WeightsError: weights that do not fit; DeviceError: no such device;
@@ -132,7 +149,12 @@ class Predictor:
     """
 
     def __init__(
-        self, bundle: Bundle, overrides: Mapping[str, Any] | None = None, only: Sequence[str] | None = None
+        self,
+        bundle: Bundle,
+        overrides: Mapping[str, Any] | None = None,
+        only: Sequence[str] | None = None,
+        skip_empty: bool = False,
+        allow_shear: bool = False,
     ) -> None:
         parser = bundle.resolve("inference", overrides)
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
@@ -146,7 +168,7 @@ class Predictor:
         self.device = prepare(parser.get_parsed_content("device"), seed=0)
         self.labels: LabelMap = parser.get_parsed_content("labels")
         self.only = self.labels.select(only) if only else None
-        self.multilabel = bool(parser.get_parsed_content("multilabel", default=False))
+        self.allow_shear = allow_shear
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
         self.preprocessing = parser.get_parsed_content("preprocessing")
         self.inferer = parser.get_parsed_content("inferer")
@@ -155,8 +177,10 @@ class Predictor:
         self.spacing: Sequence[float] | None = parser.get_parsed_content("spacing", default=None)
         self.classes = int(parser.get_parsed_content("out_channels", default=len(self.labels)))
         self.channels = int(parser.get_parsed_content("in_channels", default=1))
-        if self.only is not None and isinstance(self.inferer, StreamingInferer):
-            self.inferer.only = [self.labels.index(name) for name in self.only]
+        if isinstance(self.inferer, StreamingInferer):
+            self.inferer.sw_device = self.device
+            self.inferer.only = None if self.only is None else [self.labels.index(name) for name in self.only]
+            self.inferer.skip_empty = skip_empty and self.only is not None
 
     def predict_case(self, path: str | Path) -> Prediction:
         """Segment one scan.
@@ -182,8 +206,12 @@ class Predictor:
         """
         path, began = Path(path), time.perf_counter()
         hu, grid = read_scan(path)  # gives the clear error for a damaged file, before anything else touches it
+        straight = grid.upright() if self.allow_shear and grid.shear > _SHEAR else grid
+        if straight is not grid:
+            logger.warning("%s is sheared by %.1f degrees: segmented by its voxel axes", path, grid.shear)
         with tempfile.TemporaryDirectory(prefix="medseg-", ignore_cleanup_errors=True) as folder:
-            file = write_volume(Path(folder) / "series.nii", hu, grid) if path.is_dir() else path
+            copied = path.is_dir() or straight is not grid
+            file = write_volume(Path(folder) / "series.nii", hu, straight) if copied else path
             if not keep_hu:
                 del hu
             try:
@@ -191,7 +219,7 @@ class Predictor:
             except RuntimeError as error:
                 raise _cause(error, path) from error
             item["image"].meta["filename_or_obj"] = str(path)  # what errors name
-        return LoadedScan(path, grid, item, hu if keep_hu else None, time.perf_counter() - began)
+        return LoadedScan(path, grid, item, hu if keep_hu else None, time.perf_counter() - began, straight)
 
     def segment(self, scan: LoadedScan) -> Prediction:
         """Run the network over a scan that was loaded. Only ever from one thread at a time.
@@ -200,12 +228,15 @@ class Predictor:
             DataError: values that no network takes; GeometryError: see `predict_case`.
         """
         began, item = time.perf_counter(), dict(scan.item)
-        image = item["image"][None].to(self.device)
+        image = item["image"][None]
+        if not isinstance(self.inferer, StreamingInferer):  # which brings it there itself, window by window
+            image = image.to(self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
             item["pred"] = self.inferer(image, self.network)[0]
         item = self.postprocessing(item)
         seconds = scan.seconds + time.perf_counter() - began
-        return _to_prediction(item["pred"], scan.source, scan.grid, self.labels, self.multilabel, self.only, seconds)
+        found = _to_prediction(item["pred"], scan.source, scan.straight, self.labels, self.only, seconds)
+        return replace(found, grid=scan.grid)
 
 
 def _cause(error: BaseException, path: Path) -> MedsegError:
@@ -227,11 +258,10 @@ class SavePredictions:
     Args:
         folder: where the files go.
         labels: what the classes mean.
-        multilabel: whether the channels are structures of their own; of several the smallest is kept.
     """
 
-    def __init__(self, folder: str | Path, labels: LabelMap, multilabel: bool = False) -> None:
-        self.folder, self.labels, self.multilabel = Path(folder), labels, multilabel
+    def __init__(self, folder: str | Path, labels: LabelMap) -> None:
+        self.folder, self.labels = Path(folder), labels
 
     def attach(self, engine: Engine) -> None:
         """Write after each scan."""
@@ -242,6 +272,6 @@ class SavePredictions:
         outputs: Any = engine.state.output
         for output in outputs:
             source = Path(output["image"].meta["filename_or_obj"])
-            prediction = _to_prediction(output["pred"], source, read_grid(source), self.labels, self.multilabel)
+            prediction = _to_prediction(output["pred"], source, read_grid(source), self.labels)
             path = prediction.save(self.folder / f"{scan_name(source)}.nii.gz")
             logger.info("%s -> %s", source, path)

@@ -53,6 +53,7 @@ class Segmentation:
         outputs: what is wanted beside the masks.
         overwrite: whether masks that are there and whole are made again.
         budget: bytes of RAM, and of GPU memory where one is used, that may be held; by default what is free.
+        progress: whether to show a bar for the windows of each scan, where somebody looks.
     """
 
     def __init__(
@@ -62,9 +63,12 @@ class Segmentation:
         outputs: Outputs | None = None,
         overwrite: bool = False,
         budget: int | None = None,
+        progress: bool = False,
     ) -> None:
         self.predictor, self.targets, self.outputs = predictor, dict(targets), outputs or Outputs()
         self.overwrite = overwrite
+        if isinstance(predictor.inferer, StreamingInferer):
+            predictor.inferer.confidence, predictor.inferer.progress = self.outputs.stats, progress
         self.refused: dict[Path, MedsegError] = {}
         self.ahead = len(self.targets) > 1
         self.need: memory.Need | None = None
@@ -143,9 +147,10 @@ class Segmentation:
 def shapes_of(predictor: Predictor, grid: Grid) -> memory.Shapes | None:
     """What the memory of a scan on that grid depends on; None for an inferer that nothing is known of."""
     inferer = predictor.inferer
-    if not isinstance(inferer, StreamingInferer) or not isinstance(inferer.sw_batch_size, int):
+    if not isinstance(inferer, StreamingInferer):
         return None
     roi = tuple(inferer.roi[1:]) if inferer.slices else tuple(inferer.roi)
+    batch = inferer.batch_for(predictor.network, predictor.channels, predictor.device)
     network = network_shape(grid, predictor.spacing)
     plane = [size for axis, size in enumerate(network) if not inferer.slices or axis != inferer.axis]
     first = predictor.channels
@@ -153,7 +158,7 @@ def shapes_of(predictor: Predictor, grid: Grid) -> memory.Shapes | None:
         source=grid.shape,
         network=network,
         roi=roi,
-        batch=inferer.sw_batch_size,
+        batch=batch,
         classes=predictor.classes,
         channels=first,
         width=memory.width_of(predictor.network, first, roi),

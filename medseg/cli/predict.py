@@ -25,8 +25,18 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Only this structure or group (organs, ribs, ...) comes out; may be given several times.",
 )
+@click.option(
+    "--skip-empty",
+    is_flag=True,
+    help="With --roi-subset: look coarsely first, and run the network only where something of it was seen.",
+)
+@click.option(
+    "--allow-shear", is_flag=True, help="Take scans whose axes are not perpendicular by their voxel axes, as they lie."
+)
 @click.option("--split", is_flag=True, help="Write one binary mask for each structure, too: OUT/SCAN/STRUCTURE.nii.gz.")
-@click.option("--stats", is_flag=True, help="Write volume, mean HU and voxels of each structure as JSON and CSV.")
+@click.option(
+    "--stats", is_flag=True, help="Write volume, mean HU, voxels and confidence of each structure as JSON and CSV."
+)
 @click.option("--preview", is_flag=True, help="Write a PNG with three planes beside each mask.")
 @click.option("--overwrite", is_flag=True, help="Segment scans again whose mask is there already and whole.")
 @click.option(
@@ -45,6 +55,8 @@ def command(
     inputs: tuple[Path, ...],
     folder: Path,
     only: tuple[str, ...],
+    skip_empty: bool,
+    allow_shear: bool,
     split: bool,
     stats: bool,
     preview: bool,
@@ -64,6 +76,8 @@ def command(
     medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --roi-subset liver --roi-subset ribs
     """
     overrides = parse_pairs(pairs)
+    if skip_empty and not only:
+        raise click.UsageError("--skip-empty needs --roi-subset: what is to be looked for.")
     from medseg.atomic import writable_folder
     from medseg.data.scans import find_scans, scan_name
 
@@ -82,8 +96,8 @@ def command(
         limit = parse_bytes(budget) if budget is not None else None
     except ValueError:
         raise click.UsageError(f"--memory takes an amount such as 6GB or 800MB, not '{budget}'.") from None
-    predictor = Predictor(Bundle.open(bundle), overrides, only)
-    work = Segmentation(predictor, targets, Outputs(split, stats, preview), overwrite, limit)
+    predictor = Predictor(Bundle.open(bundle), overrides, only, skip_empty, allow_shear)
+    work = Segmentation(predictor, targets, Outputs(split, stats, preview), overwrite, limit, True)
     if work.need is not None:
         click.echo(f"Needs about {work.need}, beside what the program takes.")
     failed = _run(work, bool((context.obj or {}).get("traceback")))

@@ -13,17 +13,30 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
+
+
+class Head:
+    """A 1x1 convolution on channels last, `(..., features)` to `(..., classes)`, wherever the features lie."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Conv3d) -> None:
+        self.weight = layer.weight.detach().flatten(1).float().t().contiguous()
+        self.bias = torch.zeros(1) if layer.bias is None else layer.bias.detach().float()
+
+    def __call__(self, features: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of features, float32, into `out` where that is given: new memory takes longer than the sums."""
+        there = features.device
+        self.weight, self.bias = self.weight.to(there), self.bias.to(there)
+        shape = (*features.shape[:-1], self.weight.shape[1])
+        logits = features.new_empty(shape) if out is None else out
+        torch.addmm(self.bias, features.reshape(-1, features.shape[-1]), self.weight, out=logits.view(-1, shape[-1]))
+        return logits
 
 
 @contextlib.contextmanager
-def split_head(
-    network: Callable[..., Any], wanted: bool = True
-) -> Iterator[tuple[Callable[..., Any], Callable[[torch.Tensor], torch.Tensor] | None]]:
+def split_head(network: Callable[..., Any], wanted: bool = True) -> Iterator[tuple[Callable[..., Any], Head | None]]:
     """Give the network without its 1x1 head, and the head; or the network as it is, and None.
 
-    The head acts on channels last, `(..., features)` to `(..., classes)`. The network is put together again on
-    leaving.
+    The network is put together again on leaving.
 
     Args:
         network: any callable; only a module whose output is that of a 1x1 convolution is taken apart.
@@ -34,16 +47,9 @@ def split_head(
         yield network, None
         return
     parent, name, head = found
-    weight = head.weight.detach().flatten(1).float()
-    bias = head.bias.detach().float() if head.bias is not None else None
     setattr(parent, name, nn.Identity())
     try:
-        yield (
-            network,
-            lambda features: functional.linear(
-                features, weight.to(features.device), None if bias is None else bias.to(features.device)
-            ),
-        )
+        yield network, Head(head)
     finally:
         setattr(parent, name, head)
 

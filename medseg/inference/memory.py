@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from medseg.errors import DataError
 
 # Bytes for each voxel of the scan, and of the network's grid, while it is read; more where MONAI resamples in float64
 _READ, _RESAMPLED = (12, 12), (20, 32)
+_widths: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], float]] = weakref.WeakKeyDictionary()
 _LIVE = 3  # how many times the widest layer of a network, its input and its output, is held at once
 
 
@@ -89,8 +91,8 @@ def estimate(shapes: Shapes) -> Need:
     held = 2 * 4 * network  # the network's input and its copy with the slices in front
     output = source * (1 if shapes.classes <= 256 else 2)
     kept = 2 * source  # HU, for statistics and pictures
-    working = shapes.parameters + tiles + slab + held
-    ram = (4 * network if shapes.on_gpu else working) + 2 * output + kept
+    working = shapes.parameters + tiles + slab
+    ram = held + (0 if shapes.on_gpu else working) + 2 * output + kept
     ram = ram + reading + output if shapes.ahead else max(ram, reading + kept)
     return Need(ram, working if shapes.on_gpu else 0, output)
 
@@ -134,10 +136,19 @@ def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shape
 def width_of(network: nn.Module, channels: int, roi: Sequence[int]) -> float:
     """Channels of the widest layer, in and out together, for each voxel of a window; from one small trial.
 
+    A network that was tried before is not tried again.
+
     >>> width_of(nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 2, 1)), 1, (32, 32))
     10.0
     """
-    size = [min(32, length) for length in roi]
+    known = _widths.setdefault(network, {})
+    size = (channels, *(min(32, length) for length in roi))
+    if size not in known:
+        known[size] = _tried(network, channels, size[1:])
+    return known[size]
+
+
+def _tried(network: nn.Module, channels: int, size: Sequence[int]) -> float:
     voxels = math.prod(size)
     found = [float(channels)]
 

@@ -12,7 +12,7 @@ from medseg.inference.windows import Plan
 
 logger = logging.getLogger(__name__)
 
-Head = Callable[[torch.Tensor], torch.Tensor]
+Head = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Slab:
@@ -77,7 +77,7 @@ class Slab:
             raise torch.OutOfMemoryError("no memory left, neither on the GPU nor in RAM")
         logger.warning("The memory of %s is full: what windows are added to goes on in RAM", self.device)
         self.device = torch.device("cpu")
-        self._spare, self._past = [], []
+        self._spare, self._past, self._kept = [], [], []
         self.importance = self.importance.cpu()
         self._live = {k: (sums.cpu(), weights.cpu()) for k, (sums, weights) in self._live.items()}
         torch.cuda.empty_cache()
@@ -101,15 +101,22 @@ class Slab:
                 self._spare.extend(self._past)
                 self._past = [sums] if sums.device == self.device else []
             else:
-                sums.div_(weights[..., None])
-                try:
-                    logits = self.head(sums)
-                except torch.OutOfMemoryError:
-                    self.to_ram()
-                    sums = sums.cpu()
-                    logits = self.head(sums)
-                self._spare.append(sums)
+                logits = self._logits(sums.div_(weights[..., None]))
+                self._spare += [sums] if sums.device == self.device else []
                 yield number, logits, None
+
+    def _logits(self, features: torch.Tensor) -> torch.Tensor:
+        """What the head makes of a layer, in one of two places in turn: whoever asks holds the last one, too."""
+        if self.head is None:
+            return features
+        out = self._kept.pop(0) if len(self._kept) > 1 else None
+        try:
+            logits = self.head(features, out if out is not None and out.device == features.device else None)
+        except torch.OutOfMemoryError:
+            self.to_ram()
+            logits = self.head(features.cpu(), None)
+        self._kept.append(logits)
+        return logits
 
     def _apart(self, sums: torch.Tensor) -> torch.Tensor:
         """The last layer of a batch in memory of its own: whoever holds it holds on to none of the others."""

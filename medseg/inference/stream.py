@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # windows at once: more serve no CPU; few GPUs are filled by less than their memory
 _SHARE = 0.6  # of free memory that windows may take
-_widths: weakref.WeakKeyDictionary[torch.nn.Module, float] = weakref.WeakKeyDictionary()
 
 
 class Stream:
@@ -34,7 +32,7 @@ class Stream:
         args: further arguments of each call of the network.
         decision: what is made of finished layers.
         call: keyword arguments of `NetworkCall`.
-        batch: windows at once, or None for as many as serve.
+        batch: windows at once.
         context: for a network of slices, neighbours on each side that join as channels.
         mode: `gaussian` or `constant`.
         sigma_scale: of the gaussian.
@@ -52,7 +50,7 @@ class Stream:
         *args: Any,
         decision: Decision,
         call: dict[str, Any],
-        batch: int | None,
+        batch: int,
         context: int,
         mode: str,
         sigma_scale: float,
@@ -71,15 +69,15 @@ class Stream:
 
     def run(self, plan: Plan, title: str | None = None) -> Iterator[tuple[int, Layer]]:
         """The finished layers that windows of the plan touch, front to back."""
-        batch = self.batch or serving_batch(
-            self.network, len(self.volume) * (2 * self.context + 1), plan.roi, self.call["slices"], self.sw_device
-        )
+        batch = self.batch
         importance = plan.importance(self.mode, self.sigma_scale, self.sw_device)
         with split_head(self.network, wanted=not plan.single and not self.call["flips"]) as (body, head):
             call = NetworkCall(body, *self.args, **self.call, **self.kwargs)
             slab = Slab(plan, importance, head, self.device)
             windows = list(plan)
-            with tqdm(total=len(windows), unit="window", desc=title, disable=not self.progress, leave=False) as bar:
+            with tqdm(
+                total=len(windows), unit="window", desc=title, disable=None if self.progress else True, leave=False
+            ) as bar:
                 for first in range(0, len(windows), batch):
                     starts = windows[first : first + batch]
                     tiles = self._called(call, slab, self._windows(starts, plan))
@@ -144,7 +142,5 @@ def serving_batch(
     if not isinstance(network, torch.nn.Module) or free is None:
         return _CPU_BATCH
     size = tuple(roi[1:]) if slices else tuple(roi)
-    width = _widths.get(network)
-    if width is None:
-        width = _widths[network] = memory.width_of(network, channels, size)
+    width = memory.width_of(network, channels, size)
     return max(1, min(most, int(_SHARE * free / memory.window_bytes(channels, width, width, size))))

@@ -22,7 +22,7 @@ from medseg.inference import skipping
 from medseg.inference.decision import Confidence, Decision
 from medseg.inference.kernels import Axis, Layer
 from medseg.inference.network_call import NetworkCall
-from medseg.inference.stream import Stream, in_memory_there_is
+from medseg.inference.stream import Stream, in_memory_there_is, serving_batch
 from medseg.inference.way_back import WayBack
 from medseg.inference.windows import Plan
 
@@ -217,13 +217,19 @@ class StreamingInferer(Inferer):
             made = decision.nothing(stream.channels, shape, volume.device)
         return made.permute(0, *(1 + order.index(axis) for axis in range(3))), back, sure.means() if sure else []
 
+    def batch_for(self, network: Callable[..., Any], channels: int, device: torch.device) -> int:
+        """How many windows go through the network at once on a device; `channels` of its input."""
+        if isinstance(self.sw_batch_size, int):
+            return self.sw_batch_size
+        return serving_batch(network, channels, self.roi, self.slices, device)
+
     def _stream(
         self, volume: torch.Tensor, network: Callable[..., torch.Tensor], decision: Decision, *args: Any, **kwargs: Any
     ) -> Stream:
         there = torch.device(self.sw_device) if self.sw_device is not None else volume.device
         return Stream(
             volume, network, *args, decision=decision, call=self._call,
-            batch=self.sw_batch_size if isinstance(self.sw_batch_size, int) else None,
+            batch=self.batch_for(network, volume.shape[0] * (2 * self.context + 1), there),
             context=self.context, mode=self.mode, sigma_scale=self.sigma_scale, cval=self.cval, sw_device=there,
             device=torch.device(self.device) if self.device is not None else there, progress=self.progress, **kwargs,
         )  # fmt: skip
@@ -269,6 +275,7 @@ def _decided(
             part = float(depth.part[at])
             under = below.to(layer.sums.device) if part and below is not None else layer
             plane = in_memory_there_is(decision.plane, under, layer, part, rows, columns)
+            del under
             if made is None:
                 pinned = plane.device.type == "cuda" and device.type == "cpu"
                 made = torch.zeros((plane.shape[0], *shape), dtype=plane.dtype, device=device, pin_memory=pinned)

@@ -83,7 +83,7 @@ class WayBack:
                 name,
                 "must have axes at right angles, along which the network's grid can run",
                 f"a sheared affine, by which voxels leave their axis by up to {rest.max():.3g}",
-                "Resample it onto a grid without shear first.",
+                "Resample it onto a grid without shear first, or go by its voxel axes: medseg predict --allow-shear.",
             )
         axes = [
             axis_at(there[axis, order[axis]] * np.arange(shape[order[axis]]) + there[axis, 3], inner_shape[axis])

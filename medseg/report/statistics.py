@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class StructureStatistics:
         mean_hu: the mean of the scan over them; None where there are none.
         touches_border: whether one of them lies in the outermost layer of the scan, so that the structure may
             go on outside.
+        confidence: how sure the network was: the mean probability of the structure over the voxels that got it;
+            None where nobody asked for it.
     """
 
     structure: str
@@ -38,6 +40,7 @@ class StructureStatistics:
     volume_ml: float
     mean_hu: float | None
     touches_border: bool
+    confidence: float | None = None
 
 
 def structure_statistics(
@@ -46,6 +49,7 @@ def structure_statistics(
     grid: Grid,
     labels: LabelMap,
     only: Sequence[str] | None = None,
+    confidence: Mapping[str, float] | None = None,
 ) -> list[StructureStatistics]:
     """The statistics of every structure, in the order of the label map; absent ones have 0 voxels and no mean.
 
@@ -55,6 +59,7 @@ def structure_statistics(
         grid: where both lie.
         labels: what the indices mean.
         only: the structures that are wanted; all by default.
+        confidence: how sure the network was, by structure.
 
     Raises:
         GeometryError: the shapes differ.
@@ -82,7 +87,8 @@ def structure_statistics(
         index = labels.index(name)
         count = int(voxels[index])
         mean = float(sums[index] / count) if count else None
-        found.append(StructureStatistics(name, index, count, count * grid.voxel_ml, mean, index in at_border))
+        sure = (confidence or {}).get(name) if count else None
+        found.append(StructureStatistics(name, index, count, count * grid.voxel_ml, mean, index in at_border, sure))
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 from monai.utils import set_determinism
 
 from medseg.errors import DeviceError
+from medseg.training.allocator import keep_freed_memory
 
 
 def select_device(name: str | torch.device = "auto") -> torch.device:
@@ -50,7 +51,7 @@ def default_workers() -> int:
 
 
 def prepare(device: str | torch.device, seed: int, benchmark: bool = True) -> torch.device:
-    """See that the device is there, seed Python, numpy and torch, and set cuDNN.
+    """See that the device is there, seed Python, numpy and torch, and set cuDNN; on a CPU, keep freed memory.
 
     Args:
         device: see `select_device`.
@@ -61,6 +62,8 @@ def prepare(device: str | torch.device, seed: int, benchmark: bool = True) -> to
         DeviceError: the device is not there.
     """
     chosen = select_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     set_determinism(seed=seed)
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.deterministic = not benchmark

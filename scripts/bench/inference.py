@@ -168,10 +168,11 @@ def slices(
         jobs[title], floors[title] = Job(python, name, out, 4, heavy, rounds, **arguments), floor
 
     for precision in ("fp32", "bf16"):
-        add(f"network alone, {precision}", f"network alone, {precision}", own, "alone", options.rounds,
-            precision=precision, **batched)  # fmt: skip
-        add(f"medseg, {precision}", f"network alone, {precision}", own, "medseg", options.rounds,
-            precision=precision, **batched)  # fmt: skip
+        alone = f"network alone, {precision}"
+        more = {"precision": precision, **batched}
+        add(f"{alone}, as torch comes", alone, own, "alone", options.rounds, **more)
+        add(alone, alone, own, "alone", options.rounds, keep=True, **more)
+        add(f"medseg, {precision}", alone, own, "medseg", options.rounds, keep=True, **more)
     if options.heavy and source != shape:
         add("MONAI, linear", "medseg, fp32", own, "monai", options.heavy, True, linear=True, **batched)
         add("MONAI, argmax first", "medseg, fp32", own, "monai", options.heavy, True, linear=False, **batched)
@@ -194,7 +195,7 @@ def depth(work: Path, network: Path, options: argparse.Namespace) -> dict[str, A
     found = {}
     for layers in (100, 800):
         image = write_image(work / f"deep{layers}.npy", [256, 256, layers])
-        job = Job(sys.executable, "medseg", work / "deep.out.npy", 4, True, 1, network=network, image=image,
+        job = Job(sys.executable, "medseg", work / "deep.out.npy", 4, True, 1, network=network, image=image, keep=True,
                   source=[300, 300, layers], precision="bf16", batch=options.batch, roi=[256, 256])  # fmt: skip
         found[str(layers)] = in_turns({f"{layers} slices": job})[f"{layers} slices"][0]
     return {**found, "output_mb": {"100": 9.0, "800": 72.0}}
@@ -204,7 +205,7 @@ def long(work: Path, network: Path, options: argparse.Namespace) -> dict[str, An
     """512x512x800, 9 windows a slice."""
     image = write_image(work / "long.npy", [512, 512, 800])
     job = Job(sys.executable, "medseg", work / "long.out.npy", 2, True, 1, network=network, image=image,
-              source=[512, 512, 800], precision="bf16", batch=options.batch, roi=[256, 256])  # fmt: skip
+              source=[512, 512, 800], precision="bf16", keep=True, batch=options.batch, roi=[256, 256])  # fmt: skip
     return {**in_turns({"512x512x800": job})["512x512x800"][0], "output_mb": 209.7}
 
 
@@ -236,15 +237,18 @@ def volumes(work: Path, options: argparse.Namespace) -> dict[str, Any]:
         "roi": [96] * 3,
         "batch": 1,
     }
+    floor = "whole network per window"
     jobs = {
-        name: Job(sys.executable, job, work / f"c{job}.npy", 96, True, options.heavy, **common, **more)
+        name: Job(sys.executable, job, work / f"c{len(name)}.npy", 96, True, options.heavy, **common, **more)
         for name, job, more in (
-            ("whole network per window", "alone", {"precision": "fp32"}),
-            ("medseg", "medseg", {"precision": "fp32"}),
+            (floor, "alone", {"precision": "fp32"}),
+            (f"{floor}, freed memory kept", "alone", {"precision": "fp32", "keep": True}),
+            ("medseg, freed memory not kept", "medseg", {"precision": "fp32"}),
+            ("medseg", "medseg", {"precision": "fp32", "keep": True}),
             ("MONAI", "monai", {"linear": True}),
         )
     }
-    table = summary(in_turns(jobs), dict.fromkeys(jobs, "whole network per window"))
+    table = summary(in_turns(jobs), dict.fromkeys(jobs, floor))
     table["medseg"]["labels_as_monai"] = agreement(jobs["medseg"].out, jobs["MONAI"].out)
     return table
 

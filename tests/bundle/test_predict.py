@@ -138,6 +138,51 @@ def test_colours_complex_numbers_and_shear_are_refused_by_name(predictor, real):
             predictor.predict_case(real / "odd" / "nifti" / name)
 
 
+def test_a_sheared_scan_goes_by_its_voxel_axes_only_when_allowed(trained, save, tmp_path, caplog):
+    straight = Grid((40, 36, 9), np.diag([-2.0, -2.0, 5.0, 1.0]))
+    affine = straight.affine.copy()
+    affine[0, 2] = 1.5
+    voxels = np.random.default_rng(0).integers(-900, 900, straight.shape).astype(np.int16)
+    sheared = save("sheared.nii.gz", voxels, affine)
+    with pytest.raises(GeometryError, match=r"sheared\.nii\.gz: must have axes at right angles.*--allow-shear"):
+        Predictor(Bundle(trained), {"device": "cpu"}).predict_case(sheared)
+    found = Predictor(Bundle(trained), {"device": "cpu"}, allow_shear=True).predict_case(sheared)
+    assert "is sheared by 16.7 degrees" in caplog.text
+    upright = save("upright.nii.gz", voxels, Grid(straight.shape, affine).upright().affine)
+    expected = Predictor(Bundle(trained), {"device": "cpu"}).predict_case(upright)
+    assert np.array_equal(found.label, expected.label)
+    assert read_grid(found.save(tmp_path / "mask.nii.gz")).matches(read_grid(sheared), tolerance_mm=1e-5)
+
+
+def test_confidence_comes_by_structure_where_it_is_asked_for(trained, phantom):
+    predictor = Predictor(Bundle(trained), {"device": "cpu"})
+    scan = predictor.load(phantom / "p0002" / "ct.nii.gz")
+    plain = predictor.segment(scan)
+    assert plain.confidence is None
+    predictor.inferer.confidence = True
+    found = predictor.segment(scan)
+    assert np.array_equal(found.label, plain.label)
+    there = {found.labels.name(int(index)) for index in np.unique(found.label)} - {"background"}
+    assert there
+    assert set(found.confidence) >= there
+    assert all(1 / len(found.labels) < value <= 1 for value in found.confidence.values())
+
+
+def test_a_first_look_gives_what_the_whole_gives_of_a_structure(trained, phantom):
+    scan, only = phantom / "p0002" / "ct.nii.gz", ["liver"]
+    whole = Predictor(Bundle(trained), {"device": "cpu"}, only).predict_case(scan).label
+    found = Predictor(Bundle(trained), {"device": "cpu"}, only, skip_empty=True).predict_case(scan).label
+    inside = found > 0
+    assert np.array_equal(found[inside], whole[inside])
+    assert inside.sum() >= 0.95 * (whole > 0).sum()
+
+
+def test_channels_are_no_label_map(trained, phantom):
+    other = Predictor(Bundle(trained), {"device": "cpu", "inferer#logits": True})
+    with pytest.raises(GeometryError, match="must be one label map"):
+        other.predict_case(phantom / "p0002" / "ct.nii.gz")
+
+
 def test_a_label_map_of_another_shape_is_no_prediction():
     with pytest.raises(GeometryError, match="must have the shape"):
         Prediction(np.zeros((2, 2, 2), np.uint8), Grid((2, 2, 3), np.eye(4)), LabelMap(["liver"]), "ct.nii.gz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from monai.networks.nets import BasicUNet, UNet
@@ -89,6 +90,14 @@ def test_overlapping_structures_train_and_predict(settings, runs, phantom):
     assert list(weights.values())[-1].shape == (5,)  # a channel for each structure, none for the background
     prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
     assert int(prediction.label.max()) <= 5
+    channels = Predictor(Bundle(folder), {"inferer#packing": "channels"})
+    scan = channels.load(phantom / "p0003" / "ct.nii.gz")
+    there = channels.inferer(scan.item["image"][None], channels.network)[0].numpy() > 0
+    assert there.sum(axis=0).max() > 1  # some overlap, so that painting means something
+    expected = np.zeros(there.shape[1:], int)
+    for name in prediction.labels.painting_order():
+        expected[there[prediction.labels.index(name) - 1]] = prediction.labels.index(name)
+    assert np.array_equal(prediction.label, expected)
 
 
 def test_a_schedule_lowers_the_learning_rate(settings, runs):

@@ -42,7 +42,7 @@ def test_the_same_comes_out_of_fewer_windows(roi, dims):
     found = StreamingInferer(roi, overlap=0.5, only=[2], skip_empty=True)(image, few)
     assert expected.sum() == 2 * 8 * 12 * 12
     assert torch.equal(found, expected)
-    assert few.seen < 0.7 * whole.seen
+    assert few.seen < 0.75 * whole.seen
 
 
 def test_what_lies_apart_on_the_scans_grid_is_the_same():

@@ -96,9 +96,9 @@ def axes(grid: Grid, place: object) -> list[Finding]:
     """Axes that are not perpendicular, not along the body, or left-handed."""
     found = []
     directions = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
-    off = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    angle = grid.shear
+    off = float(np.sin(np.radians(angle)))
     if off > ORTHONORMAL:
-        angle = float(np.degrees(np.arcsin(min(1.0, off))))
         found.append(
             error(
                 "shear",
