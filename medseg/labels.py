@@ -256,6 +256,33 @@ class LabelMap:
         other = twin_name(self.name(index))
         return self._index.get(other) if other is not None else None
 
+    def mirrored(self, background: bool = True) -> list[int]:
+        """For each channel the one of the same structure on the other side, its own where it has no side.
+
+        Args:
+            background: whether channel 0 is the background; else it is the first structure.
+
+        Raises:
+            LabelError: a structure has a twin by nature that is not in the map: seen in a mirror, one would pass for
+                the other.
+
+        >>> LabelMap(["kidney_left", "liver", "kidney_right"]).mirrored()
+        [0, 3, 2, 1]
+        """
+        known = {entry["name"] for entry in catalogue()} | set(only_v1())
+        found = [] if not background else [0]
+        for name in self.structures:
+            other = self.twin(self.index(name))
+            if other is None and twin_name(name) in known:
+                raise LabelError(
+                    f"'{name}'",
+                    f"needs '{twin_name(name)}' beside it, for in a mirror one passes for the other",
+                    "a label map without it",
+                    "Do not flip left and right (axis 0), or learn both.",
+                )
+            found.append((self.index(name) if other is None else other) - (not background))
+        return found
+
     def colour(self, index: int) -> tuple[int, int, int]:
         """A colour for the index, 0 to 255 each; neighbours differ, and the background is black.
 

@@ -123,3 +123,15 @@ def test_names_and_groups_are_selected_in_the_order_of_the_map():
     ):
         with pytest.raises(LabelError, match=remedy):
             labels.select([wrong])
+
+
+def test_in_a_mirror_every_structure_becomes_its_twin():
+    labels = LabelMap.totalsegmentator("all")
+    mirrored = labels.mirrored()
+    assert [mirrored[mirrored[index]] for index in range(118)] == list(range(118))
+    assert mirrored[labels.index("rib_left_3")] == labels.index("rib_right_3")
+    assert mirrored[labels.index("liver")] == labels.index("liver")
+    assert mirrored[labels.index("lung_middle_lobe_right")] == labels.index("lung_middle_lobe_right")  # has no twin
+    assert labels.mirrored(background=False) == [index - 1 for index in mirrored[1:]]
+    with pytest.raises(LabelError, match="'kidney_left': needs 'kidney_right' beside it"):
+        LabelMap(["kidney_left", "liver"]).mirrored()

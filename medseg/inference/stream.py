@@ -19,7 +19,7 @@ from medseg.inference.windows import Layers, Plan, cut
 
 logger = logging.getLogger(__name__)
 
-_CPU_BATCH, _GPU_BATCH = 4, 64  # windows at once: more serve no CPU; few GPUs are filled by less than their memory
+_CPU_BATCH, _GPU_BATCH = 2, 64  # windows at once: more serve no CPU; few GPUs are filled by less than their memory
 _SHARE = 0.6  # of free memory that windows may take
 
 

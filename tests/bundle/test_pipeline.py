@@ -93,4 +93,4 @@ def test_ctrl_c_finishes_what_is_being_written_and_begins_nothing_new(ahead):
             pass
     assert written == [1]
     assert set(read_items) <= {1, 2, 3}
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("medseg-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("medseg-read", "medseg-write"))]

@@ -177,6 +177,18 @@ def test_a_first_look_gives_what_the_whole_gives_of_a_structure(trained, phantom
     assert inside.sum() >= 0.95 * (whole > 0).sum()
 
 
+def test_a_look_from_another_side_swaps_left_and_right_back(trained, phantom):
+    """Of a scan that is its own mirror image, the labels are their own mirror image, sides swapped."""
+    predictor = Predictor(Bundle(trained), {"device": "cpu", "flips": [[0]]})
+    scan = predictor.load(phantom / "p0002" / "ct.nii.gz")
+    image = scan.item["image"]
+    image.set_array((image + image.flip(1)) / 2)
+    label = predictor.segment(scan).label
+    twins = np.array(predictor.labels.mirrored())
+    assert any(twins[index] != index for index in np.unique(label))
+    assert np.mean(twins[label[::-1]] != label) < 1e-4
+
+
 def test_channels_are_no_label_map(trained, phantom):
     other = Predictor(Bundle(trained), {"device": "cpu", "inferer#logits": True})
     with pytest.raises(GeometryError, match="must be one label map"):

@@ -1,3 +1,5 @@
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -99,6 +101,16 @@ def test_all_that_can_be_written_beside_a_mask(medseg, trained, scans, tmp_path)
     assert "left as it is" in medseg("predict", trained, scans[0], *options).out
     assert (out / "p0002.statistics.csv").exists()
     assert (out / "p0002.nii.gz").stat().st_mtime_ns == before
+
+
+def test_only_where_something_was_seen_and_how_sure_the_network_is(medseg, trained, scans, tmp_path):
+    done = medseg("predict", trained, scans[0], "-o", tmp_path, "--stats", "--roi-subset", "liver", "--skip-empty")
+    assert done.code == 0, done.err
+    (liver,) = json.loads((tmp_path / "p0002.statistics.json").read_text())["structures"]
+    assert liver["voxels"] > 0
+    assert 0 < liver["confidence"] <= 1
+    wrong = medseg("predict", trained, scans[0], "-o", tmp_path, "--skip-empty")
+    assert (wrong.code, "--skip-empty needs --roi-subset" in wrong.err) == (2, True)
 
 
 def test_a_damaged_mask_is_made_again_and_the_summary_counts(medseg, trained, scans, tmp_path):

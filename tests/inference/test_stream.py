@@ -105,6 +105,8 @@ def test_auto_takes_what_serves_and_what_fits(monkeypatch):
     net, cpu = network(), torch.device("cpu")
     expected = StreamingInferer((8, 8))(VOLUME, net)
     assert torch.equal(StreamingInferer((8, 8), sw_batch_size="auto")(VOLUME, net), expected)
+    assert serving_batch(net, 1, (1, 8, 8), True, cpu) == 2
+    monkeypatch.setattr(stream, "_CPU_BATCH", 4)
     assert serving_batch(net, 1, (1, 8, 8), True, cpu) == 4
     # 12 channels at the widest (6 in, 6 out), so 64 voxels of 4 bytes of 1 + 3 * 12 + 12 channels
     window = 4 * 64 * 49
