@@ -22,6 +22,11 @@ class Head:
         self.weight = layer.weight.detach().flatten(1).float().t().contiguous()
         self.bias = torch.zeros(1) if layer.bias is None else layer.bias.detach().float()
 
+    @property
+    def classes(self) -> int:
+        """Channels of the logits."""
+        return self.weight.shape[1]
+
     def __call__(self, features: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of features, float32, into `out` where that is given: new memory takes longer than the sums."""
         there = features.device

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medseg.errors import ConfigError
+from medseg.inference.buffers import empty_apart
 from medseg.inference.kernels import compiled
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class NetworkCall:
             total = total / len(self.looks)
         last = total.movedim(1, -1)
         last = last if compiled(last) else last.float()
-        return (last[:, None] if self.slices else last).contiguous()
+        last = last[:, None] if self.slices else last
+        return last if last.is_contiguous() else empty_apart(last.shape, last.device, last.dtype).copy_(last)
 
     def _run(self, windows: torch.Tensor) -> torch.Tensor:
         """One look; a batch that does not fit into the GPU's memory is halved until it does."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
+from medseg.inference.buffers import empty_apart
+from medseg.inference.head import Head
 from medseg.inference.kernels import add_window, compiled
 from medseg.inference.windows import Plan
 
 logger = logging.getLogger(__name__)
-
-Head = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Slab:
@@ -27,13 +27,19 @@ class Slab:
         head: what makes logits of the mean of a layer's features, once it is finished; None where the sums
             are logits.
         device: where it lies; by default where the importance does.
+        held: how many layers whoever takes them holds at once, the last one included.
     """
 
     def __init__(
-        self, plan: Plan, importance: torch.Tensor, head: Head | None = None, device: torch.device | None = None
+        self,
+        plan: Plan,
+        importance: torch.Tensor,
+        head: Head | None = None,
+        device: torch.device | None = None,
+        held: int = 2,
     ) -> None:
         self.device = importance.device if device is None else device
-        self.plan, self.importance, self.head = plan, importance.to(self.device), head
+        self.plan, self.importance, self.head, self.held = plan, importance.to(self.device), head, held
         self._live: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._spare: list[torch.Tensor] = []  # new memory has to be got from the system, page by page
         self._past: list[torch.Tensor] = []
@@ -63,8 +69,11 @@ class Slab:
         add_window(*self._live[k], tile, self.importance[at], rows, columns, start_inside)
 
     def _empty(self, tile: torch.Tensor) -> torch.Tensor:
-        shape = (*self.plan.shape[1:], tile.shape[-1])
-        sums = self._spare.pop() if self._spare else tile.new_empty(shape, dtype=torch.float32)
+        """A layer to add to; the first time, memory for all layers of a window is taken at once."""
+        if not self._spare:
+            count = 1 if self._live else min(self.plan.roi[0], self.plan.shape[0])
+            self._spare = list(empty_apart((count, *self.plan.shape[1:], tile.shape[-1]), tile.device))
+        sums = self._spare.pop()
         return sums if compiled(tile) else sums.zero_()
 
     def to_ram(self) -> None:
@@ -106,15 +115,17 @@ class Slab:
                 yield number, logits, None
 
     def _logits(self, features: torch.Tensor) -> torch.Tensor:
-        """What the head makes of a layer, in one of two places in turn: whoever asks holds the last one, too."""
+        """What the head makes of a layer, in a place that nobody holds any more."""
         if self.head is None:
             return features
-        out = self._kept.pop(0) if len(self._kept) > 1 else None
+        out = self._kept.pop(0) if len(self._kept) >= self.held else None
         try:
-            logits = self.head(features, out if out is not None and out.device == features.device else None)
+            if out is None or out.device != features.device:
+                out = empty_apart((*features.shape[:-1], self.head.classes), features.device)
+            logits = self.head(features, out)
         except torch.OutOfMemoryError:
             self.to_ram()
-            logits = self.head(features.cpu(), None)
+            logits = self.head(features.cpu())
         self._kept.append(logits)
         return logits
 

@@ -67,13 +67,13 @@ class Stream:
         self.sw_device, self.device = sw_device, device
         self.channels = 0  # of the network's output, once it was seen
 
-    def run(self, plan: Plan, title: str | None = None) -> Iterator[tuple[int, Layer]]:
-        """The finished layers that windows of the plan touch, front to back."""
+    def run(self, plan: Plan, held: int = 2, title: str | None = None) -> Iterator[tuple[int, Layer]]:
+        """The finished layers that windows of the plan touch, front to back; the last `held` stay what they are."""
         batch = self.batch
         importance = plan.importance(self.mode, self.sigma_scale, self.sw_device)
         with split_head(self.network, wanted=not plan.single and not self.call["flips"]) as (body, head):
             call = NetworkCall(body, *self.args, **self.call, **self.kwargs)
-            slab = Slab(plan, importance, head, self.device)
+            slab = Slab(plan, importance, head, self.device, held)
             windows = list(plan)
             with tqdm(
                 total=len(windows), unit="window", desc=title, disable=None if self.progress else True, leave=False

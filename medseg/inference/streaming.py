@@ -208,7 +208,8 @@ class StreamingInferer(Inferer):
         elif not all(axis.inside.any() for axis in axes):
             raise GeometryError("StreamingInferer", "needs a scan that overlaps the network's grid", "none of it there")
         sure = Confidence(decision, box) if self.confidence and box is not None else None
-        layers = stream.run(plan.narrowed(box)) if box is not None else ()
+        held = 2 if axes[0].part.any() else 1  # layers of the output lie between two of the network's, or on one
+        layers = stream.run(plan.narrowed(box), held) if box is not None else ()
         # In memory it lies as it is made, layer by layer: across them, writing takes several times as long.
         order = [back.order[axis] for axis in (self.axis, *others)]
         shape = [back.shape[axis] for axis in order]
@@ -243,7 +244,7 @@ class StreamingInferer(Inferer):
             return (0, shape[0]), (0, shape[1]), (0, shape[2])
         final, stream.decision = stream.decision, self._decision("labels" if self.multilabel else None)
         try:
-            box = skipping.seen_in(stream.run(plan, "looking"), self.only or (), plan, step)
+            box = skipping.seen_in(stream.run(plan, title="looking"), self.only or (), plan, step)
         finally:
             stream.decision = final
         logger.info("%s", "Nothing of what is wanted was seen" if box is None else f"Seen within {box} of {shape}")
