@@ -1,0 +1,5 @@
+"""Losses for many classes and for cases that are annotated in part."""
+
+from medseg.losses.dice_ce import DiceCELoss
+
+__all__ = ["DiceCELoss"]
