@@ -113,6 +113,18 @@ def _exponentials(values, count, most, total):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _focus(p, gamma):  # type: ignore[no-untyped-def]
+    """How much of the slope of -log p is left in that of -(1 - p)^gamma log p."""
+    if gamma == 0:
+        return np.float32(1.0)
+    rest = np.float32(1.0) - p
+    if rest <= 0:
+        return np.float32(0.0)
+    least = max(p, np.float32(1e-37))
+    return rest**gamma - gamma * p * rest ** (gamma - np.float32(1.0)) * np.log(least)
+
+
+@_jit
 def _background(values, count, merged, ground):  # type: ignore[no-untyped-def]
     """What the background and the classes merged into it have together."""
     for i in range(count):
@@ -125,7 +137,7 @@ def _background(values, count, merged, ground):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def sums(bits, last, target, start, stop, merged, hard, soft, squared, both, mass, cross):  # type: ignore[no-untyped-def]
+def sums(bits, last, target, start, stop, merged, hard, soft, squared, gamma, both, mass, cross):  # type: ignore[no-untyped-def]
     """Add up what `voxels.sums` gives, over tiles `start` to `stop` of all cases together."""
     classes, voxels = merged.shape[1], target.shape[1]
     tiles = (voxels + TILE - 1) // TILE
@@ -133,6 +145,7 @@ def sums(bits, last, target, start, stop, merged, hard, soft, squared, both, mas
     most = np.empty(TILE, np.float32)
     total = np.empty(TILE, np.float32)
     gain = np.empty(TILE, np.float32)
+    own = np.empty(TILE, np.float32)
     ground = np.empty(TILE, np.float32)
     for tile in range(start, stop):
         b, low = tile // tiles, tile % tiles * TILE
@@ -142,7 +155,8 @@ def sums(bits, last, target, start, stop, merged, hard, soft, squared, both, mas
         for i in range(count):
             t = truth[i]
             counts = t > 0 or (t == 0 and not shared)
-            gain[i] = hard[t] * (values[t, i] - most[i]) if counts else np.float32(0.0)
+            own[i] = values[t, i] - most[i] if counts else np.float32(0.0)
+            gain[i] = np.float32(0.0)
         if smooth:
             for c in range(1 if shared else 0, classes):
                 row, share = values[c], soft[b, c]
@@ -154,16 +168,20 @@ def sums(bits, last, target, start, stop, merged, hard, soft, squared, both, mas
             _background(values, count, merged[b], ground)
             for i in range(count):
                 values[0, i] = ground[i]
-                share = soft[b, 0] + (hard[0] if truth[i] == 0 else np.float32(0.0))
-                if share != 0:
-                    gain[i] += share * np.log(ground[i])
+                if truth[i] == 0:
+                    own[i] = np.log(ground[i])
+                if soft[b, 0] != 0:
+                    gain[i] += soft[b, 0] * np.log(ground[i])
         whole, loss = soft[b].sum(), 0.0
         for i in range(count):
             t = truth[i]
             if t >= 0:
-                loss += (hard[t] + whole) * np.log(total[i]) - gain[i]
+                logs = np.log(total[i])
                 total[i] = np.float32(1.0) / total[i]
-                both[b, t] += values[t, i] * total[i]
+                p = values[t, i] * total[i]
+                both[b, t] += p
+                focus = max(np.float32(1.0) - p, np.float32(0.0)) ** gamma if gamma > 0 else np.float32(1.0)
+                loss += hard[t] * focus * (logs - own[i]) + whole * logs - gain[i]
             else:
                 total[i] = np.float32(0.0)
         cross[b] += loss
@@ -181,7 +199,7 @@ def sums(bits, last, target, start, stop, merged, hard, soft, squared, both, mas
 
 
 @_jit
-def gradient(bits, last, target, start, stop, merged, hard, soft, squared, both, mass, cross, out):  # type: ignore[no-untyped-def]
+def gradient(bits, last, target, start, stop, merged, hard, soft, squared, gamma, both, mass, cross, out):  # type: ignore[no-untyped-def]
     """Write the gradient of tiles `start` to `stop` into `out`; see `voxels.gradient`."""
     classes, voxels = merged.shape[1], target.shape[1]
     tiles = (voxels + TILE - 1) // TILE
@@ -191,6 +209,7 @@ def gradient(bits, last, target, start, stop, merged, hard, soft, squared, both,
     shift = np.empty(TILE, np.float32)
     ground = np.ones(TILE, np.float32)
     held = np.empty(TILE, np.float32)
+    pull = np.empty(TILE, np.float32)
     two = np.float32(2.0)
     for tile in range(start, stop):
         b, low = tile // tiles, tile % tiles * TILE
@@ -221,7 +240,8 @@ def gradient(bits, last, target, start, stop, merged, hard, soft, squared, both,
             t = truth[i]
             if t >= 0:
                 held[i] = ground[i] if shared and t == 0 else values[t, i]
-                shift[i] += rate * (hard[t] + whole) - both[b, t] * held[i]
+                pull[i] = both[b, t] * held[i] - rate * hard[t] * _focus(held[i], gamma)
+                shift[i] += rate * whole - pull[i]
                 total[i] = np.float32(1.0)
         for c in range(classes):
             row, slope = values[c], mass[b, c]
@@ -232,9 +252,7 @@ def gradient(bits, last, target, start, stop, merged, hard, soft, squared, both,
                         of_it = row[i] / ground[i]
                         each = two * slope * ground[i] if squared else slope
                         found = row[i] * (each + shift[i]) - rate * soft[b, 0] * of_it
-                        row[i] = found + (
-                            of_it * (both[b, 0] * held[i] - rate * hard[0]) if t == 0 else np.float32(0.0)
-                        )
+                        row[i] = found + (of_it * pull[i] if t == 0 else np.float32(0.0))
                 continue
             own = rate * soft[b, c]
             if squared:
@@ -246,7 +264,7 @@ def gradient(bits, last, target, start, stop, merged, hard, soft, squared, both,
         for i in range(count):
             t = truth[i]
             if t > 0 or (t == 0 and not shared):
-                values[t, i] += both[b, t] * held[i] - rate * hard[t]
+                values[t, i] += pull[i]
         if last:
             for i in range(count):
                 voxel = out[b, low + i]

@@ -40,6 +40,8 @@ class DiceCELoss(torch.nn.Module):
         lambda_ce: weight of the cross-entropy; 0 leaves Dice alone.
         label_smoothing: share of the cross-entropy that goes to all (annotated) classes alike.
         ignore_index: voxels with this label take no part.
+        focal_gamma: makes the cross-entropy a focal loss, (1 - p)^gamma times that of each voxel (Lin, T.-Y. et al.
+            (2017). Focal loss for dense object detection. ICCV); MONAI's `DiceFocalLoss` takes sigmoids for it.
 
     Raises:
         ConfigError: an option that cannot be.
@@ -49,6 +51,7 @@ class DiceCELoss(torch.nn.Module):
     1.3598
     """
 
+    honours_annotated = True
     weight: torch.Tensor | None
 
     def __init__(
@@ -65,12 +68,14 @@ class DiceCELoss(torch.nn.Module):
         lambda_ce: float = 1.0,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        focal_gamma: float = 0.0,
     ) -> None:
         super().__init__()
         weights = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         for good, option, rule, found in (
             (reduction in ("mean", "sum"), "reduction", "must be mean or sum", repr(reduction)),
             (0 <= label_smoothing <= 1, "label_smoothing", "must be from 0 to 1", str(label_smoothing)),
+            (focal_gamma == 0 or focal_gamma >= 1, "focal_gamma", "must be 0, or 1 or more", str(focal_gamma)),
             (lambda_dice >= 0, "lambda_dice", "must be 0 or more", str(lambda_dice)),
             (lambda_ce >= 0, "lambda_ce", "must be 0 or more", str(lambda_ce)),
             (lambda_dice + lambda_ce > 0, "DiceCELoss", "needs one of lambda_dice and lambda_ce", "0 for both"),
@@ -86,6 +91,7 @@ class DiceCELoss(torch.nn.Module):
         self.smooth_nr, self.smooth_dr = float(smooth_nr), float(smooth_dr)
         self.lambda_dice, self.lambda_ce = float(lambda_dice), float(lambda_ce)
         self.label_smoothing, self.ignore_index = float(label_smoothing), ignore_index
+        self.focal_gamma = float(focal_gamma)
         self.register_buffer("weight", weights, persistent=False)
 
     def forward(
@@ -112,12 +118,12 @@ class DiceCELoss(torch.nn.Module):
             RunError: logits that are NaN or infinite.
         """
         if not isinstance(labels, torch.Tensor):
-            labels, annotated, cases = labels["label"], labels.get("annotated", annotated), labels.get("case", cases)
-        logits, labels = _plain(logits), _plain(labels)
+            said: Mapping[str, Any] = labels
+            labels, annotated, cases = said["label"], said.get("annotated", annotated), said.get("case", cases)
+        logits, labels = plain(logits), plain(labels)
         _check_shapes(logits, labels)
         number, classes = logits.shape[:2]
-        names = [f"case {one}" for one in cases] if cases else [f"case {b} of the batch" for b in range(number)]
-        known = _known(annotated, number, classes, names)
+        known = annotated_rows(annotated, number, classes, cases)
         target = labels.reshape(number, -1).to(logits.device, torch.int64)
         ignored = torch.zeros_like(target, dtype=torch.bool)
         if self.ignore_index is not None:
@@ -132,12 +138,12 @@ class DiceCELoss(torch.nn.Module):
         soft = self.label_smoothing * weight * known / known.sum(dim=1, keepdim=True)
         truth = Truth(
             target.int(), ~known, (1 - self.label_smoothing) * weight, soft.float(), self.squared_pred,
-            partly, self.label_smoothing > 0,
+            partly, self.label_smoothing > 0, self.focal_gamma,
         )  # fmt: skip
         sums = voxel_sums(logits, truth)
         bad = torch.stack([wrong.any(dim=1), ~(sums.cross + sums.mass.sum(dim=1)).isfinite()])
         if bool(bad.any()):  # the only time that a GPU is waited for
-            self._refuse(bad, labels, wrong, names, classes)
+            self._refuse(bad, labels, wrong, _names(cases, number), classes)
         size = sums.mass.new_zeros(number, classes + 1)
         size = size.scatter_add_(1, target + 1, size.new_ones(1, 1).expand_as(target))[:, 1:]
         return self.value(sums, size, known, weight).float()
@@ -200,7 +206,7 @@ class DiceCELoss(torch.nn.Module):
         )
 
 
-def _plain(tensor: Any) -> torch.Tensor:
+def plain(tensor: Any) -> torch.Tensor:
     """Without MONAI's metadata."""
     found: torch.Tensor = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
     return found
@@ -222,10 +228,27 @@ def _check_shapes(logits: torch.Tensor, labels: torch.Tensor) -> None:
         )
 
 
-def _known(annotated: Annotated | None, number: int, classes: int, names: Sequence[str]) -> torch.Tensor:
-    """Which classes are annotated in which case, `(B, C)`, bool, the background always; on the CPU if it came so."""
+def _names(cases: Sequence[str] | None, number: int) -> list[str]:
+    return [f"case {one}" for one in cases] if cases else [f"case {b} of the batch" for b in range(number)]
+
+
+def annotated_rows(
+    annotated: Annotated | None, number: int, classes: int, cases: Sequence[str] | None = None
+) -> torch.Tensor:
+    """Which classes are annotated in which case, `(B, C)`, bool, the background always.
+
+    Args:
+        annotated: as `DiceCELoss` takes it.
+        number: cases.
+        classes: the background among them.
+        cases: their ids, for errors.
+
+    Raises:
+        GeometryError, LabelError, DataError: see `DiceCELoss`.
+    """
     if annotated is None:
         return torch.ones(number, classes, dtype=torch.bool)
+    names = _names(cases, number)
     if not isinstance(annotated, torch.Tensor):
         rows = torch.zeros(number, classes, dtype=torch.bool)
         if len(annotated) != number:
@@ -237,12 +260,11 @@ def _known(annotated: Annotated | None, number: int, classes: int, names: Sequen
         annotated = rows
     if tuple(annotated.shape) != (number, classes):
         raise GeometryError("annotated", f"must have the shape {(number, classes)}", f"{tuple(annotated.shape)}")
-    known = annotated.bool()
+    known = annotated.bool().clone()
     for name, row in zip(names, known, strict=True):
         if not bool(row[1:].any()):
             raise DataError(
                 name, "needs an annotated structure to learn from", "none of the network's", "Leave the case out."
             )
-    known = known.clone()
     known[:, 0] = True
     return known

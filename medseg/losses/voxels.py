@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from medseg.errors import MedsegError, MissingExtraError
@@ -33,6 +34,7 @@ class Truth(NamedTuple):
         squared: whether the sum over probabilities is one over their squares.
         partly: whether anything is merged at all.
         smooth: whether `soft` is above 0 anywhere.
+        gamma: of the focal loss: a voxel's own class counts (1 - probability)^gamma; 0 is cross-entropy.
     """
 
     target: torch.Tensor
@@ -42,6 +44,7 @@ class Truth(NamedTuple):
     squared: bool
     partly: bool
     smooth: bool
+    gamma: float = 0.0
 
 
 class Sums(NamedTuple):
@@ -82,10 +85,11 @@ class _VoxelSums(torch.autograd.Function):
         squared: bool,
         partly: bool,
         smooth: bool,
+        gamma: float,
     ) -> tuple[torch.Tensor, ...]:
         ctx.save_for_backward(logits, target, merged, hard, soft)
-        ctx.flags = squared, partly, smooth
-        return tuple(sums(logits, Truth(target, merged, hard, soft, squared, partly, smooth)))
+        ctx.flags = squared, partly, smooth, gamma
+        return tuple(sums(logits, Truth(target, merged, hard, soft, *ctx.flags)))
 
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -94,7 +98,7 @@ class _VoxelSums(torch.autograd.Function):
             found = gradient(logits, Truth(*tables, *ctx.flags), Sums(*slopes))
         if torch.is_grad_enabled():  # create_graph: whoever asks for the gradient of this one shall be told
             found = _Once.apply(found, logits)  # type: ignore[no-untyped-call]
-        return found, *[None] * 7
+        return found, *[None] * 8
 
 
 class _Once(torch.autograd.Function):
@@ -146,10 +150,13 @@ def sums(logits: torch.Tensor, truth: Truth) -> Sums:
     flat, last = _flat(logits)
     bits = flat.view(_INTEGERS[flat.dtype]).numpy()
     target, merged, hard, soft = (one.numpy() for one in truth[:4])
+    gamma = np.float32(truth.gamma)
 
     def work(start: int, stop: int) -> list[torch.Tensor]:
         own = [torch.zeros_like(one) for one in made]
-        kernels.sums(bits, last, target, start, stop, merged, hard, soft, truth.squared, *(one.numpy() for one in own))
+        kernels.sums(
+            bits, last, target, start, stop, merged, hard, soft, truth.squared, gamma, *(one.numpy() for one in own)
+        )
         return own
 
     parts = _in_threads(cases * -(-target.shape[1] // kernels.TILE), work)
@@ -169,10 +176,11 @@ def gradient(logits: torch.Tensor, truth: Truth, slopes: Sums) -> torch.Tensor:
     flat, last = _flat(logits)
     bits, found = (one.view(_INTEGERS[one.dtype]).numpy() for one in (flat, _flat(out)[0]))
     target, merged, hard, soft = (one.numpy() for one in truth[:4])
+    gamma = np.float32(truth.gamma)
     tables = [one.float().contiguous().numpy() for one in slopes]
 
     def work(start: int, stop: int) -> None:
-        kernels.gradient(bits, last, target, start, stop, merged, hard, soft, truth.squared, *tables, found)
+        kernels.gradient(bits, last, target, start, stop, merged, hard, soft, truth.squared, gamma, *tables, found)
 
     _in_threads(len(bits) * -(-target.shape[1] // kernels.TILE), work)
     return out
@@ -224,6 +232,8 @@ def _sums_of(
         logp[0] = torch.where(_grouped(merged), logp, -torch.inf).logsumexp(dim=0)
     own = logp.gather(0, target[None])[0]
     weighted = truth.hard.to(own)[target] * own
+    if truth.gamma:
+        weighted = weighted * (1 - own.exp()).clamp(min=0) ** truth.gamma
     soft = truth.soft[b].to(own)[:, None]
     if truth.smooth:
         weighted = weighted + torch.where(soft > 0, soft * logp, 0).sum(dim=0)
@@ -244,8 +254,13 @@ def _gradient_of(part: torch.Tensor, truth: Truth, b: int, voxels: slice, slopes
     held = torch.where(group, (p * group).sum(dim=0), p) if truth.partly else p
     own = held.gather(0, target[None])[0]
     slope = 2 * mass[:, None] * held if truth.squared else mass[:, None]
-    pull = both[target] * own - rate * hard[target]  # on the class of a voxel alone
-    shift = rate * (hard[target] + soft.sum()) - both[target] * own - (slope * p).sum(dim=0)
+    hold = rate * hard[target]
+    if truth.gamma:
+        rest = (1 - own).clamp(min=0)
+        logs = own.clamp(min=torch.finfo(p.dtype).tiny).log()
+        hold = hold * (rest**truth.gamma - truth.gamma * own * rest ** (truth.gamma - 1) * logs)
+    pull = both[target] * own - hold  # on the class of a voxel alone
+    shift = rate * soft.sum() - pull - (slope * p).sum(dim=0)
     found = p * (slope + shift)
     if truth.partly:
         share = p / held.clamp(min=torch.finfo(p.dtype).tiny)

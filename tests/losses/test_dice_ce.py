@@ -157,6 +157,20 @@ def test_a_batch_of_which_everything_is_ignored_teaches_nothing():
     assert not slope.any()
 
 
+def test_focal_loss_is_monais_with_softmax(way):
+    """MONAI takes its mean over classes, too."""
+    logits, labels = example((2, 6, 20, 30))
+
+    def reference(logits, labels):
+        focal = monai.losses.FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
+        return 6 * focal(logits, labels)
+
+    wanted, slope = with_gradient(reference, logits, labels)
+    found, ours = with_gradient(DiceCELoss(lambda_dice=0.0, focal_gamma=2.0), logits, labels)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-8)
+
+
 # Cases that are annotated in part
 
 
@@ -318,6 +332,7 @@ def test_a_second_derivative_is_refused(way):
         ({"reduction": "none"}, "mean or sum"),
         ({"label_smoothing": 1.5}, "from 0 to 1"),
         ({"lambda_dice": -1}, "0 or more"),
+        ({"focal_gamma": 0.5}, "0, or 1 or more"),
         ({"lambda_ce": -1}, "0 or more"),
         ({"lambda_dice": 0, "lambda_ce": 0}, "needs one"),
         ({"smooth_dr": 0}, "above 0"),

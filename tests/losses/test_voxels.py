@@ -7,13 +7,13 @@ from medseg.losses import voxels
 from medseg.losses.voxels import Sums, Truth, compiled, gradient, sums, voxel_sums
 
 
-def truth_of(target, classes, merged=(), squared=False, smoothing=0.0):
+def truth_of(target, classes, merged=(), squared=False, smoothing=0.0, gamma=0.0):
     cases = len(target)
     gone = torch.zeros(cases, classes, dtype=torch.bool)
     gone[:, list(merged)] = True
     hard = torch.linspace(0.5, 1.5, classes)
     soft = smoothing * (~gone).float()
-    return Truth(target.int(), gone, hard, soft, squared, bool(merged), smoothing > 0)
+    return Truth(target.int(), gone, hard, soft, squared, bool(merged), smoothing > 0, gamma)
 
 
 def written_out(logits, truth):
@@ -24,8 +24,9 @@ def written_out(logits, truth):
     chance = torch.cat([ground, torch.where(gone, 0, chance)[:, 1:]], dim=1)
     here = (truth.target >= 0)[:, None]
     hot = torch.nn.functional.one_hot(truth.target.clamp(min=0).long(), logits.shape[1]).movedim(-1, 1) * here
-    weights = hot * truth.hard[:, None] + truth.soft[:, :, None] * here
-    cross = -(weights * torch.where(weights > 0, chance, 1).log()).sum(dim=(1, 2))
+    weights = hot * truth.hard[:, None] * (1 - chance) ** truth.gamma + truth.soft[:, :, None] * here
+    counts = (hot > 0) | (truth.soft[:, :, None] * here > 0)
+    cross = -(weights * torch.where(counts, chance, 1).log()).sum(dim=(1, 2))
     mass = (chance**2 if truth.squared else chance) * here
     return Sums((chance * hot).sum(dim=2), mass.sum(dim=2), cross)
 
@@ -34,15 +35,15 @@ def written_out(logits, truth):
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("merged", [(), (2, 4)])
 @pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_sums_and_gradient_are_those_written_out(monkeypatch, way, last, merged, squared, smoothing):
+@pytest.mark.parametrize(("smoothing", "gamma"), [(0.0, 0.0), (0.1, 0.0), (0.0, 2.0), (0.1, 1.5)])
+def test_sums_and_gradient_are_those_written_out(monkeypatch, way, last, merged, squared, smoothing, gamma):
     if way == "torch":
         monkeypatch.setattr(voxels, "_kernels", lambda: None)
     made = torch.Generator().manual_seed(1)
     logits = 3 * torch.randn(2, 6, 31, 37, generator=made)
     target = torch.randint(-1, 6, (2, 31 * 37), generator=made)
     target[torch.isin(target, torch.tensor(merged, dtype=torch.long))] = 0
-    truth = truth_of(target, 6, merged, squared, smoothing)
+    truth = truth_of(target, 6, merged, squared, smoothing, gamma)
     if last:
         logits = logits.to(memory_format=torch.channels_last)
     slopes = Sums(*(torch.rand(shape, generator=made, dtype=torch.float64) for shape in ((2, 6), (2, 6), (2,))))
