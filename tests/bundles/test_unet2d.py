@@ -166,12 +166,12 @@ def test_the_overlays_of_the_loss():
     assert weighted.weight.tolist() == [0.25] + [1.0] * 117
 
 
-@pytest.mark.parametrize(("overlay", "falling"), [("poly", True), ("one_cycle", False)])
-def test_schedules_end_below_where_they_stood(settings, runs, overlay, falling):
+@pytest.mark.parametrize("overlay", ["poly", "one_cycle"])
+def test_schedules_end_far_below_where_they_stood(settings, runs, overlay):
     folder = run(runs, [overlay], {**settings, "max_epochs": 4, "samples_per_case": 4})
     rates = json.loads((folder / "training_history.json").read_text())["lr"]
-    assert rates[-1] < max(rates)
-    assert (rates == sorted(rates, reverse=True)) == falling
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.4 * rates[0]
 
 
 def test_the_overlays_of_the_step(settings):
