@@ -68,7 +68,7 @@ def voxel_sums(logits: torch.Tensor, truth: Truth) -> Sums:
         logits: `(B, C, *spatial)`; channels first or last in memory is read as it lies, anything else is copied.
         truth: what the voxels are.
     """
-    if not _flat(logits)[0].is_contiguous():
+    if not (logits.is_contiguous() or logits.movedim(1, -1).is_contiguous()):
         logits = logits.contiguous()
     return Sums(*_VoxelSums.apply(logits, *truth))  # type: ignore[no-untyped-call]
 

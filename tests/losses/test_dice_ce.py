@@ -112,14 +112,25 @@ def test_extreme_logits_stay_exact(way):
         torch.testing.assert_close(one, other)
 
 
-def test_memory_that_lies_otherwise_is_copied(way):
+@pytest.mark.parametrize(
+    "turn", [lambda one: one[:, :, ::2], lambda one: one.transpose(2, 3), lambda one: one[:1].expand(2, -1, -1, -1)]
+)
+def test_memory_that_lies_otherwise_is_copied(way, turn):
     logits, labels = example((2, 5, 12, 14))
-    strided = logits.detach()[:, :, ::2].requires_grad_()
-    wanted = with_gradient(DiceCELoss(), strided.contiguous(), labels[:, :, ::2])
-    found = DiceCELoss()(strided, labels[:, :, ::2])
-    found.backward()
+    strided, labels = turn(logits.detach()).requires_grad_(), turn(labels)
+    wanted = with_gradient(DiceCELoss(), strided.detach().contiguous(), labels)
+    found = DiceCELoss()(strided, labels)
+    (slope,) = torch.autograd.grad(found, strided)
     assert found == wanted[0]
-    assert torch.equal(strided.grad, wanted[1])
+    assert torch.equal(slope, wanted[1])
+
+
+def test_one_spatial_axis(way):
+    logits, labels = example((2, 5, 40))
+    wanted, slope = with_gradient(monai.losses.DiceCELoss(to_onehot_y=True, softmax=True), logits, labels)
+    found, ours = with_gradient(DiceCELoss(), logits, labels)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    torch.testing.assert_close(ours, slope, rtol=1e-5, atol=1e-7)
 
 
 def test_many_tiles_in_several_threads_are_one_sum(way):
