@@ -32,6 +32,7 @@ class Job:
     """One job in a process of its own."""
 
     def __init__(self, python: str, name: str, arguments: Mapping[str, Any]) -> None:
+        self.name = f"{name} {arguments}"
         folders = {name: tempfile.gettempdir() for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         self.process = subprocess.Popen(
             [python, str(HERE / "training_jobs.py"), name, json.dumps(arguments)],
@@ -43,7 +44,7 @@ class Job:
     def _line(self) -> dict[str, float]:
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
-            raise SystemExit(f"{self.process.args} died: its reason stands above")
+            raise SystemExit(f"{self.name} died: its reason stands above")
         return dict(json.loads(line))
 
     def ask(self) -> dict[str, float]:

@@ -51,7 +51,8 @@ def loss_of(who: str) -> Any:
     if who == "monai":
         return import_module("monai.losses").DiceCELoss(to_onehot_y=True, softmax=True, **options)
     if who == "torch":
-        import_module("medseg.losses.voxels")._kernels = lambda: None
+        voxels: Any = import_module("medseg.losses.voxels")
+        voxels._kernels = lambda: None
     return import_module("medseg.losses").DiceCELoss(**options)
 
 
