@@ -187,10 +187,3 @@ def test_the_overlays_of_the_step(settings):
         for h in parts(**settings).get_parsed_content("train#trainer#train_handlers")
         if type(h).__name__ == "ClipGradients"
     ]
-
-
-@pytest.mark.long
-def test_a_compiled_network_trains(settings, runs):
-    folder = run(runs, ["compile"], settings)
-    names = torch.load(folder / "models" / "model.pt", weights_only=True)
-    assert not [name for name in names if "_orig_mod" in name]
