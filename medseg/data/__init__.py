@@ -7,7 +7,7 @@ from medseg.data.exclude import read_exclude, write_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
 from medseg.data.nifti import read_grid, read_volume, write_label_map
-from medseg.data.opening import open_dataset, training_items
+from medseg.data.opening import annotated_classes, open_dataset, training_items
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.preparation import Preparation, Prepared, prepare
 from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
@@ -23,6 +23,7 @@ __all__ = [
     "Series",
     "StoredCase",
     "StoredVolume",
+    "annotated_classes",
     "check_dataset",
     "convert",
     "discover",

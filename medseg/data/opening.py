@@ -119,8 +119,22 @@ def _warn_of_split(dataset: Dataset) -> None:
         )
 
 
+def annotated_classes(case: Case, labels: LabelMap) -> npt.NDArray[np.bool_]:
+    """Which classes of the network somebody looked for in a case, `(len(labels),)`; the background always.
+
+    A case of which nothing is known counts as annotated in full.
+    """
+    known = [case.annotated is None or name in case.annotated for name in labels]
+    return np.array([True, *known])
+
+
 def training_items(dataset: Dataset, labels: LabelMap, spacing: Sequence[float] = (-1, -1, -1)) -> list[dict[str, Any]]:
     """What training draws from: the volumes in the slice store where the data set has one, else the files.
+
+    Every item says which classes are annotated in it (`annotated`, bool, `(len(labels),)`). A structure that no case
+    of the training side has annotated counts as looked for and not found: nothing could keep a network from
+    predicting it anywhere otherwise. A case in which nobody looked for any of the structures is left out, with a
+    warning.
 
     Args:
         dataset: as `open_dataset` gives it.
@@ -129,13 +143,32 @@ def training_items(dataset: Dataset, labels: LabelMap, spacing: Sequence[float] 
 
     Raises:
         ConfigError: the store lies at another spacing.
-        DataError: see `Dataset.items` and `read_store`.
+        DataError: nothing is annotated in any case; see `Dataset.items` and `read_store`.
     """
-    if dataset.store is None:
-        return dataset.items("train")
+    known = {case.id: annotated_classes(case, labels) for case in dataset.side("train")}
+    ids = [id for id, row in known.items() if row[1:].any()]
+    if not ids:
+        raise DataError(
+            dataset.root, "must have a training case in which a structure of the network is annotated", "none"
+        )
+    if len(ids) < len(known):
+        left = sorted(set(known) - set(ids))
+        logger.warning(
+            "%s: left out of training, for nobody annotated any of the network's structures there: %d cases: %s",
+            dataset.root,
+            len(left),
+            ", ".join(left[:8]) + (", ..." if len(left) > 8 else ""),
+        )
+    nowhere = ~np.any(list(known.values()), axis=0)
+    store = dataset.store
+    found = dataset.items("train") if store is None else _stored_items(dataset, store, labels, spacing)
+    return [{**item, "annotated": known[item["case"]] | nowhere} for item in found if item["case"] in ids]
+
+
+def _stored_items(dataset: Dataset, store: Path, labels: LabelMap, spacing: Sequence[float]) -> list[dict[str, Any]]:
     items = []
     for case in dataset.side("train"):
-        held = read_store(dataset.store, case.id, labels)
+        held = read_store(store, case.id, labels)
         off = [new for new, old in zip(spacing, held.grid.spacing, strict=True) if new > 0 and abs(new - old) > 1e-3]
         if off:
             raise ConfigError(

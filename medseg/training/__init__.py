@@ -1,23 +1,32 @@
 """What a run needs around MONAI's trainer: device, chance, order of samples, checkpoints, identity."""
 
+from medseg.training.allocator import keep_freed_memory
+from medseg.training.batch import PrepareBatch
 from medseg.training.checkpoints import Checkpoints
+from medseg.training.clipping import ClipGradients
 from medseg.training.device import default_workers, prepare, select_device
 from medseg.training.first_validation import FirstValidation
+from medseg.training.inferer import PrecisionInferer, has_bf16
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
 from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
 
 __all__ = [
     "Checkpoints",
+    "ClipGradients",
     "EpochSampler",
     "FirstValidation",
     "FollowEpochs",
+    "PrecisionInferer",
+    "PrepareBatch",
     "ProgressBar",
     "Run",
     "SampleKey",
     "SeededDataset",
     "default_workers",
     "find_unfinished",
+    "has_bf16",
+    "keep_freed_memory",
     "prepare",
     "select_device",
 ]

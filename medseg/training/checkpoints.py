@@ -26,8 +26,8 @@ class Checkpoints:
     it is attached. It belongs after the validation and the history in the list: what a checkpoint goes on from
     has been recorded by then.
 
-    `last.pt` and `epoch_NNNN.pt` hold network, optimizer, scheduler, epoch and the best score; `best.pt` and
-    `model_path` hold the weights that validated best, `model_path` as a plain `state_dict`.
+    `last.pt` and `epoch_NNNN.pt` hold network, optimizer, scheduler, AMP's scaler, epoch and the best score;
+    `best.pt` and `model_path` hold the weights that validated best, `model_path` as a plain `state_dict`.
 
     Args:
         folder: where the checkpoints go.
@@ -74,6 +74,7 @@ class Checkpoints:
             for name, part in self._parts.items():
                 part.load_state_dict(content[name])
             engine.load_state_dict(content["trainer"])
+            self._load_scaler(engine, content.get("scaler"))
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise WeightsError(
                 path,
@@ -98,6 +99,9 @@ class Checkpoints:
         best = (float(state.best_metric), int(state.best_metric_epoch)) if state is not None else (-1.0, -1)
         content = {name: part.state_dict() for name, part in self._parts.items()}
         content |= {"trainer": dict(engine.state_dict()), "best": best}
+        scaler = getattr(engine, "scaler", None)
+        if scaler is not None and scaler.is_enabled():
+            content["scaler"] = scaler.state_dict()
         self._write(self.folder / LAST, content)
         if self.every and epoch % self.every == 0:
             self._write(self.folder / f"epoch_{epoch:04d}.pt", content)
@@ -105,6 +109,13 @@ class Checkpoints:
             weights = self.network.state_dict()
             self._write(self.folder / BEST, {"network": weights, "best": best})
             self._write(self.model_path, weights)
+
+    @staticmethod
+    def _load_scaler(engine: Any, state: dict[str, Any] | None) -> None:
+        """Give AMP's scaler, which the trainer makes anew at each start, the scale it had; a CPU has none."""
+        scaler = getattr(engine, "scaler", None)
+        if state and scaler is not None and scaler.is_enabled():
+            scaler.load_state_dict(state)
 
     @staticmethod
     def _write(path: Path, content: Any) -> None:

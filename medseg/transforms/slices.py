@@ -17,7 +17,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 
 from medseg.errors import DataError, LabelError
 
-INDEX = "slice_index"
+INDEX, ANNOTATED = "slice_index", "annotated"
 
 
 def _plane(volume: Any, k: int) -> torch.Tensor:
@@ -82,7 +82,8 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
 
     With probability `structure_prob` a structure is drawn, all that occur in the volume alike, then a slice
     that holds it, then one of its voxels; the patch holds that voxel at a place drawn alike. Otherwise
-    slice and place are drawn alike from all there are. What lies outside the volume is filled up.
+    slice and place are drawn alike from all there are. What lies outside the volume is filled up. Where the item
+    holds `annotated` (bool, a class each, the background first), only structures that are annotated are drawn.
 
     Args:
         keys: volumes `(C, I, J, K)` that become patches `(C', h, w)`, label among them: tensors, or
@@ -126,7 +127,10 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         if INDEX not in data:
             raise DataError("RandSlicePatchd", f"needs '{INDEX}' in the item", "none", "Put IndexSlicesd before it.")
         index = data[INDEX]
-        present = np.flatnonzero(index.any(axis=1))
+        occurs = index.any(axis=1)
+        if ANNOTATED in data:
+            occurs = occurs & np.asarray(data[ANNOTATED], dtype=bool)[1:]
+        present = np.flatnonzero(occurs)
         voxel = None
         if len(present) and self.R.random_sample() < self.structure_prob:
             row = int(self.R.choice(present))

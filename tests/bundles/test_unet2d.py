@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -122,3 +123,76 @@ def test_the_loss_for_overlapping_structures_is_binary_cross_entropy_and_dice():
     dice = 1 - (2 * both + 1e-5) / (chance.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3)) + 1e-5)
     wanted = dice.mean() + torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
     torch.testing.assert_close(loss(logits, truth), wanted)
+
+
+# The loss and the step
+
+
+def without_a_mask(phantom, tmp_path, case, structure):
+    """A copy of the phantom in which nobody looked for a structure in one case."""
+    folder = tmp_path / "partly"
+    shutil.copytree(phantom, folder)
+    (folder / case / "segmentations" / f"{structure}.nii.gz").unlink()
+    return folder
+
+
+def test_what_nobody_looked_for_reaches_the_loss(settings, phantom, tmp_path, runs):
+    data = without_a_mask(phantom, tmp_path, "p0000", "liver")
+    parser = parts(**{**settings, "dataset_dir": str(data)})
+    found = {item["case"]: item["annotated"].tolist() for item in parser.get_parsed_content("train#dataset").data}
+    liver = list(parser.get_parsed_content("labels")).index("liver") + 1
+    assert [case for case, known in found.items() if not known[liver]] == ["p0000"]
+    seen = []
+    trainer = parser.get_parsed_content("train#trainer")
+    loss = trainer.loss_function
+    loss.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    for batch in parser.get_parsed_content("train#dataloader"):
+        image, targets = trainer.prepare_batch(batch, "cpu")
+        value = loss(torch.zeros(len(image), len(found["p0000"]), *image.shape[2:]), targets)
+        assert value.isfinite()
+    cases = [case for targets in seen for case in targets["case"]]
+    rows = torch.cat([targets["annotated"] for targets in seen])
+    assert set(cases) == {"p0000", "p0001"}
+    assert [bool(row[liver]) for row in rows] == [case != "p0000" for case in cases]
+
+
+@pytest.mark.parametrize("overlay", [None, "loss_dice", "loss_dice_focal", "loss_weighted_ce", "multilabel"])
+def test_it_trains_on_cases_annotated_in_part(settings, phantom, tmp_path, runs, overlay):
+    data = without_a_mask(phantom, tmp_path, "p0000", "liver")
+    folder = run(runs, [overlay] if overlay else [], {**settings, "dataset_dir": str(data), "clip_norm": 1.0})
+    history = json.loads((folder / "training_history.json").read_text())
+    assert all(loss is not None and loss < 10 for loss in history["loss"])
+
+
+def test_the_overlays_of_the_loss():
+    dice, focal, weighted = (
+        parts([f"loss_{name}"], device="cpu").get_parsed_content("loss")
+        for name in ("dice", "dice_focal", "weighted_ce")
+    )
+    assert (dice.lambda_dice, dice.lambda_ce, dice.focal_gamma) == (1, 0, 0)
+    assert (focal.lambda_dice, focal.lambda_ce, focal.focal_gamma) == (1, 1, 2)
+    assert (weighted.lambda_dice, weighted.lambda_ce) == (0, 1)
+    assert weighted.weight.tolist() == [0.25] + [1.0] * 117
+
+
+@pytest.mark.parametrize("overlay", ["poly", "one_cycle"])
+def test_schedules_end_far_below_where_they_stood(settings, runs, overlay):
+    folder = run(runs, [overlay], {**settings, "max_epochs": 4, "samples_per_case": 4})
+    rates = json.loads((folder / "training_history.json").read_text())["lr"]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.4 * rates[0]
+
+
+def test_the_overlays_of_the_step(settings):
+    assert parts(["accumulate"]).get_parsed_content("train#trainer#accumulation_steps") == 4
+    assert parts(["clip"])["clip_norm"] == 12.0
+    parser = parts(["clip"], **settings)
+    (clip,) = [
+        h for h in parser.get_parsed_content("train#trainer#train_handlers") if type(h).__name__ == "ClipGradients"
+    ]
+    assert clip.max_norm == 12.0
+    assert not [
+        h
+        for h in parts(**settings).get_parsed_content("train#trainer#train_handlers")
+        if type(h).__name__ == "ClipGradients"
+    ]

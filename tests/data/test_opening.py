@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -201,3 +202,37 @@ def test_a_decathlon_opens_with_its_names_and_without_its_unlabelled_test_cases(
     assert found.case("c").label is None
     with pytest.raises(DataError, match="case c: needs a label map"):
         found.items("test")
+
+
+def partly(phantom, tmp_path, **known):
+    """The phantom with other `annotated` structures in its training cases."""
+    found = open_dataset(phantom, LABELS, tmp_path / "cache")
+    cases = tuple(replace(case, annotated=known.get(case.id, case.annotated)) for case in found.cases)
+    return replace(found, cases=cases)
+
+
+def test_items_say_what_is_annotated(phantom, tmp_path):
+    first, second = (case.id for case in open_dataset(phantom, LABELS, tmp_path / "cache").side("train"))
+    names = list(LABELS)
+    known = {first: (names[0], "no such structure"), second: None}
+    one, other = training_items(partly(phantom, tmp_path, **known), LABELS)
+    assert one["annotated"].tolist() == [True, True, *[False] * (len(names) - 1)]
+    assert other["annotated"].all()
+
+
+def test_what_no_case_has_annotated_counts_as_looked_for(phantom, tmp_path):
+    first, second = (case.id for case in open_dataset(phantom, LABELS, tmp_path / "cache").side("train"))
+    names = list(LABELS)
+    one, other = training_items(partly(phantom, tmp_path, **{first: names[:1], second: names[1:2]}), LABELS)
+    rest = [True] * (len(names) - 2)
+    assert one["annotated"].tolist() == [True, True, False, *rest]
+    assert other["annotated"].tolist() == [True, False, True, *rest]
+
+
+def test_a_case_that_can_teach_nothing_is_left_out_aloud(phantom, tmp_path, caplog):
+    first, second = (case.id for case in open_dataset(phantom, LABELS, tmp_path / "cache").side("train"))
+    (only,) = training_items(partly(phantom, tmp_path, **{first: ("no such structure",)}), LABELS)
+    assert only["case"] == second
+    assert f"1 cases: {first}" in caplog.text
+    with pytest.raises(DataError, match="in which a structure of the network is annotated"):
+        training_items(partly(phantom, tmp_path, **{first: (), second: ()}), LABELS)

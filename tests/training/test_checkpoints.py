@@ -132,3 +132,62 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path, monkeypatch):
         run(tmp_path)
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == before
     assert not list(tmp_path.rglob("*.partial*"))
+
+
+class Scaler:
+    """What AMP's scaler is to a checkpoint."""
+
+    def __init__(self, scale, enabled=True):
+        self.scale, self.enabled = scale, enabled
+
+    def is_enabled(self):
+        return self.enabled
+
+    def state_dict(self):
+        return {"scale": self.scale} if self.enabled else {}
+
+    def load_state_dict(self, state):
+        self.scale = state["scale"]
+
+
+def scaled(folder, scaler):
+    """A trainer of no epoch more, with a scaler, as AMP makes it when the trainer starts."""
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(network.parameters())
+    handler = Checkpoints(folder / "checkpoints", network, optimizer, folder / "model.pt")
+    trainer = SupervisedTrainer(torch.device("cpu"), 1, DATA, network, optimizer, torch.nn.MSELoss(), decollate=False)
+    trainer.scaler = scaler
+    return handler, trainer
+
+
+def test_the_scale_of_amp_goes_on_where_it_was(tmp_path):
+    handler, trainer = scaled(tmp_path, Scaler(512.0))
+    handler.save(trainer)
+    saved = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["scaler"] == {"scale": 512.0}
+    later = Scaler(65536.0)
+    handler, trainer = scaled(tmp_path, later)
+    handler.load(trainer)
+    assert later.scale == 512.0
+
+
+@pytest.mark.parametrize("first", [None, Scaler(1.0, enabled=False), Scaler(512.0)])
+def test_a_run_moves_between_devices_with_and_without_a_scale(tmp_path, first):
+    handler, trainer = scaled(tmp_path, first)
+    handler.save(trainer)
+    for scaler in (None, Scaler(65536.0, enabled=False), Scaler(65536.0)):
+        handler, trainer = scaled(tmp_path, scaler)
+        handler.load(trainer)
+        if scaler is not None:
+            kept = first is not None and first.enabled and scaler.enabled
+            assert scaler.scale == (512.0 if kept else 65536.0)
+
+
+def test_the_scaler_of_torch_is_taken(tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    handler, trainer = scaled(tmp_path, scaler)
+    handler.save(trainer)
+    other = torch.amp.GradScaler("cpu")
+    handler, trainer = scaled(tmp_path, other)
+    handler.load(trainer)
+    assert other.get_scale() == 1024.0

@@ -140,3 +140,15 @@ def test_arguments_that_cannot_be_are_refused(wrong):
 def test_a_missing_index_says_what_to_do():
     with pytest.raises(DataError, match="Put IndexSlicesd before it"):
         RandSlicePatchd(["image", "label"], (8, 8))(item())
+
+
+def test_structures_nobody_annotated_are_not_drawn():
+    whole = item(s1=(3, 3, 2), s3=(12, 4, 5))
+    transform = chain(structure_prob=1.0)
+    transform.set_random_state(0)
+    assert {int(transform(whole)["label"].max()) for _ in range(30)} == {1, 3}
+    known = {**whole, "annotated": np.array([True, False, True, True])}
+    parts = [transform(known) for _ in range(30)]
+    assert {int(part["label"].max()) for part in parts} == {3}
+    assert parts[0]["annotated"].tolist() == [True, False, True, True]
+    transform({**whole, "annotated": np.array([True, False, True, False])})  # drawn from anywhere then

@@ -1,0 +1,374 @@
+"""MONAI's loss is the reference for the values, and a merged MONAI loss for cases that are annotated in part."""
+
+import itertools
+
+import monai.losses
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from medseg.errors import ConfigError, DataError, GeometryError, LabelError, MedsegError, RunError
+from medseg.losses import DiceCELoss, voxels
+
+SHAPES = [(2, 7, 13, 11), (3, 2, 40, 29), (2, 5, 9, 8, 7), (1, 118, 24, 25)]
+WEIGHT = torch.linspace(0.2, 2.0, 118)
+OPTIONS = [
+    {},
+    {"include_background": False, "batch": True},
+    {"squared_pred": True, "smooth_nr": 0.0, "smooth_dr": 1e-3},
+    {"jaccard": True, "batch": True, "lambda_ce": 0.5},
+    {"jaccard": True, "squared_pred": True, "label_smoothing": 0.1},
+    {"weight": WEIGHT, "include_background": False, "label_smoothing": 0.2},
+    {"weight": WEIGHT, "reduction": "sum", "lambda_dice": 0.0},
+    {"lambda_ce": 0.0, "reduction": "sum"},
+]
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """Both ways of doing it."""
+    if request.param == "torch":
+        monkeypatch.setattr(voxels, "_kernels", lambda: None)
+    elif voxels._kernels() is None:
+        pytest.skip("numba is not installed")
+    return request.param
+
+
+def example(shape, last=False, seed=0):
+    made = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(shape, generator=made)
+    if last:
+        logits = logits.to(memory_format=torch.channels_last if len(shape) == 4 else torch.channels_last_3d)
+    labels = torch.randint(0, shape[1], (shape[0], 1, *shape[2:]), generator=made)
+    return logits.requires_grad_(), labels
+
+
+def with_gradient(loss, logits, *others):
+    logits = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = loss(logits, *others)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def sized(options, classes):
+    return {key: value[:classes] if key == "weight" else value for key, value in options.items()}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_gradient_are_monais(way, shape, options):
+    options = sized(options, shape[1])
+    for last in (False, True):
+        logits, labels = example(shape, last)
+        reference = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, **options)
+        wanted, slope = with_gradient(reference, logits, labels)
+        found, ours = with_gradient(DiceCELoss(**options), logits, labels)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-6, abs=1e-6)
+        assert float((ours - slope).abs().max()) <= 1e-5 * float(slope.abs().max())
+        assert ours.stride() == logits.stride()
+        assert found.dtype == torch.float32
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    logits, labels = example((2, 3, 3, 2))
+    known = torch.tensor([[True, True, False], [True, True, True]])
+    for options in ({}, {"squared_pred": True, "jaccard": True}, {"label_smoothing": 0.3, "batch": True}):
+        loss = DiceCELoss(**options)
+        assert torch.autograd.gradcheck(
+            lambda z, loss=loss: loss(z, labels, known).double(), logits.detach().double().requires_grad_(),
+            atol=1e-3, eps=1e-3,  # the loss itself is a float32
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_single(way, kind):
+    for last in (False, True):
+        logits, labels = example((2, 9, 16, 15), last)
+        low = logits.detach().to(kind)
+        found, slope = with_gradient(DiceCELoss(), low, labels)
+        wanted, exact = with_gradient(DiceCELoss(), low.float(), labels)
+        assert found == wanted
+        assert slope.dtype == kind
+        torch.testing.assert_close(slope, exact.to(kind), rtol=torch.finfo(kind).eps, atol=1e-7)
+
+
+def test_under_autocast_and_a_scaled_loss():
+    logits, labels = example((2, 4, 8, 8))
+    wanted, slope = with_gradient(DiceCELoss(), logits, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, scaled = with_gradient(lambda *one: 1024 * DiceCELoss()(*one), logits, labels)
+    assert float(found) == pytest.approx(1024 * float(wanted))
+    torch.testing.assert_close(scaled, 1024 * slope)
+
+
+def test_extreme_logits_stay_exact(way):
+    logits = torch.tensor([[[[300.0, -200.0]], [[0.0, 100.0]], [[-500.0, -torch.inf]]]]).requires_grad_()
+    labels = torch.tensor([[[[1, 0]]]])
+    reference = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True)
+    for one, other in zip(
+        with_gradient(DiceCELoss(), logits, labels), with_gradient(reference, logits, labels), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "turn", [lambda one: one[:, :, ::2], lambda one: one.transpose(2, 3), lambda one: one[:1].expand(2, -1, -1, -1)]
+)
+def test_memory_that_lies_otherwise_is_copied(way, turn):
+    logits, labels = example((2, 5, 12, 14))
+    strided, labels = turn(logits.detach()).requires_grad_(), turn(labels)
+    wanted = with_gradient(DiceCELoss(), strided.detach().contiguous(), labels)
+    found = DiceCELoss()(strided, labels)
+    (slope,) = torch.autograd.grad(found, strided)
+    assert found == wanted[0]
+    assert torch.equal(slope, wanted[1])
+
+
+def test_one_spatial_axis(way):
+    logits, labels = example((2, 5, 40))
+    wanted, slope = with_gradient(monai.losses.DiceCELoss(to_onehot_y=True, softmax=True), logits, labels)
+    found, ours = with_gradient(DiceCELoss(), logits, labels)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    torch.testing.assert_close(ours, slope, rtol=1e-5, atol=1e-7)
+
+
+def test_many_tiles_in_several_threads_are_one_sum(way):
+    logits, labels = example((2, 3, 150, 140))
+    wanted = with_gradient(monai.losses.DiceCELoss(to_onehot_y=True, softmax=True), logits, labels)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found = with_gradient(DiceCELoss(), logits, labels)
+            assert float(found[0]) == pytest.approx(float(wanted[0]), rel=1e-6)
+            torch.testing.assert_close(found[1], wanted[1], rtol=1e-5, atol=1e-9)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("ignored", [255, -1, 2])
+def test_what_is_ignored_takes_no_part(way, ignored):
+    """As if the voxels were not there."""
+    logits, labels = example((1, 4, 6, 10))
+    labels[0, 0, :, 7:] = ignored
+    labels[0, 0, :, :7][labels[0, 0, :, :7] == ignored] = 0
+    options = {"label_smoothing": 0.1, "batch": True}
+    found, slope = with_gradient(DiceCELoss(ignore_index=ignored, **options), logits, labels)
+    wanted, kept = with_gradient(DiceCELoss(**options), logits[..., :7], labels[..., :7])
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    torch.testing.assert_close(slope[..., :7], kept)
+    assert not slope[..., 7:].any()
+
+
+def test_a_batch_of_which_everything_is_ignored_teaches_nothing():
+    logits, _ = example((1, 4, 6, 10))
+    found, slope = with_gradient(DiceCELoss(ignore_index=9), logits, torch.full((1, 1, 6, 10), 9))
+    assert found.isfinite()
+    assert not slope.any()
+
+
+def test_focal_loss_is_monais_with_softmax(way):
+    """MONAI takes its mean over classes, too."""
+    logits, labels = example((2, 6, 20, 30))
+
+    def reference(logits, labels):
+        focal = monai.losses.FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
+        return 6 * focal(logits, labels)
+
+    wanted, slope = with_gradient(reference, logits, labels)
+    found, ours = with_gradient(DiceCELoss(lambda_dice=0.0, focal_gamma=2.0), logits, labels)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-8)
+
+
+# Cases that are annotated in part
+
+
+def merged_by_hand(logits, labels, known, **options):
+    """MONAI's loss on the classes that are annotated, the others' probability added to the background's."""
+    total = 0.0
+    for one, label, row in zip(logits, labels, known, strict=True):
+        rest = torch.cat([one[:1], one[~row]]).logsumexp(dim=0, keepdim=True)
+        kept = torch.cat([rest, one[1:][row[1:]]])[None]
+        numbers = torch.zeros(len(row), dtype=torch.long)
+        numbers[row] = torch.arange(int(row.sum()))
+        total = total + monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, **options)(kept, numbers[label][None])
+    return total
+
+
+@pytest.mark.parametrize("options", [{}, {"squared_pred": True}, {"label_smoothing": 0.2}, {"jaccard": True}])
+def test_structures_nobody_annotated_are_part_of_the_background(way, options):
+    known = torch.tensor([[1, 1, 0, 1, 0, 1], [1, 0, 0, 0, 1, 0], [1, 1, 1, 1, 1, 1]]).bool()
+    for last, background in itertools.product((False, True), (True, False)):
+        options = {**options, "include_background": background}
+        logits, labels = example((3, 6, 9, 10), last)
+        labels = torch.where(known[torch.arange(3)[:, None], labels.flatten(1)], labels.flatten(1), 0).view_as(labels)
+
+        def by_hand(logits, labels, options=options, background=background):
+            one = merged_by_hand(logits, labels, known, lambda_dice=0.0, **options) / 3
+            dices = [
+                merged_by_hand(logits[b : b + 1], labels[b : b + 1], known[b : b + 1], lambda_ce=0.0, **options)
+                * (int(known[b].sum()) - (not background))
+                for b in range(3)
+            ]
+            return one + sum(dices) / (int(known.sum()) - 3 * (not background))
+
+        wanted, slope = with_gradient(by_hand, logits, labels)
+        found, ours = with_gradient(DiceCELoss(**options), logits, labels, known)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+        torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-8)
+
+
+def test_a_batch_by_hand():
+    """Two cases of two voxels, three classes; nobody looked for class 2 in the second case."""
+    chance = torch.tensor([[[0.5, 0.2], [0.3, 0.1], [0.2, 0.7]], [[0.6, 0.1], [0.1, 0.6], [0.3, 0.3]]])
+    labels = torch.tensor([[[0, 2]], [[0, 1]]])
+    known = torch.tensor([[True, True, True], [True, True, False]])
+    tiny = {"smooth_nr": 0.0, "smooth_dr": 1e-12}
+    found = DiceCELoss(lambda_ce=0.0, batch=True, **tiny)(chance.log(), labels, known)
+    background = 2 * (0.5 + 0.9) / (0.5 + 0.2 + 0.9 + 0.4 + 2)
+    first, second = 2 * 0.6 / (0.3 + 0.1 + 0.1 + 0.6 + 1), 2 * 0.7 / (0.2 + 0.7 + 1)
+    assert float(found) == pytest.approx(1 - (background + first + second) / 3, abs=1e-6)
+    found = DiceCELoss(lambda_dice=0.0)(chance.log(), labels, known)
+    assert float(found) == pytest.approx(-np.log([0.5, 0.7, 0.9, 0.6]).mean(), abs=1e-6)
+    found = DiceCELoss(lambda_ce=0.0, include_background=False, **tiny)(chance.log(), labels, known)
+    dices = [0.0, 2 * 0.7 / 1.9, 2 * 0.6 / (0.7 + 1)]
+    assert float(found) == pytest.approx(1 - sum(dices) / 3, abs=1e-6)
+
+
+def test_nothing_pulls_on_how_the_background_is_shared(way):
+    """Where the truth is background, only the sum counts: each part is pushed in proportion to what it is."""
+    logits, labels = example((1, 4, 5, 5))
+    known = torch.tensor([[True, True, False, False]])
+    _, slope = with_gradient(DiceCELoss(), logits, torch.zeros_like(labels), known)
+    chance = logits.detach().softmax(dim=1)
+    ratio = slope / chance
+    torch.testing.assert_close(ratio[:, 2], ratio[:, 0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ratio[:, 3], ratio[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_voxel_of_a_structure_that_is_not_annotated_counts_as_background():
+    logits, labels = example((1, 4, 5, 5))
+    known = [[1, 2]]
+    assert DiceCELoss()(logits, labels, known) == DiceCELoss()(logits, torch.where(labels == 3, 0, labels), known)
+
+
+def test_lists_tensors_and_the_trainers_mapping_mean_the_same():
+    logits, labels = example((2, 4, 5, 5))
+    known = torch.tensor([[True, True, False, True], [False, False, True, False]])
+    loss = DiceCELoss()
+    wanted = loss(logits, labels, known)
+    assert wanted != loss(logits, labels)
+    assert wanted == loss(logits, labels, [[1, 3], [2]])
+    assert wanted == loss(logits, {"label": labels, "annotated": known, "case": ["a", "b"]})
+    assert loss(logits, labels, [[1, 2, 3]] * 2) == loss(logits, {"label": labels}) == loss(logits, labels)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.bool])
+def test_labels_of_any_integer_type_and_with_metadata(kind):
+    logits, labels = example((2, 2, 5, 5))
+    wanted = DiceCELoss()(logits, labels)
+    assert DiceCELoss()(MetaTensor(logits.detach()), MetaTensor(labels.to(kind))) == wanted
+
+
+def test_no_gradient_is_made_where_none_is_wanted():
+    logits, labels = example((2, 3, 5, 5))
+    with torch.no_grad():
+        assert not DiceCELoss()(logits, labels).requires_grad
+
+
+# Bad input
+
+
+def test_a_label_beyond_the_classes_names_the_value_and_the_case():
+    logits, labels = example((2, 4, 5, 5))
+    labels[1, 0, 0, :3] = 130
+    with pytest.raises(LabelError, match=r"case s0007: must hold labels from 0 to 3, but found 130 in 3 voxels"):
+        DiceCELoss()(logits, labels, cases=["s0001", "s0007"])
+    labels[1, 0, 0, :3] = -1
+    with pytest.raises(LabelError, match=r"case 1 of the batch: .* -1 in 3 voxels"):
+        DiceCELoss(ignore_index=255)(logits, labels)
+
+
+def test_labels_that_are_floats_are_refused():
+    logits, labels = example((2, 4, 5, 5))
+    with pytest.raises(LabelError, match=r"class indices of an integer type, but found torch.float32"):
+        DiceCELoss()(logits, labels.float())
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_name_the_case(way, wrong):
+    for last in (False, True):
+        logits, labels = example((2, 4, 5, 5), last)
+        with torch.no_grad():
+            logits[1, 2, 3, 3] = wrong
+        with pytest.raises(RunError, match=r"case b: the network's logits must be finite.*learning rate"):
+            DiceCELoss()(logits, {"label": labels, "case": ["a", "b"]})
+
+
+def test_shapes_that_differ():
+    logits, labels = example((2, 4, 5, 5))
+    for wrong in (labels[:, 0], labels[..., :4], labels[:1], labels.expand(-1, 4, -1, -1)):
+        with pytest.raises(GeometryError, match=r"must have the shape \(2, 1, 5, 5\) for these logits"):
+            DiceCELoss()(logits, wrong)
+    with pytest.raises(GeometryError, match="a background and at least one structure"):
+        DiceCELoss()(logits[:, :1], labels)
+
+
+def test_annotated_lists_that_cannot_be():
+    logits, labels = example((2, 4, 5, 5))
+    with pytest.raises(DataError, match=r"case b: needs an annotated structure.*Leave the case out"):
+        DiceCELoss()(logits, labels, [[1], []], ["a", "b"])
+    with pytest.raises(DataError, match="case 0 of the batch: needs an annotated structure"):
+        DiceCELoss()(logits, labels, torch.tensor([[True, False, False, False]] * 2))
+    with pytest.raises(LabelError, match="classes from 0 to 3"):
+        DiceCELoss()(logits, labels, [[1], [4]])
+    with pytest.raises(GeometryError, match="for each of 2 cases"):
+        DiceCELoss()(logits, labels, [[1]])
+    with pytest.raises(GeometryError, match=r"\(2, 4\)"):
+        DiceCELoss()(logits, labels, torch.ones(2, 3, dtype=torch.bool))
+
+
+def test_a_second_derivative_is_refused(way):
+    logits, labels = example((2, 4, 5, 5))
+    (slope,) = torch.autograd.grad(DiceCELoss()(logits, labels), logits, create_graph=True)
+    with pytest.raises(MedsegError, match=r"differentiated once.*monai.losses.DiceCELoss"):
+        slope.square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reduction": "none"}, "mean or sum"),
+        ({"label_smoothing": 1.5}, "from 0 to 1"),
+        ({"lambda_dice": -1}, "0 or more"),
+        ({"focal_gamma": 0.5}, "0, or 1 or more"),
+        ({"lambda_ce": -1}, "0 or more"),
+        ({"lambda_dice": 0, "lambda_ce": 0}, "needs one"),
+        ({"smooth_dr": 0}, "above 0"),
+        ({"weight": [1.0, -1.0]}, "0 or more for each class"),
+        ({"weight": 1.0}, "for each class"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DiceCELoss(**options)
+
+
+def test_weights_for_another_number_of_classes():
+    logits, labels = example((2, 4, 5, 5))
+    with pytest.raises(ConfigError, match="each of 4 classes, but found 3"):
+        DiceCELoss(weight=[1, 1, 1])(logits, labels)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
+def test_a_gpu_gives_what_the_cpu_gives(options):
+    logits, labels = example((2, 118, 24, 25))
+    known = torch.rand(2, 118) > 0.3
+    for annotated in (None, known):
+        wanted, slope = with_gradient(DiceCELoss(**options), logits, labels, annotated)
+        found, ours = with_gradient(DiceCELoss(**options).cuda(), logits.cuda(), labels.cuda(), annotated)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+        torch.testing.assert_close(ours.cpu(), slope, rtol=1e-4, atol=1e-8)
