@@ -45,7 +45,13 @@ def command() -> None:
 @click.argument("truth", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Where results go.")
 @click.option("--data", type=click.Path(path_type=Path), help="PREDICTION is a bundle: segment this data set first.")
-@click.option("--side", default="val", show_default=True, help="With --data: which side of the split.")
+@click.option(
+    "--side",
+    type=click.Choice(["train", "val", "test"]),
+    default="val",
+    show_default=True,
+    help="With --data: which side of the split.",
+)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="With --data: a key of inference.json.")
 @click.option("--structures", multiple=True, metavar="NAME", help="Only this structure or group; may be repeated.")
 @click.option("--prediction-labels", type=click.Path(), help="A JSON file that names the labels, or totalsegmentator.")
