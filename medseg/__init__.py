@@ -65,7 +65,18 @@ __all__ = [
 ]
 
 
-_ROOMS = {"bundle", "data", "inference", "metrics", "monitoring", "networks", "report", "training", "transforms"}
+_ROOMS = {
+    "bundle",
+    "data",
+    "evaluation",
+    "inference",
+    "metrics",
+    "monitoring",
+    "networks",
+    "report",
+    "training",
+    "transforms",
+}
 
 
 def __getattr__(name: str) -> Any:

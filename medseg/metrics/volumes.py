@@ -5,7 +5,7 @@ Every rank sends its sums and not its cases, so that what is exchanged does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,11 @@ class _Volumes(Metric):
             rows.append([state != NOT_ANNOTATED for state in states])
             self._states += torch.tensor(rows)
             self._cases += 1
+
+    def iteration_completed(self, engine: Any) -> None:
+        """Take in what an engine made of a batch, with `annotated` of the batch where the output does not have it."""
+        output = self._output_transform(engine.state.output)
+        self.update(output if len(output) > 2 else (*output, _of_batch(engine.state.batch, len(output[1]))))
 
     def _score(
         self, prediction: Any, truth: Any, annotated: npt.NDArray[np.bool_] | None
@@ -120,7 +125,8 @@ class VolumeDice(_Volumes):
         labels: the classes.
         output_transform: gives `(predictions, truths)` or `(predictions, truths, annotated)`: lists of
             `(1, *spatial)` class indices, or of `(structures, *spatial)` binary masks with `multilabel`; and for each
-            case the names of the structures that were annotated, or `(classes,)` whether each was; None for all.
+            case the names of the structures that were annotated, or `(classes,)` whether each was; None for all. By
+            default `annotated` is what the engine's batch says under that key (`Dataset.items(side, labels)`).
         multilabel: whether structures are channels of their own.
     """
 
@@ -216,6 +222,16 @@ class VolumeScores(_Volumes):
         super().completed(engine, name)
         for measure in self.measures:
             self._show(engine, measure, measure)
+
+
+def _of_batch(batch: Any, cases: int) -> Sequence[Any]:
+    """What a batch, collated or a list of items, says of who was annotated in each of its cases."""
+    if isinstance(batch, Mapping):
+        said = batch.get("annotated")
+        return [None] * cases if said is None else list(said)
+    if isinstance(batch, Sequence) and len(batch) == cases and all(isinstance(item, Mapping) for item in batch):
+        return [item.get("annotated") for item in batch]
+    return [None] * cases
 
 
 def _annotated(labels: LabelMap, given: Any) -> npt.NDArray[np.bool_] | None:

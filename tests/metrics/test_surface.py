@@ -208,3 +208,22 @@ def test_bad_input_is_refused():
         surface_distances(one * 2, one, 2, (1, 1, 1))
     with pytest.raises(LabelError, match="must say so of each of 2 classes"):
         surface_distances(one, one, 2, (1, 1, 1), [True])
+
+
+@QUIET
+def test_where_monai_gives_something_else():
+    """What docs/how-to/evaluate.md says of the differences."""
+    empty, one = np.zeros((6, 5, 4), int), cube((6, 5, 4), (1, 4), (1, 4), (1, 3))
+    asd, hd95, _ = (float(part[0]) for part in monai(empty, one, 2, (1, 1, 1), 1.0))
+    assert (asd, hd95) == (math.inf, math.inf)
+    asd, hd95, nsd = (float(part[0]) for part in monai(empty, empty, 2, (1, 1, 1), 1.0))
+    assert hd95 == 0.0  # a perfect score
+    assert math.isnan(asd)
+    assert math.isnan(nsd)
+    truth, prediction = cube((9, 9, 1), (1, 8), (1, 8), (0, 1)), cube((9, 9, 1), (1, 8), (1, 8), (0, 1))
+    prediction[4, 4] = 0
+    (ours,) = surface_distances(prediction, truth, 2, (1, 1, 1))
+    as_plane = monai(prediction[..., 0], truth[..., 0], 2, (1, 1), 1.0)
+    as_volume = monai(prediction, truth, 2, (1, 1, 1), 1.0)
+    assert ours.asd() == pytest.approx(float(as_plane[0][0]))
+    assert float(as_volume[0][0]) < ours.asd()

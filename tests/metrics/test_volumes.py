@@ -67,6 +67,20 @@ def test_structures_nobody_looked_for_in_a_case_take_no_part(form):
     assert state.metrics["dice"] == 1.0
 
 
+@pytest.mark.parametrize("collated", [True, False])
+def test_the_batch_says_what_was_annotated_where_the_output_does_not(collated):
+    metric = VolumeDice(LABELS)
+    engine = Engine(lambda _, batch: ([torch.tensor([[1, 2, 0, 0]])] * 2, [torch.tensor([[1, 0, 0, 0]])] * 2))
+    metric.attach(engine, "dice")
+    rows = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    engine.run([{"annotated": rows} if collated else [{"annotated": row} for row in rows]])
+    details = engine.state.metric_details["dice"]
+    assert details["annotated"]["spleen"] == 1
+    assert details["by_structure"]["spleen"] == 0.0  # false where it was annotated
+    engine.run([{}])
+    assert engine.state.metric_details["dice"]["annotated"]["spleen"] == 2
+
+
 def test_an_empty_annotated_list_is_refused():
     with pytest.raises(LabelError, match="annotated: must name at least one structure"):
         VolumeDice(LABELS).update(([torch.tensor([[1]])], [torch.tensor([[1]])], [[]]))
