@@ -316,7 +316,7 @@ def _worst(content: Mapping[str, Any]) -> str:
     everything = [
         (case["case"], row) for case in content["cases"] for row in case["structures"] if row["dice"] is not None
     ]
-    everything.sort(key=lambda pair: (pair[1]["dice"], -max(pair[1]["truth_voxels"], pair[1]["predicted_voxels"])))
+    everything.sort(key=lambda pair: (pair[1]["dice"], -max(pair[1]["truth_ml"], pair[1]["predicted_ml"])))
     hd = "hd95_mm" in content["measures"]
     rows = "".join(
         f"<tr><td>{escape(case)}</td><td>{_name(row['structure'])}{_state(row['state'])}</td>"
@@ -333,7 +333,7 @@ def _worst(content: Mapping[str, Any]) -> str:
         ("Predicted, ml", True, False),
     )
     more = len(everything) - _MOST_ROWS
-    rest = f'<p class="lead">And {number(more)} more in scores.csv.</p>' if more > 0 else ""
+    rest = f'<p class="lead small">And {number(more)} more in scores.csv.</p>' if more > 0 else ""
     return (
         '<p class="lead">Structures of single cases, the lowest Dice first, the large ones first where it is equal.</p>'
         f'<div class="card scroll"><table class="sortable">{head}<tbody>{rows}</tbody></table></div>{rest}'

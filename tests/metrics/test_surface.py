@@ -214,8 +214,10 @@ def test_bad_input_is_refused():
 def test_where_monai_gives_something_else():
     """What docs/how-to/evaluate.md says of the differences."""
     empty, one = np.zeros((6, 5, 4), int), cube((6, 5, 4), (1, 4), (1, 4), (1, 3))
-    asd, hd95, _ = (float(part[0]) for part in monai(empty, one, 2, (1, 1, 1), 1.0))
-    assert (asd, hd95) == (math.inf, math.inf)
+    for pair in ((empty, one), (one, empty)):
+        asd, hd95, nsd = (float(part[0]) for part in monai(*pair, 2, (1, 1, 1), 1.0))
+        assert (asd, nsd) == (math.inf, 0.0)
+        assert not math.isfinite(hd95)
     asd, hd95, nsd = (float(part[0]) for part in monai(empty, empty, 2, (1, 1, 1), 1.0))
     assert hd95 == 0.0  # a perfect score
     assert math.isnan(asd)
