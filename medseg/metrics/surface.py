@@ -57,7 +57,7 @@ class Surfaces:
     def hausdorff(self, percentile: float = 95.0) -> float:
         """The larger of the two directions' percentiles (linear between neighbours), mm; NaN without both.
 
-        MONAI's `compute_hausdorff_distance(percentile=95)`, which gives 0 where both are empty.
+        MONAI's `compute_hausdorff_distance(percentile=95)`, whose metric aggregates to 0 where both are always empty.
         Huttenlocher et al. (1993), IEEE TPAMI 15.
         """
         if not self.comparable:

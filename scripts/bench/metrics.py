@@ -236,7 +236,7 @@ Surface is ASD, HD95 and NSD at 1 and 3 mm for medseg, ASD, HD95 and NSD at 1 mm
 which is given binary masks, one structure at a time: with all of them at once in one-hot it would need tens of GB.
 MONAI's Dice is given class indices (`num_classes=118`). nnU-Net's is `compute_tp_fp_fn_tn` for each label, the loop of
 its `compute_metrics`. MONAI and medseg compute the same where a structure is in truth and prediction; where it is in
-one of them alone MONAI's ASD is inf, where it is in neither its HD95 is 0, and medseg's have no value (NaN).
+one of them alone MONAI's ASD is inf and medseg's has no value (NaN).
 """
 
 
