@@ -68,6 +68,7 @@ __all__ = [
 _ROOMS = {
     "bundle",
     "data",
+    "evaluation",
     "inference",
     "losses",
     "metrics",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medseg.atomic import write_json
 from medseg.errors import DataError, LabelError, did_you_mean
 from medseg.labels import BACKGROUND, LabelMap, groups
@@ -223,8 +225,14 @@ class Dataset:
             )
         return cases
 
-    def items(self, side: str) -> list[dict[str, Any]]:
+    def items(self, side: str, labels: LabelMap | None = None) -> list[dict[str, Any]]:
         """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`.
+
+        Args:
+            side: of the split.
+            labels: the classes of the network: every item then also says for each of them whether somebody looked
+                for it in the case (`annotated`, bool, `(len(labels),)`), the background always. A case of which
+                nothing is known counts as annotated in full.
 
         Raises:
             DataError: the side is empty, or a case has no label map.
@@ -233,7 +241,10 @@ class Dataset:
         for case in self.side(side):
             if case.label is None:
                 raise DataError(f"case {case.id}", "needs a label map", "none", "Run it through medseg data prepare.")
-            item = {"image": str(case.image), "label": str(case.label), "case": case.id}
+            item: dict[str, Any] = {"image": str(case.image), "label": str(case.label), "case": case.id}
+            if labels is not None:
+                looked_for = labels.structures if case.annotated is None else case.annotated
+                item["annotated"] = np.array([True, *(name in looked_for for name in labels)])
             items.append(item if case.combinations is None else {**item, "combinations": case.combinations})
         return items
 

@@ -78,6 +78,17 @@ def test_items_need_label_maps():
         dataset(split=Split(train=("a",))).items("train")
 
 
+def test_items_say_for_each_class_whether_somebody_looked_for_it():
+    cases = (
+        Case("a", Path("a"), Path("al"), annotated=("spleen", "heart")),
+        Case("b", Path("b"), Path("bl")),
+    )
+    found = Dataset(Path("set"), cases, (), split=Split(val=("a", "b")))
+    labels = LabelMap(["liver", "spleen"])
+    assert [item["annotated"].tolist() for item in found.items("val", labels)] == [[True, False, True], [True] * 3]
+    assert "annotated" not in found.items("val")[0]
+
+
 def make(folder: Path, ids: str) -> Dataset:
     cases = []
     for id in ids:

@@ -16,6 +16,7 @@ from medseg.errors import MedsegError
 COMMANDS = {
     "data": ("medseg.cli.data", "Make phantoms, check and prepare data sets."),
     "demo": ("medseg.cli.demo", "Learn organs on a made-up data set and segment two volumes, in minutes."),
+    "evaluate": ("medseg.cli.evaluate", "Hold predictions against the truth, and two evaluations against each other."),
     "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
     "train": ("medseg.cli.train", "Train a bundle."),
 }

@@ -1,5 +1,49 @@
-"""How well a label map agrees with the truth."""
+"""How well a label map agrees with the truth.
 
-from medseg.metrics.overlap import VolumeDice, confusion_matrix, dice, dice_by_structure, multilabel_dice
+The functions on arrays need NumPy and SciPy alone; the Ignite metrics are loaded when they are first used.
+"""
 
-__all__ = ["VolumeDice", "confusion_matrix", "dice", "dice_by_structure", "multilabel_dice"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from medseg.metrics.overlap import (
+    Overlap,
+    annotated_classes,
+    confusion_matrix,
+    dice,
+    dice_by_structure,
+    multilabel_dice,
+    multilabel_overlap,
+    overlap_scores,
+)
+from medseg.metrics.structures import StructureScores, measure_names, structure_scores
+from medseg.metrics.surface import Surfaces, surface_distances
+
+if TYPE_CHECKING:
+    from medseg.metrics.volumes import VolumeDice, VolumeScores
+
+__all__ = [
+    "Overlap",
+    "StructureScores",
+    "Surfaces",
+    "VolumeDice",
+    "VolumeScores",
+    "annotated_classes",
+    "confusion_matrix",
+    "dice",
+    "dice_by_structure",
+    "measure_names",
+    "multilabel_dice",
+    "multilabel_overlap",
+    "overlap_scores",
+    "structure_scores",
+    "surface_distances",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("VolumeDice", "VolumeScores"):
+        return getattr(importlib.import_module("medseg.metrics.volumes"), name)
+    raise AttributeError(f"module 'medseg.metrics' has no attribute '{name}'")

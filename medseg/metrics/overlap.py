@@ -1,4 +1,4 @@
-"""Dice of every structure from one confusion matrix for each volume.
+"""Dice and its kin for every structure at once, from one confusion matrix for each volume.
 
 Not MONAI's `DiceMetric`: that one gives 0 for a structure that is absent from both sides, and with 118 classes
 takes half a minute and gigabytes for a volume. Counting pairs once gives all classes at the same time.
@@ -6,163 +6,259 @@ takes half a minute and gigabytes for a volume. Counting pairs once gives all cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import ignite.distributed as idist
 import numpy as np
 import numpy.typing as npt
-import torch
-from ignite.exceptions import NotComputableError
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced
 
-from medseg.errors import GeometryError, LabelError
+from medseg.errors import LabelError
 from medseg.labels import LabelMap
+from medseg.metrics.kernels import as_array, class_indices, kernels, name_of, on_gpu, same_shape
 
-Array = npt.NDArray[Any] | torch.Tensor
+if TYPE_CHECKING:
+    import torch
+
+    Array = npt.NDArray[Any] | torch.Tensor
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+FOUND, MISSED, FALSE_POSITIVE, ABSENT, NOT_ANNOTATED = "found", "missed", "false positive", "absent", "not annotated"
+_BLOCK = 1 << 20  # voxels counted together where nothing is compiled
 
 
 def confusion_matrix(prediction: Array, truth: Array, num_classes: int, case: str = "") -> Counts:
     """How many voxels have truth `r` and prediction `c`, `(num_classes, num_classes)`.
 
     Args:
-        prediction: class indices, any shape.
+        prediction: class indices, any shape; whole numbers of any type, in RAM or on a GPU.
         truth: class indices, the same shape, on the same grid.
         num_classes: classes, background included.
         case: its id, for errors.
 
     Raises:
         GeometryError: shapes that differ.
-        LabelError: an index below 0 or not below `num_classes`.
+        LabelError: NaN, a broken number, an index below 0 or not below `num_classes`.
 
     >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 1, 0]), 2).tolist()
     [[1, 1], [0, 1]]
     """
-    thing = f"case {case}" if case else "a prediction"
-    first, second = torch.as_tensor(prediction).reshape(-1).long(), torch.as_tensor(truth).reshape(-1).long()
-    if tuple(prediction.shape) != tuple(truth.shape):
-        raise GeometryError(thing, f"must have the truth's shape, {tuple(truth.shape)}", f"{tuple(prediction.shape)}")
-    for name, values in (("prediction", first), ("truth", second)):
-        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
-            raise LabelError(
-                f"{thing}, {name}",
-                f"must hold labels from 0 to {num_classes - 1}",
-                f"{int(values.min())} to {int(values.max())}",
-            )
-    counts = torch.bincount(second.to(first.device) * num_classes + first, minlength=num_classes**2)
+    same_shape(prediction, truth, case)
+    if on_gpu(prediction) and on_gpu(truth):
+        return _counted_by_torch(prediction, truth, num_classes, case)
+    first = class_indices(prediction, num_classes, "prediction", case)
+    second = class_indices(truth, num_classes, "truth", case)
+    order = "F" if first.flags.f_contiguous and second.flags.f_contiguous else "C"
+    one, other = first.ravel(order=order), second.ravel(order=order)  # type: ignore[arg-type]
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    compiled = kernels()
+    if compiled is not None:
+        compiled.count_pairs(other, one, counts)
+        return counts
+    flat = counts.reshape(-1)
+    for start in range(0, one.size, _BLOCK):
+        pair = other[start : start + _BLOCK].astype(np.int64)
+        pair *= num_classes
+        pair += one[start : start + _BLOCK]
+        flat += np.bincount(pair, minlength=flat.size)
+    return counts
+
+
+def _counted_by_torch(prediction: Any, truth: Any, num_classes: int, case: str) -> Counts:
+    import torch
+
+    first, second = prediction.reshape(-1), truth.to(prediction.device).reshape(-1)
+    for side, values in (("prediction", first), ("truth", second)):
+        if values.numel():  # what is wrong with it, if anything, is said where its few values lie in RAM
+            class_indices(torch.stack([values.min(), values.max()]), num_classes, side, case)
+            if values.is_floating_point() and not torch.equal(values, values.round()):
+                class_indices(values, num_classes, side, case)
+    counts = torch.bincount(second.long() * num_classes + first.long(), minlength=num_classes**2)
     return np.asarray(counts.cpu().numpy().reshape(num_classes, num_classes))
 
 
+def annotated_classes(labels: LabelMap, names: Iterable[str] | None, case: str = "") -> npt.NDArray[np.bool_] | None:
+    """Which classes somebody looked for in a case, `(classes,)`, the background among them; None for all.
+
+    Raises:
+        LabelError: an empty list, or a name that `labels` does not hold.
+
+    >>> annotated_classes(LabelMap(["liver", "spleen"]), ["spleen"]).tolist()
+    [True, False, True]
+    """
+    if names is None:
+        return None
+    wanted = list(names)
+    if not wanted:
+        raise LabelError(
+            f"{name_of(case)}, annotated",
+            "must name at least one structure",
+            "an empty list",
+            "Leave the case out, or leave the list out where everything was annotated.",
+        )
+    held = np.zeros(len(labels), bool)
+    held[0] = True
+    for name in wanted:
+        held[labels.index(name)] = True
+    return held
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What overlap says of every structure of one case; every array is `(structures,)`, from class 1 on.
+
+    A structure that was not annotated takes no part: all its figures are NaN. What was predicted as it counts as
+    background, as in a loss that merges it into the background: it is nobody's false positive, and where the truth
+    has an annotated structure there, that one was missed.
+
+    Args:
+        both: voxels that have it in truth and prediction.
+        predicted: voxels that have it in the prediction.
+        true: voxels that have it in the truth.
+        annotated: whether somebody looked for it.
+    """
+
+    both: Counts
+    predicted: Counts
+    true: Counts
+    annotated: npt.NDArray[np.bool_]
+
+    @property
+    def dice(self) -> Scores:
+        """2 both / (predicted + true); NaN where absent from both, 0 where in one alone. F1 of voxels is the same.
+
+        Dice, L. R. (1945). Measures of the amount of ecologic association between species. Ecology 26.
+        """
+        return self._ratio(2 * self.both, self.predicted + self.true)
+
+    f1 = dice
+
+    @property
+    def iou(self) -> Scores:
+        """Both / either; NaN where absent from both. Jaccard, P. (1901)."""
+        return self._ratio(self.both, self.predicted + self.true - self.both)
+
+    @property
+    def precision(self) -> Scores:
+        """Both / predicted; NaN where nothing was predicted."""
+        return self._ratio(self.both, self.predicted)
+
+    @property
+    def recall(self) -> Scores:
+        """Both / true; NaN where the truth has none."""
+        return self._ratio(self.both, self.true)
+
+    @property
+    def relative_volume_error(self) -> Scores:
+        """(predicted - true) / true: below 0 where too little was predicted; NaN where the truth has none."""
+        return self._ratio(self.predicted - self.true, self.true)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Of each structure `found` (in both, wherever), `missed`, `false positive`, `absent` or `not annotated`."""
+        said = {(True, True): FOUND, (True, False): MISSED, (False, True): FALSE_POSITIVE, (False, False): ABSENT}
+        return tuple(
+            said[bool(true), bool(predicted)] if annotated else NOT_ANNOTATED
+            for true, predicted, annotated in zip(self.true, self.predicted, self.annotated, strict=True)
+        )
+
+    def _ratio(self, part: Counts, whole: Counts) -> Scores:
+        out = np.full(len(whole), np.nan)
+        return np.asarray(np.divide(part, whole, out=out, where=(whole > 0) & self.annotated))
+
+
+def overlap_scores(
+    confusion: Counts, annotated: Sequence[bool] | npt.NDArray[np.bool_] | None = None, case: str = ""
+) -> Overlap:
+    """The overlap of every structure from a confusion matrix.
+
+    Args:
+        confusion: as `confusion_matrix` gives it.
+        annotated: for each class, background included, whether somebody looked for it; None for all.
+        case: its id, for errors.
+
+    Raises:
+        LabelError: `annotated` has another length, or the truth holds a structure that it says nobody annotated.
+
+    >>> overlap_scores(np.array([[5, 1, 0], [0, 4, 0], [0, 0, 0]])).dice.round(3).tolist()
+    [0.889, nan]
+    """
+    held = np.ones(len(confusion), bool) if annotated is None else np.array(annotated, bool)
+    if held.shape != (len(confusion),):
+        thing = f"{name_of(case)}, annotated"
+        raise LabelError(thing, f"must say so of each of {len(confusion)} classes", f"shape {held.shape}")
+    strange = np.flatnonzero(confusion.sum(axis=1) * ~held)
+    strange = strange[strange > 0]
+    if strange.size:
+        raise LabelError(
+            f"{name_of(case)}, truth",
+            "must not hold a structure that was not annotated",
+            f"label {int(strange[0])}",
+            "Add it to the list of the annotated ones.",
+        )
+    return Overlap(
+        np.diag(confusion)[1:] * held[1:],
+        confusion.sum(axis=0)[1:] * held[1:],
+        confusion.sum(axis=1)[1:],
+        held[1:],
+    )
+
+
 def dice(confusion: Counts) -> Scores:
-    """Dice of every structure, `(num_classes - 1,)`; NaN for one absent from truth and prediction.
-
-    A structure that is in one of them alone has Dice 0: what is false is counted.
-
-    Dice, L. R. (1945). Measures of the amount of ecologic association between species. Ecology 26.
+    """Dice of every structure, `(num_classes - 1,)`; see `Overlap.dice`.
 
     >>> dice(np.array([[5, 1, 0], [0, 4, 0], [0, 0, 0]])).round(3).tolist()
     [0.889, nan]
     """
-    both = np.diag(confusion)[1:].astype(np.float64)
-    size = (confusion.sum(axis=0) + confusion.sum(axis=1))[1:].astype(np.float64)
-    return np.asarray(np.divide(2.0 * both, size, out=np.full_like(both, np.nan), where=size > 0))
+    return overlap_scores(confusion).dice
+
+
+def multilabel_overlap(
+    prediction: Array,
+    truth: Array,
+    annotated: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
+    case: str = "",
+) -> Overlap:
+    """The overlap of every channel of two sets of binary masks `(structures, *spatial)`.
+
+    Args:
+        prediction: above 0 where a structure is.
+        truth: the same shape.
+        annotated: as in `overlap_scores`, background included.
+        case: its id, for errors.
+
+    Raises:
+        GeometryError: shapes that differ; LabelError: see `overlap_scores`.
+    """
+    same_shape(prediction, truth, case)
+    channels = len(truth)
+    counts = np.zeros((3, channels), np.int64)
+    for channel in range(channels):
+        one, other = as_array(prediction[channel]) > 0, as_array(truth[channel]) > 0
+        counts[:, channel] = np.count_nonzero(one & other), np.count_nonzero(one), np.count_nonzero(other)
+    held = np.ones(channels + 1, bool) if annotated is None else np.array(annotated, bool)
+    confusion = np.diag(np.append(0, counts[2]))  # the truth alone, for its checks
+    overlap_scores(confusion, held, case)
+    return Overlap(counts[0] * held[1:], counts[1] * held[1:], counts[2], held[1:])
 
 
 def multilabel_dice(prediction: Array, truth: Array) -> Scores:
-    """Dice of every channel of two sets of binary masks `(channels, *spatial)`; NaN for one empty in both.
+    """Dice of every channel of two sets of binary masks `(structures, *spatial)`; NaN for one empty in both.
 
     Raises:
         GeometryError: shapes that differ.
     """
-    first, second = torch.as_tensor(prediction), torch.as_tensor(truth)
-    if first.shape != second.shape:
-        raise GeometryError(
-            "a prediction", f"must have the truth's shape, {tuple(second.shape)}", f"{tuple(first.shape)}"
-        )
-    scores = np.full(len(first), np.nan)
-    for channel, (one, other) in enumerate(zip(first.bool(), second.to(first.device).bool(), strict=True)):
-        size = int(one.sum()) + int(other.sum())
-        if size:
-            scores[channel] = 2.0 * int((one & other).sum()) / size
-    return scores
+    return multilabel_overlap(prediction, truth).dice
 
 
-def dice_by_structure(prediction: Array, truth: Array, labels: LabelMap, case: str = "") -> dict[str, float]:
-    """Dice of two label maps by structure name; NaN for one absent from both.
+def dice_by_structure(
+    prediction: Array, truth: Array, labels: LabelMap, case: str = "", annotated: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Dice of two label maps by structure name; NaN for one absent from both, or not among the `annotated`.
 
     Raises:
-        GeometryError, LabelError: see `confusion_matrix`.
+        GeometryError, LabelError: see `confusion_matrix`, `annotated_classes` and `overlap_scores`.
     """
-    scores = dice(confusion_matrix(prediction, truth, len(labels), case))
+    held = annotated_classes(labels, annotated, case)
+    scores = overlap_scores(confusion_matrix(prediction, truth, len(labels), case), held, case).dice
     return {name: float(score) for name, score in zip(labels, scores, strict=True)}
-
-
-def mean_over_cases(scores: Iterable[Scores]) -> Scores:
-    """Mean of every structure over the cases in which it is present, `(structures,)`; NaN where it never is."""
-    table = np.stack(list(scores))
-    present = ~np.isnan(table)
-    total = np.where(present, table, 0.0).sum(axis=0)
-    count = present.sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
-
-
-class VolumeDice(Metric):
-    """Mean Dice over structures and cases, as an Ignite metric over whole volumes.
-
-    First the mean of each structure over the cases where it is present, then the mean over the structures. After
-    each epoch `engine.state.metric_details[name]` holds `by_structure` (name to Dice, None where never
-    present) and `cases`.
-
-    Args:
-        labels: the classes.
-        output_transform: gives `(predictions, truths)`, lists of `(1, *spatial)` class indices, or of
-            `(structures, *spatial)` binary masks with `multilabel`.
-        multilabel: whether structures are channels of their own.
-    """
-
-    def __init__(
-        self, labels: LabelMap, output_transform: Callable[..., Any] = lambda output: output, multilabel: bool = False
-    ) -> None:
-        self.labels, self.multilabel = labels, multilabel
-        self._scores: list[Scores] = []
-        super().__init__(output_transform)
-
-    @reinit__is_reduced
-    def reset(self) -> None:
-        """Forget all cases."""
-        self._scores = []
-
-    @reinit__is_reduced
-    def update(self, output: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Take in the cases of one batch."""
-        for prediction, truth in zip(*output, strict=True):
-            if self.multilabel:
-                self._scores.append(multilabel_dice(prediction, truth))
-            else:
-                self._scores.append(dice(confusion_matrix(prediction, truth, len(self.labels))))
-
-    def compute(self) -> float:
-        """The mean over all structures that were present anywhere; NaN where none was."""
-        scores = self._scores
-        if idist.get_world_size() > 1:
-            parts: Any = idist.all_gather(scores)
-            scores = [score for part in parts for score in part]
-        if not scores:
-            raise NotComputableError("VolumeDice needs at least one case before it can be computed.")
-        self._means, self._count = mean_over_cases(scores), len(scores)
-        present = self._means[~np.isnan(self._means)]
-        return float(present.mean()) if len(present) else float("nan")
-
-    def completed(self, engine: Any, name: str) -> None:
-        """Put the mean and the details where handlers look for them."""
-        super().completed(engine, name)
-        details = getattr(engine.state, "metric_details", None)
-        if details is None:
-            details = {}
-            engine.state.metric_details = details
-        means = zip(self.labels, self._means, strict=True)
-        by_structure = {label: None if np.isnan(mean) else float(mean) for label, mean in means}
-        details[name] = {"by_structure": by_structure, "cases": self._count}

@@ -1,6 +1,7 @@
 """Pictures and pages for people. Nothing here imports torch."""
 
 from medseg.report.dataset_page import save_dataset_page
+from medseg.report.evaluation_page import save_evaluation_page
 from medseg.report.render import overlay, panels, save_overview
 from medseg.report.statistics import StructureStatistics, save_statistics, structure_statistics
 
@@ -9,6 +10,7 @@ __all__ = [
     "overlay",
     "panels",
     "save_dataset_page",
+    "save_evaluation_page",
     "save_overview",
     "save_statistics",
     "structure_statistics",

@@ -18,7 +18,8 @@ def modules_after(code):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["data", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["data", "--help"], ["evaluate", "--help"]],
 )
 def test_help_imports_neither_torch_nor_numpy(arguments):
     done, modules = modules_after(f"from medseg.cli import main; main({arguments!r})")
@@ -36,6 +37,13 @@ def test_the_door_imports_nothing_heavy():
 def test_data_jobs_do_not_import_torch():
     _, modules = modules_after("import medseg; medseg.discover; medseg.prepare; medseg.write_phantom")
     assert "medseg.data.preparation" in modules
+    assert not {"torch", "monai", "ignite"} & modules
+
+
+def test_evaluating_folders_does_not_import_torch():
+    code = "from medseg.evaluation import evaluating, pictures; from medseg.report import save_evaluation_page"
+    _, modules = modules_after(code)
+    assert {"medseg.metrics.surface", "medseg.report.evaluation_page"} <= modules
     assert not {"torch", "monai", "ignite"} & modules
 
 

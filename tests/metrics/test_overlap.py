@@ -5,51 +5,128 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ignite.engine import Engine
-from monai.metrics import DiceMetric
+from monai.metrics import DiceMetric, compute_iou
 from monai.networks.utils import one_hot
 
 from medseg.errors import GeometryError, LabelError
 from medseg.labels import LabelMap
-from medseg.metrics import VolumeDice, confusion_matrix, dice, dice_by_structure, multilabel_dice
+from medseg.metrics import (
+    annotated_classes,
+    confusion_matrix,
+    dice,
+    dice_by_structure,
+    multilabel_dice,
+    multilabel_overlap,
+    overlap_scores,
+)
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
+TWICE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 
 
-@settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 8))
-def test_dice_is_monais_wherever_the_structure_is_in_the_truth(seed, classes):
+@TWICE
+@given(st.integers(0, 10**6), st.integers(2, 8), st.sampled_from(["C", "F"]))
+def test_dice_and_iou_are_monais_wherever_the_structure_is_in_the_truth(either, seed, classes, order):
     rng = np.random.default_rng(seed)
-    truth, prediction = rng.integers(0, classes, (2, 6, 5, 4))
-    found = dice(confusion_matrix(prediction, truth, classes))
-    metric = DiceMetric(include_background=False, reduction="none", ignore_empty=True)
+    truth, prediction = (np.array(one, order=order) for one in rng.integers(0, classes, (2, 6, 5, 4)))
+    found = overlap_scores(confusion_matrix(prediction, truth, classes))
     hot = [one_hot(torch.tensor(part)[None, None], classes) for part in (prediction, truth)]
-    wanted = metric(*hot)[0].numpy()
-    present = ~np.isnan(wanted)
-    np.testing.assert_allclose(found[present], wanted[present], atol=1e-6)
+    metric = DiceMetric(include_background=False, reduction="none", ignore_empty=True)
+    for ours, wanted in (
+        (found.dice, metric(*hot)[0].numpy()),
+        (found.iou, compute_iou(*hot, include_background=False, ignore_empty=True)[0].numpy()),
+    ):
+        present = ~np.isnan(wanted)
+        np.testing.assert_allclose(ours[present], wanted[present], atol=1e-6)
 
 
-def test_a_confusion_matrix_by_hand():
+@TWICE
+@given(st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([np.uint8, np.int16, np.int64, np.float32, bool]))
+def test_every_figure_is_what_counting_voxels_gives(either, seed, structures, kind):
+    rng = np.random.default_rng(seed)
+    truth, prediction = rng.integers(0, 2 if kind is bool else structures + 1, (2, 3, 4, 5)).astype(kind)
+    found = overlap_scores(confusion_matrix(prediction, truth, structures + 1))
+    for index in range(structures):
+        t, p = truth == index + 1, prediction == index + 1
+        both, either_ = (t & p).sum(), (t | p).sum()
+        for name, part, whole in (
+            ("dice", 2 * both, t.sum() + p.sum()),
+            ("f1", 2 * both, t.sum() + p.sum()),
+            ("iou", both, either_),
+            ("precision", both, p.sum()),
+            ("recall", both, t.sum()),
+            ("relative_volume_error", int(p.sum()) - int(t.sum()), t.sum()),
+        ):
+            wanted = part / whole if whole else math.nan
+            assert getattr(found, name)[index] == pytest.approx(wanted, nan_ok=True), name
+
+
+def test_a_confusion_matrix_by_hand(either):
     truth, prediction = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0])
     assert confusion_matrix(prediction, truth, 3).tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
 
 
+def test_tensors_and_arrays_count_alike(either):
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.integers(0, 300, (2, 40, 30, 20))
+    wanted = np.zeros((300, 300), int)
+    np.add.at(wanted, (truth.ravel(), prediction.ravel()), 1)
+    assert np.array_equal(confusion_matrix(prediction, truth, 300), wanted)
+    assert np.array_equal(confusion_matrix(torch.tensor(prediction), torch.tensor(truth), 300), wanted)
+    assert np.array_equal(confusion_matrix(prediction, np.asfortranarray(truth), 300), wanted)
+
+
 @pytest.mark.parametrize(
-    ("truth", "prediction", "wanted"),
+    ("truth", "prediction", "wanted", "state"),
     [
-        ([1, 1, 0, 0], [1, 0, 0, 0], 2 / 3),  # one of two voxels found
-        ([0, 0, 0, 0], [0, 0, 0, 0], math.nan),  # absent from both: nothing to say
-        ([0, 0, 0, 0], [1, 0, 0, 0], 0.0),  # absent from the truth, but claimed: false, and counted
-        ([1, 0, 0, 0], [0, 0, 0, 0], 0.0),  # missed
-        ([1, 1, 1, 1], [1, 1, 1, 1], 1.0),
+        ([1, 1, 0, 0], [1, 0, 0, 0], 2 / 3, "found"),  # one of two voxels found
+        ([0, 0, 0, 0], [0, 0, 0, 0], math.nan, "absent"),  # absent from both: nothing to say
+        ([0, 0, 0, 0], [1, 0, 0, 0], 0.0, "false positive"),  # absent from the truth, but claimed: false, and counted
+        ([1, 0, 0, 0], [0, 0, 0, 0], 0.0, "missed"),
+        ([1, 1, 1, 1], [1, 1, 1, 1], 1.0, "found"),
+        ([1, 0, 0, 0], [0, 1, 0, 0], 0.0, "found"),  # in both, and wrong
     ],
 )
-def test_absent_and_false_structures_by_hand(truth, prediction, wanted):
-    assert dice(confusion_matrix(np.array(prediction), np.array(truth), 2))[0] == pytest.approx(wanted, nan_ok=True)
-    hot = multilabel_dice(np.array([prediction]), np.array([truth]))
-    assert hot[0] == pytest.approx(wanted, nan_ok=True)
+@pytest.mark.parametrize("annotated", [True, False])
+def test_in_truth_or_not_in_prediction_or_not_annotated_or_not_by_hand(truth, prediction, wanted, state, annotated):
+    counts = confusion_matrix(np.array(prediction), np.array(truth), 2)
+    hot = np.array([prediction]), np.array([truth])
+    if not annotated and any(truth):  # a truth cannot hold what nobody looked for
+        for make in (lambda: overlap_scores(counts, [True, False]), lambda: multilabel_overlap(*hot, [True, False])):
+            with pytest.raises(LabelError, match="must not hold a structure that was not annotated, but found label 1"):
+                make()
+        return
+    held = [True, annotated]
+    for found in (overlap_scores(counts, held), multilabel_overlap(*hot, held)):
+        assert found.states == (state if annotated else "not annotated",)
+        assert found.dice[0] == pytest.approx(wanted if annotated else math.nan, nan_ok=True)
+        assert found.predicted[0] == (sum(prediction) if annotated else 0)
+
+
+def test_what_is_predicted_of_unannotated_structures_counts_as_background():
+    truth = np.array([0, 0, 1, 1, 1])  # liver; nobody looked for the spleen
+    prediction = np.array([2, 2, 1, 1, 2])
+    found = overlap_scores(confusion_matrix(prediction, truth, 3), [True, True, False])
+    assert found.dice[0] == pytest.approx(2 * 2 / (2 + 3))  # one voxel of liver was missed, none is false
+    assert found.precision[0] == 1.0
+    assert found.recall[0] == pytest.approx(2 / 3)
+    assert math.isnan(found.dice[1])
+    assert math.isnan(found.precision[1])
+    as_background = np.where(prediction == 2, 0, prediction)
+    assert found.dice[0] == dice(confusion_matrix(as_background, truth, 3))[0]
+
+
+def test_precision_and_recall_have_no_value_where_nothing_could_be_right():
+    missed = overlap_scores(confusion_matrix(np.array([0, 0]), np.array([1, 0]), 2))
+    assert math.isnan(missed.precision[0])
+    assert missed.recall[0] == 0.0
+    assert missed.relative_volume_error[0] == -1.0
+    false = overlap_scores(confusion_matrix(np.array([1, 0]), np.array([0, 0]), 2))
+    assert false.precision[0] == 0.0
+    assert math.isnan(false.recall[0])
+    assert math.isnan(false.relative_volume_error[0])
 
 
 def test_dice_comes_by_name():
@@ -58,6 +135,21 @@ def test_dice_comes_by_name():
     assert found["liver"] == pytest.approx(2 / 3)
     assert math.isnan(found["spleen"])
     assert found["kidney_left"] == 1.0
+    partly = dice_by_structure(prediction, truth, LABELS, annotated=["liver", "kidney_left"])
+    assert {name for name, score in partly.items() if not math.isnan(score)} == {"liver", "kidney_left"}
+
+
+def test_annotated_names_become_classes():
+    assert annotated_classes(LABELS, None) is None
+    assert annotated_classes(LABELS, ("kidney_left", "liver")).tolist() == [True, True, False, True]
+    with pytest.raises(LabelError, match="case s7, annotated: must name at least one structure, but found an empty"):
+        annotated_classes(LABELS, [], "s7")
+    with pytest.raises(LabelError, match="Did you mean 'liver'"):
+        annotated_classes(LABELS, ["livr"])
+    with pytest.raises(
+        LabelError, match=r"case s1, annotated: must say so of each of 4 classes, but found shape \(2,\)"
+    ):
+        overlap_scores(np.zeros((4, 4), int), [True, True], "s1")
 
 
 def test_multilabel_channels_may_overlap():
@@ -78,47 +170,3 @@ def test_shapes_that_differ_are_refused(function):
 def test_a_label_out_of_range_names_case_side_and_value(truth, prediction, which):
     with pytest.raises(LabelError, match=f"case s1, {which}: must hold labels from 0 to 3, but found"):
         confusion_matrix(np.array([prediction, 0]), np.array([truth, 0]), 4, "s1")
-
-
-def run(cases, **options):
-    """The metric as an evaluator uses it: batches of lists of (1, *spatial)."""
-    metric = VolumeDice(LABELS, **options)
-    engine = Engine(lambda _, batch: batch)
-    metric.attach(engine, "dice")
-    engine.run([([torch.tensor(p)[None]], [torch.tensor(t)[None]]) for p, t in cases])
-    return engine.state
-
-
-def test_the_mean_is_over_structures_and_each_over_the_cases_where_it_is():
-    liver_and_spleen = ([1, 1, 2, 0], [1, 1, 2, 2])  # prediction, truth: liver 1, spleen 2/3
-    liver_alone = ([1, 0, 0, 0], [1, 1, 0, 0])  # liver 2/3
-    state = run([liver_and_spleen, liver_alone])
-    liver, spleen = (1 + 2 / 3) / 2, 2 / 3
-    assert state.metrics["dice"] == pytest.approx((liver + spleen) / 2)
-    details = state.metric_details["dice"]
-    assert details["by_structure"] == {
-        "liver": pytest.approx(liver),
-        "spleen": pytest.approx(spleen),
-        "kidney_left": None,
-    }
-    assert details["cases"] == 2
-
-
-def test_the_metric_forgets_between_epochs():
-    metric = VolumeDice(LABELS)
-    engine = Engine(lambda _, batch: batch)
-    metric.attach(engine, "dice")
-    right, wrong = (([torch.tensor([[p]])], [torch.tensor([[1]])]) for p in (1, 2))
-    engine.run([wrong])
-    engine.run([right])
-    assert engine.state.metrics["dice"] == 1.0
-
-
-def test_the_metric_takes_multilabel_masks():
-    metric = VolumeDice(LABELS, multilabel=True)
-    engine = Engine(lambda _, batch: batch)
-    metric.attach(engine, "dice")
-    masks = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 0]])
-    engine.run([([masks], [masks])])
-    assert engine.state.metrics["dice"] == 1.0
-    assert engine.state.metric_details["dice"]["by_structure"]["kidney_left"] is None

@@ -1,0 +1,142 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.errors import DataError, GeometryError, LabelError
+from medseg.evaluation import find_sources, match
+from medseg.evaluation.pairs import onto, read_pair, read_source
+from medseg.grid import Grid
+
+
+def test_structures_are_matched_by_name_and_never_by_number(folders, kit):
+    pairs = match(*map(find_sources, folders))
+    assert pairs.labels.structures == ("spleen", "kidney_left", "liver")
+    assert pairs.not_in_truth == ("gizmo",)
+    assert pairs.not_predicted == ()
+    true, predicted, grid, notes = read_pair(*pairs.cases["a"], pairs.labels)
+    assert np.array_equal(true, predicted)
+    assert np.array_equal(true, kit.renumber(kit.volume(), kit.TRUE, pairs.labels))
+    assert grid.spacing == (2.0, 2.0, 3.0)
+    assert notes == ()
+
+
+def test_structures_that_are_chosen_are_all_there_is(folders):
+    pairs = match(*map(find_sources, folders), structures=["liver"])
+    assert pairs.labels.structures == ("liver",)
+    with pytest.raises(LabelError, match="Did you mean 'liver'"):
+        match(*map(find_sources, folders), structures=["livr"])
+
+
+def test_cases_of_one_side_alone_are_an_error_that_names_them(folders, put, kit):
+    put("truth/d.nii.gz", kit.volume())
+    put("pred/e.nii.gz", kit.volume(), kit.OTHER)
+    sides = [find_sources(folder) for folder in folders]
+    with pytest.raises(DataError, match=r"1 truth without a prediction: d; 1 prediction without a truth: e.*--partial"):
+        match(*sides)
+    pairs = match(*sides, partial=True)
+    assert list(pairs.cases) == ["a", "b", "c"]
+    assert (pairs.without_prediction, pairs.without_truth) == (("d",), ("e",))
+    with pytest.raises(DataError, match="must have a case in common"):
+        match({"x": sides[0]["a"]}, sides[1], partial=True)
+
+
+def test_predictions_of_different_structures_are_refused(folders, put, kit):
+    put("pred/b.nii.gz", kit.volume(), kit.TRUE)
+    with pytest.raises(LabelError, match=r"b.nii.gz: must be a prediction of the same structures as .*a.nii.gz.*gizmo"):
+        match(*map(find_sources, folders))
+
+
+def test_without_a_common_name_there_is_nothing_to_evaluate(folders, kit):
+    predictions, truths = map(find_sources, folders)
+    strange = {
+        case: type(one)(case, one.label, labels=kit.OTHER, structures=("gizmo",)) for case, one in predictions.items()
+    }
+    with pytest.raises(
+        LabelError, match="must have a structure in common, by name, but found gizmo in the predictions"
+    ):
+        match(strange, truths)
+
+
+def test_what_the_predictions_do_not_know_is_not_evaluated_and_named(folders, kit):
+    predictions, truths = map(find_sources, folders)
+    some = {
+        case: type(one)(case, one.label, labels=kit.OTHER, structures=("liver",)) for case, one in predictions.items()
+    }
+    pairs = match(some, truths)
+    assert pairs.labels.structures == ("liver",)
+    assert set(pairs.not_predicted) == {"spleen", "kidney_left"}
+
+
+@pytest.mark.parametrize(
+    ("part", "thick", "message"),
+    [
+        (slice(-1), 3.0, r"must have the shape of .*truth.a.nii.gz, \(12, 10, 8\), but found shape \(11, 10, 8\)"),
+        (slice(None), 3.1, r"must lie where .*truth.a.nii.gz lies .* mm apart"),
+    ],
+)
+def test_another_grid_is_refused_with_both_named_unless_resampling_is_asked_for(
+    folders, put, kit, part, thick, message
+):
+    label = kit.renumber(kit.volume()[part], kit.TRUE, kit.OTHER)
+    put("pred/a.nii.gz", label, kit.OTHER, np.diag([2.0, 2.0, thick, 1.0]))
+    pairs = match(*map(find_sources, folders))
+    with pytest.raises(GeometryError, match=rf"pred.a.nii.gz: {message}.*--resample"):
+        read_pair(*pairs.cases["a"], pairs.labels)
+    true, predicted, _, notes = read_pair(*pairs.cases["a"], pairs.labels, resample=True)
+    assert predicted.shape == true.shape
+    assert "resampled" in notes[0]
+    assert (predicted == true).mean() > 0.95
+
+
+def test_resampling_takes_the_nearest_whatever_the_orientation():
+    label = np.arange(24).reshape(2, 3, 4).astype(np.uint8)
+    place = Grid((2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
+    flipped = place.affine @ np.array([[-1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    assert np.array_equal(onto(label, place, Grid((2, 3, 4), flipped)), label[::-1])
+    fine = onto(label, place, Grid((4, 3, 4), np.diag([1.0, 3.0, 4.0, 1.0])))
+    assert np.array_equal(fine[[0, 2]], label)
+    assert not fine[3].any()  # 3 mm lies beyond the last centre, at 2 mm
+
+
+def test_masks_are_merged_and_what_overlaps_is_said(case):
+    source = find_sources(case)["s0001"]
+    pairs = match({"s0001": source}, {"s0001": source})
+    label, _, overlapping = read_source(source, pairs.labels)
+    assert overlapping == 2 * 2 * 2
+    assert np.count_nonzero(label == pairs.labels.index("spleen")) == 4 * 3 * 4  # the smaller one keeps its voxels
+    assert "8 voxels of the truth are in several masks" in read_pair(source, source, pairs.labels)[3][0]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(9, r"a.nii.gz, case a: must hold labels from 0 to 3, but found 0 to 9"), (np.nan, "nan"), (0.5, "whole numbers")],
+)
+def test_unknown_labels_and_broken_numbers_name_file_and_case(folders, save, value, message, kit):
+    label = kit.volume().astype(np.float32)
+    label[0, 0, 0] = value
+    path = save("truth/a.nii.gz", label, kit.AFFINE)
+    truths = find_sources(path.parent, kit.TRUE)
+    pairs = match(find_sources(folders[0]), truths)
+    with pytest.raises(LabelError, match=message):
+        read_pair(*pairs.cases["a"], pairs.labels)
+
+
+def test_whole_numbers_stored_as_floats_are_labels(folders, save, kit):
+    path = save("truth/a.nii.gz", kit.volume().astype(np.float64), kit.AFFINE)
+    pairs = match(find_sources(folders[0]), find_sources(path.parent, kit.TRUE))
+    true, predicted, _, _ = read_pair(*pairs.cases["a"], pairs.labels)
+    assert np.array_equal(true, predicted)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_spacing_of_zero_names_the_file(folders):
+    path = folders[1] / "a.nii.gz"
+    image = nib.load(path)
+    data = np.asarray(image.dataobj)
+    broken = nib.Nifti1Image(data, None)
+    broken.header.set_sform(np.diag([2.0, 0.0, 3.0, 1.0]), 1)
+    broken.header.extensions.append(image.header.extensions[0])
+    nib.save(broken, path)
+    pairs = match(*map(find_sources, folders))
+    with pytest.raises(GeometryError, match=r"a.nii.gz, affine: must be invertible.*spacings must be above 0"):
+        read_pair(*pairs.cases["a"], pairs.labels)

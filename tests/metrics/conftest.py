@@ -1,0 +1,15 @@
+"""Every metric is tested twice where loops are compiled: with numba and without."""
+
+import pytest
+
+from medseg.metrics import kernels, overlap, surface  # noqa: F401  the modules that look for compiled loops
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def either(request, monkeypatch):
+    """Run the test with the compiled loops and without them."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        return
+    for module in (overlap, surface):
+        monkeypatch.setattr(module, "kernels", lambda: None)

@@ -1,0 +1,157 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from medseg.report.evaluation_page import digits, evaluation_page, measure_title, save_evaluation_page
+
+
+def spread(mean):
+    return {"mean": mean, "low": None if mean is None else mean - 0.1, "high": mean, "n": 0 if mean is None else 2}
+
+
+def row(structure, dice, hd, state="found"):
+    return {
+        "structure": structure,
+        "state": state,
+        "dice": dice,
+        "hd95_mm": hd,
+        "truth_voxels": 5,
+        "predicted_voxels": 5,
+        "truth_ml": 1.0,
+        "predicted_ml": 2.0,
+    }
+
+
+CONTENT = {
+    "prediction": "/data/<masks>",
+    "truth": "/data/truth",
+    "measures": ["dice", "hd95_mm"],
+    "bootstrap": {"samples": 2000},
+    "mean": {"dice": spread(0.75), "hd95_mm": spread(4.0)},
+    "structures": [
+        {
+            "structure": name,
+            "annotated": 2,
+            "present": 1,
+            "missed": 1,
+            "false_positive": 0,
+            "measures": {"dice": spread(dice), "hd95_mm": spread(hd)},
+        }
+        for name, dice, hd in (("kidney_left", 0.5, 7.0), ("liver", 0.9, 2.0), ("<b>heart</b>", None, None))
+    ],
+    "cases": [
+        {
+            "case": "s2",
+            "notes": ["5 voxels overlap"],
+            "mean": {"dice": 0.4, "hd95_mm": None},
+            "structures": [row("kidney_left", 0.0, None, "missed"), row("liver", 0.8, 3.0)],
+        },
+        {
+            "case": "s1",
+            "notes": [],
+            "mean": {"dice": 0.95, "hd95_mm": 1.0},
+            "structures": [row("liver", 1.0, 0.0), row("<b>heart</b>", None, None, "absent")],
+        },
+    ],
+    "failed": {"s3": "it is <broken>"},
+    "not_predicted": ["skull"],
+    "not_in_truth": [],
+    "without_prediction": [],
+    "without_truth": [],
+}
+
+
+class Tags(HTMLParser):
+    """Which elements open and close, and whether they do in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "input", "wbr", "line", "circle", "rect"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page():
+    pictures = {"s2": [(name, Image.new("RGB", (20, 10))) for name in ("axial", "coronal", "sagittal")]}
+    return evaluation_page(CONTENT, pictures)
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page):
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    sources = [attrs[key] for _, attrs in tags.seen for key in ("src", "href") if attrs.get(key)]
+    assert sources
+    assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
+    assert "default-src 'none'" in page
+    anchors = {source[1:] for source in sources if source.startswith("#")}
+    assert anchors <= {attrs.get("id") for _, attrs in tags.seen}
+
+
+def test_what_came_from_files_is_escaped(page):
+    assert "<b>heart</b>" not in page
+    assert "<broken>" not in page
+    assert "<masks>" not in page
+    assert "it is &lt;broken&gt;" in page
+
+
+def test_means_states_and_what_was_left_out_are_said(page):
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert re.search(r"0\.750\s+Dice\s+0\.650 to 0\.750", text)
+    assert "Structures of the truth that the predictions do not know, not evaluated: 1" in text
+    assert "skull" in text
+    assert "5 voxels overlap" in text
+    assert re.search(r"0\.000 kidney_ left\s+missed", text)
+
+
+def test_tables_sort_by_number_with_what_has_none_last(page):
+    assert '<td class="n wide" data-value="7">7' in page
+    assert '<td class="n" data-value="">–' in page
+    assert page.count('<table class="sortable">') == 3
+
+
+def test_rows_of_the_plots_hold_the_values_and_the_worst_comes_first(page):
+    dice = page[page.index('data-measure="dice"') : page.index('data-measure="hd95_mm"')]
+    assert dice.index("kidney_left: 1 case") < dice.index("liver: 2 cases, 0.8 to 1")
+    assert "heart: " not in dice  # nobody has a value of it
+    assert "liver: 2 cases, 0 to 3 mm, median 1.5 mm" in page
+
+
+def test_a_page_without_pictures_or_notes_has_no_empty_sections():
+    bare = {**CONTENT, "failed": {}, "not_predicted": [], "cases": [{**CONTENT["cases"][1]}]}
+    page = evaluation_page(bare, {})
+    assert 'id="pictures"' not in page
+    assert 'id="notes"' not in page
+
+
+def test_it_is_written_whole(tmp_path):
+    path = save_evaluation_page(tmp_path / "evaluation.html", CONTENT, {})
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (-0.25, "\u22120.250"), (0.0, "0.000"), (1.0, "1"), (12.345, "12.3")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert digits(value) == text
+
+
+def test_measures_have_names_for_people():
+    assert [measure_title(one) for one in ("dice", "nsd_2.5mm", "hd95_mm", "else")] == [
+        "Dice",
+        "NSD at 2.5 mm",
+        "HD95, mm",
+        "else",
+    ]
