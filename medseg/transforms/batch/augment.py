@@ -1,0 +1,149 @@
+"""Augmentation of whole batches, on the GPU where there is one: what `RandAugmentd` drew is done here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.engines import default_prepare_batch
+
+from medseg.errors import ConfigError, DataError, LabelError
+from medseg.transforms.batch import intensity
+from medseg.transforms.batch.draws import DRAWN, Draws, RandAugmentd
+from medseg.transforms.batch.warp import matrices, warp
+
+Twins = npt.NDArray[np.int64]
+
+
+class AugmentBatch:
+    """A trainer's `prepare_batch` that augments: the batch goes to the device, and there what was drawn is done.
+
+    Not MONAI's `PrepareBatchDefault`, which only moves the batch; it is what does that here, too.
+
+    Args:
+        augment: what drew for the samples, among the transforms of the training data; None leaves batches as they are.
+        prepare_batch: how the batch goes to the device; gives image and label first.
+
+    Raises:
+        ConfigError: samples for which nothing was drawn.
+        DataError: see `augment_batch`.
+    """
+
+    def __init__(
+        self, augment: RandAugmentd | None = None, prepare_batch: Callable[..., Any] = default_prepare_batch
+    ) -> None:
+        if augment is not None and not isinstance(augment, RandAugmentd):
+            raise ConfigError("AugmentBatch", "needs the RandAugmentd that draws, or None", type(augment).__name__)
+        self.augment, self.prepare_batch = augment, prepare_batch
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Image and label of the batch on the device, augmented; what else `prepare_batch` gives stays."""
+        prepared = self.prepare_batch(batchdata, device, non_blocking, **options)
+        if self.augment is None:
+            return prepared
+        if DRAWN not in batchdata:
+            raise ConfigError(
+                "AugmentBatch",
+                f"needs '{DRAWN}' in the batch",
+                "none",
+                "Put the same RandAugmentd last among the transforms of the training data.",
+            )
+        images, labels, *rest = prepared
+        draws = Draws.of(batchdata[DRAWN])
+        return (*augment_batch(_plain(images), _plain(labels), draws, self.augment.twins), *rest)
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+
+
+@torch.no_grad()
+def augment_batch(
+    images: torch.Tensor, labels: torch.Tensor, draws: Draws, twins: Twins | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do to each sample what was drawn for it, in the order of `RandAugmentd`.
+
+    Args:
+        images: `(B, C, H, W)`, floating point, finite; stay as they are.
+        labels: `(B, 1, H, W)` class indices, or `(B, structures, H, W)`; stay as they are.
+        draws: `(B,)` each.
+        twins: what each class becomes where left and right are swapped; None where nothing is paired.
+
+    Returns:
+        images and labels, shapes and types as they came.
+
+    Raises:
+        DataError: shapes that do not fit, images that are not floating point.
+        LabelError: more channels in the label than the pairs are known for.
+    """
+    _check(images, labels, draws)
+    drawn = [~np.isnan(values) for values in (draws.mirror_i, draws.mirror_j, draws.angle)]
+    moved = np.flatnonzero(np.logical_or.reduce(drawn))
+    if len(moved):
+        images, labels = _moved(images, labels, matrices(draws), moved)
+        swapped = np.flatnonzero(drawn[0])
+        if twins is not None and len(swapped):
+            labels = _swapped(labels, twins, swapped)
+    else:
+        images = images.clone()
+    _do(images, draws.gamma, intensity.gamma)
+    _do(images, draws.factor, intensity.scale)
+    _do(images, draws.offset, intensity.shift)
+    _do(images, draws.contrast, intensity.contrast)
+    _do(images, draws.std, intensity.noise, draws.noise_seed)
+    _do(images, draws.sigma_i, intensity.smooth, draws.sigma_j)
+    _do(images, draws.zoom, intensity.low_resolution)
+    return images, labels
+
+
+def _check(images: torch.Tensor, labels: torch.Tensor, draws: Draws) -> None:
+    if not isinstance(labels, torch.Tensor) or images.ndim != 4 or labels.ndim != 4:
+        found = f"{tuple(images.shape)} and {tuple(labels.shape) if isinstance(labels, torch.Tensor) else labels}"
+        raise DataError("A batch to augment", "needs 2D images (B, C, H, W) and labels (B, L, H, W)", found)
+    if images.shape[2:] != labels.shape[2:] or not len(images) == len(labels) == len(draws.angle):
+        found = f"images {tuple(images.shape)}, labels {tuple(labels.shape)}, draws for {len(draws.angle)}"
+        raise DataError("A batch to augment", "needs images, labels and draws that fit", found)
+    if not images.is_floating_point():
+        raise DataError("A batch to augment", "needs images of floating point", str(images.dtype))
+
+
+def _moved(
+    images: torch.Tensor, labels: torch.Tensor, where: npt.NDArray[np.float64], moved: npt.NDArray[np.intp]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if len(moved) == len(images):
+        return warp(images, labels, where)
+    which = torch.from_numpy(moved).to(images.device, non_blocking=True)
+    some = warp(images[which], labels[which], where[moved])
+    return images.index_copy(0, which, some[0]), labels.index_copy(0, which, some[1])
+
+
+def _swapped(labels: torch.Tensor, twins: Twins, swapped: npt.NDArray[np.intp]) -> torch.Tensor:
+    """The labels with the classes of paired structures exchanged in some samples."""
+    if labels.shape[1] not in (1, len(twins) - 1):
+        raise LabelError("A batch to augment", f"needs 1 or {len(twins) - 1} channels of labels", str(labels.shape[1]))
+    which = torch.from_numpy(swapped).to(labels.device, non_blocking=True)
+    table = torch.from_numpy(twins).to(labels.device, non_blocking=True)
+    some = labels[which]
+    some = table[some.long()].to(labels.dtype) if labels.shape[1] == 1 else some[:, table[1:] - 1]
+    return labels.index_copy(0, which, some)
+
+
+def _do(
+    images: torch.Tensor, values: npt.NDArray[np.float64], deed: Callable[..., torch.Tensor], *others: Any
+) -> None:
+    """Do one transform to the images for which it was drawn, in place."""
+    chosen = np.flatnonzero(~np.isnan(values))
+    if len(chosen) == len(images):
+        images.copy_(deed(images, values, *others))
+    elif len(chosen):
+        which = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+        images.index_copy_(0, which, deed(images[which], values[chosen], *(other[chosen] for other in others)))
