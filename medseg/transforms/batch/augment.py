@@ -89,7 +89,7 @@ def augment_batch(
     drawn = [~np.isnan(values) for values in (draws.mirror_i, draws.mirror_j, draws.angle)]
     moved = np.flatnonzero(np.logical_or.reduce(drawn))
     if len(moved):
-        images, labels = _moved(images, labels, matrices(draws), moved)
+        images, labels = warp(images, labels, matrices(draws), moved)
         swapped = np.flatnonzero(drawn[0])
         if twins is not None and len(swapped):
             labels = _swapped(labels, twins, swapped)
@@ -116,16 +116,6 @@ def _check(images: torch.Tensor, labels: torch.Tensor, draws: Draws) -> None:
         raise DataError("A batch to augment", "needs images of floating point", str(images.dtype))
 
 
-def _moved(
-    images: torch.Tensor, labels: torch.Tensor, where: npt.NDArray[np.float64], moved: npt.NDArray[np.intp]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if len(moved) == len(images):
-        return warp(images, labels, where)
-    which = torch.from_numpy(moved).to(images.device, non_blocking=True)
-    some = warp(images[which], labels[which], where[moved])
-    return images.index_copy(0, which, some[0]), labels.index_copy(0, which, some[1])
-
-
 def _swapped(labels: torch.Tensor, twins: Twins, swapped: npt.NDArray[np.intp]) -> torch.Tensor:
     """The labels with the classes of paired structures exchanged in some samples."""
     if labels.shape[1] not in (1, len(twins) - 1):
@@ -137,9 +127,7 @@ def _swapped(labels: torch.Tensor, twins: Twins, swapped: npt.NDArray[np.intp]) 
     return labels.index_copy(0, which, some)
 
 
-def _do(
-    images: torch.Tensor, values: npt.NDArray[np.float64], deed: Callable[..., torch.Tensor], *others: Any
-) -> None:
+def _do(images: torch.Tensor, values: npt.NDArray[np.float64], deed: Callable[..., torch.Tensor], *others: Any) -> None:
     """Do one transform to the images for which it was drawn, in place."""
     chosen = np.flatnonzero(~np.isnan(values))
     if len(chosen) == len(images):

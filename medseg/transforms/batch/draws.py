@@ -247,10 +247,8 @@ def _prob(name: str, setting: Mapping[str, Any], words: Sequence[str]) -> float:
 
 def _range(name: str, word: str, value: Any) -> tuple[float, float]:
     """Lowest and highest of a range."""
-    if word == "std":
-        pair = [0.0, value]
-    else:
-        pair = [-value, value] if isinstance(value, int | float) else list(value or ())
+    lowest = 0.0 if word == "std" else -value if isinstance(value, int | float) else None
+    pair = list(value or ()) if lowest is None else [lowest, value]
     if len(pair) != 2 or not all(_finite(one) for one in pair) or (word == "std" and pair[1] < 0):
         wanted = "a number of 0 or more" if word == "std" else "a number or a pair of them"
         raise ConfigError(f"{name}#{word}", f"must be {wanted}", repr(value))

@@ -200,7 +200,7 @@ def test_what_else_prepare_batch_gives_stays():
 
 def test_batches_without_draws_are_refused():
     images, labels = batch()
-    with pytest.raises(ConfigError, match="needs 'augment' in the batch, .*Put the same RandAugmentd last"):
+    with pytest.raises(ConfigError, match=r"needs 'augment' in the batch, .*Put the same RandAugmentd last"):
         AugmentBatch(RandAugmentd())({"image": images, "label": labels}, torch.device("cpu"))
     with pytest.raises(ConfigError, match="needs the RandAugmentd that draws, or None, but found dict"):
         AugmentBatch({"noise": 1})

@@ -6,10 +6,22 @@ import torch
 from monai.transforms import Compose, RandAffined, RandFlipd
 from scipy import ndimage
 
+from medseg.transforms.batch import warp as module
 from medseg.transforms.batch.draws import Draws
 from medseg.transforms.batch.warp import matrices, warp
 
 NAN = float("nan")
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def way(request, monkeypatch):
+    """Every test with the compiled kernel and without it."""
+    if request.param == "torch":
+        monkeypatch.setattr(module, "_kernels", lambda: None)
+    else:
+        pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+        assert module.compiled(torch.zeros(1, 1, 2, 2))
+    return request.param
 
 
 def draws(**fields):
@@ -127,3 +139,13 @@ def test_labels_keep_type_and_values(dtype):
     found = warp(torch.zeros(2, 1, 20, 25), label, matrices(draws(mirror_j=[1.0, 1.0])))[1]
     assert found.dtype == dtype
     assert torch.equal(found, label.flip(3))
+
+
+def test_the_samples_that_were_not_chosen_stay():
+    images, labels = (torch.stack([one] * 3) for one in sample())
+    where = matrices(draws(mirror_i=[1.0] * 3))
+    found, labelled = warp(images, labels, where, np.array([0, 2]))
+    assert torch.equal(found[1], images[1])
+    assert torch.equal(labelled[1], labels[1])
+    assert torch.equal(labelled[[0, 2]], labels[[0, 2]].flip(2))
+    torch.testing.assert_close(found[[0, 2]], images[[0, 2]].flip(2), atol=1e-4, rtol=0)
