@@ -13,16 +13,38 @@ _jit = numba.njit(nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reas
 
 
 @_jit
-def _between(start, step, most, low, high):  # type: ignore[no-untyped-def]
-    """The part of `low..high` whose places `start + step * j` surely lie from 0 to below `most`."""
+def _between(start, step, least, most, low, high, margin):  # type: ignore[no-untyped-def]
+    """The part of `low..high` whose places `start + step * j` lie from `least` to `most`, less `margin` at each end.
+
+    With a margin of 1 all of it surely does, with one of -1 all else surely does not.
+    """
     if step == 0:
-        return (low, high) if 0 <= start < most else (low, low)
-    first, last = -start / step, (most - start) / step
+        return (low, high) if least <= start < most else (low, low)
+    first, last = (least - start) / step, (most - start) / step
     if step < 0:
         first, last = last, first
-    # in floating point, before it may be too large for a whole number; one pixel less at each end is on the safe side
-    first, last = max(first + 1, low), min(last - 1, high)
+    # in floating point, before it may be too large for a whole number
+    first, last = max(first + margin, low), min(last - margin, high)
     return (int(np.ceil(first)), int(np.floor(last))) if first < last else (low, low)
+
+
+@_jit
+def _at_the_border(image, label, at_i, at_j, moved, found):  # type: ignore[no-untyped-def]
+    """One place of which the image may hold fewer than four neighbours, or none."""
+    channels, height, width = image.shape
+    seen = -1 < at_i < height and -1 < at_j < width
+    top, left = (int(np.floor(at_i)), int(np.floor(at_j))) if seen else (0, 0)
+    for c in range(channels):
+        total = np.float32(0)
+        for k in range(4 if seen else 0):
+            y, x = top + k // 2, left + k % 2
+            if 0 <= y < height and 0 <= x < width:
+                total += image[c, y, x] * np.float32((1 - abs(at_i - y)) * (1 - abs(at_j - x)))
+        moved[c] = total
+    near_i, near_j = (int(np.rint(at_i)), int(np.rint(at_j))) if seen else (-1, -1)
+    inside = 0 <= near_i < height and 0 <= near_j < width
+    for c in range(label.shape[0]):
+        found[c] = label[c, near_i, near_j] if inside else 0
 
 
 @_jit
@@ -38,8 +60,11 @@ def warp(image, label, where, moved, found):  # type: ignore[no-untyped-def]
     for i in range(height):
         start_i = where[0, 0] * (i - mid_i) - step_i * mid_j + where[0, 2] + mid_i
         start_j = where[1, 0] * (i - mid_i) - step_j * mid_j + where[1, 2] + mid_j
-        low, high = _between(start_i, step_i, height - 1, 0, width)
-        low, high = _between(start_j, step_j, width - 1, low, high)
+        # first to last: all that may see the image; low to high: with four pixels of it around them
+        first, last = _between(start_i, step_i, -1, height, 0, width, -1)
+        first, last = _between(start_j, step_j, -1, width, first, last, -1)
+        low, high = _between(start_i, step_i, 0, height - 1, first, last, 1)
+        low, high = _between(start_j, step_j, 0, width - 1, low, high, 1)
         for j in range(low, high):
             at_i, at_j = start_i + step_i * j, start_j + step_j * j
             top, left = np.int32(at_i), np.int32(at_j)
@@ -58,23 +83,9 @@ def warp(image, label, where, moved, found):  # type: ignore[no-untyped-def]
             plane_of, row_of = values[c], found[c, i]
             for j in range(low, high):
                 row_of[j] = plane_of[np.uint32(nearest[j])]
-        for j in range(width):
-            if low <= j < high:
-                continue
-            at_i, at_j = start_i + step_i * j, start_j + step_j * j
-            outside = not (-1 < at_i < height and -1 < at_j < width)
-            top = 0 if outside else int(np.floor(at_i))
-            left = 0 if outside else int(np.floor(at_j))
-            for c in range(channels):
-                total = np.float32(0)
-                for k in range(0 if outside else 4):
-                    y, x = top + k // 2, left + k % 2
-                    if 0 <= y < height and 0 <= x < width:
-                        share = (1 - abs(at_i - y)) * (1 - abs(at_j - x))
-                        total += image[c, y, x] * np.float32(share)
-                moved[c, i, j] = total
-            near_i = -1 if outside else int(np.rint(at_i))
-            near_j = -1 if outside else int(np.rint(at_j))
-            inside = 0 <= near_i < height and 0 <= near_j < width
-            for c in range(kinds):
-                found[c, i, j] = label[c, near_i, near_j] if inside else 0
+        moved[:, i, :first], moved[:, i, last:] = 0, 0
+        found[:, i, :first], found[:, i, last:] = 0, 0
+        for j in range(first, low):
+            _at_the_border(image, label, start_i + step_i * j, start_j + step_j * j, moved[:, i, j], found[:, i, j])
+        for j in range(high, last):
+            _at_the_border(image, label, start_i + step_i * j, start_j + step_j * j, moved[:, i, j], found[:, i, j])
