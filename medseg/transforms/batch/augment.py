@@ -132,6 +132,9 @@ def _do(images: torch.Tensor, values: npt.NDArray[np.float64], deed: Callable[..
     chosen = np.flatnonzero(~np.isnan(values))
     if len(chosen) == len(images):
         images.copy_(deed(images, values, *others))
+    elif images.device.type == "cpu":
+        for one in (slice(number, number + 1) for number in chosen):
+            images[one].copy_(deed(images[one], values[one], *(other[one] for other in others)))
     elif len(chosen):
         which = torch.from_numpy(chosen).to(images.device, non_blocking=True)
         images.index_copy_(0, which, deed(images[which], values[chosen], *(other[chosen] for other in others)))
