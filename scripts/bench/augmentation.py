@@ -14,8 +14,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,10 @@ from medseg.transforms.batch import Draws, augment_batch, warp
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = ["image", "label"]
 BATCH, SIZE, ROUNDS = 8, 256, 5
+Item = Mapping[Hashable, Any]
 
 
-def volume() -> dict[str, Any]:
+def volume() -> Item:
     """A phantom's trunk as the bundle caches it: values from 0 to 1 (float16), labels (uint8)."""
     body = make_body(PhantomSpec(seed=7, size=(SIZE, SIZE), spacing=(1.5, 1.5, 12.0), region="trunk"), 0)
     image = np.interp(body.hu, [-1000, -200, 300, 1200], [0, 0.2, 0.8, 1]).astype(np.float16)
@@ -81,9 +83,9 @@ def batch_chain() -> RandAugmentd:
     return RandAugmentd(**{key: value for key, value in recipe.items() if key not in ("_target_", "labels")})
 
 
-def typed() -> EnsureTyped:
-    """Types of a batch."""
-    return EnsureTyped(BOTH, dtype=[torch.float32, torch.int32], track_meta=False)
+def typed(label: torch.dtype) -> EnsureTyped:
+    """Types of a sample: the label as the network gets it, or, as in train.json, smaller on the way."""
+    return EnsureTyped(BOTH, dtype=[torch.float32, label], track_meta=False)
 
 
 @contextmanager
@@ -104,7 +106,7 @@ class Way:
     """One way from items to a batch: transforms of each sample, then what is done to the batch."""
 
     def __init__(
-        self, items: list[dict[str, Any]], transforms: list[Any], deed: Any = None, device: str = "cpu", **told: bool
+        self, items: list[Item], transforms: list[Any], deed: Any = None, device: str = "cpu", **told: bool
     ) -> None:
         self.deed, self.told, self.device = deed, told, device
         self.cases = len(items)
@@ -159,20 +161,20 @@ def compare(ways: dict[str, Way], base: str, seconds: float) -> dict[str, dict[s
     return found
 
 
-def patches(source: dict[str, Any], count: int) -> list[dict[str, Any]]:
+def patches(source: Item, count: int) -> list[Item]:
     """Patches as `RandSlicePatchd` draws them, with nothing of the case left in them."""
     draw = Compose([IndexSlicesd("label", 118), RandSlicePatchd(BOTH, (SIZE, SIZE))])
     draw.set_random_state(0)
     return [{key: item[key] for key in BOTH} for item in (draw(source) for _ in range(count))]
 
 
-def chains(source: dict[str, Any], seconds: float) -> dict[str, dict[str, float]]:
+def chains(source: Item, seconds: float) -> dict[str, dict[str, float]]:
     """From the drawn patch to the batch."""
     items, augment = patches(source, 64), batch_chain()
-    mine: list[Any] = [[typed(), augment], AugmentBatch(augment)]
+    mine = [typed(torch.uint8), augment], AugmentBatch(augment, label_dtype=torch.int32)
     ways = {
-        "MONAI": Way(items, [*monai_chain(), typed()]),
-        "MONAI without metadata": Way(items, [*monai_chain(), typed()], meta=False),
+        "MONAI": Way(items, [*monai_chain(), typed(torch.int32)]),
+        "MONAI without metadata": Way(items, [*monai_chain(), typed(torch.int32)], meta=False),
         "medseg": Way(items, *mine),
         "medseg without numba": Way(items, *mine, compiled=False),
     }
@@ -181,23 +183,23 @@ def chains(source: dict[str, Any], seconds: float) -> dict[str, dict[str, float]
     return compare(ways, "MONAI without metadata", seconds)
 
 
-def loaders(source: dict[str, Any], seconds: float) -> dict[str, dict[str, float]]:
+def loaders(source: Item, seconds: float) -> dict[str, dict[str, float]]:
     """What a loader process does: from the cached volume to its batch, the slice drawn at random."""
-    indexed = [IndexSlicesd("label", 118)(source)]
+    indexed: list[Item] = [IndexSlicesd("label", 118)(source)]
     draw = RandSlicePatchd(BOTH, (SIZE, SIZE))
     ways = {
-        "MONAI": Way(indexed, [draw, *monai_chain(), typed()]),
-        "MONAI without metadata": Way(indexed, [draw, *monai_chain(), typed()], meta=False),
-        "medseg, augmented where it is trained on": Way(indexed, [draw, typed(), batch_chain()]),
+        "MONAI": Way(indexed, [draw, *monai_chain(), typed(torch.int32)]),
+        "MONAI without metadata": Way(indexed, [draw, *monai_chain(), typed(torch.int32)], meta=False),
+        "medseg, augmented where it is trained on": Way(indexed, [draw, typed(torch.uint8), batch_chain()]),
     }
     return compare(ways, "MONAI without metadata", seconds)
 
 
-def alone(source: dict[str, Any], seconds: float) -> dict[str, dict[str, float]]:
+def alone(source: Item, seconds: float) -> dict[str, dict[str, float]]:
     """Each transform done to every slice, without drawing and collating: CPU milliseconds a slice."""
     items, augment = patches(source, BATCH), batch_chain()
     images = torch.stack([item["image"] for item in items])
-    labels = torch.stack([item["label"].int() for item in items])
+    labels = torch.stack([item["label"] for item in items])
     augment._prob[:] = np.where(augment._prob > 0, 1.0, 0.0)
     whole = Draws.of(torch.stack([augment(item)["augment"] for item in items]))
     never, found = np.full(BATCH, np.nan), {}
@@ -212,10 +214,11 @@ def alone(source: dict[str, Any], seconds: float) -> dict[str, dict[str, float]]
     for (name, fields), step in zip(groups.items(), monai_chain(), strict=True):
         step.prob = 1.0
         own = Draws(**{field: getattr(whole, field) if field in fields else never for field in Draws._fields})
+        on_batch = partial(augment_batch, images, labels, own)
         deeds: dict[str, tuple[Callable[[], Any], dict[str, bool]]] = {
-            "monai": (lambda step=step: [step(item) for item in items], {"meta": False}),
-            "medseg": (lambda own=own: augment_batch(images, labels, own), {}),
-            "medseg_without_numba": (lambda own=own: augment_batch(images, labels, own), {"compiled": False}),
+            "monai": (partial(_each, step, items), {"meta": False}),
+            "medseg": (on_batch, {}),
+            "medseg_without_numba": (on_batch, {"compiled": False}),
         }
         times: dict[str, list[float]] = {way: [] for way in deeds}
         for _ in range(ROUNDS + 1):
@@ -225,6 +228,11 @@ def alone(source: dict[str, Any], seconds: float) -> dict[str, dict[str, float]]
         found[name] = {way: round(statistics.median(every[1:]), 3) for way, every in times.items()}
         print(f"{name:28s} {found[name]}", flush=True)
     return found
+
+
+def _each(step: Callable[[Item], Any], items: list[Item]) -> None:
+    for item in items:
+        step(item)
 
 
 def _cpu(deed: Callable[[], Any], seconds: float) -> float:

@@ -16,6 +16,15 @@ from medseg.transforms.batch.draws import DRAWN, Draws, RandAugmentd
 from medseg.transforms.batch.warp import matrices, warp
 
 Twins = npt.NDArray[np.int64]
+_INTENSITIES: tuple[tuple[Callable[..., torch.Tensor], tuple[str, ...]], ...] = (
+    (intensity.gamma, ("gamma",)),
+    (intensity.scale, ("factor",)),
+    (intensity.shift, ("offset",)),
+    (intensity.contrast, ("contrast",)),
+    (intensity.noise, ("std", "noise_seed")),
+    (intensity.smooth, ("sigma_i", "sigma_j")),
+    (intensity.low_resolution, ("zoom",)),
+)
 
 
 class AugmentBatch:
@@ -26,6 +35,7 @@ class AugmentBatch:
     Args:
         augment: what drew for the samples, among the transforms of the training data; None leaves batches as they are.
         prepare_batch: how the batch goes to the device; gives image and label first.
+        label_dtype: what the label becomes at last, for it travels fastest in the smallest type; None leaves it.
 
     Raises:
         ConfigError: samples for which nothing was drawn.
@@ -33,11 +43,14 @@ class AugmentBatch:
     """
 
     def __init__(
-        self, augment: RandAugmentd | None = None, prepare_batch: Callable[..., Any] = default_prepare_batch
+        self,
+        augment: RandAugmentd | None = None,
+        prepare_batch: Callable[..., Any] = default_prepare_batch,
+        label_dtype: torch.dtype | None = None,
     ) -> None:
         if augment is not None and not isinstance(augment, RandAugmentd):
             raise ConfigError("AugmentBatch", "needs the RandAugmentd that draws, or None", type(augment).__name__)
-        self.augment, self.prepare_batch = augment, prepare_batch
+        self.augment, self.prepare_batch, self.label_dtype = augment, prepare_batch, label_dtype
 
     def __call__(
         self,
@@ -47,19 +60,20 @@ class AugmentBatch:
         **options: Any,
     ) -> Any:
         """Image and label of the batch on the device, augmented; what else `prepare_batch` gives stays."""
-        prepared = self.prepare_batch(batchdata, device, non_blocking, **options)
-        if self.augment is None:
-            return prepared
-        if DRAWN not in batchdata:
-            raise ConfigError(
-                "AugmentBatch",
-                f"needs '{DRAWN}' in the batch",
-                "none",
-                "Put the same RandAugmentd last among the transforms of the training data.",
-            )
-        images, labels, *rest = prepared
-        draws = Draws.of(batchdata[DRAWN])
-        return (*augment_batch(_plain(images), _plain(labels), draws, self.augment.twins), *rest)
+        images, labels, *rest = self.prepare_batch(batchdata, device, non_blocking, **options)
+        if self.augment is not None:
+            if DRAWN not in batchdata:
+                raise ConfigError(
+                    "AugmentBatch",
+                    f"needs '{DRAWN}' in the batch",
+                    "none",
+                    "Put the same RandAugmentd last among the transforms of the training data.",
+                )
+            draws = Draws.of(batchdata[DRAWN])
+            images, labels = augment_batch(_plain(images), _plain(labels), draws, self.augment.twins)
+        if self.label_dtype is not None:
+            labels = labels.to(self.label_dtype)
+        return (images, labels, *rest)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -95,13 +109,7 @@ def augment_batch(
             labels = _swapped(labels, twins, swapped)
     else:
         images = images.clone()
-    _do(images, draws.gamma, intensity.gamma)
-    _do(images, draws.factor, intensity.scale)
-    _do(images, draws.offset, intensity.shift)
-    _do(images, draws.contrast, intensity.contrast)
-    _do(images, draws.std, intensity.noise, draws.noise_seed)
-    _do(images, draws.sigma_i, intensity.smooth, draws.sigma_j)
-    _do(images, draws.zoom, intensity.low_resolution)
+    _change(images, draws)
     return images, labels
 
 
@@ -127,14 +135,20 @@ def _swapped(labels: torch.Tensor, twins: Twins, swapped: npt.NDArray[np.intp]) 
     return labels.index_copy(0, which, some)
 
 
-def _do(images: torch.Tensor, values: npt.NDArray[np.float64], deed: Callable[..., torch.Tensor], *others: Any) -> None:
-    """Do one transform to the images for which it was drawn, in place."""
-    chosen = np.flatnonzero(~np.isnan(values))
-    if len(chosen) == len(images):
-        images.copy_(deed(images, values, *others))
-    elif images.device.type == "cpu":
-        for one in (slice(number, number + 1) for number in chosen):
-            images[one].copy_(deed(images[one], values[one], *(other[one] for other in others)))
-    elif len(chosen):
-        which = torch.from_numpy(chosen).to(images.device, non_blocking=True)
-        images.index_copy_(0, which, deed(images[which], values[chosen], *(other[chosen] for other in others)))
+def _change(images: torch.Tensor, draws: Draws) -> None:
+    """Change the intensities of the images for which it was drawn, in place."""
+    numbers = draws._asdict()
+    wanted = [~np.isnan(numbers[fields[0]]) for _, fields in _INTENSITIES]
+    if images.device.type == "cpu":
+        # one image after the other, while the cache still holds it
+        for number, todo in enumerate(np.stack(wanted, axis=1).tolist()):
+            one = slice(number, number + 1)
+            for (deed, fields), drawn in zip(_INTENSITIES, todo, strict=True):
+                if drawn:
+                    images[one].copy_(deed(images[one], *(numbers[field][one] for field in fields)))
+        return
+    for (deed, fields), drawn in zip(_INTENSITIES, wanted, strict=True):
+        chosen = np.flatnonzero(drawn)
+        if len(chosen):
+            which = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+            images.index_copy_(0, which, deed(images[which], *(numbers[field][chosen] for field in fields)))

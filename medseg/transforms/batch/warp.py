@@ -40,7 +40,8 @@ def matrices(draws: Draws) -> Matrices:
     rotation[:, 0, 1] = -rotation[:, 1, 0]
     linear = rotation * np.stack(scales, axis=1)[:, None, :]
     shift = rotation @ np.stack(shifts, axis=1)[:, :, None]
-    return np.concatenate([linear, shift], axis=2) * np.stack(turned, axis=1)[:, :, None]
+    found: Matrices = np.concatenate([linear, shift], axis=2) * np.stack(turned, axis=1)[:, :, None]
+    return found
 
 
 def warp(

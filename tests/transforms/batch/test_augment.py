@@ -191,6 +191,16 @@ def test_without_augmentation_batches_stay_as_they_are():
     assert labelled is labels
 
 
+def test_the_label_gets_its_type_at_last():
+    images, labels = batch()
+    rows = torch.full((4, len(Draws._fields)), NAN)
+    given = {"image": images, "label": labels.to(torch.uint8), "augment": rows}
+    for augment in (None, RandAugmentd()):
+        found = AugmentBatch(augment, label_dtype=torch.int64)(given, torch.device("cpu"))[1]
+        assert torch.equal(found, labels.long())
+        assert AugmentBatch(augment)(given, torch.device("cpu"))[1].dtype == torch.uint8
+
+
 def test_what_else_prepare_batch_gives_stays():
     images, labels = batch()
     prepare = AugmentBatch(RandAugmentd(), lambda data, *_: (data["image"], data["label"], (), {"more": 1}))
