@@ -51,7 +51,7 @@ def warp(
 
     Args:
         images: `(B, C, H, W)`, floating point; bilinear.
-        labels: `(B, L, H, W)`; nearest. Values up to 2**24 where they are not floating point.
+        labels: `(B, L, H, W)`; nearest. Values up to 2**24.
         where: `(B, 2, 3)`, see `matrices`.
         chosen: which samples; the others stay as they are. None for all.
 
@@ -60,7 +60,7 @@ def warp(
     """
     if chosen is None:
         chosen = np.arange(len(images))
-    if compiled(images):
+    if compiled(images, labels):
         return _compiled(images, labels, where, chosen)
     if len(chosen) == len(images):
         return _sampled(images, labels, where)
@@ -69,11 +69,12 @@ def warp(
     return images.index_copy(0, which, moved), labels.index_copy(0, which, found)
 
 
-def compiled(images: torch.Tensor) -> bool:
+def compiled(images: torch.Tensor, labels: torch.Tensor) -> bool:
     """Whether the compiled kernel can be used with these."""
     return (
         images.device.type == "cpu"
         and images.dtype == torch.float32
+        and labels.dtype not in (torch.float16, torch.bfloat16)
         and images.shape[2] * images.shape[3] < 2**31
         and _kernels() is not None
     )
@@ -121,16 +122,18 @@ if hasattr(os, "register_at_fork"):
 
 def _sampled(images: torch.Tensor, labels: torch.Tensor, where: Matrices) -> tuple[torch.Tensor, torch.Tensor]:
     height, width = images.shape[2:]
+    # places and labels need more digits than half precision has
+    wide = images if images.dtype == torch.float64 else images.float()
     # torch wants shares of half the image, second axis first
     half = np.array([width / 2, height / 2])
     linear = where[:, ::-1, 1::-1] * half[None, None, :] / half[None, :, None]
     theta = np.concatenate([linear, where[:, ::-1, 2:] / half[None, :, None]], axis=2)
     grid = functional.affine_grid(
-        torch.from_numpy(theta).to(images.dtype).to(images.device, non_blocking=True),
+        torch.from_numpy(theta).to(wide.dtype).to(images.device, non_blocking=True),
         [len(images), 1, height, width],
         align_corners=False,
     )
-    moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    exact = labels if labels.dtype == images.dtype else labels.to(images.dtype)
+    moved = functional.grid_sample(wide, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    exact = labels if labels.dtype == wide.dtype else labels.to(wide.dtype)
     found = functional.grid_sample(exact, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved, found.to(labels.dtype)
+    return moved.to(images.dtype), found.to(labels.dtype)

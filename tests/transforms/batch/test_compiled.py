@@ -68,7 +68,7 @@ def test_without_numba_it_goes_on_in_torch():
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import numpy, torch; from medseg.transforms.batch import warp\n"
-        "assert not warp.compiled(torch.zeros(1, 1, 2, 2))\n"
+        "assert not warp.compiled(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))\n"
         "turned = numpy.array([[[-1.0, 0, 0], [0, 1, 0]]])\n"
         "print(warp.warp(torch.zeros(1, 1, 2, 1), torch.tensor([[[[3], [5]]]]), turned)[1].flatten().tolist())"
     )

@@ -20,7 +20,7 @@ def way(request, monkeypatch):
         monkeypatch.setattr(module, "_kernels", lambda: None)
     else:
         pytest.importorskip("numba", reason="the extra 'fast' is not installed")
-        assert module.compiled(torch.zeros(1, 1, 2, 2))
+        assert module.compiled(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
     return request.param
 
 
@@ -149,3 +149,15 @@ def test_the_samples_that_were_not_chosen_stay():
     assert torch.equal(labelled[1], labels[1])
     assert torch.equal(labelled[[0, 2]], labels[[0, 2]].flip(2))
     torch.testing.assert_close(found[[0, 2]], images[[0, 2]].flip(2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_type_and_every_label(dtype):
+    images = torch.rand(1, 1, 60, 50).to(dtype)
+    labels = torch.arange(3000, dtype=torch.int32).reshape(1, 1, 60, 50)  # more than half precision can tell apart
+    found, labelled = warp(images, labels, matrices(draws(mirror_i=[1.0])))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, images.flip(2), atol=1e-2, rtol=0)
+    assert torch.equal(labelled, labels.flip(2))
+    half = warp(images.float(), images, matrices(draws(mirror_j=[1.0])))[1]
+    assert torch.equal(half, images.flip(3))
