@@ -22,6 +22,7 @@ from medseg.transforms.batch.draws import Draws
 
 Matrices = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+_READY: set[torch.dtype] = set()
 
 
 def matrices(draws: Draws) -> Matrices:
@@ -104,9 +105,12 @@ def _compiled(
         else:
             into[0][number], into[1][number] = image, label
 
-    threads = min(torch.get_num_threads(), len(images))
+    # the first time of a type, which compiles, is one thread's alone
+    threads = min(torch.get_num_threads(), len(images)) if labels.dtype in _READY else 1
     for _ in map(work, range(len(images))) if threads == 1 else _pool(threads).map(work, range(len(images))):
         pass
+    if drawn:
+        _READY.add(labels.dtype)
     return moved, found
 
 
