@@ -18,8 +18,8 @@ def _between(start, step, least, most, low, high, margin):  # type: ignore[no-un
 
     With a margin of 1 all of it surely does, with one of -1 all else surely does not.
     """
-    if step == 0:
-        return (low, high) if least <= start < most else (low, low)
+    if abs(step) < 1e-9:  # as good as none; divided by it, numbers would have no end
+        return (low, high) if least + margin * 1e-3 <= start < most - margin * 1e-3 else (low, low)
     first, last = (least - start) / step, (most - start) / step
     if step < 0:
         first, last = last, first
