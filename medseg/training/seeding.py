@@ -32,7 +32,7 @@ def chance(seed: int, key: SampleKey) -> np.random.RandomState:
     >>> chance(0, SampleKey(1, 2, 3)).randint(10**6) == chance(0, SampleKey(1, 3, 2)).randint(10**6)
     False
     """
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, *key])))
+    return np.random.RandomState(np.random.PCG64(np.random.SeedSequence([seed, *key])))
 
 
 class EpochSampler(torch.utils.data.Sampler[SampleKey]):

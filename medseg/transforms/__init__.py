@@ -1,7 +1,8 @@
 """Transforms that MONAI does not have; each says why."""
 
+from medseg.transforms.batch import AugmentBatch, RandAugmentd
 from medseg.transforms.overlaps import MultiHotd
 from medseg.transforms.slices import IndexSlicesd, RandSlicePatchd
 from medseg.transforms.window import WindowHUd
 
-__all__ = ["IndexSlicesd", "MultiHotd", "RandSlicePatchd", "WindowHUd"]
+__all__ = ["AugmentBatch", "IndexSlicesd", "MultiHotd", "RandAugmentd", "RandSlicePatchd", "WindowHUd"]

@@ -45,7 +45,8 @@ class IndexSlicesd(MapTransform):
     """Note which slices along the last axis hold which structure, for `RandSlicePatchd`.
 
     Deterministic, so that CacheDataset does it once. Adds `slice_index`, a bool array `(structures, K)`
-    without the background, and sees that no label is out of range.
+    without the background, and sees that no label is out of range. Tensors of the label's size keep shape and
+    values, and lie slice by slice in memory afterwards, so that a slice is read in one go.
 
     Args:
         keys: the label `(1, I, J, K)`: class indices, or codes where the item holds `combinations`.
@@ -62,6 +63,10 @@ class IndexSlicesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the index to the item."""
         item = dict(data)
+        shape = item[self.first_key(item)].shape
+        for key, value in item.items():
+            if isinstance(value, torch.Tensor) and value.shape[1:] == shape[1:]:
+                item[key] = value.movedim(-1, 0).contiguous().movedim(0, -1)
         label = _plain(item[self.first_key(item)])[0]
         values = len(item["combinations"]) if "combinations" in item else self.num_classes
         least, most = int(label.min()), int(label.max())

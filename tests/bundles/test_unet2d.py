@@ -59,8 +59,8 @@ def test_the_network_for_cpus():
     assert (list(network.channels), list(network.strides), network.num_res_units) == ([32, 64, 128, 256], [2, 2, 2], 0)
 
 
-def test_there_is_no_flip_among_the_random_transforms():
-    assert not [one for one in parts()["train"]["random"] if "Flip" in one["_target_"]]
+def test_nothing_is_mirrored_unless_asked_for():
+    assert parts()["train"]["augment"]["mirror"]["prob"] == 0
 
 
 @pytest.fixture
@@ -80,6 +80,45 @@ def test_neighbouring_slices_train_and_predict(settings, runs, phantom):
     assert json.loads((folder / "configs" / "inference.json").read_text())["context"] > 0
     prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
     assert prediction.label.shape == prediction.grid.shape
+
+
+def first_batch(settings, overlays=(), **overrides):
+    """The first batch as the loader gives it, and image and label as the network gets them."""
+    parser = parts(overlays, **settings, **overrides)
+    given = next(iter(parser.get_parsed_content("train#dataloader")))
+    return given, parser.get_parsed_content("train#trainer").prepare_batch(given, torch.device("cpu"))
+
+
+ALWAYS = {f"train#augment#{name}#prob": 1.0 for name in ("affine", "gamma", "noise", "smooth", "low_resolution")}
+
+
+@pytest.mark.parametrize("overlay", [[], ["context25d"]])
+def test_the_batch_is_augmented_where_it_is_trained_on(settings, overlay):
+    given, (images, labels) = first_batch(settings, overlay, **ALWAYS)
+    assert given["image"].shape == images.shape == (2, 5 if overlay else 1, 32, 32)
+    assert not torch.isclose(images, given["image"]).all(dim=(1, 2, 3)).any()
+    assert (given["label"].dtype, labels.dtype) == (torch.uint8, torch.int32)
+    assert torch.isfinite(images).all()
+    assert set(labels.unique().tolist()) <= set(given["label"].unique().tolist()) | {0}
+
+
+def test_augmentation_changes_nothing_in_what_is_drawn_and_can_be_turned_off(settings):
+    with_it, _ = first_batch(settings, **ALWAYS)
+    given, (images, labels) = first_batch(settings, **{"train#augment#_disabled_": True})
+    assert torch.equal(with_it["image"], given["image"])
+    assert "augment" not in given
+    assert images is given["image"]
+    assert torch.equal(labels, given["label"].int())
+
+
+def test_a_probability_that_cannot_be_stops_the_run_before_it_starts(settings):
+    with pytest.raises(RuntimeError) as caught:
+        first_batch(settings, **{"train#augment#noise#prob": 2})
+    reasons, error = [], caught.value
+    while error is not None:
+        reasons.append(str(error))
+        error = error.__cause__
+    assert any("noise#prob: must be a probability from 0 to 1, but found 2" in reason for reason in reasons)
 
 
 def test_overlapping_structures_train_and_predict(settings, runs, phantom):

@@ -32,6 +32,17 @@ def test_the_index_says_which_slices_hold_which_structure():
     ]
 
 
+def test_volumes_lie_slice_by_slice_and_stay_what_they_are():
+    whole = item(s1=(3, 3, 2))
+    whole["image"] = MetaTensor(whole["image"], affine=torch.diag(torch.tensor([2.0, 3, 4, 1])))
+    found = IndexSlicesd("label", 4)(whole)
+    for key in ("image", "label"):
+        assert found[key].stride()[1:] == (16, 1, 20 * 16)
+        assert torch.equal(torch.as_tensor(found[key]), torch.as_tensor(whole[key]))
+    assert torch.equal(found["image"].affine, whole["image"].affine)
+    assert whole["image"].is_contiguous()
+
+
 @pytest.mark.parametrize("value", [4, 200])
 def test_a_label_out_of_range_names_the_case(value):
     with pytest.raises(LabelError, match=f"case s1: must hold labels from 0 to 3, but found 0 to {value}"):

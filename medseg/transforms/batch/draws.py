@@ -1,0 +1,279 @@
+"""What is done to each sample of a batch: drawn here, one row of numbers a sample, done in `augment`.
+
+Not MONAI's random transforms, which draw and do in one: there each sample is worked on alone, by a loader process,
+with metadata kept for every step. Here the loader draws only, so that the chance of a sample stays a function of
+(seed, epoch, case, draw), and the deed is done to the whole batch, on the GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.transforms import RandomizableTransform
+
+from medseg.errors import ConfigError, DataError, LabelError, did_you_mean
+from medseg.labels import LabelMap, twin_name
+
+DRAWN = "augment"
+Numbers = npt.NDArray[np.float64]
+Range = float | Sequence[float]
+_AFFINE = ("rotate_range", "translate_range", "scale_range")
+_OTHERS = {
+    "gamma": "gamma",
+    "scale_intensity": "factors",
+    "shift_intensity": "offsets",
+    "contrast": "factors",
+    "noise": "std",
+    "smooth": "sigma",
+    "low_resolution": "zoom_range",
+}
+
+
+class Draws(NamedTuple):
+    """What was drawn for the samples of a batch, each field `(B,)`; NaN where that is not done to the sample.
+
+    Args:
+        mirror_i: 1 where the first axis is turned round.
+        mirror_j: 1 where the second axis is.
+        angle: of the rotation, radians.
+        shift_i: pixels along the first axis.
+        shift_j: pixels along the second.
+        scale_i: factor along the first axis.
+        scale_j: factor along the second.
+        gamma: exponent.
+        factor: intensities times `1 + factor`.
+        offset: added to the intensities.
+        contrast: distance to the mean times `1 + contrast`.
+        std: of the noise.
+        noise_seed: of the noise, a whole number.
+        sigma_i: of the blur along the first axis, pixels.
+        sigma_j: along the second.
+        zoom: share of the pixels that low resolution leaves, along each axis.
+    """
+
+    mirror_i: Numbers
+    mirror_j: Numbers
+    angle: Numbers
+    shift_i: Numbers
+    shift_j: Numbers
+    scale_i: Numbers
+    scale_j: Numbers
+    gamma: Numbers
+    factor: Numbers
+    offset: Numbers
+    contrast: Numbers
+    std: Numbers
+    noise_seed: Numbers
+    sigma_i: Numbers
+    sigma_j: Numbers
+    zoom: Numbers
+
+    @classmethod
+    def of(cls, rows: Any) -> Draws:
+        """The draws of a batch from the rows of its samples, `(B, fields)`.
+
+        Raises:
+            DataError: another shape, or a number without end.
+        """
+        table = np.asarray(rows, dtype=np.float64)
+        if table.ndim != 2 or table.shape[1] != len(cls._fields) or np.isinf(table).any():
+            raise DataError(
+                f"'{DRAWN}' of the batch",
+                f"must hold a row of {len(cls._fields)} finite numbers or NaN for each sample",
+                f"shape {table.shape}",
+                "It comes from RandAugmentd.",
+            )
+        return cls(*table.T)
+
+
+class RandAugmentd(RandomizableTransform):
+    """Draw how a 2D sample is augmented; `AugmentBatch` does it to the batch.
+
+    Adds a row of numbers (`Draws`, float64) to the item as `augment`. Each argument is None, for never, or a mapping
+    with a probability `prob` and the range of MONAI's transform; each is drawn for itself, evenly from its range.
+    A range is a pair, or a number r for -r to r. They are done in the order in which they stand here.
+
+    Args:
+        mirror: MONAI's `RandFlipd`: `{"prob", "axes"}`, for each of the axes alike. Axis 0, left and right in RAS,
+            swaps the labels of paired structures, and is refused where one of a pair is not in `labels`.
+        affine: MONAI's `RandAffined` with zeros outside, bilinear for the image and nearest for the label:
+            `{"prob", "rotate_range", "translate_range", "scale_range"}`, radians, pixels, factor less 1: a number
+            r for -r to r, for both axes alike (MONAI's means the first axis alone), or one for each axis.
+        gamma: MONAI's `RandAdjustContrastd`: `{"prob", "gamma"}`, a pair above 0.
+        scale_intensity: MONAI's `RandScaleIntensityd`: `{"prob", "factors"}`.
+        shift_intensity: MONAI's `RandShiftIntensityd`: `{"prob", "offsets"}`.
+        contrast: MONAI's `RandScaleIntensityFixedMeand`: `{"prob", "factors"}`.
+        noise: MONAI's `RandGaussianNoised`: `{"prob", "std"}`, drawn from 0 to `std`.
+        smooth: MONAI's `RandGaussianSmoothd`: `{"prob", "sigma"}`, a pair in pixels, drawn for each axis.
+        low_resolution: MONAI's `RandSimulateLowResolutiond` (nearest, then bilinear): `{"prob", "zoom_range"}`, a
+            pair above 0 up to 1.
+        labels: the label map, which knows what is paired.
+        image_key: the image, `(C, H, W)`, floating point and finite.
+        label_key: the label, `(1, H, W)` class indices or `(structures, H, W)`.
+
+    Raises:
+        ConfigError: a probability outside 0..1, a range that cannot be, a key that means nothing.
+        LabelError: mirrored left and right without knowing what is paired.
+        DataError: an item whose image and label do not fit, are not 2D, or hold NaN; names the case.
+
+    >>> augment = RandAugmentd(noise={"prob": 1.0, "std": 0.1}).set_random_state(0)
+    >>> row = augment({"image": torch.zeros(1, 4, 4), "label": torch.zeros(1, 4, 4)})["augment"]
+    >>> bool(0 < Draws.of(row[None]).std[0] < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        mirror: Mapping[str, Any] | None = None,
+        affine: Mapping[str, Any] | None = None,
+        gamma: Mapping[str, Any] | None = None,
+        scale_intensity: Mapping[str, Any] | None = None,
+        shift_intensity: Mapping[str, Any] | None = None,
+        contrast: Mapping[str, Any] | None = None,
+        noise: Mapping[str, Any] | None = None,
+        smooth: Mapping[str, Any] | None = None,
+        low_resolution: Mapping[str, Any] | None = None,
+        labels: LabelMap | None = None,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        super().__init__(prob=1.0)
+        self.image_key, self.label_key = image_key, label_key
+        self._prob = np.zeros(len(Draws._fields))
+        self._low, self._high = np.zeros(len(Draws._fields)), np.ones(len(Draws._fields))
+        # which chance decides on which field: those of one transform are done together or not at all
+        self._chance = np.array([0, 1, 2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 7, 8, 8, 9])
+        axes = self._mirror(mirror or {"prob": 0.0})
+        self._affine(affine or {"prob": 0.0})
+        given = (gamma, scale_intensity, shift_intensity, contrast, noise, smooth, low_resolution)
+        fields = (("gamma",), ("factor",), ("offset",), ("contrast",), ("std", "noise_seed"), ("sigma_i", "sigma_j"))
+        for (name, word), setting, places in zip(_OTHERS.items(), given, (*fields, ("zoom",)), strict=True):
+            if setting is not None:
+                prob = _prob(name, setting, (word,))
+                low, high = _range(name, word, setting.get(word))
+                for place in places:
+                    self._set(place, prob, low, high)
+        self._set("noise_seed", float(self._prob[Draws._fields.index("std")]), 0.0, 2.0**31)
+        self.twins = _twins(labels, bool(self._prob[0]) and 0 in axes)
+        self._row = self._low
+
+    def _set(self, field: str, prob: float, low: float, high: float) -> None:
+        at = Draws._fields.index(field)
+        self._prob[at], self._low[at], self._high[at] = prob, low, high
+
+    def _mirror(self, setting: Mapping[str, Any]) -> list[int]:
+        prob = _prob("mirror", setting, ("axes",))
+        axes = list(setting.get("axes", [0, 1]))
+        if not set(axes) <= {0, 1}:
+            raise ConfigError("mirror#axes", "must be among 0 and 1, the axes of a slice", repr(axes))
+        for axis in axes:
+            self._set(Draws._fields[axis], prob, 1.0, 1.0)
+        return axes
+
+    def _affine(self, setting: Mapping[str, Any]) -> None:
+        prob = _prob("affine", setting, _AFFINE)
+        for word, places in zip(_AFFINE, (("angle",), ("shift_i", "shift_j"), ("scale_i", "scale_j")), strict=True):
+            value = setting.get(word, 0.0)
+            each = [value] * len(places) if isinstance(value, int | float) else list(value)
+            if len(each) != len(places) or not all(_finite(one) and one >= 0 for one in each):
+                raise ConfigError(
+                    f"affine#{word}", f"must be a number of 0 or more, or {len(places)} of them", repr(value)
+                )
+            middle = 1.0 if word == "scale_range" else 0.0
+            if middle and max(each) >= 1:
+                raise ConfigError(f"affine#{word}", "must be below 1, or nothing is left of the image", repr(value))
+            for place, most in zip(places, each, strict=True):
+                self._set(place, prob, middle - most, middle + most)
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw one row."""
+        chances = int(self._chance[-1]) + 1
+        drawn = self.R.random_sample(chances + len(self._low))
+        row = self._low + (self._high - self._low) * drawn[chances:]
+        seed = Draws._fields.index("noise_seed")
+        row[seed] = np.floor(row[seed])
+        row[drawn[:chances][self._chance] >= self._prob] = np.nan
+        self._row = row
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Look at the sample, and add the row."""
+        item = dict(data)
+        self._check(item)
+        self.randomize()
+        item[DRAWN] = torch.from_numpy(self._row)
+        return item
+
+    def _check(self, item: Mapping[Hashable, Any]) -> None:
+        case = f"case {item.get('case', '?')}"
+        image, label = item[self.image_key], item[self.label_key]
+        if image.ndim != 3 or label.ndim != 3:
+            rule = "needs a 2D image (C, H, W) and a 2D label (C, H, W)"
+            raise DataError(case, rule, f"{tuple(image.shape)} and {tuple(label.shape)}")
+        if image.shape[1:] != label.shape[1:]:
+            rule = "needs image and label of one size"
+            raise DataError(case, rule, f"{tuple(image.shape[1:])} and {tuple(label.shape[1:])}")
+        image = torch.as_tensor(image)
+        # a sum is several times faster than looking at each, and finite only if all are
+        if not math.isfinite(float(image.sum(dtype=torch.float32))) and not bool(torch.isfinite(image).all()):
+            raise DataError(case, "needs finite intensities", "NaN or infinity in the image", "Check it: medseg check.")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _prob(name: str, setting: Mapping[str, Any], words: Sequence[str]) -> float:
+    """The probability of a transform, its keys looked through."""
+    if not isinstance(setting, Mapping):
+        raise ConfigError(name, f"must be a mapping with prob, {', '.join(words)}", repr(setting))
+    for key in setting:
+        if key not in ("prob", *words):
+            raise ConfigError(
+                f"{name}#{key}",
+                f"must be one of prob, {', '.join(words)}",
+                "no such key",
+                did_you_mean(key, ("prob", *words)),
+            )
+    prob = setting.get("prob")
+    if not _finite(prob) or not 0 <= prob <= 1:  # type: ignore[operator]
+        raise ConfigError(f"{name}#prob", "must be a probability from 0 to 1", repr(prob))
+    return float(prob)  # type: ignore[arg-type]
+
+
+def _range(name: str, word: str, value: Any) -> tuple[float, float]:
+    """Lowest and highest of a range."""
+    lowest = 0.0 if word == "std" else -value if isinstance(value, int | float) else None
+    pair = list(value or ()) if lowest is None else [lowest, value]
+    if len(pair) != 2 or not all(_finite(one) for one in pair) or (word == "std" and pair[1] < 0):
+        wanted = "a number of 0 or more" if word == "std" else "a number or a pair of them"
+        raise ConfigError(f"{name}#{word}", f"must be {wanted}", repr(value))
+    low, high = float(min(pair)), float(max(pair))
+    if word in ("gamma", "sigma", "zoom_range") and (low <= 0 or (word == "zoom_range" and high > 1)):
+        limit = "above 0 and at most 1" if word == "zoom_range" else "above 0"
+        raise ConfigError(f"{name}#{word}", f"must be a pair {limit}", repr(value))
+    return low, high
+
+
+def _twins(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | None:
+    """For each label the one it becomes where left and right are swapped; None where they never are."""
+    if not needed:
+        return None
+    if labels is None:
+        raise LabelError("mirror", "must know which structures are paired", "no labels", "Give labels, or axes: [1].")
+    alone = [
+        name for index, name in enumerate(labels.names) if twin_name(name) is not None and labels.twin(index) is None
+    ]
+    if alone:
+        raise LabelError(
+            "mirror",
+            "must not turn left and right round where one of a pair is no label",
+            f"{', '.join(alone[:3])} without the other side",
+            "Add the other side to structures, or mirror axes: [1] alone.",
+        )
+    table = [index if (other := labels.twin(index)) is None else other for index in range(len(labels))]
+    return np.array(table, dtype=np.int64)
