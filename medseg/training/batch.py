@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from monai.engines import default_prepare_batch
 from monai.utils import CommonKeys
 
 from medseg.errors import ConfigError
@@ -20,10 +21,11 @@ class PrepareBatch:
 
     Args:
         loss: the loss that the trainer uses.
+        prepare_batch: what brings image and label to the device, and may augment them there.
     """
 
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
+    def __init__(self, loss: Any, prepare_batch: Callable[..., Any] = default_prepare_batch) -> None:
+        self.loss, self.prepare_batch = loss, prepare_batch
 
     def __call__(
         self,
@@ -37,10 +39,7 @@ class PrepareBatch:
         Raises:
             ConfigError: a case that is annotated in part, and a loss that would take the rest for background.
         """
-        image, label = (
-            batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
-            for key in (CommonKeys.IMAGE, CommonKeys.LABEL)
-        )
+        image, label, *_ = self.prepare_batch(batchdata, device, non_blocking, **kwargs)
         known = batchdata.get("annotated")
         if getattr(self.loss, "honours_annotated", False):
             said = {key: batchdata[key] for key in ("annotated", "case") if batchdata.get(key) is not None}

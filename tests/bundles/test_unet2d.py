@@ -86,7 +86,8 @@ def first_batch(settings, overlays=(), **overrides):
     """The first batch as the loader gives it, and image and label as the network gets them."""
     parser = parts(overlays, **settings, **overrides)
     given = next(iter(parser.get_parsed_content("train#dataloader")))
-    return given, parser.get_parsed_content("train#trainer").prepare_batch(given, torch.device("cpu"))
+    images, targets = parser.get_parsed_content("train#trainer").prepare_batch(given, torch.device("cpu"))
+    return given, (images, targets["label"] if isinstance(targets, dict) else targets)
 
 
 ALWAYS = {f"train#augment#{name}#prob": 1.0 for name in ("affine", "gamma", "noise", "smooth", "low_resolution")}

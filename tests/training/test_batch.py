@@ -36,3 +36,13 @@ def test_another_loss_never_takes_what_nobody_looked_for_as_background():
 def test_arguments_of_the_transfer_are_passed_on():
     image, targets = PrepareBatch(DiceCELoss())(batch(), "meta", non_blocking=True)
     assert image.device.type == targets["label"].device.type == "meta"
+
+
+def test_what_augments_the_batch_comes_before_the_loss():
+    def twice(given, device, non_blocking):
+        return given["image"] + 2, given["label"] + 1, "more"
+
+    image, targets = PrepareBatch(DiceCELoss(), twice)(batch(annotated=torch.ones(2, 2, dtype=torch.bool)), "cpu")
+    assert (image == 2).all()
+    assert (targets["label"] == 1).all()
+    assert targets["annotated"].all()
