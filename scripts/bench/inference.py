@@ -170,7 +170,8 @@ def slices(
     for precision in ("fp32", "bf16"):
         alone = f"network alone, {precision}"
         more = {"precision": precision, **batched}
-        add(f"{alone}, as torch comes", alone, own, "alone", options.rounds, **more)
+        if source != shape:
+            add(f"{alone}, as torch comes", alone, own, "alone", options.rounds, **more)
         add(alone, alone, own, "alone", options.rounds, keep=True, **more)
         add(f"medseg, {precision}", alone, own, "medseg", options.rounds, keep=True, **more)
     if options.heavy and source != shape:
