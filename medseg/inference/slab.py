@@ -41,8 +41,8 @@ class Slab:
         self.device = importance.device if device is None else device
         self.plan, self.importance, self.head, self.held = plan, importance.to(self.device), head, held
         self._live: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._spare: list[torch.Tensor] = []  # new memory has to be got from the system, page by page
-        self._past: list[torch.Tensor] = []
+        self._spare: list[tuple[torch.Tensor, torch.Tensor]] = []  # new memory is got from the system page by page
+        self._past: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._kept: list[torch.Tensor] = []
         self._next = 0
 
@@ -64,17 +64,19 @@ class Slab:
             self._live[k] = tile[inner_rows, inner_columns], self.importance.new_empty(0)
             return
         if k not in self._live:
-            self._live[k] = self._empty(tile), self.importance.new_zeros(self.plan.shape[1:])
+            self._live[k] = self._empty(tile)
         start_inside = inner_rows.start, inner_columns.start
         add_window(*self._live[k], tile, self.importance[at], rows, columns, start_inside)
 
-    def _empty(self, tile: torch.Tensor) -> torch.Tensor:
-        """A layer to add to; the first time, memory for all layers of a window is taken at once."""
+    def _empty(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums and weights to add to; the first time, memory for all layers of a window is taken at once."""
         if not self._spare:
             count = 1 if self._live else min(self.plan.roi[0], self.plan.shape[0])
-            self._spare = list(empty_apart((count, *self.plan.shape[1:], tile.shape[-1]), tile.device))
-        sums = self._spare.pop()
-        return sums if compiled(tile) else sums.zero_()
+            shape = (count, *self.plan.shape[1:])
+            some = [empty_apart(one, tile.device) for one in ((*shape, tile.shape[-1]), shape)]
+            self._spare = list(zip(*some, strict=True))
+        sums, weights = self._spare.pop()
+        return (sums if compiled(tile) else sums.zero_()), weights.zero_()
 
     def to_ram(self) -> None:
         """Go on in RAM.
@@ -108,10 +110,10 @@ class Slab:
             elif self.head is None:
                 yield number, sums, weights
                 self._spare.extend(self._past)
-                self._past = [sums] if sums.device == self.device else []
+                self._past = [(sums, weights)] if sums.device == self.device else []
             else:
                 logits = self._logits(sums.div_(weights[..., None]))
-                self._spare += [sums] if sums.device == self.device else []
+                self._spare += [(sums, weights)] if sums.device == self.device else []
                 yield number, logits, None
 
     def _logits(self, features: torch.Tensor) -> torch.Tensor:
