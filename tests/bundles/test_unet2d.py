@@ -236,3 +236,12 @@ def test_the_overlays_of_the_step(settings):
         for h in parts(**settings).get_parsed_content("train#trainer#train_handlers")
         if type(h).__name__ == "ClipGradients"
     ]
+
+
+@pytest.mark.long
+def test_a_compiled_network_trains_and_its_weights_fit_the_plain_one(settings, runs, phantom):
+    """Long, for it needs a compiler and takes its time."""
+    small = {key: value for key, value in settings.items() if not key.startswith("network_def")}
+    folder = run(runs, ["fast_cpu", "compile"], small)
+    prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
+    assert prediction.label.any()
