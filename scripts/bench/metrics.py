@@ -276,6 +276,7 @@ def main() -> None:
                 found["turns"] = {name: old["turns"][name] + ones for name, ones in found["turns"].items()}
             tasks[task] = found
     content = {**settings, "tasks": {task: tasks[task] for task in SETS if task in tasks}}
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (given.out / "metrics.md").write_text(report(content) + NOTES, encoding="utf-8")
 
