@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.errors import MissingExtraError
+from medseg.threads import in_threads
 
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
@@ -205,23 +203,7 @@ def labels_between(
 
 
 def _in_threads(rows: int, work: Callable[[slice], None]) -> None:
-    """Do `work` for parts of the rows, in as many threads as torch uses; they sleep until they are wanted."""
-    count = min(torch.get_num_threads(), max(1, rows // 8))
-    edges = [rows * number // count for number in range(count + 1)]
-    parts = [slice(low, high) for low, high in itertools.pairwise(edges)]
-    others = [_pool().submit(work, part) for part in parts[1:]]
-    work(parts[0])
-    for other in others:
-        other.result()
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="medseg-kernels")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along into a fork
+    in_threads(rows, work, torch.get_num_threads(), grain=8)
 
 
 def _array(logits: torch.Tensor) -> npt.NDArray[Any]:

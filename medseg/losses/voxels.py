@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from medseg.errors import MedsegError, MissingExtraError
+from medseg.threads import in_threads
 
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
@@ -187,21 +185,7 @@ def gradient(logits: torch.Tensor, truth: Truth, slopes: Sums) -> torch.Tensor:
 
 
 def _in_threads(tiles: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """Do `work` for parts of the tiles, in as many threads as torch uses; they sleep until they are wanted."""
-    count = max(1, min(torch.get_num_threads(), tiles // 4))
-    edges = itertools.pairwise([tiles * number // count for number in range(count + 1)])
-    (start, stop), *others = edges
-    waiting = [_pool().submit(work, *other) for other in others]
-    return [work(start, stop), *(other.result() for other in waiting)]
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="medseg-losses")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along into a fork
+    return in_threads(tiles, lambda part: work(part.start, part.stop), torch.get_num_threads(), grain=4)
 
 
 # torch

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from medseg.errors import MissingExtraError
+from medseg.threads import in_threads
 from medseg.transforms.batch.draws import Draws
 
 Matrices = npt.NDArray[np.float64]
@@ -98,30 +97,19 @@ def _compiled(
     into = moved.numpy(), found.numpy()
     drawn = set(chosen.tolist())
 
-    def work(number: int) -> None:
-        image, label = (array[number] for array in arrays)
-        if number in drawn:
-            kernels.warp(image, label, where[number], into[0][number], into[1][number])
-        else:
-            into[0][number], into[1][number] = image, label
+    def work(part: slice) -> None:
+        for number in range(part.start, part.stop):
+            image, label = (array[number] for array in arrays)
+            if number in drawn:
+                kernels.warp(image, label, where[number], into[0][number], into[1][number])
+            else:
+                into[0][number], into[1][number] = image, label
 
     # the first time of a type, which compiles, is one thread's alone
-    threads = min(torch.get_num_threads(), len(images)) if labels.dtype in _READY else 1
-    for _ in map(work, range(len(images))) if threads == 1 else _pool(threads).map(work, range(len(images))):
-        pass
+    in_threads(len(images), work, torch.get_num_threads() if labels.dtype in _READY else 1)
     if drawn:
         _READY.add(labels.dtype)
     return moved, found
-
-
-@functools.lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that sleep until they are wanted."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="medseg-augment")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along into a fork
 
 
 def _sampled(images: torch.Tensor, labels: torch.Tensor, where: Matrices) -> tuple[torch.Tensor, torch.Tensor]:
