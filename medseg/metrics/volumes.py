@@ -5,6 +5,7 @@ Every rank sends its sums and not its cases, so that what is exchanged does not 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,11 +68,11 @@ class _Volumes(Metric):
         output = self._output_transform(engine.state.output)
         self.update(output if len(output) > 2 else (*output, _of_batch(engine.state.batch, len(output[1]))))
 
+    @abstractmethod
     def _score(
         self, prediction: Any, truth: Any, annotated: npt.NDArray[np.bool_] | None
     ) -> tuple[Table, Sequence[str]]:
         """The measures of one case, `(measures, structures)`, and the state of each structure."""
-        raise NotImplementedError
 
     @sync_all_reduce("_sum", "_count", "_states", "_cases")
     def compute(self) -> Any:

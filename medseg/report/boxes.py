@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
-import numpy as np
-
-from medseg.report.charts import number
-
-_ROW, _MOST_DOTS = 22, 24
+from medseg.report.charts import box_row, number
 
 
 class LinearAxis:
@@ -57,24 +52,4 @@ class LinearAxis:
             what: the name of the row, for those who have it read to them.
             unit: written behind the numbers.
         """
-        low, first, middle, third, high = (float(q) for q in np.percentile(values, [0, 25, 50, 75, 100]))
-        parts = [
-            f'<line class="grid" x1="{self.at(tick):.2f}%" x2="{self.at(tick):.2f}%" y1="0" y2="{_ROW}"/>'
-            for tick in self.ticks
-        ]
-        if len(values) > 1:
-            parts.append(f'<line class="line" x1="{self.at(low):.2f}%" x2="{self.at(high):.2f}%" y1="11" y2="11"/>')
-        if len(values) > 2:
-            start, end = self.at(first), self.at(third)
-            parts.append(
-                f'<rect class="box" x="{start:.2f}%" y="6" width="{max(0.3, end - start):.2f}%" height="10" rx="3"/>'
-            )
-            parts.append(f'<line class="mid" x1="{self.at(middle):.2f}%" x2="{self.at(middle):.2f}%" y1="4" y2="18"/>')
-        dots = values if len(values) <= _MOST_DOTS else (low, high)
-        parts += [f'<circle class="dot" cx="{self.at(value):.2f}%" cy="11" r="2.5"/>' for value in dots]
-        cases = "1 case" if len(values) == 1 else f"{len(values)} cases"
-        label = f"{what}: {cases}, {number(low)} to {number(high)}{unit}, median {number(middle)}{unit}"
-        return (
-            f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{_ROW}">'
-            f"<title>{escape(label)}</title>{''.join(parts)}</svg>"
-        )
+        return box_row(self, values, what, unit)

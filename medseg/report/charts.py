@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import Protocol
 
 import numpy as np
 
@@ -116,23 +117,44 @@ class LogAxis:
 
     def strip(self, values: Sequence[float], what: str) -> str:
         """One row: a dot for each value where they are few, the box of the middle half, a line for the median."""
-        low, first, middle, third, high = (float(q) for q in np.percentile(values, [0, 25, 50, 75, 100]))
-        parts = [
-            f'<line class="grid" x1="{self.at(tick):.2f}%" x2="{self.at(tick):.2f}%" y1="0" y2="{_ROW}"/>'
-            for tick in self.ticks
-        ]
-        if len(values) > 1:
-            parts.append(f'<line class="line" x1="{self.at(low):.2f}%" x2="{self.at(high):.2f}%" y1="11" y2="11"/>')
-        if len(values) > 2:
-            start, end = self.at(first), self.at(third)
-            parts.append(
-                f'<rect class="box" x="{start:.2f}%" y="6" width="{max(0.3, end - start):.2f}%" height="10" rx="3"/>'
-            )
-            parts.append(f'<line class="mid" x1="{self.at(middle):.2f}%" x2="{self.at(middle):.2f}%" y1="4" y2="18"/>')
-        dots = values if len(values) <= _MOST_DOTS else (low, high)
-        parts += [f'<circle class="dot" cx="{self.at(value):.2f}%" cy="11" r="3"/>' for value in dots]
-        label = f"{what}: {_cases(len(values))}, {number(low)} to {number(high)} ml, median {number(middle)} ml"
-        return (
-            f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{_ROW}">'
-            f"<title>{escape(label)}</title>{''.join(parts)}</svg>"
+        return box_row(self, values, what, " ml")
+
+
+class Axis(Protocol):
+    """What a row is drawn along."""
+
+    ticks: list[float]
+
+    def at(self, value: float) -> float:
+        """Where a value lies, in percent of the axis."""
+
+
+def box_row(axis: Axis, values: Sequence[float], what: str, unit: str = "") -> str:
+    """One row: whiskers to the ends, a box round the middle half, a line at the median, dots for few values.
+
+    Args:
+        axis: along which.
+        values: one of each case; at least one.
+        what: the name of the row, for those who have it read to them.
+        unit: written behind the numbers.
+    """
+    low, first, middle, third, high = (float(q) for q in np.percentile(values, [0, 25, 50, 75, 100]))
+    parts = [
+        f'<line class="grid" x1="{axis.at(tick):.2f}%" x2="{axis.at(tick):.2f}%" y1="0" y2="{_ROW}"/>'
+        for tick in axis.ticks
+    ]
+    if len(values) > 1:
+        parts.append(f'<line class="line" x1="{axis.at(low):.2f}%" x2="{axis.at(high):.2f}%" y1="11" y2="11"/>')
+    if len(values) > 2:
+        start, end = axis.at(first), axis.at(third)
+        parts.append(
+            f'<rect class="box" x="{start:.2f}%" y="6" width="{max(0.3, end - start):.2f}%" height="10" rx="3"/>'
         )
+        parts.append(f'<line class="mid" x1="{axis.at(middle):.2f}%" x2="{axis.at(middle):.2f}%" y1="4" y2="18"/>')
+    dots = values if len(values) <= _MOST_DOTS else (low, high)
+    parts += [f'<circle class="dot" cx="{axis.at(value):.2f}%" cy="11" r="3"/>' for value in dots]
+    label = f"{what}: {_cases(len(values))}, {number(low)} to {number(high)}{unit}, median {number(middle)}{unit}"
+    return (
+        f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{_ROW}">'
+        f"<title>{escape(label)}</title>{''.join(parts)}</svg>"
+    )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -16,13 +13,13 @@ from PIL import Image
 
 from medseg.atomic import write_text
 from medseg.report.charts import LogAxis, histogram, number
+from medseg.report.page import data_url, page
 
 SEVERITIES = ("error", "warning", "note")
 _PLURAL = {"error": "errors", "warning": "warnings", "note": "notes"}
 _BODY = (("LR", "across (left to right)"), ("PA", "depth (back to front)"), ("IS", "height (feet to head)"))
 _MOST_PAIRS, _MOST_PICTURE_FINDINGS = 60, 4
 # Even where something slipped through unescaped, the browser may neither load nor send anything.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def save_dataset_page(path: str | Path, report: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> Path:
@@ -53,24 +50,11 @@ def dataset_page(report: Mapping[str, Any], pictures: Mapping[str, Image.Image])
         ("annotation", "Not annotated, or absent", _annotation(report)),
         ("cases", "All cases", _cases(report.get("cases", []), findings)),
     ]
-    present = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{id}">{title}</a>' for id, title, _ in present)
-    body = "".join(f'<section><h2 id="{id}">{title}</h2>{html}</section>' for id, title, html in present)
     root = str(report.get("root", ""))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Data check: {escape(Path(root).name or root)}</title>"
-        f"<style>{_resource('dataset_page.css')}</style></head>"
-        f"<body>{_header(report, findings)}<nav>{links}</nav>{body}"
-        "<footer>Written by medseg data check. Everything is in this one file.</footer>"
-        f"<script>{_resource('dataset_page.js')}</script></body></html>\n"
-    )
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files("medseg.report").joinpath(name).read_text(encoding="utf-8")
+    return page(
+        f"Data check: {Path(root).name or root}", _header(report, findings), sections,
+        "Written by medseg data check. Everything is in this one file.", ["dataset_page.css"], "dataset_page.js",
+    )  # fmt: skip
 
 
 def _header(report: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
@@ -162,17 +146,11 @@ def _pictures(findings: Sequence[Mapping[str, Any]], pictures: Mapping[str, Imag
         more = len(by_case[id]) - len(said)
         said += [f"<p>and {more} more</p>"] if more > 0 else []
         figures.append(
-            f'<figure id="picture-{index}"><div class="frame"><img src="{_encoded(picture)}" loading="lazy" '
+            f'<figure id="picture-{index}"><div class="frame"><img src="{data_url(picture)}" loading="lazy" '
             f'width="{picture.width}" height="{picture.height}" alt="A slice of {escape(id, quote=True)}"></div>'
             f"<figcaption><b>{escape(id)}</b>{''.join(said)}</figcaption></figure>"
         )
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
-
-
-def _encoded(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.convert("RGB").save(file, "JPEG", quality=88, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _along(case: Mapping[str, Any], key: str, letters: str) -> float:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +13,7 @@ from medseg.atomic import write_text
 from medseg.report.agreement import COLOURS
 from medseg.report.boxes import LinearAxis
 from medseg.report.charts import number
+from medseg.report.page import data_url, page
 
 Pictures = Mapping[str, Sequence[tuple[str, Image.Image]]]
 _NAMES = {
@@ -30,7 +28,6 @@ _NAMES = {
 _MOST_ROWS, _WORST_STRUCTURES, _MOST_CELLS = 40, 3, 2000
 _LEGEND = {"right": "right", "missed": "missed", "false": "false", "confused": "another structure"}
 # Even where something slipped through unescaped, the browser may neither load nor send anything.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def save_evaluation_page(path: str | Path, content: Mapping[str, Any], pictures: Pictures) -> Path:
@@ -58,24 +55,12 @@ def evaluation_page(content: Mapping[str, Any], pictures: Pictures) -> str:
         ("cases", "Cases", _cases(content)),
         ("worst", "Worst of all", _worst(content)),
     ]
-    present = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{id}">{title}</a>' for id, title, _ in present)
-    body = "".join(f'<section><h2 id="{id}">{title}</h2>{html}</section>' for id, title, html in present)
     title = Path(str(content.get("prediction", ""))).name or "predictions"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation: {escape(title)}</title>"
-        f"<style>{_resource('dataset_page.css')}{_resource('evaluation_page.css')}</style></head>"
-        f"<body>{_header(content)}<nav>{links}</nav>{body}"
-        "<footer>Written by medseg evaluate. Everything is in this one file.</footer>"
-        f"<script>{_resource('evaluation_page.js')}</script></body></html>\n"
-    )
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files("medseg.report").joinpath(name).read_text(encoding="utf-8")
+    return page(
+        f"Evaluation: {title}", _header(content), sections,
+        "Written by medseg evaluate. Everything is in this one file.",
+        ["dataset_page.css", "evaluation_page.css"], "evaluation_page.js",
+    )  # fmt: skip
 
 
 def measure_title(measure: str) -> str:
@@ -212,7 +197,7 @@ def _pictures(content: Mapping[str, Any], pictures: Pictures) -> str:
         if planes is None:
             continue
         images = "".join(
-            f'<div class="frame"><img src="{_encoded(picture)}" loading="lazy" width="{picture.width}" '
+            f'<div class="frame"><img src="{data_url(picture)}" loading="lazy" width="{picture.width}" '
             f'height="{picture.height}" alt="{escape(case["case"], quote=True)}, {name}"></div>'
             for name, picture in planes
         )
@@ -234,12 +219,6 @@ def _pictures(content: Mapping[str, Any], pictures: Pictures) -> str:
 def _state(state: str) -> str:
     kind = {"missed": "error", "false positive": "warning"}.get(state)
     return f" {_badge(kind, state)}" if kind else ""
-
-
-def _encoded(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.convert("RGB").save(file, "JPEG", quality=86, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _cell(value: float | None, detail: str = "", wide: bool = False) -> str:

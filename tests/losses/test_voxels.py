@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medseg import threads
 from medseg.losses import voxels
 from medseg.losses.voxels import Sums, Truth, compiled, gradient, sums, voxel_sums
 
@@ -95,5 +96,5 @@ def test_nothing_of_the_size_of_the_logits_is_made_but_the_gradient(monkeypatch,
 
 def test_threads_do_not_come_along_into_a_fork():
     assert voxels._in_threads(8, lambda start, stop: stop - start) in ([8], [4, 4])
-    voxels._pool.cache_clear()
+    threads._pool.cache_clear()  # as a fork does, see tests/test_threads.py
     assert sum(voxels._in_threads(9, lambda start, stop: stop - start)) == 9
