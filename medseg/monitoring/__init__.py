@@ -1,7 +1,28 @@
-"""What a run measured and how its predictions look, kept in its folder."""
+"""What a run measured and how its predictions look, kept in its folder, and shown live.
 
-from medseg.monitoring.history import History
-from medseg.monitoring.previews import Previews
-from medseg.monitoring.scores import SaveScores
+Handlers import torch, the tracker's own process does not: so everything here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medseg.monitoring.history import History
+    from medseg.monitoring.previews import Previews
+    from medseg.monitoring.scores import SaveScores
+
+_DOOR = {
+    "History": "history",
+    "Previews": "previews",
+    "SaveScores": "scores",
+}
 
 __all__ = ["History", "Previews", "SaveScores"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DOOR:
+        return getattr(importlib.import_module(f"medseg.monitoring.{_DOOR[name]}"), name)
+    raise AttributeError(f"module 'medseg.monitoring' has no attribute '{name}'")

@@ -11,8 +11,7 @@ from typing import Any
 from ignite.engine import Events
 
 from medseg.atomic import write_json
-
-ROWS, EPOCHS = "metrics.jsonl", "training_history.json"
+from medseg.records import EPOCHS, append_row
 
 
 class History:
@@ -120,8 +119,7 @@ class History:
             "iteration": state.iteration,
             **fields,
         }
-        with (self.folder / ROWS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        append_row(self.folder, row)
 
 
 def _finite(value: float) -> float | None:

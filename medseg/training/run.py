@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +18,10 @@ import filelock
 
 from medseg.atomic import writable_folder, write_json
 from medseg.errors import RunError
+from medseg.records import FAILED, FINISHED, INTERRUPTED, LOCK, LOG, RECORD, RUNNING, read_record, this_process
 
 logger = logging.getLogger(__name__)
 
-RECORD, LOCK, LOG = "run.json", ".lock", "train.log"
-RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
 _PACKAGES = ("medseg", "torch", "monai", "pytorch-ignite", "numpy", "nibabel")
 
 
@@ -70,8 +68,7 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """What `run.json` says now; empty before the run started."""
-        path = self.folder / RECORD
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_record(self.folder)
 
     def update(self, **fields: Any) -> None:
         """Change `run.json`, whole or not at all."""
@@ -125,8 +122,7 @@ class Run:
             identity=self.identity,
             state=RUNNING,
             started=started,
-            pid=_pid(),
-            host=platform.node(),
+            **this_process(),
             versions=versions(),
             error=None,
         )
@@ -169,9 +165,3 @@ def versions() -> dict[str, str]:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()

@@ -1,0 +1,124 @@
+"""What the folder of a run says of it: `run.json` and `metrics.jsonl`, read and written without torch."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from medseg.errors import RunError, did_you_mean
+
+RECORD, LOCK, LOG, CONSOLE = "run.json", ".lock", "train.log", "console.log"
+ROWS, EPOCHS = "metrics.jsonl", "training_history.json"
+RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
+DIED = "died"  # said of a run whose record says `running` and whose process is gone
+RESUMABLE = 75  # exit code of a run that was stopped and can be gone on with; EX_TEMPFAIL in sysexits.h
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What `run.json` says; empty where there is none.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    path = Path(folder) / RECORD
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise RunError(path, "must be a JSON object", str(error)) from error
+
+
+def this_process() -> dict[str, Any]:
+    """How a record names the process that is at it, so that `state` can tell it from a later one of the same number."""
+    process = psutil.Process()
+    return {"pid": process.pid, "pid_started": process.create_time(), "host": platform.node()}
+
+
+def is_alive(record: Mapping[str, Any]) -> bool:
+    """Whether the process that a record names is there; a process on another machine is taken at its word."""
+    if record.get("host") != platform.node():
+        return True
+    try:
+        process = psutil.Process(int(record.get("pid", -1)))
+        began = record.get("pid_started")
+        same = began is None or abs(process.create_time() - float(began)) < 2
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False
+
+
+def state_of(record: Mapping[str, Any]) -> str:
+    """How a run stands: what its record says, or `died` where it says `running` and nobody is there.
+
+    >>> state_of({"state": "finished"})
+    'finished'
+    """
+    said = str(record.get("state", "unknown"))
+    return DIED if said == RUNNING and not is_alive(record) else said
+
+
+def append_row(folder: str | Path, row: Mapping[str, Any]) -> None:
+    """Append one row to `metrics.jsonl`; after a line that a kill cut short, on a line of its own.
+
+    Raises:
+        ValueError: NaN or infinity, which are not JSON.
+        OSError: the file cannot be written.
+    """
+    text = json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+    with (Path(folder) / ROWS).open("ab+") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            text = text if file.read(1) == b"\n" else "\n" + text
+        file.write(text.encode())
+
+
+def read_rows(folder: str | Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of `metrics.jsonl` with their numbers, from line `start` on.
+
+    A row's number is its line's, whatever is wrong with lines before it: so it means the same row for good. A line
+    that a kill cut short is left out, and so is the last one as long as it has no end.
+    """
+    path = Path(folder) / ROWS
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if number < start or not line.endswith(b"\n"):
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield number, row
+
+
+def find_runs(root: str | Path) -> list[Path]:
+    """The folders of all runs under `root`, oldest first."""
+    found = {path.parent for depth in ("*", "*/*") for path in Path(root).glob(f"{depth}/{RECORD}")}
+    return sorted(found, key=lambda folder: folder.name)
+
+
+def find_run(name: str | Path, root: str | Path) -> Path:
+    """A run by its folder, by the folder's name, or by a part of that name which only one run has.
+
+    Raises:
+        RunError: there is none, or there are several.
+    """
+    given = Path(name)
+    if (given / RECORD).is_file():
+        return given
+    runs = find_runs(root)
+    exact = [run for run in runs if run.name == str(name)]
+    found = exact or [run for run in runs if str(name) in run.name]
+    if len(found) == 1:
+        return found[0]
+    names = [run.name for run in found or runs]
+    if found:
+        raise RunError(f"run '{name}'", "must mean one run", f"{len(found)}: {', '.join(names[-5:])}")
+    remedy = did_you_mean(str(name), names, f"The latest are: {', '.join(names[-5:]) or 'none'}.")
+    raise RunError(f"run '{name}'", f"must be the folder or the name of a run under {root}", "none", remedy)
