@@ -46,7 +46,7 @@ def is_alive(record: Mapping[str, Any]) -> bool:
         process = psutil.Process(int(record.get("pid", -1)))
         began = record.get("pid_started")
         same = began is None or abs(process.create_time() - float(began)) < 2
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, ValueError):
         return False
 
