@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("medseg.cli.demo", "Learn organs on a made-up data set and segment two volumes, in minutes."),
     "evaluate": ("medseg.cli.evaluate", "Hold predictions against the truth, and two evaluations against each other."),
     "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
+    "report": ("medseg.cli.report", "Write what a run did as one HTML page, and its series as CSV."),
     "train": ("medseg.cli.train", "Train a bundle."),
 }
 INTERRUPTED = 130

@@ -43,20 +43,21 @@ def bins(values: Sequence[float]) -> tuple[list[int], list[float]]:
     return [int(count) for count in counts], [float(edge) for edge in edges]
 
 
-def histogram(values: Sequence[float], unit: str, what: str) -> str:
+def histogram(values: Sequence[float], unit: str, what: str, counted: tuple[str, str] = ("case", "cases")) -> str:
     """Bars of how many cases have which value, with the ends of the axis and the median written below.
 
     Args:
         values: one of each case; empty gives a line of text.
         unit: written behind the numbers.
-        what: what is counted, for those who have it read to them.
+        what: what is measured, for those who have it read to them.
+        counted: one and many of what has a value.
     """
     if not values:
         return '<p class="none">No values</p>'
     counts, edges = bins(values)
     low, high = edges[0], edges[-1]
     middle = float(np.median(values))
-    most = max(counts)
+    most, behind = max(counts), f" {escape(unit)}" if unit else ""
     parts = []
     for index, count in enumerate(counts):
         if not count:
@@ -67,7 +68,8 @@ def histogram(values: Sequence[float], unit: str, what: str) -> str:
         span = number(edges[index]) if low == high else f"{number(edges[index])} to {number(edges[index + 1])}"
         parts.append(
             f'<rect class="bar" x="{left + 0.4:.2f}%" y="{_HEIGHT - tall:.1f}" width="{width - 0.8:.2f}%" '
-            f'height="{tall:.1f}" rx="1.5"><title>{span} {escape(unit)}: {_cases(count)}</title></rect>'
+            f'height="{tall:.1f}" rx="1.5"><title>{span}{behind}: '
+            f"{_cases(count, counted)}</title></rect>"
         )
     at = 50.0 if len(counts) == 1 else 100 * (middle - low) / (high - low)
     parts.append(f'<line class="grid" x1="0" x2="100%" y1="{_HEIGHT + 0.5}" y2="{_HEIGHT + 0.5}"/>')
@@ -77,13 +79,16 @@ def histogram(values: Sequence[float], unit: str, what: str) -> str:
         parts.append(f'<text x="0" y="{_HEIGHT + 16}">{number(low)}</text>')
         parts.append(f'<text x="100%" y="{_HEIGHT + 16}" text-anchor="end">{number(high)}</text>')
     else:
-        parts.append(f'<text x="50%" y="{_HEIGHT + 16}" text-anchor="middle">{number(middle)} in every case</text>')
-    label = f"{what}: {_cases(len(values))}, {number(low)} to {number(high)} {unit}, median {number(middle)}"
+        parts.append(
+            f'<text x="50%" y="{_HEIGHT + 16}" text-anchor="middle">{number(middle)} in every {counted[0]}</text>'
+        )
+    label = f"{what}: {_cases(len(values), counted)}, {number(low)} to {number(high)}"
+    label += f"{' ' * bool(unit)}{unit}, median {number(middle)}"
     return f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{_HEIGHT + 22}">{"".join(parts)}</svg>'
 
 
-def _cases(count: int) -> str:
-    return f"{count} case" if count == 1 else f"{count} cases"
+def _cases(count: int, counted: tuple[str, str] = ("case", "cases")) -> str:
+    return f"{count} {counted[count != 1]}"
 
 
 class LogAxis:

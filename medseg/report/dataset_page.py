@@ -53,7 +53,7 @@ def dataset_page(report: Mapping[str, Any], pictures: Mapping[str, Image.Image])
     root = str(report.get("root", ""))
     return page(
         f"Data check: {Path(root).name or root}", _header(report, findings), sections,
-        "Written by medseg data check. Everything is in this one file.", ["dataset_page.css"], "dataset_page.js",
+        "Written by medseg data check. Everything is in this one file.", ["dataset_page.css"], ["dataset_page.js"],
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def evaluation_page(content: Mapping[str, Any], pictures: Pictures) -> str:
     return page(
         f"Evaluation: {title}", _header(content), sections,
         "Written by medseg evaluate. Everything is in this one file.",
-        ["dataset_page.css", "evaluation_page.css"], "evaluation_page.js",
+        ["dataset_page.css", "evaluation_page.css"], ["tables.js", "evaluation_page.js"],
     )  # fmt: skip
 
 

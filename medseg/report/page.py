@@ -1,4 +1,4 @@
-"""One HTML file: no other file, no network; what `dataset_page` and `evaluation_page` share."""
+"""One HTML file: no other file, no network; what the reports share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 
 def page(
-    title: str, header: str, sections: Sequence[tuple[str, str, str]], footer: str, styles: Sequence[str], script: str
+    title: str,
+    header: str,
+    sections: Sequence[tuple[str, str, str]],
+    footer: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
 ) -> str:
     """The whole of a page.
 
@@ -24,7 +29,7 @@ def page(
         sections: id, title and HTML of each; what is empty is left out.
         footer: HTML below everything.
         styles: CSS files of this package.
-        script: a JavaScript file of this package.
+        scripts: JavaScript files of this package.
     """
     present = [section for section in sections if section[2]]
     links = "".join(f'<a href="#{id}">{title}</a>' for id, title, _ in present)
@@ -36,7 +41,7 @@ def page(
         f"<title>{escape(title)}</title>"
         f"<style>{''.join(_resource(name) for name in styles)}</style></head>"
         f"<body>{header}<nav>{links}</nav>{body}<footer>{footer}</footer>"
-        f"<script>{_resource(script)}</script></body></html>\n"
+        f"<script>{''.join(_resource(name) for name in scripts)}</script></body></html>\n"
     )
 
 

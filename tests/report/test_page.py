@@ -9,7 +9,7 @@ from medseg.report.page import data_url, page
 
 def test_empty_sections_are_left_out_and_nothing_is_fetched():
     sections = [("one", "One", "<p>here</p>"), ("two", "Two", "")]
-    html = page("a <b>", "<h1>top</h1>", sections, "end", ["dataset_page.css"], "dataset_page.js")
+    html = page("a <b>", "<h1>top</h1>", sections, "end", ["dataset_page.css"], ["dataset_page.js"])
     assert "<title>a &lt;b&gt;</title>" in html
     assert '<a href="#one">One</a>' in html
     assert "two" not in html.split("<body>")[1].split("<footer>")[0]

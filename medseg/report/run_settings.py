@@ -1,0 +1,127 @@
+"""The settings of a run: what differs from its recipe, and all of them as a tree to search."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from medseg.report.run_data import RunData
+
+_MISSING = object()
+
+
+def find_recipe(run: RunData) -> dict[str, Any]:
+    """The `train.json` of the bundle that a run was started from; empty where it is not on this machine.
+
+    It is looked for by the bundle's name where bundles lie: in the working directory, beside the package, and where a
+    wheel puts them.
+    """
+    name = Path(str(run.record.get("bundle", ""))).name
+    homes = [Path(), Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "medseg")]
+    for home in homes if name else ():
+        try:
+            content = json.loads((home / "bundles" / name / "configs" / "train.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def differences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Key, value of the run and value of the recipe, of each key whose values differ; None for a key that one lacks.
+
+    >>> differences({"lr": 0.1, "loss": {"a": 1}}, {"lr": 0.2, "loss": {"a": 1, "b": 2}})
+    [('lr', 0.1, 0.2), ('loss#b', None, 2)]
+    """
+    found: list[tuple[str, Any, Any]] = []
+    _differ(config, recipe, "", found)
+    return found
+
+
+def _differ(one: Any, other: Any, path: str, found: list[tuple[str, Any, Any]]) -> None:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        if one.get("_target_") != other.get("_target_"):
+            found.append((path, one, other))
+            return
+        for key in dict.fromkeys([*one, *other]):
+            _differ(one.get(key, _MISSING), other.get(key, _MISSING), f"{path}#{key}" if path else str(key), found)
+    elif _written(one) != _written(other):
+        found.append((path, *(None if value is _MISSING else value for value in (one, other))))
+
+
+def _written(value: Any) -> Any:
+    """A value with references in one spelling: MONAI writes `@train::x` for `@train#x` when it reads a config."""
+    if isinstance(value, str):
+        return value.replace("::", "#") if value[:1] in "@$%" else value
+    if isinstance(value, list):
+        return [_written(one) for one in value]
+    return {key: _written(one) for key, one in value.items()} if isinstance(value, Mapping) else value
+
+
+def settings(run: RunData, recipe: Mapping[str, Any]) -> str:
+    """The differences as a table, then the tree; empty where the run has no config."""
+    if not run.config:
+        return ""
+    return _differences(run, recipe) + (
+        '<h3 class="after">All settings</h3><div class="tools" data-script hidden><input class="seek" type="search" '
+        'aria-label="Search the settings" placeholder="Search key or value"><button type="button" class="fold">Open all'
+        f'</button><output></output></div><div class="card tree">{_tree(run.config, "")}</div>'
+    )
+
+
+def _differences(run: RunData, recipe: Mapping[str, Any]) -> str:
+    name = escape(str(run.record.get("bundle", "")))
+    if not recipe:
+        return (
+            f'<p class="lead">The recipe {name} is not on this machine, so what differs from it cannot be said.</p>'
+            if name
+            else ""
+        )
+    found = differences(run.config, recipe)
+    if not found:
+        return f'<p class="lead">The same as the recipe {name}.</p>'
+    rows = "".join(
+        f"<tr><td><code>{_path(key)}</code></td><td><code>{_text(one)}</code></td>"
+        f'<td class="wide"><code class="soft">{_text(other)}</code></td></tr>'
+        for key, one, other in found
+    )
+    return (
+        f'<p class="lead">What differs from the recipe {name} as it is on this machine today.</p>'
+        '<div class="card scroll"><table class="pairs"><thead><tr><th>Key</th><th>This run</th>'
+        '<th class="wide">Recipe</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return escape(text if value is not None else "none")
+
+
+def _path(key: str) -> str:
+    return escape(key).replace("#", "#<wbr>").replace("_", "_<wbr>")
+
+
+def _tree(value: Any, path: str) -> str:
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    found = []
+    for key, one in items:
+        below = f"{path}#{key}" if path else str(key)
+        if (
+            isinstance(one, Mapping) or (isinstance(one, list) and any(isinstance(o, (dict, list)) for o in one))
+        ) and one:
+            count = f"{len(one)} {'entry' if len(one) == 1 else 'entries'}"
+            target = one.get("_target_") if isinstance(one, Mapping) else None
+            about = f'<code class="soft">{escape(str(target))}</code>' if target else f"<small>{count}</small>"
+            found.append(f"<details><summary><b>{escape(str(key))}</b> {about}</summary>{_tree(one, below)}</details>")
+        else:
+            found.append(
+                f'<div class="leaf" data-path="{escape(below, quote=True)}"><b>{_path(str(key))}</b>'
+                f"<code>{_text(one)}</code></div>"
+            )
+    return "".join(found)
