@@ -267,10 +267,10 @@ def _labels(axis: Axis) -> str:
 def short(value: float) -> str:
     """A number for the side of a chart.
 
-    >>> short(0.00005), short(0.25), short(0)
-    ('5e-5', '0.25', '0')
+    >>> short(0.00025), short(0.25), short(0)
+    ('2.5e-4', '0.25', '0')
     """
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.001 else number(value)
+    return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e") if 0 < abs(value) < 0.001 else number(value)
 
 
 def _below(span: tuple[float, float], over: str) -> str:

@@ -45,10 +45,10 @@ def page(
     )
 
 
-def data_url(picture: Image.Image) -> str:
+def data_url(picture: Image.Image, quality: int = 88) -> str:
     """A picture as the source of an `img`, JPEG."""
     file = io.BytesIO()
-    picture.convert("RGB").save(file, "JPEG", quality=88, subsampling=0)
+    picture.convert("RGB").save(file, "JPEG", quality=quality, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 

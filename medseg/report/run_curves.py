@@ -9,7 +9,7 @@ from medseg.report.curves import Chart, Line, Mark, Point, draw
 from medseg.report.run_data import Row, RunData, number_of
 
 GB, HOUR = 1024.0**3, 3600.0
-_LEGEND = (("resume", "gone on with"), ("warning", "warning"), ("error", "error"), ("best", "best epoch"))
+_LEGEND = (("resume", "resumed"), ("warning", "warning"), ("error", "error"), ("best", "best epoch"))
 
 
 def curves(run: RunData) -> str:
@@ -121,17 +121,16 @@ def first_time(run: RunData) -> float | None:
 
 def _over_epochs(run: RunData, kind: str, key: str) -> list[Point]:
     """A series, x being the epochs that are done, with their fraction; empty where it has no value at all."""
-    length = run.epoch_length
-    points = [(x, number_of(row.get(key))) for row in run.of(kind) if (x := _at(kind, row, length)) is not None]
-    return sorted(points, key=lambda one: one[0]) if any(y is not None for _, y in points) else []
-
-
-def _at(kind: str, row: Row, length: float | None) -> float | None:
-    return _epochs(row, length) if kind == "batch" else number_of(row.get("epoch"))
+    values = [number_of(row.get(key)) for row in run.of(kind)]
+    if all(value is None for value in values):
+        return []
+    length = run.epoch_length if kind == "batch" else None
+    xs = [_epochs(row, length) for row in run.of(kind)]
+    return sorted(((x, y) for x, y in zip(xs, values, strict=True) if x is not None), key=lambda one: one[0])
 
 
 def _epochs(row: Row, length: float | None) -> float | None:
-    iteration = number_of(row.get("iteration"))
+    iteration = number_of(row.get("iteration")) if length else None
     return iteration / length if iteration is not None and length else number_of(row.get("epoch"))
 
 
@@ -161,7 +160,7 @@ def _marks(run: RunData, place: Callable[[Row], float | None]) -> list[Mark]:
     for row in run.of("begin"):
         x = place(row)
         if row.get("resumed") and x is not None:
-            found.append(Mark(x, "resume", "gone on with"))
+            found.append(Mark(x, "resume", "resumed"))
     for row in run.of("warning"):
         x = place(row)
         if x is not None:

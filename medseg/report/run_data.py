@@ -88,9 +88,9 @@ def number_of(value: object) -> float | None:
     >>> number_of(2), number_of("2"), number_of(float("nan"))
     (2.0, None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def read_run(folder: str | Path) -> RunData:

@@ -115,7 +115,7 @@ def _tiles(run: RunData, state: str) -> str:
     whole = f"of {number(run.max_epochs)}" if run.max_epochs else ""
     took = _worked(run)
     left = _left(run) if state == RUNNING else None
-    resumed = "" if not begun else f"gone on with {begun} time{'s' if begun > 1 else ''}"
+    resumed = "" if not begun else "resumed once" if begun == 1 else f"resumed {begun} times"
     tiles = [
         (
             "Best mean Dice",
@@ -232,14 +232,14 @@ def _warnings(run: RunData) -> str:
         after = duration(time - start) if time is not None and start is not None else ""
         epoch = number_of(row.get("epoch"))
         lines.append(
-            f'<tr><td><span class="badge {level}">{level}</span></td><td class="nowrap">{after}</td>'
+            f'<tr><td><span class="badge {level}">{level}</span><em>{after}</em></td>'
             f'<td class="n wide">{"" if epoch is None else f"{epoch:g}"}</td>'
             f"<td><b>{escape(str(row.get('title', '')))}</b><em>{escape(str(row.get('text', '')))}</em></td></tr>"
         )
     rest = len(rows) - len(lines)
     more = f'<p class="lead small">The first {rest} are in warnings.csv.</p>' if rest else ""
     return (
-        '<div class="card scroll"><table><thead><tr><th>Level</th><th>After</th><th class="n wide">Epoch</th>'
+        '<div class="card scroll"><table><thead><tr><th>Level, after</th><th class="n wide">Epoch</th>'
         f"<th>What was so, and what to do</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>{more}"
     )
 

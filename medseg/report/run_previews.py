@@ -16,20 +16,21 @@ _MOST_CASES, _MOST_EPOCHS, _WIDTH, _BUDGET = 3, 9, 1280, 4_500_000
 
 def previews(run: RunData) -> str:
     """A strip of pictures for each case, one at a time where there is a script; empty where there are none."""
-    figures, size = [], 0
     whole = sum(len(epochs) for epochs in run.pictures.values())
-    shown = 0
     best = run.best[1] if run.best else None
-    for case, files in list(run.pictures.items())[:_MOST_CASES]:
-        frames = []
-        for epoch in chosen(sorted(files), best, _MOST_EPOCHS):
-            frame = _frame(case, epoch, files[epoch], _said(epoch, files, best)) if size < _BUDGET else ""
-            size += len(frame)
-            if frame:
-                frames.append(frame)
+    cases = list(run.pictures.items())[:_MOST_CASES]
+    figures, shown = [], 0
+    for case, files in cases:
+        frames: dict[int, str] = {}
+        left = _BUDGET / len(cases)
+        for epoch in _by_weight(chosen(sorted(files), best, _MOST_EPOCHS), best):
+            frame = _frame(case, epoch, files[epoch], _said(epoch, files, best))
+            left -= len(frame)
+            if left < 0 and frames:
+                break
+            frames[epoch] = frame
         shown += len(frames)
-        if frames:
-            figures.append(_figure(case, frames))
+        figures.append(_figure(case, [frames[epoch] for epoch in sorted(frames)]))
     if not figures:
         return ""
     rest = "" if shown == whole else f" {shown} of {whole} are in this file; all lie in the run's folder previews/."
@@ -53,6 +54,12 @@ def chosen(epochs: Sequence[int], best: int | None, most: int) -> list[int]:
     return sorted(kept)
 
 
+def _by_weight(epochs: Sequence[int], best: int | None) -> list[int]:
+    """What must be shown comes first: the last, the best, the first, then those between."""
+    first = [epochs[-1], *({best} & set(epochs)), epochs[0]]
+    return list(dict.fromkeys([*first, *epochs]))
+
+
 def _said(epoch: int, files: Mapping[int, Path], best: int | None) -> str:
     if epoch == 0:
         return "before training"
@@ -72,7 +79,7 @@ def _frame(case: str, epoch: int, path: Path, said: str) -> str:
         )
     return (
         f'<div class="shot" data-epoch="{epoch}" data-said="{said}"><p class="said">{said}</p>'
-        f'<div class="frame"><img src="{data_url(picture)}" loading="lazy" width="{picture.width}" '
+        f'<div class="frame"><img src="{data_url(picture, 80)}" loading="lazy" width="{picture.width}" '
         f'height="{picture.height}" alt="{escape(case, quote=True)}, {said}"></div></div>'
     )
 
