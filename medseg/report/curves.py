@@ -105,7 +105,7 @@ def ticks_of(span: tuple[float, float], count: int = 6, whole: bool = False) -> 
     """Round numbers along an axis, at most so many.
 
     >>> ticks_of((0, 20)), ticks_of((0, 1), whole=True), ticks_of((0, 0.5), 3)
-    ([0.0, 5.0, 10.0, 15.0, 20.0], [0.0, 1.0], [0.0, 0.2, 0.4])
+    ([0.0, 5.0, 10.0, 15.0, 20.0], [0.0, 1.0], [0.0, 0.5])
     """
     low, high = span
     rough = max(high - low, 1e-9) / max(1, count - 1)
@@ -131,7 +131,7 @@ def axis_of(values: Sequence[float], most: float | None = None) -> Axis:
         axis = LinearAxis([most])
         axis.ticks = [most * part / 4 for part in range(5)]
         return axis
-    return LinearAxis(values or [1.0])
+    return LinearAxis(values if any(values) else [most or 1.0])
 
 
 def draw(chart: Chart, span: tuple[float, float]) -> str:

@@ -52,7 +52,7 @@ def rows_of(
             for index, name in enumerate(structures)
         }
         known_dice = [value for value in dice.values() if value is not None]
-        mean = sum(known_dice) / len(known_dice) - (0.05 if epoch == epochs and epochs > 2 else 0)
+        mean = sum(known_dice) / len(known_dice) - (0.3 if epoch == epochs and epochs > 2 else 0)
         best, best_epoch = max((best, best_epoch), (mean, epoch))
         add("validation", epoch, epoch * batches, mean_dice=mean, dice=dice, best_dice=best, best_epoch=best_epoch,
             seconds=11.5, f1=dice, mean_f1=mean / 2)  # fmt: skip
