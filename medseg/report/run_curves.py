@@ -8,7 +8,7 @@ from html import escape
 from medseg.report.curves import Chart, Line, Mark, Point, draw
 from medseg.report.run_data import Row, RunData, number_of
 
-GB, HOUR = 1024.0**3, 3600.0
+GB, HOUR = 1e9, 3600.0
 _LEGEND = (("resume", "resumed"), ("warning", "warning"), ("error", "error"), ("best", "best epoch"))
 
 

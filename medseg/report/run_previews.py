@@ -48,7 +48,7 @@ def chosen(epochs: Sequence[int], best: int | None, most: int) -> list[int]:
     """
     if len(epochs) <= most:
         return list(epochs)
-    kept = {epochs[0], epochs[-1], *({best} & set(epochs))}
+    kept = {epochs[0], epochs[-1], *(epoch for epoch in epochs if epoch == best)}
     slots = most - len(kept) + 1
     kept |= {epochs[(len(epochs) - 1) * index // slots] for index in range(1, slots)}
     return sorted(kept)
@@ -56,7 +56,7 @@ def chosen(epochs: Sequence[int], best: int | None, most: int) -> list[int]:
 
 def _by_weight(epochs: Sequence[int], best: int | None) -> list[int]:
     """What must be shown comes first: the last, the best, the first, then those between."""
-    first = [epochs[-1], *({best} & set(epochs)), epochs[0]]
+    first = [epochs[-1], *(epoch for epoch in epochs if epoch == best), epochs[0]]
     return list(dict.fromkeys([*first, *epochs]))
 
 

@@ -51,7 +51,7 @@ def _differ(one: Any, other: Any, path: str, found: list[tuple[str, Any, Any]]) 
         for key in dict.fromkeys([*one, *other]):
             _differ(one.get(key, _MISSING), other.get(key, _MISSING), f"{path}#{key}" if path else str(key), found)
     elif _written(one) != _written(other):
-        found.append((path, *(None if value is _MISSING else value for value in (one, other))))
+        found.append((path, None if one is _MISSING else one, None if other is _MISSING else other))
 
 
 def _written(value: Any) -> Any:

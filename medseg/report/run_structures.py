@@ -60,7 +60,8 @@ def structures(run: RunData) -> str:
 
 def by_structure(run: RunData, key: str) -> dict[str, list[float | None]]:
     """A value for each validation by structure, in the label map's order; None where it had none."""
-    rows = [row.get(key) if isinstance(row.get(key), dict) else {} for row in run.of("validation")]
+    found = [row.get(key) for row in run.of("validation")]
+    rows: list[dict[str, object]] = [one if isinstance(one, dict) else {} for one in found]
     seen = dict.fromkeys(str(name) for row in rows for name in row)
     names = [*(name for name in run.structures if name in seen), *(name for name in seen if name not in run.structures)]
     return {name: [number_of(row.get(name)) for row in rows] for name in names}

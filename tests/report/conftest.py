@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 START = 1_795_358_890.0
-GB = 1024**3
+GB = 10**9
 Made = Callable[..., Path]
 
 
