@@ -70,17 +70,18 @@ def name_of(run: RunData) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
+    """A time for people, a number never parted from its unit.
 
-    >>> duration(42.2), duration(754), duration(11580), duration(200000)
-    ('42 s', '12 min 34 s', '3 h 13 min', '2 d 7 h')
+    >>> [duration(seconds).replace("\u00a0", " ") for seconds in (42.2, 754, 11580, 200000)]
+    ['42 s', '12 min 34 s', '3 h 13 min', '2 d 7 h']
     """
     whole = round(seconds)
     for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // below
-            return f"{whole // size} {unit}{f' {rest} {small}' if rest else ''}"
-    return f"{whole} s"
+            more = f" {rest}\u00a0{small}" if rest else ""
+            return f"{whole // size}\u00a0{unit}{more}"
+    return f"{whole}\u00a0s"
 
 
 def _header(run: RunData) -> str:

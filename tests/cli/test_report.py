@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +55,12 @@ def test_a_run_that_is_not_there_is_one_clear_error(medseg, run, name):
     assert done.code == 1
     assert f"run '{name}'" in done.err
     assert "20261122-first" in done.err
+
+
+def test_neither_torch_nor_monai_is_loaded(run):
+    code = f"from medseg.cli import main; main(['report', {str(run)!r}])"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "medseg.report.run_page" in loaded
+    assert not {"torch", "monai", "ignite", "nibabel"} & loaded

@@ -27,6 +27,7 @@ class Tags(HTMLParser):
 
 
 def tiles(html):
+    html = html.replace("\u00a0", " ")
     return {name: value for value, name in re.findall(r'<div class="tile"><b>(.*?)</b><span>(.*?)</span>', html)}
 
 
