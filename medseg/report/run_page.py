@@ -15,6 +15,7 @@ from medseg.report.charts import number
 from medseg.report.page import page
 from medseg.report.run_curves import curves, first_time, machine
 from medseg.report.run_data import RunData, number_of
+from medseg.report.run_histograms import histograms
 from medseg.report.run_previews import previews
 from medseg.report.run_settings import settings
 from medseg.report.run_structures import structures
@@ -52,6 +53,7 @@ def run_page(run: RunData, recipe: Mapping[str, Any]) -> str:
         ("structures", "Dice by structure", structures(run) or _unvalidated(run)),
         ("pictures", "Pictures", previews(run)),
         ("machine", "Machine", machine(run)),
+        ("spread", "Weights and gradients", histograms(run)),
         ("warnings", "Warnings", _warnings(run)),
         ("settings", "Settings", settings(run, recipe)),
         ("about", "Versions and origin", _about(run)),
