@@ -30,8 +30,8 @@ def histograms(run: RunData) -> str:
     return (
         f'<p class="lead">Counts of values at the last look{when}, from the least to the most. All looks are in '
         "histograms.csv (--csv).</p>"
-        '<div class="card scroll"><table class="spread"><thead><tr><th>Part</th><th>Parameters</th><th>Gradients</th></tr>'
-        f"</thead><tbody>{lines}</tbody></table></div>"
+        '<div class="card scroll"><table class="spread"><thead><tr><th>Part</th><th>Parameters</th>'
+        f"<th>Gradients</th></tr></thead><tbody>{lines}</tbody></table></div>"
     )
 
 

@@ -242,7 +242,7 @@ def _warnings(run: RunData) -> str:
     rest = len(rows) - len(lines)
     more = f'<p class="lead small">The first {rest} are in warnings.csv.</p>' if rest else ""
     return (
-        '<div class="card scroll"><table><thead><tr><th>Level, after</th><th class="n wide">Epoch</th>'
+        '<div class="card scroll"><table class="log"><thead><tr><th>Level, after</th><th class="n wide">Epoch</th>'
         f"<th>What was so, and what to do</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>{more}"
     )
 
