@@ -26,7 +26,7 @@ def command(run: str, output: Path | None, tables: Path | None, root: Path | Non
     """Write what RUN did as one HTML page: curves, Dice by structure, pictures, machine, warnings, settings.
 
     RUN is the folder of a run, its name, or a part of the name that only one run has. The page needs no other file and
-    no network. A run that is going on is shown as it stands; nothing in it is touched.
+    no network. A run that is going on is shown as it stands and goes on undisturbed.
 
     \b
     medseg report runs/unet2d/20261122-144812-demo

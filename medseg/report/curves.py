@@ -16,7 +16,7 @@ from medseg.report.boxes import LinearAxis
 from medseg.report.charts import Axis, LogAxis, number
 
 HEIGHT, WIDTH = 168, 1000  # of a plot: pixels, and parts into which its width is divided
-_GUTTER, _TOP, _BUCKETS, _MOST_MARKS, _FEW = 52, 8, 300, 40, 24
+_GUTTER, _TOP, _BUCKETS, _PLACES, _FEW = 52, 8, 300, 160, 24
 _SPREAD = 20.0  # how many times the median the largest value is before the axis turns logarithmic
 
 Point = tuple[float, float | None]
@@ -248,7 +248,7 @@ def _fewer(marks: Sequence[Mark], span: tuple[float, float]) -> list[Mark]:
     order = ("best", "error", "warning", "resume")
     kept: dict[int, Mark] = {}
     for mark in sorted(marks, key=lambda one: order.index(one.kind)):
-        kept.setdefault(round(_x(mark.x, span) * _MOST_MARKS / 100 * 4), mark)
+        kept.setdefault(round(_x(mark.x, span) * _PLACES / 100), mark)
     return list(kept.values())
 
 

@@ -108,7 +108,8 @@ def _header(run: RunData) -> str:
 
 
 def _tiles(run: RunData, state: str) -> str:
-    last = next((value for row in reversed(run.of("validation")) if (value := number_of(row.get("mean_dice")))), None)
+    means = [value for row in run.of("validation") if (value := number_of(row.get("mean_dice"))) is not None]
+    last = means[-1] if means else None
     epochs = max(
         [0, *(int(number_of(row.get("epoch")) or 0) for kind in ("epoch", "validation") for row in run.of(kind))]
     )

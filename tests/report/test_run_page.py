@@ -92,6 +92,11 @@ def test_a_folder_with_little_in_it_still_has_a_page(tmp_path):
     assert tiles(html)["Best mean Dice"] == "\u2013"
 
 
+def test_a_dice_of_zero_is_a_value(tmp_path):
+    rows = [(number, {"epoch": number, "mean_dice": dice}) for number, dice in ((1, 0.1), (2, 0.0))]
+    assert tiles(run_page(RunData(tmp_path, rows={"validation": rows}), {}))["Last mean Dice"] == "0.0000"
+
+
 def test_a_run_that_has_just_begun_has_a_page(tmp_path):
     html = run_page(RunData(tmp_path, {"bundle": "unet2d", "state": "interrupted"}), {})
     assert "Nothing has been recorded yet" in html
