@@ -1,6 +1,7 @@
 """What a run needs around MONAI's trainer: device, chance, order of samples, checkpoints, identity."""
 
 from medseg.training.allocator import keep_freed_memory
+from medseg.training.backup import Backup
 from medseg.training.batch import PrepareBatch
 from medseg.training.checkpoints import Checkpoints
 from medseg.training.clipping import ClipGradients
@@ -14,6 +15,7 @@ from medseg.training.run import Run, find_unfinished
 from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
 
 __all__ = [
+    "Backup",
     "Checkpoints",
     "ClipGradients",
     "EarlyStopping",

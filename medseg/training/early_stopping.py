@@ -34,9 +34,9 @@ class EarlyStopping:
 
     def __init__(self, validator: Any, patience: int, min_delta: float = 0.0) -> None:
         if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise ConfigError("early_stopping#patience", "must be a whole number of validations, 1 or more", f"{patience}")
+            raise ConfigError("early_stopping", "must be a whole number of validations, 1 or more", f"{patience}")
         if not min_delta >= 0:
-            raise ConfigError("early_stopping#min_delta", "must be 0 or more", f"{min_delta}")
+            raise ConfigError("early_stopping, min_delta", "must be 0 or more", f"{min_delta}")
         self.validator, self.patience, self.min_delta = validator, patience, float(min_delta)
         self._trainer: Any = None
         self._count: Any = None

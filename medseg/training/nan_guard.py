@@ -151,7 +151,9 @@ class NanGuard:
         if isinstance(image, torch.Tensor) and not bool(torch.isfinite(image).all()):
             bad = [n for n, one in enumerate(image) if not bool(torch.isfinite(one).all())]
             names = _cases(engine)
-            causes.append(f"an image of {', '.join(sorted({names[n] if n < len(names) else f'sample {n}' for n in bad}))}")
+            causes.append(
+                f"an image of {', '.join(sorted({names[n] if n < len(names) else f'sample {n}' for n in bad}))}"
+            )
         loss = float(output["loss"].detach())
         causes.append(f"a loss of {loss:.4g}")
         named = [
