@@ -88,8 +88,8 @@ def bundle_root(name: str) -> str:
 def runs_dir(root: str) -> str:
     """Where the runs of a bundle go, unless `output_dir` says otherwise.
 
-    For the folder of a run, where that one lies; else `MEDSEG_RUNS`, where it is set; for a bundle in a folder `bundles`, the folder `runs` beside that; else
-    `runs` in the working directory.
+    For the folder of a run, where that one lies; else `MEDSEG_RUNS`, where it is set; for a bundle in a folder
+    `bundles`, the folder `runs` beside that; else `runs` in the working directory.
     """
     if (Path(root) / RECORD).is_file():
         return str(Path(root).resolve().parents[1])

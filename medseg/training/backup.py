@@ -25,8 +25,8 @@ from medseg.training.run import find_unfinished
 logger = logging.getLogger(__name__)
 
 # What goes along with each checkpoint: small, and together with it all that a run needs to go on.
-_ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*")
-_ALONG += ("monitor/*.json", "previews/*.png", RECORD)
+_ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*",
+          "monitor/*.json", "previews/*.png", RECORD)  # fmt: skip
 _CHECKPOINTS = "checkpoints"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 _PARTIAL = ".partial"
@@ -40,7 +40,7 @@ def open_place(url: str) -> tuple[Any, str]:
         ConfigError: an unknown protocol, or one whose package is not installed; names the package.
         OutputError: the place cannot be reached.
     """
-    text = os.path.expanduser(url)
+    text = str(Path(url).expanduser()) if url.startswith("~") else url
     protocol = fsspec.utils.get_protocol(text)
     try:
         get_filesystem_class(protocol)
@@ -262,7 +262,7 @@ class Backup:
     def _move(self, partial: str, final: str) -> None:
         """Put a file in its place in one step where the place has such a step, else by a copy that it makes itself."""
         if "file" in _protocols(self.place):
-            os.replace(partial, final)
+            Path(partial).replace(final)
         else:
             self.place.mv(partial, final)
 

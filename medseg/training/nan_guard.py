@@ -65,7 +65,8 @@ class NanGuard:
         self.patience, self.factor, self.in_a_row = patience, factor, in_a_row
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._high = self._overflows = 0
-        self._stepped, self._norm = False, None
+        self._stepped = False
+        self._norm: torch.Tensor | None = None
 
     def attach(self, engine: Any) -> None:
         """Watch from the start of the run to its end."""

@@ -100,7 +100,11 @@ SCHEDULE = {
         ({}, {"train#trainer#max_epochs": 60}, []),
         ({}, {"train#trainer#max_epochs": 40}, ["train#trainer#max_epochs", "max_epochs"]),
         ({"lr_scheduler": SCHEDULE}, {"max_epochs": 60}, ["max_epochs"]),
-        ({"steps": "$2 * @max_epochs", "lr_scheduler": {**SCHEDULE, "total_iters": "@steps"}}, {"max_epochs": 60}, ["max_epochs"]),
+        (
+            {"steps": "$2 * @max_epochs", "lr_scheduler": {**SCHEDULE, "total_iters": "@steps"}},
+            {"max_epochs": 60},
+            ["max_epochs"],
+        ),
         ({"lr_scheduler": {**SCHEDULE, "total_iters": 100}}, {"max_epochs": 60}, []),
         ({}, {"val_interval": 5, "early_stopping": 3, "log_every_n_batches": 1}, []),
         ({}, {"lr": 0.002, "val_interval": 5}, ["lr"]),
