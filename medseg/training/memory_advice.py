@@ -177,7 +177,7 @@ def device_now(device: torch.device, before: int = 0) -> Device:
     memory = psutil.virtual_memory()
     limit, mine = _limit(memory.total), psutil.Process().memory_info().rss
     others = max(0, memory.total - memory.available - mine) + before
-    return Device("the CPU's memory", limit, min(others, limit))
+    return Device("the CPU's memory", limit, min(others, limit), max(0, mine - before) if before else None)
 
 
 def _limit(total: int) -> int:
@@ -247,8 +247,11 @@ def note_for(error: BaseException, trainer: Any, settings: Mapping[str, Any], be
     now = estimate(trainer.network, shape, **how)
     have, asked = device_now(device, before), _asked(text)
     available = (have.total - have.others) * _USABLE
-    # What it held and asked for is what it needs at least, and it did not fit.
-    factor = max(1.0, ((have.held or 0) + asked) / now.total, 1.02 * available / now.total)
+    # What it held and asked for is what it needs at least. Where that should have fitted, there is less than it seems
+    # (a limit of the shell's, gaps between blocks): no more than what it held.
+    factor = max(1.0, ((have.held or 0) + asked) / now.total)
+    if now.total * factor <= available:
+        available = min(have.held or now.total, now.total * factor * 0.98)
     accumulation = int(getattr(trainer, "accumulation_steps", 1))
     ways = advise(
         trainer.network, shape, available, settings, accumulation,
