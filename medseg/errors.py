@@ -7,6 +7,7 @@ MedsegError
 ├── ConfigError        configs, overlays, overrides
 ├── WeightsError       checkpoints
 ├── RunError           the folder and the state of a run
+├── TrainingError      numbers in training that are none
 ├── DeviceError        a device that is not there
 ├── OutputError        a place that cannot be written
 └── MissingExtraError  an optional package that is not installed
@@ -69,6 +70,10 @@ class WeightsError(MedsegError):
 
 class RunError(MedsegError):
     """The folder or the state of a run does not allow what was asked."""
+
+
+class TrainingError(MedsegError):
+    """Training came upon numbers with which it cannot go on."""
 
 
 class DeviceError(MedsegError):

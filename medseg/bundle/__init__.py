@@ -3,7 +3,7 @@
 from medseg.bundle.bundle import Bundle, find_bundle
 from medseg.bundle.outputs import Outputs
 from medseg.bundle.predict import Prediction, Predictor, SavePredictions
-from medseg.bundle.run import check_config, run_bundle, start_run
+from medseg.bundle.run import check_config, resume_run, run_bundle, start_run
 from medseg.bundle.segmenting import Segmentation, Segmented
 from medseg.bundle.source import bundle_root, runs_dir
 
@@ -18,6 +18,7 @@ __all__ = [
     "bundle_root",
     "check_config",
     "find_bundle",
+    "resume_run",
     "run_bundle",
     "runs_dir",
     "start_run",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import shutil
 import sys
@@ -14,28 +14,18 @@ from typing import Any
 import monai.bundle
 
 from medseg.atomic import write_json
-from medseg.bundle import strict
+from medseg.bundle import resuming, strict
 from medseg.bundle.bundle import Bundle, find_overlay
+from medseg.bundle.resuming import PLACES
 from medseg.bundle.source import METADATA, effective_config
 from medseg.cases import Dataset
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
-from medseg.training import Run, find_unfinished
+from medseg.training import Backup, Run, find_unfinished
+from medseg.training.backup import fetch
 from medseg.training.run import identity, new_folder
 
 logger = logging.getLogger(__name__)
-
-# What says where things lie or how this machine computes, not what is computed.
-PLACES = (
-    "bundle_root",
-    "output_dir",
-    "dataset_dir",
-    "device",
-    "num_workers",
-    "resume",
-    strict.TRACKING,
-    monai.bundle.ConfigParser.meta_key,
-)
 
 
 def run_bundle(
@@ -88,18 +78,47 @@ def check_config(root: str, config: str) -> None:
         strict.check(Bundle(Path(root)).content(config), merged)
 
 
+def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
+    """Go on with a run by its folder, with the settings it began with and those that are given.
+
+    A run that finished goes on, too, if `max_epochs` is raised.
+
+    Args:
+        folder: the run's folder.
+        overrides: values by key; only such as do not change what it has computed so far.
+
+    Raises:
+        ConfigError: a setting that may not change, see `medseg.bundle.resuming.compare`.
+        RunError: nothing is left to do.
+    """
+    root = Path(folder).resolve()
+    run_bundle(Bundle.open(root), "training", "train", (), {**(overrides or {}), "resume": str(root)})
+
+
+class BundleRun(Run):
+    """The run of a bundle, with what keeps its copy elsewhere while it trains."""
+
+    backup: Backup | None = None
+
+    def train(self, trainer: Any) -> None:
+        """Run a trainer as this run, see `Run.train`; at the end the copy is brought up to date, within bounds."""
+        with self.backup or contextlib.nullcontext():
+            super().train(trainer)
+
+
 def start_run(
     root: str,
     output_dir: str,
     dataset: Dataset,
     labels: LabelMap,
     name: str,
-    resume: bool = True,
+    resume: bool | str = True,
     config: str = "train",
-) -> Run:
+    backup: str | None = None,
+) -> BundleRun:
     """The run of the config that is being evaluated: an unfinished one of the same identity, or a new one.
 
-    Nothing is written before it trains.
+    Nothing is written before it trains, but for a run that is brought here from its backup.
 
     Args:
         root: the bundle's folder.
@@ -107,25 +126,34 @@ def start_run(
         dataset: what it trains on.
         labels: the classes of the network.
         name: what the run is called.
-        resume: whether an unfinished run is gone on with.
+        resume: whether an unfinished run is gone on with; a run's folder or name goes on with that one.
         config: which config is being evaluated.
+        backup: the place where a copy of the run is kept, see `medseg.training.Backup`; None keeps none.
 
     Raises:
-        ConfigError: called outside of the evaluation of a config.
+        ConfigError: called outside of the evaluation of a config; a backup that cannot be; or a run that was asked
+            for and may not go on with what has changed.
     """
     merged = effective_config()
     if merged is None:
         raise ConfigError("start_run", "must be called by a config", "no config that is being evaluated")
-    bundle = Bundle(Path(root))
-    who = identity({key: value for key, value in merged.items() if key not in PLACES}, dataset.fingerprint())
+    bundle, data = Bundle(Path(root)), resuming.data_of(dataset)
+    who = identity(resuming.essence(resuming.plain(merged)), data["data"])
     parent = Path(output_dir).resolve() / bundle.name
-    unfinished = find_unfinished(parent, who) if resume else None
-    if unfinished is not None:
-        logger.info("This run was started before and did not finish: going on in %s", unfinished)
+    if isinstance(resume, str):
+        found: Path | None = resuming.chosen_run(resume, parent, bundle.name, merged, data, config)
+    else:
+        found = _unfinished(bundle, parent, who, backup) if resume else None
+    if found is not None:
+        logger.info("This run was started before: going on in %s", found)
+        resuming.say_what_changed(found, merged, config)
+    elif resume:
+        resuming.say_what_is_near(parent, merged, data, config)
     about = {
         "bundle": bundle.name,
         "name": name,
         "dataset": str(dataset.root),
+        **data,
         "cases": {side: list(getattr(dataset.split, side)) for side in ("train", "val", "test")},
         "command": sys.argv,
         "working_directory": str(Path().resolve()),
@@ -134,20 +162,37 @@ def start_run(
     def furnish(folder: Path) -> None:
         _write_bundle(folder, bundle, config, merged, labels)
 
-    return Run(unfinished or new_folder(parent, name), who, about, furnish)
+    run = BundleRun(found or new_folder(parent, name), who, about, furnish)
+    if backup is not None:
+        run.backup = Backup(backup, run.folder)
+        run.backup.check()
+    return run
+
+
+def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Path | None:
+    """The run of this identity to go on with: the bundle's own folder, or one of the runs here or in the backup."""
+    if resuming.is_run(bundle.root):
+        own = resuming.unfinished_own(bundle.root, who)
+        if own is not None:
+            return own
+    return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 
 def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str, Any], labels: LabelMap) -> None:
     """Make the run's folder a bundle: configs as they run, label map, docs; the weights come with training."""
+    recipe = bundle.content(config)
+    effective = {**resuming.plain(merged), "bundle_root": recipe["bundle_root"], "resume": True}
+    if "output_dir" in recipe:
+        effective["output_dir"] = recipe["output_dir"]  # where the run's folder lies is seen from the folder itself
+    data = effective.get("dataset_dir")
+    if isinstance(data, str) and Path(data).exists():
+        effective["dataset_dir"] = str(Path(data).resolve())  # so that the run can go on from anywhere
+    names = [name for name in ("train", "evaluate", "inference") if (bundle.root / f"configs/{name}.json").is_file()]
+    contents = {name: _shared(bundle.content(name), recipe, effective) for name in names if name != config}
+    for name, content in {**contents, config: effective}.items():
+        write_json(folder / "configs" / f"{name}.json", resuming.plain(content))
     if folder.resolve() == bundle.root:
         return
-    effective = {key: value for key, value in merged.items() if key != monai.bundle.ConfigParser.meta_key}
-    recipe = bundle.content(config)
-    effective["bundle_root"] = recipe["bundle_root"]
-    for name in ("train", "evaluate", "inference"):
-        if (bundle.root / "configs" / f"{name}.json").is_file():
-            content = effective if name == config else _shared(bundle.content(name), recipe, effective)
-            write_json(folder / "configs" / f"{name}.json", json.loads(json.dumps(content, default=repr)))
     metadata = dict(bundle.metadata)
     outputs = metadata.get("network_data_format", {}).get("outputs", {}).get("pred")
     if outputs is not None:

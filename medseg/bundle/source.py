@@ -17,6 +17,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medseg.errors import ConfigError
+from medseg.records import RECORD
 
 METADATA = "metadata.json"
 RUNS_VARIABLE = "MEDSEG_RUNS"
@@ -87,9 +88,11 @@ def bundle_root(name: str) -> str:
 def runs_dir(root: str) -> str:
     """Where the runs of a bundle go, unless `output_dir` says otherwise.
 
-    `MEDSEG_RUNS`, where it is set; for a bundle in a folder `bundles`, the folder `runs` beside that; else
-    `runs` in the working directory.
+    For the folder of a run, where that one lies; else `MEDSEG_RUNS`, where it is set; for a bundle in a folder
+    `bundles`, the folder `runs` beside that; else `runs` in the working directory.
     """
+    if (Path(root) / RECORD).is_file():
+        return str(Path(root).resolve().parents[1])
     if os.environ.get(RUNS_VARIABLE):
         return os.environ[RUNS_VARIABLE]
     home = Path(root).resolve().parent

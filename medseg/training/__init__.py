@@ -1,22 +1,28 @@
 """What a run needs around MONAI's trainer: device, chance, order of samples, checkpoints, identity."""
 
 from medseg.training.allocator import keep_freed_memory
+from medseg.training.backup import Backup
 from medseg.training.batch import PrepareBatch
 from medseg.training.checkpoints import Checkpoints
 from medseg.training.clipping import ClipGradients
 from medseg.training.device import default_workers, prepare, select_device
+from medseg.training.early_stopping import EarlyStopping
 from medseg.training.first_validation import FirstValidation
 from medseg.training.inferer import PrecisionInferer, has_bf16
+from medseg.training.nan_guard import NanGuard
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
 from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
 
 __all__ = [
+    "Backup",
     "Checkpoints",
     "ClipGradients",
+    "EarlyStopping",
     "EpochSampler",
     "FirstValidation",
     "FollowEpochs",
+    "NanGuard",
     "PrecisionInferer",
     "PrepareBatch",
     "ProgressBar",

@@ -37,6 +37,7 @@ class Checkpoints:
         validator: the evaluator whose key metric says which epoch is best; without one, the last is.
         model_path: where the weights for inference go.
         every: epochs between the checkpoints that stay; 0 keeps none.
+        backup: told of each file that was written (`send(path)`), see `medseg.training.Backup`.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Checkpoints:
         lr_scheduler: Any | None = None,
         validator: Any | None = None,
         every: int = 5,
+        backup: Any | None = None,
     ) -> None:
+        self.backup = backup
         self.folder, self.model_path, self.every = Path(folder), Path(model_path), every
         self.network, self.validator = network, validator
         self._parts: dict[str, Any] = {"network": network, "optimizer": optimizer}
@@ -73,7 +76,9 @@ class Checkpoints:
             content = torch.load(path, map_location="cpu", weights_only=True)
             for name, part in self._parts.items():
                 part.load_state_dict(content[name])
+            epochs = engine.state.max_epochs
             engine.load_state_dict(content["trainer"])
+            engine.state.max_epochs = epochs  # as the config says now
             self._load_scaler(engine, content.get("scaler"))
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise WeightsError(
@@ -117,7 +122,8 @@ class Checkpoints:
         if state and scaler is not None and scaler.is_enabled():
             scaler.load_state_dict(state)
 
-    @staticmethod
-    def _write(path: Path, content: Any) -> None:
+    def _write(self, path: Path, content: Any) -> None:
         with atomic_path(path) as partial:
             torch.save(content, partial)
+        if self.backup is not None:
+            self.backup.send(path)

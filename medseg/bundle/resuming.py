@@ -1,0 +1,295 @@
+"""Which settings make a run what it is, and with which changed ones it may go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+
+from medseg.bundle import strict
+from medseg.cases import Dataset
+from medseg.errors import ConfigError, RunError
+from medseg.records import FINISHED, RECORD, find_run, find_runs, read_record, state_of
+
+logger = logging.getLogger(__name__)
+
+# What says where things lie or how this machine computes, not what is computed.
+PLACES = (
+    "bundle_root",
+    "output_dir",
+    "dataset_dir",
+    "device",
+    "num_workers",
+    "resume",
+    "backup",
+    "monitor",
+    strict.TRACKING,
+    monai.bundle.ConfigParser.meta_key,
+)
+# Handlers that look on, write down or save; what is trained is the same with and without them.
+_ONLOOKERS = (
+    "medseg.monitoring.",
+    "medseg.training.Checkpoints",
+    "medseg.training.FirstValidation",
+    "medseg.training.NanGuard",
+    "medseg.training.ProgressBar",
+)
+# When a run looks at itself and when it ends; what it has computed so far stays right.
+_MAY_CHANGE = (
+    "early_stopping",
+    "train#handler_set#early_stopping",
+    "val_interval",
+    "train#handler_set#validation#interval",
+)
+_LENGTH = ("max_epochs", "train#trainer#max_epochs")
+_MISSING = "not there"
+_SAID = 5  # so many differences are still the same work with something changed
+
+
+def essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config less everything that does not change what is computed.
+
+    Left out are `PLACES`, handlers that look on, write down or save, and keys that nothing but these refers to
+    (`log_every_n_batches`), or nothing at all. `run_name` stays: another name is how one asks for another run.
+
+    Args:
+        config: an effective config.
+    """
+    kept = {key: value for key, value in config.items() if key not in PLACES}
+    for engine in ("train", "validate"):
+        part = kept.get(engine)
+        if not isinstance(part, Mapping):
+            continue
+        named = part.get("handler_set", {})
+        onlookers = {name for name, content in named.items() if _looks_on(content)}
+        macros = {f"%{engine}#handler_set#{name}" for name in onlookers}
+        handlers = [one for one in part.get("handlers", []) if not _looks_on(one) and one not in list(macros)]
+        left = {name: content for name, content in named.items() if name not in onlookers}
+        kept[engine] = {**part, "handler_set": left, "handlers": handlers}
+    while True:
+        used, left_used = _roots(config), _roots(kept)
+        unused = [key for key in kept if key not in left_used and (key in used or _scalar(kept[key]))]
+        if not unused:
+            return kept
+        kept = {key: value for key, value in kept.items() if key not in unused}
+
+
+def _looks_on(handler: Any) -> bool:
+    target = handler.get("_target_", "") if isinstance(handler, Mapping) else ""
+    return isinstance(target, str) and any(
+        target.startswith(one) if one.endswith(".") else target == one for one in _ONLOOKERS
+    )
+
+
+def _scalar(value: Any) -> bool:
+    """Whether a value is no list and no dictionary: these may be run by their name, such as `training`."""
+    return not isinstance(value, (Mapping, list))
+
+
+def _roots(config: Mapping[str, Any]) -> set[str]:
+    """The top-level keys that something in the config refers to, itself aside."""
+    found = set[str]()
+    for key, value in config.items():
+        found |= {reference.split("#")[0] for reference in strict.references(value)} - {key}
+    return found
+
+
+Change = tuple[Any, Any]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Change]:
+    """What differs between two configs: value before and now, by path; lists count as one value.
+
+    >>> differences({"lr": 1, "net": {"a": [1]}}, {"lr": 2, "net": {"a": [1], "b": 3}})
+    {'lr': (1, 2), 'net#b': ('not there', 3)}
+    """
+    before, now = dict(_leaves(old)), dict(_leaves(new))
+    paths = [*before, *(path for path in now if path not in before)]
+    pairs = {path: (before.get(path, _MISSING), now.get(path, _MISSING)) for path in paths}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        path = f"{prefix}#{key}" if prefix else str(key)
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path, value
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it stands in the file of a run: without metadata, and only what JSON knows."""
+    content = {key: value for key, value in config.items() if key != monai.bundle.ConfigParser.meta_key}
+    return dict(json.loads(json.dumps(content, default=repr)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed since a run began: all of it, what changes what is computed, and what of that is not safe."""
+
+    changed: dict[str, Change]
+    essential: dict[str, Change]
+    unsafe: dict[str, Change]
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
+    """Compare a run's config with the one that it shall go on with.
+
+    Safe are a changed `val_interval` or `early_stopping`, and `max_epochs` raised where nothing else is made from it:
+    a schedule of the learning rate that is would have been another one from the start.
+
+    Args:
+        old: the effective config that the run began with.
+        new: the one that is asked for.
+    """
+    old, new = plain(old), plain(new)
+    essential = differences(essence(old), essence(new))
+    safe = {path for path in essential if any(path == one or path.startswith(f"{one}#") for one in _MAY_CHANGE)}
+    if not _made_from_length(new) and _longer(_length(old), _length(new)):
+        safe |= set(_LENGTH)
+    unsafe = {path: pair for path, pair in essential.items() if path not in safe}
+    silent = {"bundle_root", "output_dir", "resume", strict.TRACKING}
+    changed = {path: pair for path, pair in differences(old, new).items() if path.split("#")[0] not in silent}
+    return Comparison(changed, essential, unsafe)
+
+
+def _length(config: Mapping[str, Any]) -> Any:
+    value = config.get("train", {}).get("trainer", {}).get("max_epochs", "@max_epochs")
+    return config.get("max_epochs") if value == "@max_epochs" else value
+
+
+def _longer(old: Any, new: Any) -> bool:
+    return isinstance(old, int) and isinstance(new, int) and new > old
+
+
+def _made_from_length(config: Mapping[str, Any]) -> list[str]:
+    """What else than the trainer is made from the number of epochs."""
+    return [
+        path
+        for path, value in _leaves(essence(config))
+        if path not in _LENGTH and any(one in _LENGTH for one in strict.references(value))
+    ]
+
+
+def listed(changes: Mapping[str, Change]) -> str:
+    """Changes as people read them.
+
+    >>> listed({"lr": (0.001, 0.002), "clip_norm": (None, 12.0)})
+    'lr 0.001 -> 0.002, clip_norm null -> 12.0'
+    """
+
+    def short(value: Any) -> str:
+        text = value if isinstance(value, str) else json.dumps(value, default=repr)
+        return text if len(text) <= 80 else text[:77] + "..."
+
+    return ", ".join(f"{path} {short(old)} -> {short(new)}" for path, (old, new) in changes.items())
+
+
+def config_of(folder: Path, config: str = "train") -> dict[str, Any]:
+    """The effective config in the folder of a run.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    path = folder / "configs" / f"{config}.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(path, "must be the config of a run", str(error), "Start a new run with --fresh.") from error
+
+
+def data_of(dataset: Dataset) -> dict[str, str]:
+    """The fingerprints that a record holds: of the whole set as `data`, of what is trained on as `train_data`."""
+    others = [case.id for case in dataset.cases if case.id not in dataset.split.train]
+    return {"data": dataset.fingerprint(), "train_data": dataset.without(others).fingerprint()}
+
+
+def chosen_run(
+    which: str | Path, parent: Path, bundle: str, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train"
+) -> Path:
+    """The run that was asked for by name, if it may go on with this config and this data.
+
+    Args:
+        which: its folder, or its name or a part of it.
+        parent: where runs of this bundle lie.
+        bundle: the bundle's name.
+        new: the effective config.
+        data: see `data_of`. Changed training data is refused, other changes of the data set are said.
+        config: which config it is.
+
+    Raises:
+        ConfigError: a changed setting with which it may not go on.
+        RunError: no such run, one of another bundle, or nothing left to do.
+    """
+    folder = find_run(which, parent).resolve()
+    record, again = read_record(folder), "Give the settings it began with, or start a new run with --fresh."
+    if record.get("bundle") != bundle:
+        raise RunError(f"resume={which}", f"must be a run of {bundle}", f"one of {record.get('bundle')}")
+    found = compare(config_of(folder, config), new)
+    if found.unsafe:
+        because = ""
+        if any(path in _LENGTH for path in found.unsafe) and _made_from_length(plain(new)):
+            because = f" ({', '.join(_made_from_length(plain(new)))} is made from max_epochs)"
+        rule = "may go on only with settings that do not change what it has computed so far"
+        raise ConfigError(f"resume={which}", rule, listed(found.unsafe) + because, again)
+    if "train_data" in record and record["train_data"] != data["train_data"]:
+        raise ConfigError(
+            f"resume={which}", "may go on only with the same training data", "changed files or cases", again
+        )
+    if record.get("data", data["data"]) != data["data"]:
+        logger.warning("The data to validate or test on has changed since this run began; its training data has not")
+    if record.get("state") == FINISHED and not found.essential:
+        rule, done = "must have something left to do", f"a run that finished epoch {record.get('epoch')}"
+        raise RunError(f"resume={which}", rule, done, "Raise max_epochs to train it further.")
+    return folder
+
+
+def say_what_changed(folder: Path, new: Mapping[str, Any], config: str = "train") -> None:
+    """Log what is not as it was when a run that goes on began."""
+    found = compare(config_of(folder, config), new).changed
+    if found:
+        logger.info("Changed since it began: %s", listed(found))
+
+
+def say_what_is_near(parent: Path, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train") -> None:
+    """Log the unfinished run that is most like the one that starts, where few settings differ.
+
+    Args:
+        parent: where runs of this bundle lie.
+        new: the effective config of the run that starts.
+        data: see `data_of`.
+        config: which config it is.
+    """
+    near: list[tuple[int, str, dict[str, Change], str]] = []
+    for folder in reversed(find_runs(parent) if parent.is_dir() else []):
+        try:
+            record = read_record(folder)
+            if folder.parent != parent or record.get("state") == FINISHED:
+                continue
+            changes = compare(config_of(folder, config), new).essential
+        except RunError:
+            continue
+        if record.get("data", data["data"]) != data["data"]:
+            changes["data set"] = (record["data"], data["data"])
+        if 0 < len(changes) <= _SAID:
+            near.append((len(changes), folder.name, changes, state_of(record)))
+    if near:
+        _, name, changes, state = min(near, key=lambda one: one[0])
+        logger.info("%s is %s and differs in: %s; this starts a new run", name, state, listed(changes))
+
+
+def is_run(root: Path) -> bool:
+    """Whether the bundle in this folder is a run's own."""
+    return (root / RECORD).is_file()
+
+
+def unfinished_own(root: Path, identity: str) -> Path | None:
+    """The run whose own folder is the bundle, if it has this identity and did not finish."""
+    record = read_record(root)
+    return root if record.get("identity") == identity and record.get("state") != FINISHED else None

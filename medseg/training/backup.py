@@ -1,0 +1,387 @@
+"""A copy of a run off the machine: sent while it trains, fetched where it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import fsspec
+from fsspec.registry import get_filesystem_class, known_implementations
+
+from medseg.errors import ConfigError, OutputError
+from medseg.records import FINISHED, LOCK, RECORD, RUNNING, append_row, read_record
+from medseg.training.run import find_unfinished
+
+logger = logging.getLogger(__name__)
+
+# What goes along with each checkpoint: small, and together with it all that a run needs to go on.
+_ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*",
+          "monitor/*.json", "previews/*.png", RECORD)  # fmt: skip
+_CHECKPOINTS = "checkpoints"
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
+_PARTIAL = ".partial"
+_SNAPSHOTS = ".backup"
+
+
+def open_place(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it.
+
+    Raises:
+        ConfigError: an unknown protocol, or one whose package is not installed; names the package.
+        OutputError: the place cannot be reached.
+    """
+    text = str(Path(url).expanduser()) if url.startswith("~") else url
+    protocol = fsspec.utils.get_protocol(text)
+    try:
+        get_filesystem_class(protocol)
+    except ValueError as error:
+        known = ", ".join(sorted({"file", "memory", "s3", "gs", "sftp", "ssh", "smb"} & set(known_implementations)))
+        raise ConfigError(
+            f"backup={url}", "must be a folder, or a URL that fsspec knows", protocol, f"For example {known}."
+        ) from error
+    except ImportError as error:
+        said = known_implementations.get(protocol, {}).get("err", str(error))
+        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "sftp": "paramiko", "ssh": "paramiko"}
+        name = package.get(protocol, error.name or "the package")
+        raise ConfigError(f"backup={url}", f"needs a package for {protocol}://", said, f"pip install {name}") from error
+    try:
+        place, path = fsspec.core.url_to_fs(text)
+    except Exception as error:
+        raise _unreachable(url, error) from error
+    return place, path.rstrip("/")
+
+
+def _unreachable(url: str, error: BaseException) -> OutputError:
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    return OutputError(
+        f"backup={url}", "must be a place that can be reached and written", said, "Mend it, or leave out backup."
+    )
+
+
+class Backup:
+    """Keep a copy of a run in another place: a folder, `s3://`, `sftp://`, whatever fsspec knows.
+
+    Files are sent by a thread of its own, so training never waits for the network. Of a file that is written again
+    before it was sent, only the newest is sent. Each is sent under another name, its size is compared, and it is moved
+    then: what has its final name there is whole. What fails is tried again, with growing pauses, and said once.
+
+    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `fetch` brings it back.
+
+    Args:
+        url: where the copies of runs go.
+        folder: the folder of the run.
+        timeout: seconds that the end of a run waits for what is still to be sent.
+        hurry: the same where the run was interrupted, or failed.
+        check_timeout: seconds that a place is given to answer at the start.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        folder: str | Path,
+        timeout: float = 600.0,
+        hurry: float = 4.0,
+        check_timeout: float = 60.0,
+    ) -> None:
+        self.url, self.folder = url, Path(folder)
+        self.timeout, self.hurry, self.check_timeout = timeout, hurry, check_timeout
+        self.place, path = open_place(url)
+        self.target = f"{path}/{self.folder.parent.name}/{self.folder.name}"
+        self._wanted: dict[str, None] = {}  # in the order in which they were asked for
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._changed = threading.Condition()
+        self._closing, self._busy, self._over = False, False, False
+        self.snapshots = os.name == "nt"  # where a file that is being read cannot be replaced by a newer one
+        self._failing, self._to_say = False, list[str]()
+        self._thread: threading.Thread | None = None
+        self._pause = _FIRST_PAUSE
+
+    def check(self) -> None:
+        """See that the place can be written, with a small file that is removed again.
+
+        Raises:
+            OutputError: it cannot, or does not answer in `check_timeout` seconds.
+        """
+        failed: list[BaseException] = []
+
+        def probe() -> None:
+            path = f"{self.target.rpartition('/')[0]}/.writable.{uuid.uuid4().hex[:8]}"
+            try:
+                self.place.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self.place.pipe_file(path, b"medseg")
+                self.place.rm_file(path)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=probe, name="medseg-backup-check", daemon=True)
+        thread.start()
+        thread.join(self.check_timeout)
+        if thread.is_alive():
+            failed.append(TimeoutError(f"no answer in {self.check_timeout:g} s"))
+        if failed:
+            raise _unreachable(self.url, failed[0]) from failed[0]
+
+    def __enter__(self) -> Backup:
+        """Start sending."""
+        logger.info("A copy of this run is kept in %s", self.place.unstrip_protocol(self.target))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what is left, for as long as there is time."""
+        self.close(self.timeout if kind is None else self.hurry)
+
+    def send(self, path: str | Path) -> None:
+        """Have a file of the run sent, with all that has changed of what goes along; never waits, never raises."""
+        self._say()
+        with self._changed:
+            for name in [*self._along(), self._name(Path(path))]:
+                self._wanted.pop(name, None)
+                self._wanted[name] = None
+                if self.snapshots:
+                    self._snap(name)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="medseg-backup", daemon=True)
+                self._thread.start()
+
+    def close(self, timeout: float) -> bool:
+        """Send what is left, in at most `timeout` seconds; gives whether all was sent."""
+        if self._thread is None and not self.folder.is_dir():
+            return True
+        self.send(self.folder / RECORD)
+        until = time.monotonic() + timeout
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            while (self._wanted or self._busy) and time.monotonic() < until:
+                self._changed.wait(min(0.5, max(0.0, until - time.monotonic())))
+            left, self._over = list(self._wanted), True
+        self._say()
+        shutil.rmtree(self.folder / _SNAPSHOTS, ignore_errors=True)
+        if left or self._busy:
+            logger.warning(
+                "The copy in %s is not up to date: %d files were not sent in time", self.url, max(1, len(left))
+            )
+        return not left and not self._busy
+
+    def _name(self, path: Path) -> str:
+        return path.resolve().relative_to(self.folder.resolve()).as_posix()
+
+    def _along(self) -> list[str]:
+        found = [path for pattern in _ALONG for path in sorted(self.folder.glob(pattern)) if path.is_file()]
+        names = [self._name(path) for path in found if _PARTIAL not in path.name]
+        return [name for name in names if self._sent.get(name) != _stamp(self.folder / name)]
+
+    def _snap(self, name: str) -> None:
+        """Copy a file to where nobody writes but this; called while the thread is not about to open it."""
+        with contextlib.suppress(OSError):
+            copy = self._source(name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            partial = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+            shutil.copy2(self.folder / name, partial)
+            partial.replace(copy)
+
+    def _source(self, name: str) -> Path:
+        return self.folder / _SNAPSHOTS / name if self.snapshots else self.folder / name
+
+    def _work(self) -> None:
+        """What the thread does: one file after the other until the run is closed and all is sent."""
+        self._tidy()
+        while True:
+            with self._changed:
+                while not self._wanted and not self._closing:
+                    self._changed.wait()
+                if not self._wanted or self._over:
+                    return
+                name = next(iter(self._wanted))
+                del self._wanted[name]
+                self._busy = True
+            try:
+                self._send(name)
+                self._pause = _FIRST_PAUSE
+                if self._failing:
+                    self._failing = False
+                    logger.info("The copy in %s can be written again", self.url)
+            except Exception as error:
+                self._fail(name, error)
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _fail(self, name: str, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            self._to_say.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        with self._changed:
+            if name not in self._wanted:  # else a newer one waits already
+                self._wanted = {name: None, **self._wanted}
+            if not self._closing:
+                self._changed.wait_for(lambda: self._closing, self._pause)
+        if self._closing:
+            time.sleep(min(self._pause, 0.2))
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def _send(self, name: str) -> None:
+        source = self._source(name)
+        if not source.is_file():
+            return  # removed since, for newer ones have taken its place
+        parent, _, last = f"{self.target}/{name}".rpartition("/")
+        partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+        self.place.makedirs(parent, exist_ok=True)
+        stamp = _stamp(source)
+        try:
+            size = 0
+            with source.open("rb") as file, self.place.open(partial, "wb") as copy:
+                while chunk := file.read(2**22):
+                    size += copy.write(chunk)
+            there = self.place.info(partial)["size"]
+            if there != size:
+                raise OSError(f"{name} arrived with {there} of {size} bytes")
+            self._move(partial, f"{parent}/{last}")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.place.rm_file(partial)
+            raise
+        self._sent[name] = stamp
+        if parent.endswith(f"/{_CHECKPOINTS}"):
+            self._thin_out(parent)
+
+    def _move(self, partial: str, final: str) -> None:
+        """Put a file in its place in one step where the place has such a step, else by a copy that it makes itself."""
+        if "file" in _protocols(self.place):
+            Path(partial).replace(final)
+        else:
+            self.place.mv(partial, final)
+
+    def _thin_out(self, folder: str) -> None:
+        """Remove checkpoints that the run no longer keeps."""
+        self.place.invalidate_cache(folder)
+        for path in self.place.ls(folder, detail=False):
+            name = PurePosixPath(path).name
+            if name.startswith("epoch_") and not (self.folder / _CHECKPOINTS / name).exists():
+                self.place.rm_file(path)
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed left half sent."""
+        with contextlib.suppress(Exception):
+            for path in self.place.find(self.target):
+                if path.endswith(_PARTIAL):
+                    self.place.rm_file(path)
+
+    def _say(self) -> None:
+        """Warn of what failed, from the thread that trains, for the rows of a run have one writer."""
+        while self._to_say:
+            said = self._to_say.pop(0)
+            text = f"The copy in {self.url} cannot be written ({said}). Training goes on, and it is tried again."
+            logger.warning("%s", text)
+            with contextlib.suppress(OSError):
+                where = {"epoch": None, "iteration": None, "level": "warning", "title": "Backup fails", "text": text}
+                append_row(self.folder, {"kind": "warning", "time": round(time.time(), 3), **where})
+
+
+def _protocols(place: Any) -> tuple[str, ...]:
+    return (place.protocol,) if isinstance(place.protocol, str) else tuple(place.protocol)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    with contextlib.suppress(OSError):
+        state = path.stat()
+        return state.st_mtime_ns, state.st_size
+    return (0, -1)
+
+
+def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
+    """The unfinished run of an identity, from here or from its backup, whichever copy of it got further.
+
+    A run that is only in the backup is copied to `parent` first, whole or not at all. Where the copy got further than
+    the folder of that name here, which happens when it went on elsewhere, the folder here is set aside in `.older`.
+
+    Args:
+        url: where the copies of runs are, see `Backup`.
+        identity: see `medseg.training.run.identity`.
+        parent: where the runs of the bundle lie here, `<runs>/<bundle>`.
+
+    Raises:
+        ConfigError: a place that cannot be.
+        OutputError: it cannot be reached, or the run cannot be written here.
+    """
+    parent = Path(parent)
+    here = find_unfinished(parent, identity)
+    place, path = open_place(url)
+    try:
+        place.invalidate_cache()
+        found = _remote(place, f"{path}/{parent.name}", identity)
+        if found is None:
+            return here
+        source, record = found
+        same = read_record(parent / PurePosixPath(source).name)
+        if same.get("state") == FINISHED or (same and _progress(same) >= _progress(record)):
+            return here
+        logger.info("This run is in the backup: %s is copied here", place.unstrip_protocol(source))
+        if record.get("state") == RUNNING:
+            logger.warning(
+                "Its record says that it is running on %s, last heard of %s. See that it is not.",
+                record.get("host", "another machine"),
+                record.get("updated", "at an unknown time"),
+            )
+        return _copy_here(place, source, parent)
+    except OutputError:
+        raise
+    except Exception as error:
+        raise _unreachable(url, error) from error
+
+
+def _progress(record: dict[str, Any]) -> tuple[int, int]:
+    return int(record.get("iteration") or 0), int(record.get("epoch") or 0)
+
+
+def _remote(place: Any, folder: str, identity: str) -> tuple[str, dict[str, Any]] | None:
+    """The latest run in a folder of the place that has this identity and did not finish, with its record."""
+    if not place.exists(folder):
+        return None
+    found = []
+    for run in place.ls(folder, detail=False):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            record = json.loads(place.cat_file(f"{run}/{RECORD}"))
+            if record.get("identity") == identity and record.get("state") != FINISHED:
+                found.append((str(record.get("started", "")), str(run).rstrip("/"), record))
+    return max(found, key=lambda one: one[:2])[1:] if found else None
+
+
+def _copy_here(place: Any, source: str, parent: Path) -> Path:
+    name = PurePosixPath(source).name
+    partial, final = parent / f".{name}.{uuid.uuid4().hex[:8]}{_PARTIAL}", parent / name
+    try:
+        for path, info in place.find(source, detail=True).items():
+            inside = PurePosixPath(path).relative_to(PurePosixPath(source))
+            if path.endswith(_PARTIAL) or inside.name == LOCK:
+                continue
+            target = partial / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            place.get_file(path, str(target))
+            if target.stat().st_size != info["size"]:
+                raise OSError(f"{inside} came with {target.stat().st_size} of {info['size']} bytes")
+        if final.exists():
+            older = parent / ".older" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+            older.parent.mkdir(exist_ok=True)
+            final.rename(older)
+            logger.warning("The backup had got further than this machine; what was here is now in %s", older)
+        partial.rename(final)
+    except OSError as error:
+        raise OutputError(final, "must be brought here whole from the backup", str(error), "Run it again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final

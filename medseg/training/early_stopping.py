@@ -1,0 +1,89 @@
+"""The end of a run that no longer gets better."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ignite.handlers
+from ignite.engine import Events
+
+from medseg.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyStopping:
+    """End a run after `patience` validations in a row that are no better than the best before them.
+
+    Not Ignite's `EarlyStopping`, which does the counting here: that one wants the trainer when it is made, which in a
+    config is a circular reference, and takes a score that is not a number for the best one. This handler takes the
+    trainer when it is attached. Validations are counted, not epochs; a score that is not a number (no structure to
+    measure) is no improvement. The count goes into the checkpoints; `engine.state.stop_reason` says why the run ended.
+
+    Args:
+        validator: the evaluator whose key metric is the score, larger is better.
+        patience: validations without improvement after which the run ends, at least 1.
+        min_delta: what a score must be above the best before it to count as better.
+
+    Raises:
+        ConfigError: a patience below 1 or a `min_delta` below 0.
+    """
+
+    def __init__(self, validator: Any, patience: int, min_delta: float = 0.0) -> None:
+        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+            raise ConfigError("early_stopping", "must be a whole number of validations, 1 or more", f"{patience}")
+        if not min_delta >= 0:
+            raise ConfigError("early_stopping, min_delta", "must be 0 or more", f"{min_delta}")
+        self.validator, self.patience, self.min_delta = validator, patience, float(min_delta)
+        self._trainer: Any = None
+        self._count: Any = None
+
+    def attach(self, engine: Any) -> None:
+        """Count whatever validation runs while this trainer does, but for the first look."""
+        self._trainer = engine
+        self._count = ignite.handlers.EarlyStopping(
+            self.patience, lambda _: self._score(), engine, threshold=self.min_delta, cumulative=True
+        )
+        self._count.best_score = -math.inf  # so that a first score that is not a number counts, too
+        self._count.logger = logger
+        kept = getattr(engine.state, "kept", None)
+        if kept is None:
+            kept = engine.state.kept = {}
+        kept["early_stopping"] = self
+        self.validator.add_event_handler(Events.COMPLETED, self._validated)
+
+    def _score(self) -> float:
+        state = self.validator.state
+        score = float(state.metrics.get(state.key_metric_name, math.nan))
+        return -math.inf if math.isnan(score) else score
+
+    def _validated(self, _: Any) -> None:
+        if getattr(self.validator.state, "first_look", False):
+            return
+        self._count(self.validator)
+        if self._count.counter >= self.patience:
+            self._say()
+
+    def _say(self) -> None:
+        count, best = self._count.counter, self._count.best_score
+        than = f"better than {best:.4f}" if math.isfinite(best) else "with a score"
+        reason = f"early stopping: no validation {than} in the last {count}"
+        self._trainer.state.stop_reason = reason
+        logger.info("The run ends here, %s", reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count and the best score that it goes by; None where there was none."""
+        best = self._count.best_score
+        return {"counter": self._count.counter, "best_score": best if math.isfinite(best) else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting; a run that had stopped already stops again, unless `patience` was raised since."""
+        best = state["best_score"]
+        self._count.counter = int(state["counter"])
+        self._count.best_score = -math.inf if best is None else float(best)
+        if self._count.counter >= self.patience:
+            self._say()
+            self._trainer.terminate()

@@ -1,0 +1,293 @@
+"""What a run is told by, and with which changed settings it may go on."""
+
+import copy
+import json
+
+import pytest
+
+from medseg.bundle import Bundle, resume_run, run_bundle
+from medseg.bundle.resuming import compare, differences, essence, plain
+from medseg.errors import ConfigError, RunError
+from medseg.records import read_record
+from medseg.training import Checkpoints
+from medseg.training.run import identity
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return json.loads((Bundle.open("unet2d").root / "configs" / "train.json").read_text())
+
+
+def changed(recipe, **changes):
+    config = copy.deepcopy(recipe)
+    for path, value in changes.items():
+        *above, last = path.split("#")
+        part = config
+        for name in above:
+            part = part[name]
+        part[last] = value
+    return config
+
+
+def same_run(recipe, config):
+    return identity(essence(plain(recipe)), "data") == identity(essence(plain(config)), "data")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("log_every_n_batches", 1),
+        ("log_images_every_n_epochs", 5),
+        ("num_workers", 3),
+        ("device", "cuda:1"),
+        ("backup", "/mnt/copies"),
+        ("resume", False),
+        ("dataset_dir", "/elsewhere"),
+        ("monitor", {"backend": "wandb"}),
+        ("train#handler_set#checkpoints#every", 1),
+        ("train#handler_set#history#_disabled_", True),
+        ("train#handler_set#nan_guard#patience", 3),
+        ("train#handler_set#history#log_every_n_batches", 3),
+        ("train#handler_set#mine", {"_target_": "medseg.monitoring.Mine"}),
+        ("train#handlers", [{"_target_": "medseg.monitoring.Monitor"}]),
+        ("validate#handler_set#previews#every_n_epochs", 7),
+    ],
+)
+def test_what_only_looks_on_is_the_same_run(recipe, path, value):
+    config = changed(recipe, **{path: value})
+    if path == "train#handlers":
+        config["train"]["handlers"] = [*recipe["train"]["handlers"], *value]
+    assert differences(recipe, config)
+    assert same_run(recipe, config)
+    assert not compare(recipe, config).essential
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("lr", 0.002),
+        ("batch_size", 4),
+        ("seed", 1),
+        ("run_name", "another"),
+        ("cpu_precision", "bf16"),
+        ("max_epochs", 51),
+        ("early_stopping", 3),
+        ("structures", "organs"),
+        ("network_def#features", [4] * 6),
+        ("train#augment#noise#std", 0.5),
+        ("train#handler_set#mine", {"_target_": "some.other.Handler"}),
+        ("train#handler_set#clip#max_norm", 3.0),
+    ],
+)
+def test_what_changes_the_result_is_another_run(recipe, path, value):
+    config = changed(recipe, **{path: value})
+    assert not same_run(recipe, config)
+    assert path in compare(recipe, config).essential or f"{path}#_target_" in compare(recipe, config).essential
+
+
+SCHEDULE = {
+    "_target_": "torch.optim.lr_scheduler.PolynomialLR",
+    "optimizer": "@optimizer",
+    "total_iters": "@max_epochs",
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "unsafe"),
+    [
+        ({}, {"max_epochs": 60}, []),
+        ({}, {"max_epochs": 40}, ["max_epochs"]),
+        ({}, {"train#trainer#max_epochs": 60}, []),
+        ({}, {"train#trainer#max_epochs": 40}, ["train#trainer#max_epochs", "max_epochs"]),
+        ({"lr_scheduler": SCHEDULE}, {"max_epochs": 60}, ["max_epochs"]),
+        (
+            {"steps": "$2 * @max_epochs", "lr_scheduler": {**SCHEDULE, "total_iters": "@steps"}},
+            {"max_epochs": 60},
+            ["max_epochs"],
+        ),
+        ({"lr_scheduler": {**SCHEDULE, "total_iters": 100}}, {"max_epochs": 60}, []),
+        ({}, {"val_interval": 5, "early_stopping": 3, "log_every_n_batches": 1}, []),
+        ({}, {"lr": 0.002, "val_interval": 5}, ["lr"]),
+        ({}, {"weight_decay": 0, "batch_size": 2}, ["weight_decay", "batch_size"]),
+    ],
+)  # fmt: skip
+def test_what_a_run_may_go_on_with(recipe, before, now, unsafe):
+    old = changed(recipe, **before)
+    found = compare(old, changed(old, **now))
+    assert sorted(found.unsafe) == sorted(unsafe)
+    assert set(found.changed) == set(now)
+
+
+def test_a_key_that_another_key_is_made_from_is_not_left_out(recipe):
+    config = changed(recipe, weight_decay="$@log_every_n_batches / 1000")
+    other = changed(config, log_every_n_batches=99)
+    assert not same_run(config, other)
+
+
+# Whole runs of a second
+
+
+@pytest.fixture
+def settings(tiny, phantom, runs):
+    return {**tiny, "dataset_dir": str(phantom), "samples_per_case": 2, "batch_size": 2, "max_epochs": 2}
+
+
+def train(settings, root="unet2d", **overrides):
+    run_bundle(Bundle.open(root), "training", "train", (), {**settings, **overrides})
+
+
+def interrupted(settings, monkeypatch, after=1, **overrides):
+    """Train until Ctrl-C after an epoch; the folder of the run."""
+    save = Checkpoints.save
+
+    def stop(self, engine):
+        save(self, engine)
+        if engine.state.epoch == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, **overrides)
+
+
+def folders(runs):
+    return sorted(path.parent for path in runs.glob("unet2d/*/run.json"))
+
+
+def causes(error):
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def refused(caught, kind):
+    (found,) = [error for error in causes(caught.value) if type(error) is kind]
+    return str(found)
+
+
+def epochs(folder):
+    return json.loads((folder / "training_history.json").read_text())["epoch"]
+
+
+def test_one_run_from_its_interruption_to_ever_more_epochs(settings, runs, monkeypatch, capfd, tmp_path):
+    """Other logging goes on, another rate starts anew and says so; by name only what is safe goes on."""
+    interrupted(settings, monkeypatch)
+    (folder,) = folders(runs)
+    record = read_record(folder)
+    assert record["data"] != record["train_data"]
+
+    with pytest.raises(RuntimeError) as caught:
+        train(settings, resume=str(folder), lr=0.5)
+    text = refused(caught, ConfigError)
+    assert "may go on only with settings that do not change" in text
+    assert "lr 0.001 -> 0.5" in text
+    assert "--fresh" in text
+
+    train(settings, log_every_n_batches=1, num_workers=0)
+    assert folders(runs) == [folder]
+    assert "Changed since it began: log_every_n_batches 10 -> 1" in capfd.readouterr().err
+    assert epochs(folder) == [1, 2]
+    assert read_record(folder)["state"] == "finished"
+
+    with pytest.raises(RuntimeError) as caught:
+        train(settings, resume=folder.name)
+    assert "Raise max_epochs" in refused(caught, RunError)
+
+    resume_run(folder, {"max_epochs": 3, "output_dir": str(runs)})
+    assert epochs(folder) == [1, 2, 3]
+    config = json.loads((folder / "configs" / "train.json").read_text())
+    assert (config["max_epochs"], config["resume"], config["log_every_n_batches"]) == (3, True, 1)
+    assert "medseg.bundle.bundle_root" in config["bundle_root"]
+    monkeypatch.chdir(tmp_path)
+    resume_run(folder, {"max_epochs": 4})
+    assert folders(runs) == [folder]
+    assert epochs(folder) == [1, 2, 3, 4]
+    assert not (tmp_path / "runs" / "runs").exists()
+
+
+def test_a_run_that_was_interrupted_is_named_where_a_new_one_starts(settings, runs, monkeypatch, capfd):
+    interrupted(settings, monkeypatch, run_name="first")
+    (first,) = folders(runs)
+    train(settings, run_name="first", lr=0.002, max_epochs=1)
+    assert len(folders(runs)) == 2
+    said = f"{first.name} is interrupted and differs in: max_epochs 2 -> 1, lr 0.001 -> 0.002; this starts a new run"
+    assert said in capfd.readouterr().err
+
+
+def test_the_config_in_its_folder_goes_on_with_that_very_run(settings, runs, monkeypatch, tmp_path):
+    import monai.bundle
+
+    interrupted(settings, monkeypatch)
+    (folder,) = folders(runs)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDSEG_RUNS")
+    monai.bundle.run("training", config_file=str(folder / "configs" / "train.json"), logging_file=None)
+    assert folders(runs) == [folder]
+    assert epochs(folder) == [1, 2]
+    assert read_record(folder)["state"] == "finished"
+    assert list(tmp_path.iterdir()) == [runs]
+
+
+def test_other_data_to_train_on_is_refused_by_name_and_other_data_to_validate_on_is_said(
+    settings, runs, monkeypatch, phantom, tmp_path, capfd
+):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(phantom, data)
+    settings = {**settings, "dataset_dir": str(data)}
+    interrupted(settings, monkeypatch)
+    (folder,) = folders(runs)
+    cases = read_record(folder)["cases"]
+    scan = data / cases["val"][0] / "ct.nii.gz"
+    scan.write_bytes(scan.read_bytes() + bytes(10))
+    shutil.rmtree(runs / ".cache")
+    train(settings, resume=str(folder))
+    assert "data to validate or test on has changed" in capfd.readouterr().err
+    scan = data / cases["train"][0] / "ct.nii.gz"
+    scan.write_bytes(scan.read_bytes() + bytes(10))
+    with pytest.raises(RuntimeError) as caught:
+        train(settings, resume=str(folder), max_epochs=3)
+    assert "the same training data" in refused(caught, ConfigError)
+
+
+def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch, tmp_path):
+    import shutil
+
+    import torch
+
+    place = {"backup": str(tmp_path / "elsewhere")}
+    interrupted(settings, monkeypatch, **place)
+    (folder,) = folders(runs)
+    shutil.rmtree(runs)
+    train(settings, **place)
+    assert folders(runs) == [folder]
+    assert epochs(folder) == [1, 2]
+    copied = tmp_path / "elsewhere" / "unet2d" / folder.name
+    for name in ("run.json", "metrics.jsonl", "models/model.pt", "checkpoints/last.pt"):
+        assert (copied / name).read_bytes() == (folder / name).read_bytes(), name
+    train(settings, output_dir=str(tmp_path / "whole"))
+    (whole,) = (tmp_path / "whole" / "unet2d").iterdir()
+    weights = [torch.load(one / "checkpoints" / "last.pt", weights_only=True)["network"] for one in (whole, copied)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_place_for_the_copy_that_cannot_be_is_refused_before_anything_is_written(settings, runs, tmp_path):
+    (tmp_path / "file").touch()
+    for backup in ("nope://x", str(tmp_path / "file")):
+        with pytest.raises(RuntimeError, match="backup="):
+            try:
+                train(settings, backup=backup)
+            except RuntimeError as error:
+                raise RuntimeError(" ".join(map(str, causes(error)))) from None
+    assert not list(runs.glob("unet2d/*"))
+
+
+def test_a_run_of_another_bundle_is_refused(settings, runs):
+    other = runs / "unet2d" / "other"
+    other.mkdir(parents=True)
+    (other / "run.json").write_text(json.dumps({"bundle": "segformer", "state": "failed"}))
+    with pytest.raises(RuntimeError) as caught:
+        train(settings, resume=str(other))
+    assert "must be a run of unet2d, but found one of segformer" in refused(caught, RunError)
