@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -203,32 +203,39 @@ def watch(
 
 @click.command(short_help="Bring what a run has recorded to its tracker.")
 @click.argument("names", nargs=-1, metavar="[RUN]...")
-@click.option("--backend", help="wandb or trackio.  [default: the run's own]")
+@click.option("--backend", help="wandb or trackio.  [default: the run's own, or trackio]")
+@click.option("--offline", is_flag=True, help="With wandb: make its offline file anew instead of asking its server.")
 @with_runs
 @click.pass_context
-def sync(context: click.Context, names: tuple[str, ...], backend: str | None, runs: Path | None) -> None:
+def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:
     """Bring everything that a run has recorded to its tracker, each row once. Without RUN: the latest."""
     from medseg.monitoring.syncing import sync as sync_run
 
     for folder in _chosen_all(context, names, runs):
-        click.echo(f"{folder.name}: {_said(sync_run(folder, backend))}")
+        done = sync_run(folder, backend, offline)
+        counts = f"{done.sent} of {done.rows} rows were not there, {done.images} pictures went along"
+        click.echo(f"{folder.name} with {done.backend} ({done.mode}): {counts}\n{done.where}")
 
 
 @click.command(short_help="Switch the live page of a run on or off.")
 @click.argument("run")
 @click.argument("switch", type=click.Choice(["on", "off"]))
-@click.option("--backend", help="With on: wandb or trackio.  [default: the run's own]")
+@click.option("--backend", help="With on: wandb or trackio.  [default: the run's own, or trackio]")
 @with_runs
 @click.pass_context
 def monitor(context: click.Context, run: str, switch: str, backend: str | None, runs: Path | None) -> None:
-    """Switch the live page of a run on or off, whether it is running or not."""
+    """Switch the live page of a run on or off while it goes; what was recorded before is shown, too."""
     from medseg.monitoring.switching import switch_off, switch_on
 
     folder = _chosen(context, run, runs)
-    if switch == "off" and backend:
+    if switch == "on":
+        chosen = switch_on(folder, backend).backend
+        click.echo(f"{folder.name}: shown with {chosen} from now on; medseg runs show {folder.name} has the link")
+        return
+    if backend:
         raise click.UsageError("--backend goes with on.")
-    done: Any = switch_on(folder, backend) if switch == "on" else switch_off(folder)
-    click.echo(f"{folder.name}: {_said(done) if done is not None else f'monitoring is {switch}'}")
+    ended = switch_off(folder)
+    click.echo(f"{folder.name}: not shown any more" + ("" if ended else "; what is left to send is being sent"))
 
 
 @click.command(short_help="Serve the live page of the runs here.")
@@ -236,11 +243,7 @@ def monitor(context: click.Context, run: str, switch: str, backend: str | None, 
 @with_runs
 @click.pass_context
 def dashboard(context: click.Context, port: int | None, runs: Path | None) -> None:
-    """Serve the live page of the runs on this machine."""
+    """Serve the live page of the runs on this machine, until Ctrl-C."""
     from medseg.monitoring.dashboard import serve
 
-    serve(root_of(context, runs), port)
-
-
-def _said(done: Any) -> str:
-    return ", ".join(f"{key} {value}" for key, value in done.items()) if isinstance(done, dict) else str(done)
+    serve(root_of(context, runs), port, lambda link: click.echo(f"The runs are shown at {link}"))

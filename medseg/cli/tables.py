@@ -31,7 +31,8 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=title, box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left")
+    wide = min(len(title), _WIDTH)  # a title would be wrapped at the width of its table
+    found = Table(title=title, box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left", min_width=wide)
     for index, column in enumerate(columns):
         found.add_column(column, justify="left" if index in left else "right", overflow="fold")
     for row in rows:

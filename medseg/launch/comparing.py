@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -16,32 +17,29 @@ _PLACES = {"bundle_root", "output_dir", "save_execute_config", "_meta_", "resume
 ABSENT = "(not there)"
 
 
-def settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a config with its path; lists are values.
-
-    >>> dict(settings({"lr": 0.1, "loss": {"batch": True}}))
-    {'lr': 0.1, 'loss#batch': True}
-    """
-    for key, value in config.items():
-        path = f"{prefix}#{key}" if prefix else str(key)
-        if not prefix and key in _PLACES:
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from settings(value, path)
-        else:
-            yield path, value
-
-
 def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The settings that are not the same in all configs: the value in each, `ABSENT` where one has none.
 
-    >>> differences([{"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0}])
-    {'lr': [0.1, 0.2]}
+    Dictionaries are gone into where all sides have one; lists are values. `@a::b` and `@a#b` are the same.
+
+    >>> differences([{"lr": 0.1, "loss": {"batch": True}}, {"lr": 0.1, "loss": {"batch": False}}])
+    {'loss#batch': [True, False]}
     """
-    flat = [dict(settings(config)) for config in configs]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    rows = {key: [one.get(key, ABSENT) for one in flat] for key in keys}
-    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+    return dict(_differences([{key: value for key, value in one.items() if key not in _PLACES} for one in configs], ""))
+
+
+def _differences(configs: Sequence[Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, list[Any]]]:
+    for key in dict.fromkeys(key for one in configs for key in one):
+        path = f"{prefix}#{key}" if prefix else str(key)
+        values = [one.get(key, ABSENT) for one in configs]
+        if all(isinstance(value, Mapping) for value in values):
+            yield from _differences(values, path)
+        elif any(_alike(value) != _alike(values[0]) for value in values):
+            yield path, values
+
+
+def _alike(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=repr).replace("::", "#")
 
 
 def config_of(folder: Path) -> dict[str, Any]:

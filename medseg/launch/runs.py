@@ -57,9 +57,7 @@ def summarize(folder: str | Path, now: float | None = None) -> Summary:
     epoch = _first(record.get("epoch"), *(row.get("epoch") for row in reversed(rows)))
     best = best_of(folder, record, rows)
     max_epochs = _max_epochs(folder, record, rows)
-    heard = max(
-        [one for one in (_unix(record.get("updated")), _time_of(folder / ROWS)) if one is not None], default=None
-    )
+    signs = (_unix(record.get("updated")), _time_of(folder / ROWS))
     return Summary(
         name=folder.name,
         folder=str(folder),
