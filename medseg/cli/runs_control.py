@@ -125,13 +125,22 @@ def follow_start(started: Started) -> None:
     click.echo(
         f"Process {started.pid} runs on by itself. Waiting until its run has begun (Ctrl-C only ends the waiting)."
     )
+    last = b"\n"
+
+    def show(piece: bytes) -> None:
+        nonlocal last
+        last = piece
+        click.echo(piece, nl=False, err=True)
+
     try:
-        folder = wait_for_run(started, lambda piece: click.echo(piece, nl=False, err=True))
+        folder = wait_for_run(started, show)
     except KeyboardInterrupt:
-        click.echo(f"It goes on. What it prints until its run has begun: {started.log}")
+        click.echo(f"\nIt goes on. What it prints until its run has begun: {started.log}")
         return
     finally:
         started.let_go()
+    if not last.endswith(b"\n"):  # in the middle of a progress bar
+        click.echo(err=True)
     name = folder.name
     click.echo(f"Run: {folder}")
     click.echo(f"  medseg runs logs -f {name}")

@@ -53,7 +53,7 @@ def duration(seconds: float | None) -> str:
     """Seconds as people say them; a dash where there are none.
 
     >>> duration(42), duration(600), duration(7300), duration(200_000), duration(None)
-    ('42 s', '10 min', '2 h 2 min', '2 d 8 h', '-')
+    ('42 s', '10 min', '2 h 2 min', '2 d 7 h', '-')
     """
     if seconds is None:
         return "-"
