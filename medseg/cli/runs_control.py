@@ -109,7 +109,7 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
     from medseg.launch.resuming import resume_detached, resume_here
 
     if run is not None and "=" in run and not Path(run).exists():
-        run, pairs = None, (run, *pairs)
+        pairs, run = (run, *pairs), None
     parse_pairs(pairs)
     folder = _chosen(context, run, runs)
     if detached:

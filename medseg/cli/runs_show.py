@@ -44,18 +44,10 @@ def show_list(found: Sequence[Summary], root: Path, total: int) -> None:
     if not found:
         click.echo(f"No runs in {root}. Start one with: medseg train unet2d --with demo")
         return
-    rows = [
-        [
-            one.name,
-            one.bundle or "-",
-            _state(one.state),
-            _epochs(one),
-            _best(one),
-            duration(one.seconds_left),
-            _when(one),
-        ]
-        for one in found
-    ]
+    rows: list[list[str | Text]] = []
+    for one in found:
+        cells = [_epochs(one), _best(one), duration(one.seconds_left), _when(one)]
+        rows.append([one.name, one.bundle or "-", _state(one.state), *cells])
     columns = ["run", "bundle", "state", "epoch", "best Dice", "time left", "started"]
     console().print(table(f"Runs in {root}", columns, rows, left=(0, 1, 2)))
     if total > len(found):

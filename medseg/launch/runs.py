@@ -57,7 +57,8 @@ def summarize(folder: str | Path, now: float | None = None) -> Summary:
     epoch = _first(record.get("epoch"), *(row.get("epoch") for row in reversed(rows)))
     best = best_of(folder, record, rows)
     max_epochs = _max_epochs(folder, record, rows)
-    signs = (_unix(record.get("updated")), _time_of(folder / ROWS))
+    # The times that were written down and not those of the files, which a copy of the folder has anew.
+    signs = (_unix(record.get("updated")), _first(*(row.get("time") for row in reversed(rows))))
     return Summary(
         name=folder.name,
         folder=str(folder),
@@ -219,11 +220,4 @@ def _unix(text: Any) -> float | None:
     try:
         return datetime.fromisoformat(str(text)).timestamp() if text else None
     except ValueError:
-        return None
-
-
-def _time_of(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except OSError:
         return None

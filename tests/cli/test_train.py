@@ -220,22 +220,28 @@ def test_a_backup_is_a_key_of_the_config(medseg, monkeypatch):
     assert "say the same" in medseg("train", "unet2d", "--backup", "x", "backup=y").err
 
 
+def wait_until(what, seconds=120):
+    until = time.monotonic() + seconds
+    while not what() and time.monotonic() < until:
+        time.sleep(0.1)
+
+
 @pytest.mark.long
 def test_a_detached_training_is_killed_found_dead_and_gone_on_with(medseg, phantom, runs, small):
     kept = [one for one in small if "max_epochs" not in one]
     done = medseg("train", "unet2d", "--data", phantom, "--detach", *kept, "max_epochs=200")
     assert done.code == 0, done.err
     (folder,) = runs.glob("unet2d/*")
-    until = time.monotonic() + 120
-    while not (folder / "checkpoints" / "last.pt").is_file() and time.monotonic() < until:
-        time.sleep(0.1)
-    psutil.Process(record_of(runs)["pid"]).kill()
+    wait_until((folder / "checkpoints" / "last.pt").is_file)
+    process = psutil.Process(record_of(runs)["pid"])
+    process.kill()
+    process.wait()
     assert json.loads(medseg("runs", "show", "--json").out)["state"] == "died"
     done = medseg("runs", "resume", "--detach")
     assert done.code == 0, done.err
     assert json.loads(medseg("runs", "--json").out)[0]["state"] == "running"
+    console = folder / "console.log"
+    wait_until(lambda: "Going on after epoch" in console.read_text())
     assert "Killed in epoch" in medseg("runs", "stop", "--now").out
     assert len(list(runs.glob("unet2d/*"))) == 1
-    console = (folder / "console.log").read_text()
-    assert console.count("Run folder:") == 2
-    assert "Going on after epoch" in console
+    assert console.read_text().count("Run folder:") == 2

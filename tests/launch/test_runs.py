@@ -18,6 +18,7 @@ def test_a_running_run_says_how_far_how_good_and_how_long_still(make_run):
     assert (one.state, one.epoch, one.max_epochs, one.iteration) == ("running", 3, 10, 15)
     assert (one.best_dice, one.best_epoch) == (0.5, 2)
     assert one.seconds_left == 7 * 10 - 2
+    assert one.heard == 131
 
 
 def test_the_rows_own_word_of_the_time_left_goes_before_the_pace_of_epochs():
