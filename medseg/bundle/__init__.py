@@ -5,7 +5,8 @@ from medseg.bundle.outputs import Outputs
 from medseg.bundle.predict import Prediction, Predictor, SavePredictions
 from medseg.bundle.run import check_config, resume_run, run_bundle, start_run
 from medseg.bundle.segmenting import Segmentation, Segmented
-from medseg.bundle.source import bundle_root, runs_dir
+from medseg.bundle.source import bundle_root
+from medseg.places import runs_dir
 
 __all__ = [
     "Bundle",

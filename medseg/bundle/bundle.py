@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,7 @@ from monai.bundle import ConfigParser
 from medseg.bundle import strict
 from medseg.bundle.source import METADATA
 from medseg.errors import ConfigError, did_you_mean
-
-
-def _homes() -> list[Path]:
-    """Where bundles and overlays are looked for by name: here, beside the package, and where a wheel puts them."""
-    beside = Path(__file__).resolve().parents[2]
-    return [Path(), beside, Path(sys.prefix, "share", "medseg")]
+from medseg.places import homes
 
 
 def find_bundle(name: str | Path) -> Path:
@@ -28,10 +22,10 @@ def find_bundle(name: str | Path) -> Path:
         ConfigError: there is none; names those there are.
     """
     given = Path(name)
-    for place in [given, *(home / "bundles" / given for home in _homes())]:
+    for place in [given, *(home / "bundles" / given for home in homes())]:
         if (place / "configs" / METADATA).is_file():
             return place
-    known = sorted({path.parents[1].name for home in _homes() for path in home.glob(f"bundles/*/configs/{METADATA}")})
+    known = sorted({path.parents[1].name for home in homes() for path in home.glob(f"bundles/*/configs/{METADATA}")})
     remedy = did_you_mean(str(name), known, f"Known by name: {', '.join(known) or 'none'}.")
     found = f"a folder without configs/{METADATA}" if given.is_dir() else "none of that path or name"
     raise ConfigError(f"bundle '{name}'", "must be a bundle or the folder of a run", found, remedy)
@@ -45,8 +39,8 @@ def find_overlay(name: str | Path, root: Path) -> Path:
     """
     given = Path(name)
     named = given.name if given.suffix == ".json" else f"{given.name}.json"
-    folders = [root / "configs", *(home / "configs" for home in _homes())]
-    for place in [given, *(home / given for home in _homes()), *(folder / named for folder in folders)]:
+    folders = [root / "configs", *(home / "configs" for home in homes())]
+    for place in [given, *(home / given for home in homes()), *(folder / named for folder in folders)]:
         if place.is_file():
             return place
     own = {"train", "evaluate", "inference", "metadata"}
@@ -83,7 +77,7 @@ class Bundle:
     @property
     def is_ours(self) -> bool:
         """Whether it is one of the recipes that come with medseg."""
-        return any(self.root.parent == (home / "bundles").resolve() for home in _homes()[1:])
+        return any(self.root.parent == (home / "bundles").resolve() for home in homes()[1:])
 
     def config_file(self, config: str) -> Path:
         """The path of one of its configs.

@@ -8,7 +8,6 @@ it holds for the command line, for `monai.bundle.run` and for a workflow made by
 from __future__ import annotations
 
 import copy
-import os
 import sys
 from pathlib import Path
 from types import FrameType
@@ -17,10 +16,8 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medseg.errors import ConfigError
-from medseg.records import RECORD
 
 METADATA = "metadata.json"
-RUNS_VARIABLE = "MEDSEG_RUNS"
 
 
 def _on_stack(kind: type[Any]) -> Any | None:
@@ -83,17 +80,3 @@ def bundle_root(name: str) -> str:
         f"none in {Path().resolve()}",
         "Say where the bundle is, with --bundle_root FOLDER.",
     )
-
-
-def runs_dir(root: str) -> str:
-    """Where the runs of a bundle go, unless `output_dir` says otherwise.
-
-    For the folder of a run, where that one lies; else `MEDSEG_RUNS`, where it is set; for a bundle in a folder
-    `bundles`, the folder `runs` beside that; else `runs` in the working directory.
-    """
-    if (Path(root) / RECORD).is_file():
-        return str(Path(root).resolve().parents[1])
-    if os.environ.get(RUNS_VARIABLE):
-        return os.environ[RUNS_VARIABLE]
-    home = Path(root).resolve().parent
-    return str(home.parent / "runs" if home.name == "bundles" else Path("runs").resolve())

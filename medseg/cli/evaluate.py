@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from medseg.cli.options import parse_pairs
+from medseg.cli.tables import console, number, table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from medseg.evaluation import Evaluation, Source
 
 PAGE, PREDICTIONS, COMPARISON, MADE_BY = "evaluation.html", "predictions", "comparison", "made_by.json"
-_SHOWN, _WIDTH = 10, 120
+_SHOWN = 10
 
 
 class _OrCompare(click.Group):
@@ -187,10 +185,10 @@ def _page(path: Path, content: Mapping[str, Any], found: Evaluation, options: Ma
 
 def show(content: Mapping[str, Any]) -> None:
     """Print the means, the worst structures and the worst cases."""
-    console = _console()
+    screen = console()
     measures = content["measures"]
     count = len(content["cases"])
-    console.print(f"{count} {'case' if count == 1 else 'cases'}, {len(content['structures'])} structures", markup=False)
+    screen.print(f"{count} {'case' if count == 1 else 'cases'}, {len(content['structures'])} structures", markup=False)
     for key, said in (
         ("not_predicted", "Structures of the truth that the predictions do not know, not evaluated"),
         ("not_in_truth", "Predicted structures that no truth knows, taken as background"),
@@ -200,48 +198,23 @@ def show(content: Mapping[str, Any]) -> None:
         if content[key]:
             more = ", ..." if len(content[key]) > _SHOWN else ""
             names = f"{', '.join(content[key][:_SHOWN])}{more}"
-            console.print(f"{said}: {len(content[key])} ({names})", markup=False)
+            screen.print(f"{said}: {len(content[key])} ({names})", markup=False)
     rows = [[measure, *_interval(content["mean"][measure])] for measure in measures]
-    console.print(_table("Mean over structures", ["", "mean", "95 % interval"], rows))
+    screen.print(table("Mean over structures", ["", "mean", "95 % interval"], rows))
     keys = [measure for measure in ("dice", "nsd_1mm", "nsd_3mm", "hd95_mm") if measure in measures]
     rows = [
-        [one["structure"], *(_number(one["measures"][key]["mean"]) for key in keys)]
+        [one["structure"], *(number(one["measures"][key]["mean"]) for key in keys)]
         + [str(one[key]) for key in ("present", "missed", "false_positive")]
         for one in content["structures"][:_SHOWN]
     ]
-    console.print(_table("Worst structures", ["structure", *keys, "present", "missed", "false"], rows))
-    rows = [[case["case"], *(_number(case["mean"][key]) for key in keys)] for case in content["cases"][:_SHOWN]]
-    console.print(_table("Worst cases", ["case", *keys], rows))
-
-
-def _console() -> Console:
-    """Where it is no terminal that would wrap lines, wide enough for every table."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    screen.print(table("Worst structures", ["structure", *keys, "present", "missed", "false"], rows))
+    rows = [[case["case"], *(number(case["mean"][key]) for key in keys)] for case in content["cases"][:_SHOWN]]
+    screen.print(table("Worst cases", ["case", *keys], rows))
 
 
 def _interval(one: Mapping[str, Any]) -> list[str]:
     low, high = one["low"], one["high"]
-    return [_number(one["mean"]), "-" if low is None else f"{low:.3f} to {high:.3f}"]
+    return [number(one["mean"]), "-" if low is None else f"{low:.3f} to {high:.3f}"]
 
 
 @command.command()
@@ -274,27 +247,27 @@ def compare(one: Path, other: Path, folder: Path | None, measures: tuple[str, ..
 
 
 def _show_comparison(found: Mapping[str, Any]) -> None:
-    console = _console()
+    screen = console()
     left = len(found["only_one"]) + len(found["only_other"])
     rest = f", {left} of one side alone left out" if left else ""
-    console.print(f"{len(found['cases'])} cases in both{rest}; {found['other']} less {found['one']}", markup=False)
+    screen.print(f"{len(found['cases'])} cases in both{rest}; {found['other']} less {found['one']}", markup=False)
     shown = [measure for measure in ("dice", "nsd_3mm", "hd95_mm") if measure in found["measures"]]
     for measure in shown if len(found["measures"]) > 3 else found["measures"]:
         rows = found["measures"][measure]
         ahead = [sum(row["better"] == side for row in rows) for side in ("one", "other")]
         whole = found["overall"][measure]
         title = (
-            f"{measure}: {_number(whole['difference'])} ({_interval({**whole, 'mean': None})[1]}, "
+            f"{measure}: {number(whole['difference'])} ({_interval({**whole, 'mean': None})[1]}, "
             f"p {_p(whole['p'])}) in the mean of cases; of {len(rows)} structures {ahead[1]} better, {ahead[0]} worse"
         )
         cells = [
-            [row["structure"], str(row["n"]), *(_number(row[key]) for key in ("mean_one", "mean_other"))]
-            + [_number(row["difference"]), *_interval({**row, "mean": None})[1:]]
+            [row["structure"], str(row["n"]), *(number(row[key]) for key in ("mean_one", "mean_other"))]
+            + [number(row["difference"]), *_interval({**row, "mean": None})[1:]]
             + [_p(row[key]) for key in ("p", "p_corrected")]
             for row in rows[:_SHOWN]
         ]
         columns = ["structure", "n", "one", "other", "difference", "95 % interval", "p", f"p, {found['correction']}"]
-        console.print(_table(title, columns, cells))
+        screen.print(table(title, columns, cells))
     if found["smallest_p"] >= 0.05:
         click.echo(
             f"No structure can be surely better or worse: with {len(found['cases'])} cases the smallest p that there "

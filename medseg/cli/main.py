@@ -19,9 +19,11 @@ COMMANDS = {
     "evaluate": ("medseg.cli.evaluate", "Hold predictions against the truth, and two evaluations against each other."),
     "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
     "report": ("medseg.cli.report", "Write what a run did as one HTML page, and its series as CSV."),
+    "runs": ("medseg.cli.runs", "List runs, look at them, stop them, go on with them."),
     "train": ("medseg.cli.train", "Train a bundle."),
 }
 INTERRUPTED = 130
+RESUMABLE = 75  # medseg.records.RESUMABLE, which would cost an import here
 
 
 class _Lazy(click.Group):
@@ -71,7 +73,11 @@ def ours(error: BaseException | None) -> MedsegError | None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; exit code 0 if all went well, 1 after an error, 2 for wrong use, 130 after Ctrl-C."""
+    """Run the command line; exit code 0 if all went well, 1 after an error, 2 for wrong use.
+
+    A training that was stopped and saved ends with 75: the same command goes on. Anything else ends with 130 after
+    Ctrl-C.
+    """
     # Read once, when torch is imported. Its threads spin while they wait for each other, and beside other work on
     # the machine a step takes several times as long; spinning for a moment alone costs nothing on an idle machine
     # (docs/benchmarks/learning.md). libgomp's variable; other runtimes pass it over.
@@ -85,6 +91,10 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == RESUMABLE:
+            click.echo("Saved and stopped. The same command goes on with it, and so does: medseg runs resume", err=True)
+        raise
     except Exception as error:
         found = ours(error)
         if found is None or "--traceback" in (args if args is not None else sys.argv):

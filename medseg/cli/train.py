@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -17,7 +18,17 @@ from medseg.cli.options import parse_pairs, with_overlays
 )
 @with_overlays
 @click.option("--fresh", is_flag=True, help="Start anew, even if the same run was begun before and did not finish.")
-def command(bundle: str, pairs: tuple[str, ...], data: Path | None, overlays: tuple[str, ...], fresh: bool) -> None:
+@click.option("--backup", metavar="URL", help="Keep a copy of the run off this machine: a folder, s3://..., ssh://...")
+@click.option("--detach", is_flag=True, help="Let it run on after this terminal closes; see medseg runs.")
+def command(
+    bundle: str,
+    pairs: tuple[str, ...],
+    data: Path | None,
+    overlays: tuple[str, ...],
+    fresh: bool,
+    backup: str | None,
+    detach: bool,
+) -> None:
     """Train BUNDLE (a name, or a folder), with overlays and overrides.
 
     The same as `python -m monai.bundle run training` with the same settings. Every key is checked before
@@ -28,16 +39,31 @@ def command(bundle: str, pairs: tuple[str, ...], data: Path | None, overlays: tu
     medseg train unet2d --with fast_cpu --with demo
     """
     overrides = parse_pairs(pairs)
-    if data is not None:
-        if "dataset_dir" in overrides:
-            raise click.UsageError("--data and dataset_dir= say the same; give one of them.")
-        overrides["dataset_dir"] = str(data)
+    for option, key, value in (("--data", "dataset_dir", data), ("--backup", "backup", backup)):
+        if value is not None:
+            if key in overrides:
+                raise click.UsageError(f"{option} and {key}= say the same; give one of them.")
+            overrides[key] = str(value)
     if fresh:
         overrides["resume"] = False
     if data is not None and not data.exists():
         from medseg.errors import DataError
 
         raise DataError(data, "must be the folder of a data set", "no such folder")
+    if detach:
+        words = [bundle, *(part for overlay in overlays for part in ("--with", overlay))]
+        words += [*(["--data", str(data)] if data is not None else []), *(["--backup", backup] if backup else [])]
+        _detach([*words, *(["--fresh"] if fresh else []), *pairs], overrides.get("output_dir"))
+        return
     from medseg.bundle import Bundle, run_bundle
 
     run_bundle(Bundle.open(bundle), "training", "train", overlays, overrides)
+
+
+def _detach(arguments: list[str], runs: str | None) -> None:
+    """Give the same command in a process of its own."""
+    from medseg.cli.runs_control import follow_start
+    from medseg.launch.detach import detach
+    from medseg.places import runs_root
+
+    follow_start(detach([sys.executable, "-m", "medseg", "train", *arguments], runs_root(runs)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from medseg import places
 from medseg.report.run_data import RunData
 
 _MISSING = object()
@@ -17,19 +17,15 @@ _MISSING = object()
 def find_recipe(run: RunData) -> dict[str, Any]:
     """The `train.json` of the bundle that a run was started from; empty where it is not on this machine.
 
-    It is looked for by the bundle's name where bundles lie: in the working directory, beside the package, and where a
-    wheel puts them.
+    It is looked for by the bundle's name where bundles lie, see `medseg.places.homes`.
     """
     name = Path(str(run.record.get("bundle", ""))).name
-    homes = [Path(), Path(__file__).resolve().parents[2], Path(sys.prefix, "share", "medseg")]
-    for home in homes if name else ():
-        try:
-            content = json.loads((home / "bundles" / name / "configs" / "train.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict):
-            return content
-    return {}
+    path = places.find_recipe(name) if name else None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def differences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

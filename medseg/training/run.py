@@ -16,6 +16,7 @@ from typing import Any
 
 import filelock
 
+from medseg import console
 from medseg.atomic import writable_folder, write_json
 from medseg.errors import RunError
 from medseg.records import FAILED, FINISHED, INTERRUPTED, LOCK, LOG, RECORD, RUNNING, read_record, this_process
@@ -102,6 +103,7 @@ class Run:
             ) from error
         try:
             self._begin()
+            console.take_over(self.folder)
             with self._log():
                 logger.info("Run folder: %s", self.folder)
                 yield

@@ -6,8 +6,10 @@ import pytest
 
 from medseg import cli
 from medseg.cli.main import COMMANDS
+from medseg.cli.main import RESUMABLE as SAVED
 from medseg.cli.main import cli as group
 from medseg.errors import DataError
+from medseg.records import RESUMABLE
 
 
 def modules_after(code):
@@ -19,7 +21,15 @@ def modules_after(code):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["data", "--help"], ["evaluate", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["predict", "--help"],
+        ["data", "--help"],
+        ["evaluate", "--help"],
+        ["runs", "--help"],
+    ],
 )
 def test_help_imports_neither_torch_nor_numpy(arguments):
     done, modules = modules_after(f"from medseg.cli import main; main({arguments!r})")
@@ -106,3 +116,19 @@ def test_ctrl_c_is_exit_code_130(broken, capsys):
         cli.main(["train"])
     assert exit.value.code == 130
     assert "Interrupted" in capsys.readouterr().err
+
+
+def test_a_training_that_was_stopped_and_saved_says_that_it_can_be_gone_on_with(broken, capsys):
+    assert SAVED == RESUMABLE
+    broken(SystemExit(RESUMABLE))
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train"])
+    assert exit.value.code == 75
+    assert "The same command goes on with it, and so does: medseg runs resume" in capsys.readouterr().err
+
+
+def test_another_exit_code_says_nothing(broken, capsys):
+    broken(SystemExit(3))
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train"])
+    assert (exit.value.code, capsys.readouterr().err) == (3, "")

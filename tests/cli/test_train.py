@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import sys
+import time
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -184,3 +187,61 @@ def test_an_output_folder_that_cannot_be_written_is_one_error(medseg, phantom, s
     done = medseg("train", "unet2d", "--data", phantom, *small, f"output_dir={tmp_path / 'file' / 'runs'}")
     assert done.code == 1
     assert "must be a folder that can be written" in done.err
+
+
+def test_detached_the_same_command_is_given_in_a_process_of_its_own(medseg, phantom, runs, monkeypatch, tmp_path):
+    from medseg.launch import detach as detaching
+
+    given, detach = [], detaching.detach
+
+    def instead(command, folder):
+        given.append((command, folder))
+        program = "import sys; from medseg.console import take_over; take_over(sys.argv[1])"
+        return detach([sys.executable, "-c", program, str(tmp_path)], folder)
+
+    monkeypatch.setattr(detaching, "detach", instead)
+    options = ["--data", phantom, "--with", "quick", "--with", "demo", "--backup", "s3://b/c", "--fresh"]
+    done = medseg("train", "unet2d", *options, "--detach", "lr=0.5")
+    assert done.code == 0, done.err
+    ((command, folder),) = given
+    assert folder == runs
+    said = ["--with", "quick", "--with", "demo", "--data", str(phantom), "--backup", "s3://b/c", "--fresh", "lr=0.5"]
+    assert command == [sys.executable, "-m", "medseg", "train", "unet2d", *said]
+    assert f"Run: {tmp_path}\n" in done.out
+
+
+def test_a_backup_is_a_key_of_the_config(medseg, monkeypatch):
+    import medseg.bundle as bundles
+
+    given = []
+    monkeypatch.setattr(bundles, "run_bundle", lambda *one: given.append(one[-1]))
+    assert medseg("train", "unet2d", "--backup", "s3://b/c").code == 0
+    assert given == [{"backup": "s3://b/c"}]
+    assert "say the same" in medseg("train", "unet2d", "--backup", "x", "backup=y").err
+
+
+def wait_until(what, seconds=120):
+    until = time.monotonic() + seconds
+    while not what() and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+@pytest.mark.long
+def test_a_detached_training_is_killed_found_dead_and_gone_on_with(medseg, phantom, runs, small):
+    kept = [one for one in small if "max_epochs" not in one]
+    done = medseg("train", "unet2d", "--data", phantom, "--detach", *kept, "max_epochs=200")
+    assert done.code == 0, done.err
+    (folder,) = runs.glob("unet2d/*")
+    wait_until((folder / "checkpoints" / "last.pt").is_file)
+    process = psutil.Process(record_of(runs)["pid"])
+    process.kill()
+    process.wait()
+    assert json.loads(medseg("runs", "show", "--json").out)["state"] == "died"
+    done = medseg("runs", "resume", "--detach")
+    assert done.code == 0, done.err
+    assert json.loads(medseg("runs", "--json").out)[0]["state"] == "running"
+    console = folder / "console.log"
+    wait_until(lambda: "Going on after epoch" in console.read_text())
+    assert "Killed in epoch" in medseg("runs", "stop", "--now").out
+    assert len(list(runs.glob("unet2d/*"))) == 1
+    assert console.read_text().count("Run folder:") == 2

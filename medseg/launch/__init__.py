@@ -1,0 +1,1 @@
+"""Starting runs and looking after them from outside: their folders and processes alone, no torch, no daemon."""

@@ -1,0 +1,217 @@
+"""Watching runs from outside: one that died is started again, so many times, after growing pauses."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from medseg.atomic import write_json
+from medseg.console import take_over
+from medseg.errors import MedsegError, RunError
+from medseg.launch.detach import Started, last_lines
+from medseg.launch.notifying import Notice
+from medseg.launch.resuming import resume_detached
+from medseg.launch.runs import progress
+from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, read_record, state_of, this_process
+
+logger = logging.getLogger(__name__)
+
+RECORD, LOG, LOCK = "watch.json", "watch.log", ".watch.lock"
+GIVEN_UP = "given_up"
+PAUSES = (10.0, 30.0, 90.0, 300.0, 900.0)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a run is watched.
+
+    Args:
+        restarts: how often it is started again without having come further in between.
+        pauses: seconds before the first restart, the second ..., the last for all that follow.
+        notice: who is told.
+    """
+
+    restarts: int = 5
+    pauses: Sequence[float] = PAUSES
+    notice: Notice = field(default_factory=Notice)
+
+
+class Watch:
+    """One run that is watched. `step` looks once and never waits; what it knows stands in the run's `watch.json`.
+
+    A run that is stopped is left alone, unless it was stopped before the watching began.
+
+    Args:
+        folder: the run's folder.
+        terms: how it is watched.
+        restart: starts it again; by default in a process of its own, which outlives the watching.
+    """
+
+    def __init__(
+        self, folder: str | Path, terms: Terms | None = None, restart: Callable[[Path], Started] = resume_detached
+    ) -> None:
+        self.folder, self.terms = Path(folder).resolve(), terms or Terms()
+        self.attempts, self.restarts, self.ended = 0, 0, ""
+        self._restart, self._starting, self._trouble = restart, False, ""
+        self._child: Started | None = None
+        self._furthest, self._due, self._first = -1, -1.0, True
+        self._noted: dict[str, Any] = {}
+
+    def step(self, now: float) -> bool:
+        """Look once; whether the watching is over.
+
+        Args:
+            now: seconds of a clock that does not go back.
+        """
+        if self._starting and not self._has_begun():
+            return False
+        state = state_of(read_record(self.folder))
+        waits = self._due >= 0
+        if state == RUNNING:
+            self._due, self._trouble = -1.0, ""
+            self._note(state)
+        elif state == FINISHED:
+            self._end(state, "It has finished.")
+        elif state == INTERRUPTED and not (self._first or self._trouble or waits):
+            self._end(state, "It was stopped.")
+        elif not waits:
+            self._fell(state, now)
+        elif now >= self._due:
+            self._start_again()
+        self._first = False
+        return bool(self.ended)
+
+    def _has_begun(self) -> bool:
+        """Whether the run that was started again is under way, or is not going to be."""
+        child = self._child
+        if child is None:
+            return True
+        code, folder = child.ended(), child.folder()
+        if code is None and folder is None:
+            return False
+        self._starting = False
+        if folder is None:
+            said = last_lines(child.log, 1)
+            self._trouble = f"It could not be started again (exit code {code}). {' '.join(said)}".strip()
+        elif folder != self.folder:
+            logger.warning("%s was not gone on with; the command began %s", self.folder.name, folder)
+        else:
+            logger.info("%s goes on, process %d", self.folder.name, child.pid)
+        return True
+
+    def _fell(self, state: str, now: float) -> None:
+        come = progress(self.folder)
+        if come > self._furthest:
+            self.attempts, self._furthest = 0, come
+        reason = self._trouble or self._reason(state)
+        if state != INTERRUPTED or self._trouble:
+            self._say(state, reason)
+        self._trouble = ""
+        if self.attempts >= self.terms.restarts:
+            self._end(GIVEN_UP, f"It was started {self.attempts} times without coming further. {reason}")
+            return
+        pauses = self.terms.pauses
+        pause = 0.0 if self._first or not pauses else pauses[min(self.attempts, len(pauses) - 1)]
+        self.attempts += 1
+        self._due = now + pause
+        logger.info(
+            "%s is started again in %.0f s (%d of %d)", self.folder.name, pause, self.attempts, self.terms.restarts
+        )
+        self._note(state, reason)
+
+    def _start_again(self) -> None:
+        self._due = -1.0
+        try:
+            self._child, self._starting = self._restart(self.folder), True
+            self.restarts += 1
+        except MedsegError as error:
+            self._trouble = f"It could not be started again. {error}"
+
+    def _reason(self, state: str) -> str:
+        if state == FAILED:
+            return str(read_record(self.folder).get("error") or "It failed.")
+        if state == DIED:
+            code = self._child.ended() if self._child is not None else None
+            if code is not None and code < 0:
+                with contextlib.suppress(ValueError):
+                    return f"Its process was ended by {signal.Signals(-code).name}."
+            return "Its process is gone: killed, out of memory, or the machine went down."
+        return f"Its state is '{state}'."
+
+    def _end(self, state: str, reason: str) -> None:
+        self.ended = state
+        self._say(state, reason)
+        self._note(state, reason)
+
+    def _say(self, state: str, reason: str) -> None:
+        logger.info("%s: %s. %s", self.folder.name, state.replace("_", " "), reason)
+        self.terms.notice.tell(self.folder, state, reason)
+
+    def _note(self, state: str, reason: str = "") -> None:
+        content: dict[str, Any] = {
+            **this_process(),
+            "state": state,
+            "reason": reason,
+            "attempts": self.attempts,
+            "allowed": self.terms.restarts,
+            "restarts": self.restarts,
+            "ended": bool(self.ended),
+        }
+        if content != self._noted:
+            write_json(self.folder / RECORD, content)
+            self._noted = content
+
+    def let_go(self) -> None:
+        """End the watching; the run goes on."""
+        if self._child is not None:
+            self._child.let_go()
+
+
+def watch(folders: Sequence[Path], terms: Terms, every: float = 2.0) -> bool:
+    """Watch runs until each has finished, was stopped, or was given up; whether none was given up.
+
+    Args:
+        folders: the runs' folders.
+        terms: how they are watched.
+        every: seconds between two looks.
+
+    Raises:
+        RunError: one of them is watched already.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(_held(folder))
+        take_over(folders[0], LOG)
+        watches = [Watch(folder, terms) for folder in folders]
+        for one in watches:
+            stack.callback(one.let_go)
+            logger.info("Watching %s", one.folder.name)
+        left = list(watches)
+        while left:
+            left = [one for one in left if not one.step(time.monotonic())]
+            if left:
+                time.sleep(every)
+    return all(one.ended != GIVEN_UP for one in watches)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Any:
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RunError(
+            f"run '{folder.name}'", "must be watched by one process", "another one that watches it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
