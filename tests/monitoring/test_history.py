@@ -64,7 +64,11 @@ def rows(folder):
 
 def test_rows_say_what_was_measured_and_when(tmp_path):
     losses = run(tmp_path)
-    found = rows(tmp_path)
+    begin, *found = rows(tmp_path)
+    assert begin.items() >= {
+        "kind": "begin", "resumed": False, "max_epochs": 2, "epoch_length": 3, "batch_size": None,
+        "accumulation_steps": 1, "device": "cpu", "epoch": 1, "iteration": 0,
+    }.items()  # fmt: skip
     assert [(row["kind"], row["epoch"], row["iteration"]) for row in found] == [
         ("batch", 1, 2),
         ("epoch", 1, 3),
@@ -106,7 +110,7 @@ def test_an_epoch_without_validation_has_no_score_of_the_one_before(tmp_path):
 
 def test_a_loss_that_is_no_number_is_null_and_the_file_stays_json(tmp_path):
     run(tmp_path, every=1, loss=lambda prediction, truth: (prediction * math.nan).mean())
-    assert all(row["loss"] is None for row in rows(tmp_path) if row["kind"] != "validation")
+    assert all(row["loss"] is None for row in rows(tmp_path) if row["kind"] in ("batch", "epoch"))
 
 
 def test_going_on_keeps_the_epochs_before(tmp_path):
