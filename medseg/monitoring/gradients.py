@@ -63,8 +63,12 @@ class GradientNorm:
                 scale = grad_scale(optimizer)
                 norm = norm if scale is None or norm is None else norm / scale
                 engine.state.gradient_norm = norm
-            seen[0] = self._norm = norm
+            self._norm = norm
 
+        def remember() -> None:
+            seen[0] = getattr(engine.state, "gradient_norm", None)
+
+        engine.add_event_handler(Events.ITERATION_STARTED, remember)
         before_steps(engine, look)
 
     def read(self) -> float | None:

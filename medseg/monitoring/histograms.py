@@ -37,11 +37,12 @@ class Histograms:
             return
 
         def look(optimizer: torch.optim.Optimizer) -> None:
-            if engine.state.iteration % self.every >= getattr(engine, "accumulation_steps", 1):
+            now = engine.state.iteration
+            if now // self.every == _step_before(engine) // self.every:
                 return
             if not self._begun:
                 self._begun = True
-                self.rows.take_up(engine.state.iteration)
+                self.rows.take_up(now)
             scale = grad_scale(optimizer)
             parameters = {_plain(name): one for name, one in engine.network.named_parameters()}
             gradients = {
@@ -52,6 +53,13 @@ class Histograms:
             self.rows.add("histogram", engine, parameters=histograms(parameters), gradients=histograms(gradients))
 
         before_steps(engine, look)
+
+
+def _step_before(engine: Any) -> int:
+    """The iteration of the step before this one; MONAI steps every so many batches, and at an epoch's end."""
+    state = engine.state
+    local = (state.iteration - 1) % state.epoch_length if state.epoch_length else state.iteration - 1
+    return int(state.iteration - 1 - local % getattr(engine, "accumulation_steps", 1))
 
 
 @torch.no_grad()

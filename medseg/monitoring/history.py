@@ -178,7 +178,7 @@ class History:
         return {
             "samples_per_second": finite(speed, 3),
             "data_wait": finite(wait, 4),
-            "seconds_left": finite(self.pace.left(state.iteration, state.epoch_length, state.max_epochs), 1),
+            "seconds_left": finite(self.pace.left(state.iteration, state.epoch_length, state.max_epochs), 3),
         }
 
     def _pictures(self, engine: Any) -> None:
@@ -215,6 +215,8 @@ def _loss(output: Any) -> torch.Tensor | None:
     """The loss of a batch, where a trainer gives one; on the device."""
     first = output[0] if isinstance(output, list) and output else output
     loss = first.get("loss") if isinstance(first, Mapping) else None
+    if isinstance(loss, float):  # taken apart, with the rest of a batch
+        return torch.tensor(loss)
     return loss.detach().mean() if isinstance(loss, torch.Tensor) else None
 
 
