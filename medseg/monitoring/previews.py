@@ -65,7 +65,7 @@ class Previews:
             caption = f"{case}, slice {k}" + (f", epoch {epoch}" if epoch else ", before training")
             picture = self.draw(image[0, ..., k], _flat(truth, k), _flat(prediction, k), self.labels, caption)
             with atomic_path(path) as partial:
-                picture.save(partial)
+                picture.save(partial, compress_level=3)
             engine.state.pictures = [
                 *(getattr(engine.state, "pictures", None) or []),
                 {"epoch": epoch, "case": case, "file": str(path), "caption": caption},
