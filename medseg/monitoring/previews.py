@@ -38,6 +38,7 @@ class Previews:
     ) -> None:
         self.folder, self.labels, self.draw = Path(folder), labels, draw
         self.cases, self.every = cases, every_n_epochs
+        self._chosen: dict[str, int] = {}
 
     def attach(self, engine: Any) -> None:
         """Draw after each validated case."""
@@ -61,7 +62,9 @@ class Previews:
             if not epoch and path.is_file():
                 continue
             image, truth, prediction = (_slices(output[key]) for key in ("image", "label", "pred"))
-            k = busiest_slice(truth)
+            k = self._chosen.get(case, -1)
+            if not 0 <= k < truth.shape[-1]:
+                k = self._chosen[case] = busiest_slice(truth)
             caption = f"{case}, slice {k}" + (f", epoch {epoch}" if epoch else ", before training")
             picture = self.draw(image[0, ..., k], _flat(truth, k), _flat(prediction, k), self.labels, caption)
             with atomic_path(path) as partial:

@@ -24,54 +24,47 @@ from typing import Any
 import psutil
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
 from monai.engines.utils import IterationEvents
-
-from medseg.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 FEED = "medseg.monitoring.feed"
-PER_EPOCH = ("EPOCH_STARTED", "EPOCH_COMPLETED")
+STARTUP_SECONDS = 15.0
 
 
 class Timed:
-    """CPU seconds of monitoring's handlers, by handler and by what they hang on."""
+    """CPU seconds of monitoring's handlers, by module and by what they hang on."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        self.validations = 0
 
-    def patch(self) -> None:
-        """From now on whatever lies in `medseg.monitoring` is timed when it is hung on an engine or an optimizer."""
-        attach, hook = Engine.add_event_handler, torch.optim.Optimizer.register_step_pre_hook
-        timed = self
+    def follow(self, engine: Any) -> None:
+        """Time what lies in `medseg.monitoring` and hangs on an engine's events."""
+        for event, held in engine._event_handlers.items():
+            held[:] = [(self.timed(one, str(event)), *rest) for one, *rest in held]
 
-        def add(engine: Engine, event: Any, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            return attach(engine, event, timed.wrapped(handler, str(event)), *args, **kwargs)
+    def follow_steps(self) -> None:
+        """And what will be hung on steps of an optimizer."""
+        register = torch.optim.Optimizer.register_step_pre_hook
 
-        def register(optimizer: torch.optim.Optimizer, look: Callable[..., Any]) -> Any:
-            return hook(optimizer, timed.wrapped(look, "STEP"))
+        def timed(optimizer: torch.optim.Optimizer, look: Callable[..., Any]) -> Any:
+            return register(optimizer, self.timed(look, "step"))
 
-        Engine.add_event_handler = add  # type: ignore[method-assign]
-        torch.optim.Optimizer.register_step_pre_hook = register  # type: ignore[method-assign, assignment]
+        torch.optim.Optimizer.register_step_pre_hook = timed  # type: ignore[method-assign, assignment]
 
-    def wrapped(self, handler: Callable[..., Any], event: str) -> Callable[..., Any]:
+    def timed(self, handler: Callable[..., Any], event: str) -> Callable[..., Any]:
         """The handler with its CPU time taken, if it is one of monitoring's."""
-        owner = getattr(handler, "__self__", handler)
-        module = getattr(type(owner) if not callable(getattr(owner, "__code__", None)) else owner, "__module__", "")
-        module = getattr(handler, "__module__", None) or module
-        if not str(module).startswith("medseg.monitoring"):
+        package, _, name = str(getattr(handler, "__module__", "")).rpartition(".")
+        if package != "medseg.monitoring":
             return handler
-        name = str(module).rsplit(".", 1)[-1]
-        name = {"pace": "history", "gradients": "history", "means": "history"}.get(name, name)
-        plain = handler.__call__ if not hasattr(handler, "__name__") else handler
-        takes = plain.__code__.co_argcount - hasattr(plain, "__self__")
+        name = "history" if name in ("pace", "gradients") else name
 
         def call(*args: Any, **kwargs: Any) -> Any:
             began = time.thread_time()
             try:
-                return plain(*args[: max(takes, 0)] if takes < len(args) else args, **kwargs)
+                return handler(*args, **kwargs)
             finally:
-                self.seconds[name][event.rsplit(".", 1)[-1]] += time.thread_time() - began
+                self.seconds[name][event] += time.thread_time() - began
 
         return call
 
@@ -79,12 +72,12 @@ class Timed:
 class Children:
     """CPU seconds of the tracker's processes, looked at again and again, for they may end before this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
         self.first: dict[int, float] = {}
         self.latest: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.cost = 0.0
 
     def __enter__(self) -> "Children":
         self._thread.start()
@@ -97,7 +90,8 @@ class Children:
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
             for one in psutil.process_iter(["pid", "cmdline"]):
-                if FEED in (one.info["cmdline"] or ()):
+                words = one.info["cmdline"] or []
+                if FEED in words and any(self.folder in word for word in words):
                     try:
                         cpu = one.cpu_times()
                     except psutil.Error:
@@ -107,23 +101,22 @@ class Children:
                     if age < STARTUP_SECONDS:
                         self.first[one.pid] = spent
                     self.latest[one.pid] = spent
-            self.cost = time.thread_time()
-
-
-STARTUP_SECONDS = 15.0
 
 
 def measure(data: Path | None, epochs: int, folder: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     """Train and measure."""
     timed = Timed()
-    timed.patch()
-    settings = {"max_epochs": epochs, "output_dir": str(folder), "dataset_dir": str(data) if data else None, **overrides}
-    parser = Bundle.open("unet2d").resolve("train", {**settings, "device": "cpu"})
-    for expression in parser.get("initialize", []):
-        del expression
-    parser.get_parsed_content("initialize")
-    trainer = parser.get_parsed_content("train#trainer")
-    evaluator = parser.get_parsed_content("validate#evaluator")
+    timed.follow_steps()
+    settings: dict[str, Any] = {"max_epochs": epochs, "output_dir": str(folder), "device": "cpu", **overrides}
+    if data is not None:
+        settings["dataset_dir"] = str(data)
+    config = str(ROOT / "bundles" / "unet2d" / "configs" / "train.json")
+    workflow = ConfigWorkflow(config, workflow_type="train", logging_file=False, **settings)
+    workflow.initialize()
+    trainer = workflow.parser.get_parsed_content("train#trainer")
+    evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+    timed.follow(trainer)
+    timed.follow(evaluator)
     marks: dict[str, float] = {}
     spent: dict[str, list[float]] = {"steps": [], "epochs": [], "validations": []}
 
@@ -138,8 +131,8 @@ def measure(data: Path | None, epochs: int, folder: Path, overrides: dict[str, A
     trainer.add_event_handler(IterationEvents.MODEL_COMPLETED, ended, "steps")
     evaluator.add_event_handler(Events.STARTED, began, "validations")
     evaluator.add_event_handler(Events.COMPLETED, ended, "validations")
-    with Children() as children:
-        parser.get_parsed_content("this_run").train(trainer)
+    with Children(folder) as children:
+        workflow.run()
         time.sleep(1)
     length = trainer.state.epoch_length
     steps = trainer.state.iteration
@@ -188,8 +181,8 @@ def page(found: dict[str, Any]) -> str:
         f"two pictures a validation, a look at the machine every 30 s, no histograms. {machine['cores']} cores, "
         f"Python {machine['python']}, torch {machine['torch']}.",
         "",
-        "| data | steps | steps an epoch | CPU s a step | handlers, CPU s in all | tracker's process, CPU s | share of a "
-        "step | with the tracker's start |",
+        "| data | steps | steps an epoch | CPU s a step | handlers, CPU s in all | tracker's process, CPU s | "
+        "share of a step | with the tracker's start |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, run in found["runs"].items():
@@ -206,9 +199,9 @@ def page(found: dict[str, Any]) -> str:
         lines.append(f"| {name} | {cells} |")
     lines += [
         "",
-        "A step is from asking for a batch to the end of the optimizer's step, CPU time of all threads (`num_workers` 0, "
-        "so that reading is in it); validation is not in it. Handlers are timed in their thread's CPU time, whatever "
-        "event they hang on, those of the look before the first epoch and of validation included, and spread over the "
+        "A step is from asking for a batch to the end of the optimizer's step, CPU time of all threads (`num_workers` "
+        "0, so that reading is in it); validation is not in it. Handlers are timed in their thread's CPU time, "
+        "whatever event they hang on, those of the look before the first epoch and of validation included, and spread over the "
         "steps that were run: with the default of 16 slices a case, 8 cases are 16 steps an epoch. What is done once "
         "an epoch (pictures, the summary) weighs less the more cases there are: these few cases are the worst case. "
         "The tracker's process is all that it used after its first 15 seconds; what it used until then is its start, "
