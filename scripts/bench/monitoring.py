@@ -30,6 +30,14 @@ from monai.engines.utils import IterationEvents
 ROOT = Path(__file__).resolve().parents[2]
 FEED = "medseg.monitoring.feed"
 STARTUP_SECONDS = 15.0
+NOTES = """\
+A step is from asking for a batch to the end of the optimizer's step, CPU time of all threads (`num_workers` 0, so that
+reading is in it); validation is not in it. Handlers are timed in their thread's CPU time, whatever event they hang on,
+those of the look before the first epoch and of validation included, and spread over the steps that were run: with the
+default of 16 slices a case, 8 cases are 16 steps an epoch. What is done once an epoch (pictures, the summary) weighs
+less the more cases there are: these few are the worst case. The tracker's process is all that it used after its first
+15 seconds; what it used until then is its start, which comes once a run.
+"""
 
 
 class Timed:
@@ -197,18 +205,7 @@ def page(found: dict[str, Any]) -> str:
     for name, run in found["runs"].items():
         cells = " | ".join(f"{run['handlers_cpu_seconds'].get(one, 0):.3f}" for one in names)
         lines.append(f"| {name} | {cells} |")
-    lines += [
-        "",
-        "A step is from asking for a batch to the end of the optimizer's step, CPU time of all threads (`num_workers` "
-        "0, so that reading is in it); validation is not in it. Handlers are timed in their thread's CPU time, "
-        "whatever event they hang on, those of the look before the first epoch and of validation included, and spread over the "
-        "steps that were run: with the default of 16 slices a case, 8 cases are 16 steps an epoch. What is done once "
-        "an epoch (pictures, the summary) weighs less the more cases there are: these few cases are the worst case. "
-        "The tracker's process is all that it used after its first 15 seconds; what it used until then is its start, "
-        "which comes once a run.",
-        "",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", NOTES])
 
 
 if __name__ == "__main__":
