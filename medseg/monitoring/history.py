@@ -15,6 +15,7 @@ from medseg.atomic import write_json
 from medseg.monitoring.gradients import GradientNorm
 from medseg.monitoring.means import Means
 from medseg.monitoring.pace import Pace
+from medseg.monitoring.parts import LossParts
 from medseg.monitoring.rows import Rows, finite
 from medseg.monitoring.validation import validation_scores
 from medseg.records import EPOCHS
@@ -36,9 +37,9 @@ class History:
     `training_history.json` is written anew at each epoch, whole or not at all, and holds a list for each
     series; `dice` by structure name, null where a structure was absent from truth and prediction.
 
-    A loss with `parts` (`medseg.losses`) has them recorded. Between the batches that are recorded nothing is read
-    from a GPU. The gradient's norm is that of the latest step, before clipping; an epoch's is the mean over the
-    recorded batches and its last.
+    Of a loss with `parts` (`medseg.losses`), and of MONAI's `DiceCELoss`, Dice and cross-entropy are recorded, too.
+    Between the batches that are recorded nothing is read from a GPU. The gradient's norm is that of the latest step,
+    before clipping; an epoch's is the mean over the recorded batches and its last.
 
     Args:
         folder: the run's folder; made if need be.
@@ -57,7 +58,7 @@ class History:
         self.folder, self.validator, self.every = Path(folder), validator, max(1, log_every_n_batches)
         self.structures = tuple(structures)
         self.rows, self.pace, self.means = Rows(folder), Pace(), Means()
-        self.norm = GradientNorm(self._wants_norm)
+        self.norm, self.parts = GradientNorm(self._wants_norm), LossParts()
         self._epochs: list[dict[str, Any]] = []
         self._place: tuple[int, int] | None = None  # epoch and iteration that the sums are of
         self._begun = False
@@ -94,8 +95,9 @@ class History:
         self.pace.load_state_dict(state["pace"])
         self.norm.load(state["gradient_norm"])
 
-    def _started(self) -> None:
+    def _started(self, engine: Any) -> None:
         self._begun = False
+        self.parts.follow(getattr(engine, "loss_function", None))
 
     def _begin(self, engine: Any) -> None:
         """Take up what is there already; by now the trainer knows where it goes on."""
@@ -132,8 +134,7 @@ class History:
         self.pace.stepped(_samples(state))
         loss = _loss(state.output)
         if loss is not None:
-            parts = getattr(getattr(engine, "loss_function", None), "parts", None) or {}
-            self.means.add({"loss": loss, **{f"{name}_loss": value for name, value in parts.items()}})
+            self.means.add({"loss": loss, **{f"{name}_loss": value for name, value in self.parts.read().items()}})
         self._place = (state.epoch, state.iteration)
         logged = state.iteration % self.every == 0
         if not (logged or _last_of_epoch(state)):

@@ -69,7 +69,7 @@ class System:
 
     def _start(self, engine: Any) -> None:
         if self._probe is None:
-            self._probe = Probe(self.folder, gpu=torch.device(engine.state.device).type == "cuda")
+            self._probe = Probe(self.folder, gpu=_device(engine).type == "cuda")
 
     def _look(self, engine: Any, training: bool) -> None:
         now = self._clock()
@@ -78,7 +78,7 @@ class System:
         self._due = now + self.every
         sample = self._probe()
         self.rows.add("system", engine, **sample.row())
-        device = torch.device(engine.state.device).index or 0
+        device = _device(engine).index or 0
         waiting = getattr(engine.state, "data_wait", None)
         for alarm in self.alarms(sample, self._checkpoint(engine), device, waiting):
             self.rows.add("warning", engine, level=alarm.level, title=alarm.title, text=alarm.text)
@@ -95,3 +95,7 @@ class System:
         network = getattr(engine, "network", None)
         parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
         return 3 * sum(one.numel() * one.element_size() for one in parameters)
+
+
+def _device(engine: Any) -> torch.device:
+    return torch.device(engine.state.device or "cpu")
