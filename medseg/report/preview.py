@@ -14,6 +14,7 @@ from medseg.labels import LabelMap
 from medseg.report.render import INK, PAPER, PREDICTION, TRUTH, Array, grey, palette
 
 Picture = npt.NDArray[np.uint8]
+COLUMNS = 3  # of a legend, at most
 CELL = (480, 384)  # width and height that a slice is shown in
 GAP, LINE, TEXT = 8, 19, 14
 FAINT = (150, 150, 158)
@@ -31,8 +32,8 @@ class Entry(NamedTuple):
 def panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "") -> Image.Image:
     """CT, truth in red, prediction in blue; where there are several structures, below, both in colours with a legend.
 
-    A structure has one colour in truth and prediction. The legend names what is in view, the largest first, with its
-    Dice in this slice.
+    A structure has one colour in truth and prediction. The legend names what is in view, the largest of the truth
+    first and what is in the prediction alone last, with its Dice in this slice; as many as there is room for.
 
     Args:
         image: values `(I, J)`, in RAS; shown between their own 0.5 and 99.5 percentiles.
@@ -148,12 +149,12 @@ def _counts(part: Array, classes: int) -> npt.NDArray[np.int64]:
 
 
 def _dice_in_view(truth: Array, prediction: Array, labels: LabelMap) -> list[tuple[int, str]]:
-    """The classes in view, the largest first, each with its Dice in the slice."""
+    """The classes in view, those of the truth first, the largest first, each with its Dice in the slice."""
     classes = len(labels)
     one, other = _counts(truth, classes), _counts(prediction, classes)
     same = np.asarray(truth).astype(np.int64)
     both = _counts(np.where(same == prediction, same, 0), classes)
-    order = np.argsort(-(one + other)[1:], kind="stable") + 1
+    order = np.lexsort((-(one + other)[1:], one[1:] == 0)) + 1
     return [(int(i), f"{2 * both[i] / (one[i] + other[i]):.2f}") for i in order if one[i] + other[i]]
 
 
@@ -174,6 +175,9 @@ def _sheet(
     columns = max(len(row) for row in rows)
     free = width if len(rows[-1]) < columns else 0
     lines = max(1, (height - (LINE if said else 0)) // LINE)
+    room = COLUMNS * lines
+    if len(legend) > room:
+        legend = [*legend[: room - 1], Entry(f"and {len(legend) - room + 1} more", PAPER)]
     parts = [legend[start : start + lines] for start in range(0, len(legend), lines)]
     widths = [max(_width(entry, font) for entry in part) for part in parts]
     needed = sum(widths) + 2 * GAP * max(0, len(widths) - 1)

@@ -70,13 +70,25 @@ def test_one_structure_needs_one_row():
     assert one.height < several.height - 300
 
 
-def test_a_long_legend_goes_on_beside_itself_and_the_picture_grows():
+def test_a_long_legend_goes_on_beside_itself_as_far_as_there_is_room():
     labels = LabelMap.totalsegmentator("all")
     label = np.zeros((118, 118), int)
     label[:, :] = np.arange(118)[:, None]
-    picture = panels(np.zeros((118, 118)), label, label, labels)
-    assert picture.width > 3 * (CELL[1] + GAP) + 300
-    assert overlay_with_legend(np.zeros((118, 118)), label, labels).width > CELL[1] + 500
+    few, many = (
+        overlay_with_legend(np.zeros((118, 118)), np.where(label < most, label, 0), labels) for most in (10, 118)
+    )
+    assert CELL[1] + 600 > many.width > few.width + 150
+    assert many.height == few.height
+    assert panels(np.zeros((118, 118)), label * 0, label, labels).width < 3 * (CELL[1] + GAP) + 300
+
+
+def test_what_is_in_the_truth_stands_before_what_was_only_predicted():
+    truth, prediction = slice_with(3), slice_with(0, 1, 1, 2)
+    picture = panels(np.zeros((40, 40)), truth, prediction, LABELS)
+    colours = distinct_colours(LABELS, truth, prediction)
+    heights = [found(cell(picture, 1, 2), colours[index])[:, 0].min() for index in (3, 1, 2)]
+    assert heights == sorted(heights)
+    assert len(set(heights)) == 3
 
 
 def test_a_slice_alone_with_its_legend():
