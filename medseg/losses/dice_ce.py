@@ -43,6 +43,10 @@ class DiceCELoss(torch.nn.Module):
         focal_gamma: makes the cross-entropy a focal loss, (1 - p)^gamma times that of each voxel (Lin, T.-Y. et al.
             (2017). Focal loss for dense object detection. ICCV); MONAI's `DiceFocalLoss` takes sigmoids for it.
 
+    Attributes:
+        parts: `dice` and `ce` of the last batch, without graph and before `lambda_dice` and `lambda_ce`, on the
+            device of the logits; a part that has no weight is not among them.
+
     Raises:
         ConfigError: an option that cannot be.
 
@@ -92,6 +96,7 @@ class DiceCELoss(torch.nn.Module):
         self.lambda_dice, self.lambda_ce = float(lambda_dice), float(lambda_ce)
         self.label_smoothing, self.ignore_index = float(label_smoothing), ignore_index
         self.focal_gamma = float(focal_gamma)
+        self.parts: dict[str, torch.Tensor] = {}
         self.register_buffer("weight", weights, persistent=False)
 
     def forward(
@@ -157,13 +162,13 @@ class DiceCELoss(torch.nn.Module):
             known: whether a class is annotated in a case, `(B, C)`.
             weight: of each class, `(C,)`.
         """
-        loss = sums.cross.new_zeros(())
+        loss, parts = sums.cross.new_zeros(()), {}
         if self.lambda_ce:
             cross = sums.cross.sum()
             if self.reduction == "mean":
                 total = (size * weight).sum()
                 cross = torch.where(total > 0, cross / total.clamp(min=torch.finfo(torch.float32).tiny), 0)
-            loss = loss + self.lambda_ce * cross
+            loss, parts["ce"] = loss + self.lambda_ce * cross, cross.detach()
         if self.lambda_dice:
             both, mass = sums.both, sums.mass
             if self.batch:
@@ -176,7 +181,9 @@ class DiceCELoss(torch.nn.Module):
                 dice = dice * weight
             kept = known[:, first:].to(dice)
             found = (dice[:, first:] * kept).sum()
-            loss = loss + self.lambda_dice * (found / kept.sum() if self.reduction == "mean" else found)
+            found = found / kept.sum() if self.reduction == "mean" else found
+            loss, parts["dice"] = loss + self.lambda_dice * found, found.detach()
+        self.parts = parts
         return loss
 
     def _weight(self, classes: int, logits: torch.Tensor) -> torch.Tensor:

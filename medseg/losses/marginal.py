@@ -33,6 +33,11 @@ class MarginalLoss(torch.nn.Module):
         super().__init__()
         self.loss, self.sigmoid = loss, sigmoid
 
+    @property
+    def parts(self) -> dict[str, torch.Tensor]:
+        """What the loss inside says of its parts in the last batch, see `DiceCELoss`; empty where it says nothing."""
+        return dict(getattr(self.loss, "parts", None) or {})
+
     def forward(
         self,
         logits: torch.Tensor,

@@ -22,10 +22,14 @@ from medseg.metrics.structures import StructureScores, measure_names, structure_
 from medseg.metrics.surface import Surfaces, surface_distances
 
 if TYPE_CHECKING:
+    from medseg.metrics.pixels import PixelF1
     from medseg.metrics.volumes import VolumeDice, VolumeScores
+
+_DOOR = {"PixelF1": "pixels", "VolumeDice": "volumes", "VolumeScores": "volumes"}
 
 __all__ = [
     "Overlap",
+    "PixelF1",
     "StructureScores",
     "Surfaces",
     "VolumeDice",
@@ -44,6 +48,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("VolumeDice", "VolumeScores"):
-        return getattr(importlib.import_module("medseg.metrics.volumes"), name)
+    if name in _DOOR:
+        return getattr(importlib.import_module(f"medseg.metrics.{_DOOR[name]}"), name)
     raise AttributeError(f"module 'medseg.metrics' has no attribute '{name}'")

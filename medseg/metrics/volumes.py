@@ -54,7 +54,7 @@ class _Volumes(Metric):
         """Take in the cases of one batch: predictions, truths and, where it is known, who is annotated in each."""
         annotated = output[2] if len(output) > 2 else [None] * len(output[1])
         for prediction, truth, names in zip(output[0], output[1], annotated, strict=True):
-            table, states = self._score(prediction, truth, _annotated(self.labels, names))
+            table, states = self._score(prediction, truth, annotated_mask(self.labels, names))
             known = ~np.isnan(table)
             self._sum += torch.from_numpy(np.where(known, table, 0.0))
             self._count += torch.from_numpy(known)
@@ -66,7 +66,7 @@ class _Volumes(Metric):
     def iteration_completed(self, engine: Any) -> None:
         """Take in what an engine made of a batch, with `annotated` of the batch where the output does not have it."""
         output = self._output_transform(engine.state.output)
-        self.update(output if len(output) > 2 else (*output, _of_batch(engine.state.batch, len(output[1]))))
+        self.update(output if len(output) > 2 else (*output, annotated_of_batch(engine.state.batch, len(output[1]))))
 
     @abstractmethod
     def _score(
@@ -225,7 +225,7 @@ class VolumeScores(_Volumes):
             self._show(engine, measure, measure)
 
 
-def _of_batch(batch: Any, cases: int) -> Sequence[Any]:
+def annotated_of_batch(batch: Any, cases: int) -> Sequence[Any]:
     """What a batch, collated or a list of items, says of who was annotated in each of its cases."""
     if isinstance(batch, Mapping):
         said = batch.get("annotated")
@@ -235,7 +235,7 @@ def _of_batch(batch: Any, cases: int) -> Sequence[Any]:
     return [None] * cases
 
 
-def _annotated(labels: LabelMap, given: Any) -> npt.NDArray[np.bool_] | None:
+def annotated_mask(labels: LabelMap, given: Any) -> npt.NDArray[np.bool_] | None:
     """For each class whether it was annotated, from names or from what says so already."""
     if given is None:
         return None

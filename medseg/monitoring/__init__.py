@@ -9,17 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medseg.monitoring.histograms import Histograms
     from medseg.monitoring.history import History
     from medseg.monitoring.previews import Previews
     from medseg.monitoring.scores import SaveScores
+    from medseg.monitoring.system import System
 
 _DOOR = {
+    "Histograms": "histograms",
     "History": "history",
     "Previews": "previews",
     "SaveScores": "scores",
+    "System": "system",
 }
 
-__all__ = ["History", "Previews", "SaveScores"]
+__all__ = ["Histograms", "History", "Previews", "SaveScores", "System"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
+from medseg.atomic import atomic_path
 from medseg.labels import LabelMap
 
 
@@ -17,7 +18,9 @@ class Previews:
     """Save a picture of the first validation cases: CT, truth in red, prediction in blue.
 
     The slice is the one in which the truth holds most structures, the same each time. Attached to the
-    evaluator; files are `<folder>/epoch_NNNN_<case>.png`, 0000 for the look before the first epoch.
+    evaluator; files are `<folder>/epoch_NNNN_<case>.png`, 0000 for the look before the first epoch, of which a
+    resumed run keeps what is there. What was drawn waits in `engine.state.pictures` (`epoch`, `case`, `file`,
+    `caption`) for whoever records it.
 
     Args:
         folder: where the pictures go.
@@ -25,6 +28,9 @@ class Previews:
         draw: makes a picture of one slice, see `medseg.report.panels`.
         cases: how many cases are drawn.
         every_n_epochs: how often; 0 is never.
+
+    Raises:
+        OutputError: a picture cannot be written.
     """
 
     def __init__(
@@ -32,6 +38,7 @@ class Previews:
     ) -> None:
         self.folder, self.labels, self.draw = Path(folder), labels, draw
         self.cases, self.every = cases, every_n_epochs
+        self._chosen: dict[str, int] = {}
 
     def attach(self, engine: Any) -> None:
         """Draw after each validated case."""
@@ -49,13 +56,23 @@ class Previews:
         for offset, (output, item) in enumerate(zip(outputs, batch, strict=True)):
             if number * len(outputs) + offset >= self.cases:
                 return
-            image, truth, prediction = (_slices(output[key]) for key in ("image", "label", "pred"))
-            k = busiest_slice(truth)
             case = str(item.get("case", number))
+            safe = "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in case)
+            path = self.folder / f"epoch_{epoch:04d}_{safe}.png"
+            if not epoch and path.is_file():
+                continue
+            image, truth, prediction = (_slices(output[key]) for key in ("image", "label", "pred"))
+            k = self._chosen.get(case, -1)
+            if not 0 <= k < truth.shape[-1]:
+                k = self._chosen[case] = busiest_slice(truth)
             caption = f"{case}, slice {k}" + (f", epoch {epoch}" if epoch else ", before training")
             picture = self.draw(image[0, ..., k], _flat(truth, k), _flat(prediction, k), self.labels, caption)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            picture.save(self.folder / f"epoch_{epoch:04d}_{case}.png")
+            with atomic_path(path) as partial:
+                picture.save(partial, compress_level=3)
+            engine.state.pictures = [
+                *(getattr(engine.state, "pictures", None) or []),
+                {"epoch": epoch, "case": case, "file": str(path), "caption": caption},
+            ]
 
 
 def busiest_slice(truth: np.ndarray[Any, Any]) -> int:

@@ -2,7 +2,8 @@
 
 from medseg.report.dataset_page import save_dataset_page
 from medseg.report.evaluation_page import save_evaluation_page
-from medseg.report.render import overlay, panels, save_overview
+from medseg.report.preview import overlay_with_legend, panels
+from medseg.report.render import overlay, save_overview
 from medseg.report.run_data import RunData, read_run
 from medseg.report.run_page import save_run_page
 from medseg.report.run_settings import find_recipe
@@ -14,6 +15,7 @@ __all__ = [
     "StructureStatistics",
     "find_recipe",
     "overlay",
+    "overlay_with_legend",
     "panels",
     "read_run",
     "save_dataset_page",

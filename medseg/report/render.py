@@ -50,30 +50,6 @@ def overlay(base: npt.NDArray[np.uint8], label: Array, colours: Array, opacity: 
     return np.where((seen > 0)[..., None], mixed, base).astype(np.uint8)
 
 
-def panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "") -> Image.Image:
-    """Three pictures side by side: CT, truth in red, prediction in blue; below, both in the structures' colours.
-
-    Args:
-        image: values `(I, J)`; shown between their own 0.5 and 99.5 percentiles.
-        truth: class indices `(I, J)`.
-        prediction: class indices `(I, J)`.
-        labels: what they mean; gives colours and legend.
-        caption: one line below.
-    """
-    values = np.asarray(image, dtype=np.float32)
-    low, high = np.percentile(values, [0.5, 99.5])
-    base = grey(values, (float(low), float(max(high, low + 1e-6))))
-    one = np.array([(0, 0, 0)] + [TRUTH] * (len(labels) - 1))
-    other = np.array([(0, 0, 0)] + [PREDICTION] * (len(labels) - 1))
-    tiles = [base, overlay(base, truth, one), overlay(base, prediction, other)]
-    names = ["CT", "truth", "prediction"]
-    if len(labels) > 2:
-        colours = palette(labels)
-        tiles += [overlay(base, truth, colours, 0.7), overlay(base, prediction, colours, 0.7)]
-        names += ["truth by structure", "prediction by structure"]
-    return _sheet(tiles, names, _legend_of(labels, truth, prediction), caption)
-
-
 def palette(labels: LabelMap) -> npt.NDArray[np.int64]:
     """The colour of each class, `(classes, 3)`."""
     return np.array([labels.colour(index) for index in range(len(labels))])

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler, from_engine
 
@@ -24,7 +25,7 @@ class Net(torch.nn.Module):
         return x * self.scale
 
 
-def run(folder, epochs=2, every=2, loss=None, interval=1, start=0):
+def run(folder, epochs=2, every=2, loss=None, interval=1, start=0, pictures=(), decollate=False):
     torch.manual_seed(0)
     network = Net()
     evaluator = SupervisedEvaluator(
@@ -50,12 +51,21 @@ def run(folder, epochs=2, every=2, loss=None, interval=1, start=0):
         torch.optim.SGD(network.parameters(), lr=0.25),
         record,
         train_handlers=[ValidationHandler(interval, evaluator), History(folder, evaluator, every)],
-        decollate=False,
+        decollate=decollate,
     )
+    if pictures:
+        evaluator.add_event_handler(Events.COMPLETED, draw, folder)
+        evaluator.state.pictures = [{**one, "epoch": 0} for one in pictures]
     if start:
         trainer.load_state_dict({"epoch": start, "max_epochs": epochs, "epoch_length": 3})
     trainer.run()
     return losses
+
+
+def draw(engine, folder):
+    epoch = engine.state.epoch
+    path = folder / "previews" / f"{epoch}.png"
+    engine.state.pictures = [{"epoch": epoch, "case": "a", "file": str(path), "caption": "a, slice 3"}]
 
 
 def rows(folder):
@@ -64,7 +74,11 @@ def rows(folder):
 
 def test_rows_say_what_was_measured_and_when(tmp_path):
     losses = run(tmp_path)
-    found = rows(tmp_path)
+    begin, *found = rows(tmp_path)
+    assert begin.items() >= {
+        "kind": "begin", "resumed": False, "max_epochs": 2, "epoch_length": 3, "batch_size": None,
+        "accumulation_steps": 1, "device": "cpu", "epoch": 1, "iteration": 0,
+    }.items()  # fmt: skip
     assert [(row["kind"], row["epoch"], row["iteration"]) for row in found] == [
         ("batch", 1, 2),
         ("epoch", 1, 3),
@@ -106,7 +120,7 @@ def test_an_epoch_without_validation_has_no_score_of_the_one_before(tmp_path):
 
 def test_a_loss_that_is_no_number_is_null_and_the_file_stays_json(tmp_path):
     run(tmp_path, every=1, loss=lambda prediction, truth: (prediction * math.nan).mean())
-    assert all(row["loss"] is None for row in rows(tmp_path) if row["kind"] != "validation")
+    assert all(row["loss"] is None for row in rows(tmp_path) if row["kind"] in ("batch", "epoch"))
 
 
 def test_going_on_keeps_the_epochs_before(tmp_path):
@@ -122,3 +136,49 @@ def test_going_on_from_an_earlier_epoch_forgets_the_later_ones(tmp_path):
     run(tmp_path, epochs=3, start=1)
     history = json.loads((tmp_path / "training_history.json").read_text())
     assert history["epoch"] == [1, 2, 3]
+
+
+def test_what_was_drawn_gets_a_row_beside_its_epoch(tmp_path):
+    first = {"case": "a", "file": str(tmp_path / "previews" / "0.png"), "caption": "a, before training"}
+    run(tmp_path, pictures=[first])
+    run(tmp_path, epochs=3, start=2, pictures=[first])
+    images = [row for row in rows(tmp_path) if row["kind"] == "image"]
+    assert [(row["epoch"], row["iteration"], row["file"]) for row in images] == [
+        (0, 0, "previews/0.png"),
+        (1, 3, "previews/1.png"),
+        (2, 6, "previews/2.png"),
+        (0, 0, "previews/0.png"),
+        (3, 9, "previews/3.png"),
+    ]
+    assert images[1]["caption"] == "a, slice 3"
+
+
+def test_a_loss_without_parts_has_none_and_a_norm_is_recorded(tmp_path):
+    run(tmp_path)
+    measured = [row for row in rows(tmp_path) if row["kind"] in ("batch", "epoch")]
+    assert not any("dice_loss" in row or "ce_loss" in row for row in measured)
+    assert all(row["grad_norm"] > 0 for row in measured)
+
+
+def test_speed_waiting_and_the_time_left_are_said_of_batches_and_epochs(tmp_path):
+    run(tmp_path, epochs=3, every=1)
+    measured = [row for row in rows(tmp_path) if row["kind"] in ("batch", "epoch")]
+    for row in measured:
+        assert row["samples_per_second"] > 0
+        assert 0 <= row["data_wait"] <= 1
+    left = [row["seconds_left"] for row in measured if row["kind"] == "epoch"]
+    assert left[0] > 0
+    assert left[-1] == 0
+    assert all(row["seconds"] >= 0 for row in rows(tmp_path) if row["kind"] == "validation")
+
+
+def test_outputs_that_were_taken_apart_are_counted_as_well(tmp_path):
+    losses = run(tmp_path, decollate=True)
+    epoch = next(row for row in rows(tmp_path) if row["kind"] == "epoch")
+    assert epoch["loss"] == pytest.approx(sum(losses[:3]) / 3)
+    assert epoch["samples_per_second"] > 0
+
+
+def test_the_folder_is_made_where_there_is_no_run(tmp_path):
+    run(tmp_path / "deep" / "run")
+    assert {row["kind"] for row in rows(tmp_path / "deep" / "run")} == {"begin", "batch", "epoch", "validation"}

@@ -29,6 +29,7 @@ def run(folder, epochs=(1,), first_look=False, draw=panels, **options):
     evaluator.state.first_look = first_look
     for epoch in epochs:
         evaluator.run(epoch)
+    return evaluator
 
 
 def test_the_first_cases_are_drawn_at_each_epoch(tmp_path):
@@ -49,6 +50,27 @@ def test_only_every_nth_epoch_is_drawn_or_none(tmp_path):
 def test_the_look_before_training_is_epoch_0(tmp_path):
     run(tmp_path / "previews", first_look=True, cases=1)
     assert [path.name for path in (tmp_path / "previews").iterdir()] == ["epoch_0000_a.png"]
+
+
+def test_a_look_before_training_stays_as_it_was_when_the_run_is_resumed(tmp_path):
+    first = tmp_path / "epoch_0000_a.png"
+    run(tmp_path, first_look=True, cases=1)
+    before = first.stat().st_mtime_ns
+    assert not hasattr(run(tmp_path, first_look=True, cases=1).state, "pictures")
+    assert first.stat().st_mtime_ns == before
+
+
+def test_what_was_drawn_waits_to_be_recorded(tmp_path):
+    state = run(tmp_path, epochs=(3,)).state
+    assert state.pictures == [
+        {
+            "epoch": 3,
+            "case": case,
+            "file": str(tmp_path / f"epoch_0003_{case}.png"),
+            "caption": f"{case}, slice 1, epoch 3",
+        }
+        for case in "ab"
+    ]
 
 
 def test_what_is_drawn_is_one_slice_of_image_truth_and_prediction(tmp_path):

@@ -7,8 +7,8 @@ from PIL import Image
 from medseg.errors import OutputError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
-from medseg.report import overlay, panels, save_overview
-from medseg.report.render import TRUTH, grey, palette
+from medseg.report import overlay, save_overview
+from medseg.report.render import grey, palette
 
 LABELS = LabelMap(["liver", "spleen"])
 
@@ -34,17 +34,6 @@ def test_an_overlay_colours_the_structures_and_nothing_else():
     assert tuple(mixed[0, 0]) == LABELS.colour(2)
     mixed[0, 0] = 100
     assert (mixed == 100).all()
-
-
-def test_panels_show_truth_in_red_and_name_what_is_in_view():
-    label = np.zeros((20, 20), int)
-    label[5:15, 5:15] = 1
-    picture = np.asarray(panels(np.random.default_rng(0).random((20, 20)), label, label * 0, LABELS, "s1, slice 3"))
-    red = (picture[..., 0].astype(int) - picture[..., 2]) > 60
-    assert red.any()
-    blank = np.asarray(panels(np.zeros((20, 20)), label * 0, label * 0, LABELS))
-    assert blank.shape[0] < picture.shape[0] or blank.shape[1] < picture.shape[1]  # no legend where nothing is seen
-    assert TRUTH[0] > TRUTH[2]
 
 
 def test_an_overview_has_three_planes_in_true_proportions(tmp_path):

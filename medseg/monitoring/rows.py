@@ -1,0 +1,122 @@
+"""The rows that handlers add to `metrics.jsonl`: what was recorded before a kill is not recorded again."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import OutputError
+from medseg.records import ROWS, append_row
+
+_BLOCK = 1 << 16
+_BY_EPOCH = ("epoch", "validation")
+
+
+class Rows:
+    """Append rows to a run's `metrics.jsonl`, those of `ONCE` once over the life of the run.
+
+    Not a log: a row belongs to a batch or an epoch, and a run that goes on from an earlier checkpoint comes through
+    the same ones again.
+
+    Args:
+        folder: the run's folder; made if need be.
+    """
+
+    ONCE = ("batch", "epoch", "validation", "histogram")
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._latest: dict[str, int] = {}
+        self._files: set[str] = set()
+
+    def take_up(self, iteration: int) -> None:
+        """Read what was recorded from this iteration on, where a trainer goes on from it.
+
+        Only the end of the file is read, back to what came before.
+        """
+        self._latest, self._files = {}, set()
+        for row in latest_first(self.folder):
+            kind, number = row.get("kind"), row.get("iteration")
+            if not isinstance(kind, str) or not isinstance(number, int):
+                continue
+            if kind in self.ONCE:
+                self._latest.setdefault(kind, _place(kind, row))
+            elif kind == "image":
+                self._files.add(str(row.get("file")))
+            if kind in ("batch", "epoch") and number < iteration:
+                return
+
+    def add(self, kind: str, engine: Any, **fields: Any) -> bool:
+        """Append a row of this epoch and iteration of a trainer; False where it is there already.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        state = engine.state
+        head = {"kind": kind, "time": round(time.time(), 3), "epoch": int(state.epoch)}
+        row = {**head, "iteration": int(state.iteration), **fields}
+        if kind in self.ONCE:
+            if _place(kind, row) <= self._latest.get(kind, -1):
+                return False
+            self._latest[kind] = _place(kind, row)
+        elif kind == "image":
+            if str(row["file"]) in self._files:
+                return False
+            self._files.add(str(row["file"]))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            append_row(self.folder, row)
+        except OSError as error:
+            raise OutputError(
+                self.folder / ROWS, "must be writable", str(error), "Free space, and start the same command again."
+            ) from error
+        return True
+
+
+def latest_first(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of `metrics.jsonl` from the last to the first, read as far as they are asked for.
+
+    A line that a kill cut short is left out.
+    """
+    path = Path(folder) / ROWS
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        end, rest = file.seek(0, 2), b""
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            first, *lines = (file.read(end - start) + rest).split(b"\n")
+            for line in reversed(lines):
+                yield from _parsed(line)
+            end, rest = start, first
+        yield from _parsed(rest)
+
+
+def finite(value: Any, digits: int | None = None) -> float | None:
+    """A number as JSON has it: None for NaN and infinity.
+
+    >>> finite(float("nan")), finite(0.123456, 3)
+    (None, 0.123)
+    """
+    number = math.nan if value is None else float(value)
+    if not math.isfinite(number):
+        return None
+    return number if digits is None else round(number, digits)
+
+
+def _place(kind: str, row: dict[str, Any]) -> int:
+    return int(row["epoch" if kind in _BY_EPOCH else "iteration"])
+
+
+def _parsed(line: bytes) -> Iterator[dict[str, Any]]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return
+    if isinstance(row, dict):
+        yield row

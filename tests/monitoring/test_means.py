@@ -1,0 +1,65 @@
+import random
+
+import torch
+
+from medseg.monitoring.means import Means
+
+
+def numbers(count, seed=0):
+    made = random.Random(seed)
+    return [torch.tensor(made.uniform(-3, 7), dtype=torch.float32, requires_grad=True) for _ in range(count)]
+
+
+def test_means_and_the_latest_values():
+    means = Means()
+    values = [value.detach() for value in numbers(50)]
+    for value in values:
+        means.add({"loss": value, "ce_loss": value.double() * 2})
+    total = sum(float(value) for value in values)
+    assert means.mean("loss") == total / 50
+    assert means.last() == {"loss": float(values[-1]), "ce_loss": 2 * float(values[-1])}
+    assert means.mean("dice_loss") is None
+
+
+def test_a_sum_that_was_saved_and_gone_on_with_is_the_same_to_the_last_bit_however_often_it_was_read():
+    values = numbers(101)
+    whole, first, second = Means(), Means(), Means()
+    for number, value in enumerate(values):
+        whole.add({"loss": value})
+        if number % 7 == 0:
+            whole.last()
+    for value in values[:37]:
+        first.add({"loss": value})
+    second.load_state_dict(first.state_dict())
+    for value in values[37:]:
+        second.add({"loss": value})
+    assert whole.mean("loss") == second.mean("loss")
+
+
+def test_nothing_is_read_before_it_is_wanted(monkeypatch):
+    reads = []
+    plain = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(len(self)) or plain(self))
+    means = Means()
+    for value in numbers(10):
+        means.add({"loss": value, "dice_loss": value})
+    assert reads == []
+    means.last()
+    means.mean("loss")
+    assert reads == [20]
+
+
+def test_no_graph_is_kept():
+    means = Means()
+    (value,) = numbers(1)
+    means.add({"loss": value * 2})
+    assert not means._waiting[0]["loss"].requires_grad
+
+
+def test_a_state_is_plain():
+    means = Means()
+    means.add({"loss": torch.tensor(2.0)})
+    means.count("grad_norm", 3.0)
+    assert means.state_dict() == {"loss": [2.0, 1], "grad_norm": [3.0, 1]}
+    means.clear()
+    assert means.state_dict() == {}

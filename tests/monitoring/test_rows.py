@@ -1,0 +1,100 @@
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from medseg.errors import OutputError
+from medseg.monitoring.rows import Rows, latest_first
+
+
+def at(iteration, length=10):
+    return SimpleNamespace(state=SimpleNamespace(iteration=iteration, epoch=(iteration - 1) // length + 1))
+
+
+def content(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def record(rows, first, last, length=10):
+    """What a run writes: a batch every 5, and at each epoch's end the epoch, a validation and two pictures."""
+    for iteration in range(first, last + 1):
+        engine = at(iteration)
+        if iteration % 5 == 0:
+            rows.add("batch", engine, loss=float(iteration))
+        if iteration % length == 0:
+            rows.add("epoch", engine)
+            rows.add("validation", engine)
+            for case in "ab":
+                rows.add("image", engine, file=f"previews/epoch_{iteration // length:04d}_{case}.png")
+
+
+@pytest.mark.parametrize("killed", [7, 12, 20, 29, 30])
+@pytest.mark.parametrize("resumed", [0, 3, 7])
+def test_rows_of_before_a_kill_are_not_written_again(tmp_path, killed, resumed):
+    record(Rows(tmp_path / "whole"), 1, 30)
+    record(Rows(tmp_path / "run"), 1, killed)
+    again = Rows(tmp_path / "run")
+    again.take_up(resumed)
+    record(again, resumed + 1, 30)
+
+    def plain(folder):
+        return [{key: value for key, value in row.items() if key != "time"} for row in content(tmp_path / folder)]
+
+    assert plain("run") == plain("whole")
+
+
+def test_a_kill_between_rows_of_one_epoch_leaves_none_out(tmp_path):
+    rows = Rows(tmp_path)
+    rows.add("epoch", at(10))
+    rows.add("image", at(10), file="a.png")
+    rows.take_up(5)
+    assert not rows.add("epoch", at(10))
+    assert not rows.add("image", at(10), file="a.png")
+    assert rows.add("validation", at(10))
+    assert rows.add("image", at(10), file="b.png")
+
+
+def test_what_belongs_to_no_batch_is_written_each_time(tmp_path):
+    rows = Rows(tmp_path)
+    assert [rows.add(kind, at(3), title="x") for kind in ("begin", "system", "warning") * 2] == [True] * 6
+
+
+def test_a_row_says_when_and_where(tmp_path):
+    Rows(tmp_path / "made").add("batch", at(12), loss=0.5)
+    (row,) = content(tmp_path / "made")
+    assert abs(row.pop("time") - time.time()) < 60
+    assert row == {"kind": "batch", "epoch": 2, "iteration": 12, "loss": 0.5}
+
+
+def test_rows_come_latest_first_over_blocks_and_cut_lines(tmp_path):
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for number in range(3000):
+            file.write(json.dumps({"kind": "batch", "n": number, "text": "x" * (number % 300)}) + "\n")
+        file.write(json.dumps({"kind": "histogram", "n": 3000, "text": "y" * 200_000}) + "\n")
+        file.write('{"kind": "bat')
+    assert [row["n"] for row in latest_first(tmp_path)] == list(range(3000, -1, -1))
+    assert list(latest_first(tmp_path / "nowhere")) == []
+
+
+def test_only_the_end_of_a_large_file_is_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"kind": "batch", "epoch": 1, "iteration": 1, "text": "x" * 900}) + "\n"
+    with path.open("w") as file:
+        for _ in range(100):
+            file.write(line * 1000)
+        for iteration in range(2, 50):
+            file.write(json.dumps({"kind": "batch", "epoch": 1, "iteration": iteration}) + "\n")
+    assert path.stat().st_size > 90e6
+    rows = Rows(tmp_path)
+    began = time.process_time()
+    rows.take_up(40)
+    assert time.process_time() - began < 0.2
+    assert not rows.add("batch", at(49))
+    assert rows.add("batch", at(50))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"metrics\.jsonl"):
+        Rows(tmp_path).add("batch", at(1))
