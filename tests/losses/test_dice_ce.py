@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medseg.errors import ConfigError, DataError, GeometryError, LabelError, MedsegError, RunError
+from medseg.errors import ConfigError, DataError, GeometryError, LabelError, MedsegError
 from medseg.losses import DiceCELoss, voxels
 
 SHAPES = [(2, 7, 13, 11), (3, 2, 40, 29), (2, 5, 9, 8, 7), (1, 118, 24, 25)]
@@ -298,13 +298,16 @@ def test_labels_that_are_floats_are_refused():
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_logits_that_are_not_finite_name_the_case(way, wrong):
+def test_logits_that_are_not_finite_give_neither_loss_nor_gradient(way, wrong):
     for last in (False, True):
-        logits, labels = example((2, 4, 5, 5), last)
-        with torch.no_grad():
-            logits[1, 2, 3, 3] = wrong
-        with pytest.raises(RunError, match=r"case b: the network's logits must be finite.*learning rate"):
-            DiceCELoss()(logits, {"label": labels, "case": ["a", "b"]})
+        for option in ({}, {"lambda_ce": 0.0}, {"lambda_dice": 0.0}):
+            logits, labels = example((2, 4, 5, 5), last)
+            with torch.no_grad():
+                logits[1, 2, 3, 3] = wrong
+            loss = DiceCELoss(**option)(logits, {"label": labels, "case": ["a", "b"]})
+            loss.backward()
+            assert loss.isnan()
+            assert not logits.grad.isfinite().all()
 
 
 def test_shapes_that_differ():
