@@ -33,6 +33,7 @@ PLACES = (
     "device",
     "num_workers",
     "resume",
+    "monitor",
     strict.TRACKING,
     monai.bundle.ConfigParser.meta_key,
 )

@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medseg.monitoring.history import History
+    from medseg.monitoring.monitor import Monitor
     from medseg.monitoring.previews import Previews
     from medseg.monitoring.scores import SaveScores
+    from medseg.monitoring.settings import default_backend
+    from medseg.monitoring.tracking import Tracking
 
 _DOOR = {
     "History": "history",
+    "Monitor": "monitor",
     "Previews": "previews",
     "SaveScores": "scores",
+    "Tracking": "tracking",
+    "default_backend": "settings",
 }
 
-__all__ = ["History", "Previews", "SaveScores"]
+__all__ = ["History", "Monitor", "Previews", "SaveScores", "Tracking", "default_backend"]
 
 
 def __getattr__(name: str) -> Any:
