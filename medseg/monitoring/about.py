@@ -32,7 +32,7 @@ def about(folder: str | Path) -> dict[str, Any]:
     """The effective config without what says where things lie; versions, git state, fingerprint, number of cases."""
     folder = Path(folder)
     record = read_record(folder)
-    found = dict(_cleaned(_config(folder)))
+    found = dict(_cleaned({key: value for key, value in _config(folder).items() if key not in _PLACES}))
     found |= {key: record[key] for key in ("bundle", "versions", "data") if record.get(key) is not None}
     git = record.get("git")
     if isinstance(git, Mapping):
@@ -51,10 +51,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _cleaned(value: Any) -> Any:
-    """The same without the keys of places, and without any text that is a path or holds one."""
+    """The same without any text that is a path, and without the paths in other texts."""
     if isinstance(value, Mapping):
-        kept = {str(key): part for key, part in value.items() if key not in _PLACES and not _is_path(part)}
-        return {key: _cleaned(part) for key, part in kept.items()}
+        return {str(key): _cleaned(part) for key, part in value.items() if not _is_path(part)}
     if isinstance(value, list):
         return [_cleaned(part) for part in value if not _is_path(part)]
     return without_paths(value) if isinstance(value, str) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class WandbRun(LiveRun):
     def __init__(self, settings: Settings, folder: Path, need_server: bool = False) -> None:
         import wandb
 
-        self._earlier = sorted((folder / FOLDER / "wandb").glob("offline-run-*"))
+        self._files = folder / FOLDER / "wandb"
         self._address = credentials.server(settings.base_url)
         run = None
         self.why = self._trouble(settings, need_server)
@@ -53,6 +54,7 @@ class WandbRun(LiveRun):
                 f"W&B run of {folder.name}", "must reach its server", str(self.why), "Mend that and sync again."
             )
         if run is None:
+            self._set_aside()
             run = self._start(wandb, settings, folder, "offline")
             self.mode = "offline"
         run.define_metric("iteration")
@@ -68,6 +70,11 @@ class WandbRun(LiveRun):
         if offline and not need_server:
             return "offline was chosen"
         return credentials.trouble(self._address, credentials.key(self._address))
+
+    def _set_aside(self) -> None:
+        """Rename the files of earlier starts: two within one second would share a name."""
+        for number, earlier in enumerate(sorted(self._files.glob("offline-run-*"))):
+            earlier.rename(earlier.with_name(f"replaced-{number}-{time.time_ns()}"))
 
     def _start(self, wandb: Any, settings: Settings, folder: Path, mode: str) -> Any:
         """`wandb.init`, told to look at nothing of this machine."""
@@ -123,5 +130,6 @@ class WandbRun(LiveRun):
     def finish(self) -> None:
         """Wait until W&B has written or sent everything; then the offline files of earlier starts go."""
         self.run.finish()
-        for earlier in self._earlier:
+        patterns = ["replaced-*", *(["offline-run-*"] if self.mode == "online" else [])]
+        for earlier in (path for pattern in patterns for path in self._files.glob(pattern)):
             shutil.rmtree(earlier, ignore_errors=True)
