@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
 
 from medseg.atomic import write_json
+from medseg.errors import MedsegError
 from medseg.monitoring.settings import FOLDER, LOG, OFF, STATE, Settings, read_state
 from medseg.monitoring.starting import start
 from medseg.monitoring.switching import is_fed, wait_until_sent
@@ -67,7 +69,7 @@ class Monitor:
     def start(self, engine: Any) -> None:
         """Keep the settings in the run's folder and start the feed; training goes on whatever comes of it."""
         self._process, self._restarts, self._said = None, 0, ""
-        try:
+        with self._apart():
             self._record(engine)
             settings = self._settings().filled(self.folder, self.batch_size, self.lr)
             settings.save(self.folder)
@@ -75,7 +77,14 @@ class Monitor:
                 (self.folder / FOLDER / STATE).unlink(missing_ok=True)
                 self._process = start(self.folder)
                 atexit.register(self._at_exit)
-        except OSError as error:
+
+    @contextlib.contextmanager
+    def _apart(self) -> Iterator[None]:
+        """What fails in showing a run does not fail the run."""
+        try:
+            yield
+        except (OSError, MedsegError) as error:
+            self._process = None
             logger.warning("The run is not shown live: %s", error)
 
     def look(self, engine: Any = None) -> None:
@@ -84,8 +93,12 @@ class Monitor:
         if self._process is None or now - self._looked < _LOOK:
             return
         self._looked = now
+        with self._apart():
+            self._tend(self._process)
+
+    def _tend(self, process: subprocess.Popen[bytes]) -> None:
         self._say(read_state(self.folder))
-        if self._process.poll() in (None, 0) or is_fed(self.folder):
+        if process.poll() in (None, 0) or is_fed(self.folder):
             return
         settings = Settings.load(self.folder)
         if settings is None or not settings.on or settings.backend == OFF:
@@ -133,12 +146,16 @@ class Monitor:
         write_json(self.folder / RECORD, {**record, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
     def _completed(self, engine: Any) -> None:
-        self._end(engine, FINISHED)
-        self._said = ""
-        self._say(read_state(self.folder))
+        with self._apart():
+            self._end(engine, FINISHED)
+        if self._process is not None:
+            self._said = ""
+            with self._apart():
+                self._say(read_state(self.folder))
 
     def _failed(self, engine: Any, error: BaseException) -> None:
-        self._end(engine, INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
+        with self._apart():
+            self._end(engine, INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
         raise error
 
     def _end(self, engine: Any, state: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -21,7 +22,13 @@ _FOREIGN = (
     "WANDB_RUN_GROUP",
     "WANDB_DIR",
 )
-_started: list[subprocess.Popen[bytes]] = []  # kept: nobody waits for them, and none is to be warned of
+_started: list[subprocess.Popen[bytes]] = []  # kept: nobody waits for them
+
+
+@atexit.register
+def _reap() -> None:
+    for process in _started:
+        process.poll()
 
 
 def command(folder: str | Path, *options: str) -> list[str]:

@@ -51,18 +51,29 @@ def test_a_scan_that_was_segmented():
 
 
 def test_a_kind_that_nobody_told_of_gives_its_numbers():
-    assert payload({"kind": "new", "epoch": 1, "deep": {"a": True}, "b": "text"}).values == {"epoch": 1, "new/deep/a": 1}
+    assert payload({"kind": "new", "epoch": 1, "deep": {"a": True}, "b": "text"}).values == {
+        "epoch": 1,
+        "new/deep/a": 1,
+    }
 
 
 @pytest.mark.parametrize(
     "text",
-    ["see /home/max/a.txt", "see C:\\Users\\max\\a.txt", "see ~/max/a.txt", "see ('/data/max/a')", "see file:/home/max/a"],
+    [
+        "see /home/max/a.txt",
+        "see C:\\Users\\max\\a.txt",
+        "see ~/max/a.txt",
+        "see ('/data/max/a')",
+        "see file:/home/max/a",
+    ],
 )
 def test_paths_are_not_named(text):
     assert "max" not in without_paths(text)
     assert without_paths(text).startswith("see ")
 
 
-@pytest.mark.parametrize("text", ["$@output_dir + '/.cache'", "1/2 of 3/4", "val/dice/liver", "@train#a / 2", "a / b / c"])
+@pytest.mark.parametrize(
+    "text", ["$@output_dir + '/.cache'", "1/2 of 3/4", "val/dice/liver", "@train#a / 2", "a / b / c"]
+)
 def test_what_is_no_path_stays(text):
     assert without_paths(text) == text

@@ -23,7 +23,10 @@ def test_the_environment_says_what_no_config_says(monkeypatch):
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        ({"backend": "wand"}, "monitor#backend: must be one of trackio, wandb, off, but found 'wand'. Did you mean 'wandb'"),
+        (
+            {"backend": "wand"},
+            "monitor#backend: must be one of trackio, wandb, off, but found 'wand'. Did you mean 'wandb'",
+        ),
         ({"mode": "onlin"}, "Did you mean 'online'"),
         ({"projekt": "x"}, "monitor#projekt: .*Did you mean 'project'"),
         ({"images": "no"}, "monitor#images: must be true or false"),
