@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,9 @@ class InferenceLog:
     def __init__(self, output: str | Path, bundle: str, backend: str, store: str | Path) -> None:
         self.folder = Path(output) / PLACE
         self.bundle = bundle
-        self._chosen = Settings.of({"backend": backend}).changed(job_type="inference", store=str(store))
+        self._chosen = Settings.of({"backend": backend}).changed(
+            job_type="inference", store=os.environ.get("TRACKIO_DIR") or str(store)
+        )
         self._count = 0
 
     @property

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai.engines import Evaluator
+
 from medseg.monitoring.history import History
 from medseg.monitoring.monitor import Monitor
 
@@ -39,7 +41,7 @@ class Tracking:
 
     def attach(self, engine: Any) -> None:
         """Take note of the validator, or follow the trainer; a bundle's validator is made first."""
-        if not hasattr(engine, "optimizer"):
+        if isinstance(engine, Evaluator):
             self._validator = engine
             return
         if getattr(engine.state, "rank", 0) == 0:
