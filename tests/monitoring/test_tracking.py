@@ -29,7 +29,12 @@ ZOO = {
         "dataset": {"_target_": "Dataset", "data": "@items"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@train#dataset", "batch_size": 2},
         "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {"_target_": "AsDiscreted", "keys": ["pred", "label"], "argmax": [True, False], "to_onehot": 2},
+        "postprocessing": {
+            "_target_": "AsDiscreted",
+            "keys": ["pred", "label"],
+            "argmax": [True, False],
+            "to_onehot": 2,
+        },
         "handlers": [
             {
                 "_target_": "ValidationHandler",
