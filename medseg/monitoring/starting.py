@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import medseg
 from medseg.monitoring.settings import FOLDER, LOG
 
 # What belongs to a W&B run of the process that starts us, not to ours.
@@ -39,7 +38,7 @@ def command(folder: str | Path, *options: str) -> list[str]:
 def environment() -> dict[str, str]:
     """This process's environment, in which medseg is found wherever it lies, and W&B asks nothing."""
     found = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    place = str(Path(medseg.__file__).resolve().parents[1])
+    place = str(Path(__file__).resolve().parents[2])
     found["PYTHONPATH"] = os.pathsep.join(filter(None, [place, found.get("PYTHONPATH", "")]))
     found["OMP_NUM_THREADS"] = "1"
     return found

@@ -1,9 +1,12 @@
 import getpass
+import json
 import platform
 
 import pytest
 
 from medseg.monitoring.settings import Settings, read_state
+from medseg.monitoring.syncing import sync
+from medseg.records import append_row
 
 
 @pytest.fixture
@@ -79,3 +82,42 @@ def test_without_a_key_it_is_offline_and_says_so(lab, finished):
     assert (state["mode"], state["done"], state["error"]) == ("offline", True, None)
     assert "no key" in state["why"]
     assert len(lab.history(lab.in_wandb(finished))) == len(lab.rows_of_a_run())
+
+
+def steps(server):
+    return [row["_step"] for row in server.rows]
+
+
+def test_online_each_row_arrives_once_and_a_later_start_sends_only_what_is_new(lab, finished, wandb_server):
+    rows = len(lab.rows_of_a_run())
+    Settings.of({"backend": "wandb"}).filled(finished).save(finished)
+    lab.feed(finished)
+    state = read_state(finished)
+    assert (state["mode"], state["error"], state["sent"]) == ("online", None, rows)
+    assert steps(wandb_server) == list(range(rows))
+    pictures = {path.read_bytes() for path in (finished / "previews").glob("*.png")}
+    assert pictures <= set(wandb_server.uploads.values())
+    assert [alert["title"] for alert in wandb_server.alerts] == ["Disk"]
+
+    append_row(finished, {"kind": "batch", "epoch": 3, "iteration": 9, "loss": 0.1})
+    assert sync(finished).sent == 1
+    assert steps(wandb_server) == list(range(rows + 1))
+    assert sync(finished).sent == 0
+    assert steps(wandb_server) == list(range(rows + 1))
+    assert wandb_server.run["name"] == Settings.load(finished).id
+
+    words = [str(finished), str(finished.parent), "/home/max", "the-host", "/usr/bin"]
+    words += [word for word in (platform.node(), getpass.getuser()) if len(word) > 5]
+    told = "\n".join(wandb_server.bodies) + "".join(str(v) for v in wandb_server.uploads.values())
+    assert not [word for word in words if word in told]
+    host = json.loads(next(body for body in wandb_server.bodies if '"config"' in body)).get("host")
+    assert not host
+
+
+def test_an_offline_stretch_is_sent_later_under_the_same_id(lab, sent, wandb_server):
+    folder, _ = sent
+    done = sync(folder)
+    assert (done.mode, done.sent) == ("online", len(lab.rows_of_a_run()))
+    assert steps(wandb_server) == list(range(done.rows))
+    assert wandb_server.run["name"] == Settings.load(folder).id
+    assert lab.offline_runs(folder) == []  # what is there would be sent twice by hand
