@@ -74,7 +74,8 @@ class Monitor:
             settings = self._settings().filled(self.folder, self.batch_size, self.lr)
             settings.save(self.folder)
             if settings.on and settings.backend != OFF:
-                (self.folder / FOLDER / STATE).unlink(missing_ok=True)
+                if not is_fed(self.folder):  # else it is at this run already, and goes on
+                    (self.folder / FOLDER / STATE).unlink(missing_ok=True)
                 self._process = start(self.folder)
                 atexit.register(self._at_exit)
 

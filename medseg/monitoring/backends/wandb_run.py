@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from medseg.monitoring.payload import Payload
 from medseg.monitoring.settings import FOLDER, Settings
 
 _STEPS = {"iteration": ("train", "system", "parameters", "gradients", "warnings"), "epoch": ("epoch", "val")}
+PATIENCE = 600.0  # seconds for what is left at the end to be sent
 _INIT = 20.0  # seconds for the server to take a run, once it has answered
 
 
@@ -128,8 +130,16 @@ class WandbRun(LiveRun):
         self.run.summary.update(told.summary)
 
     def finish(self) -> None:
-        """Wait until W&B has written or sent everything; then the offline files of earlier starts go."""
-        self.run.finish()
+        """Wait until W&B has written or sent everything; then the offline files of earlier starts go.
+
+        Raises:
+            OSError: the server does not take the rest; W&B itself would try for days.
+        """
+        ending = threading.Thread(target=self.run.finish, daemon=True)
+        ending.start()
+        ending.join(PATIENCE)
+        if ending.is_alive():
+            raise OSError(f"{self._address} did not take the rest within {PATIENCE:g} s; medseg runs sync sends it")
         patterns = ["replaced-*", *(["offline-run-*"] if self.mode == "online" else [])]
         for earlier in (path for pattern in patterns for path in self._files.glob(pattern)):
             shutil.rmtree(earlier, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 
 import pytest
 
@@ -21,6 +22,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.bodies: list[str] = []
         self.run: dict | None = None
         self.alerts: list[dict] = []
+        self.silent = threading.Event()  # when set, rows get no answer any more
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, query: str, variables: dict) -> dict:
@@ -68,6 +70,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.bodies.append(json.dumps(asked.get("variables")))
             said = {"data": self.server.answer(asked["query"], asked.get("variables") or {})}
         elif self.path.endswith("/file_stream"):
+            if self.server.silent.is_set():
+                time.sleep(60)
+                return
             self.server.bodies.append(body.decode())
             history = json.loads(body).get("files", {}).get("wandb-history.jsonl", {})
             self.server.rows += [json.loads(line) for line in history.get("content", [])]

@@ -1,6 +1,8 @@
 import getpass
 import json
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +123,16 @@ def test_an_offline_stretch_is_sent_later_under_the_same_id(lab, sent, wandb_ser
     assert steps(wandb_server) == list(range(done.rows))
     assert wandb_server.run["name"] == Settings.load(folder).id
     assert lab.offline_runs(folder) == []  # what is there would be sent twice by hand
+
+
+def test_a_server_that_falls_silent_is_not_waited_for_without_end(lab, finished, wandb_server):
+    Settings.of({"backend": "wandb"}).filled(finished).save(finished)
+    wandb_server.silent.set()
+    code = "import os, sys; from medseg.monitoring.backends import wandb_run; wandb_run.PATIENCE = 2.0; "
+    code += "from medseg.monitoring import feed; os._exit(feed.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, str(finished), "--once", "--need-server"]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 1
+    assert "did not take the rest within 2 s" in read_state(finished)["error"]
+    wandb_server.silent.clear()
+    assert sync(finished).sent == len(lab.rows_of_a_run())
+    assert steps(wandb_server) == list(range(len(lab.rows_of_a_run())))
