@@ -79,7 +79,12 @@ def test_a_run_is_shown_from_its_start_and_says_where(lab, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("server", "why"), [(silent, "does not answer"), (refusing, "refuses the key"), (closed, "cannot be")]
+    ("server", "why"),
+    [
+        (silent, "does not answer"),
+        (refusing, "refuses the key"),
+        pytest.param(closed, "cannot be reached", marks=pytest.mark.long),
+    ],
 )
 def test_a_server_that_does_not_do_its_part_holds_nothing_up(lab, tmp_path, monkeypatch, server, why):
     folder = tmp_path / "runs" / "unet2d" / "r1"
