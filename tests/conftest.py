@@ -14,6 +14,7 @@ import pytest
 from medseg.data.phantom import PhantomSpec, write_phantom
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, see medseg.cli.main
+os.environ["MEDSEG_MONITOR"] = "off"  # runs start no tracker, except where a test is about it
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("MEDSEG_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 

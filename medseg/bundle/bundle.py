@@ -43,7 +43,7 @@ def find_overlay(name: str | Path, root: Path) -> Path:
     for place in [given, *(home / given for home in homes()), *(folder / named for folder in folders)]:
         if place.is_file():
             return place
-    own = {"train", "evaluate", "inference", "metadata"}
+    own = {"train", "evaluate", "inference", "metadata", "tracking"}
     known = sorted({path.stem for folder in folders for path in folder.glob("*.json")} - own)
     remedy = did_you_mean(given.stem, known, f"There are: {', '.join(known) or 'none'}.")
     raise ConfigError(f"overlay '{name}'", "must be a JSON file or the name of an overlay", "none", remedy)

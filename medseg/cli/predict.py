@@ -11,7 +11,10 @@ import click
 from medseg.cli.options import parse_pairs
 
 if TYPE_CHECKING:
-    from medseg.bundle import Segmentation
+    from medseg.bundle import Bundle, Segmentation
+    from medseg.bundle.segmenting import Segmented
+    from medseg.labels import LabelMap
+    from medseg.monitoring.inference_log import InferenceLog
 
 
 @click.command()
@@ -38,6 +41,12 @@ if TYPE_CHECKING:
     "--stats", is_flag=True, help="Write volume, mean HU, voxels and confidence of each structure as JSON and CSV."
 )
 @click.option("--preview", is_flag=True, help="Write a PNG with three planes beside each mask.")
+@click.option(
+    "--monitor",
+    "backend",
+    metavar="BACKEND",
+    help="Log times, volumes and pictures of the scans to trackio (stays on this machine) or wandb; brings --preview.",
+)
 @click.option("--overwrite", is_flag=True, help="Segment scans again whose mask is there already and whole.")
 @click.option(
     "--memory",
@@ -60,6 +69,7 @@ def command(
     split: bool,
     stats: bool,
     preview: bool,
+    backend: str | None,
     overwrite: bool,
     budget: str | None,
     pairs: tuple[str, ...],
@@ -96,17 +106,62 @@ def command(
         limit = parse_bytes(budget) if budget is not None else None
     except ValueError:
         raise click.UsageError(f"--memory takes an amount such as 6GB or 800MB, not '{budget}'.") from None
-    predictor = Predictor(Bundle.open(bundle), overrides, only, skip_empty, allow_shear)
-    work = Segmentation(predictor, targets, Outputs(split, stats, preview), overwrite, limit, True)
+    opened = Bundle.open(bundle)
+    log = _log(opened, folder, backend) if backend is not None else None
+    predictor = Predictor(opened, overrides, only, skip_empty, allow_shear)
+    outputs = Outputs(split, stats, preview or log is not None)
+    work = Segmentation(predictor, targets, outputs, overwrite, limit, True)
     if work.need is not None:
         click.echo(f"Needs about {work.need}, beside what the program takes.")
-    failed = _run(work, bool((context.obj or {}).get("traceback")))
+    if log is not None:
+        log.start(len(scans))
+    failed = _run(work, bool((context.obj or {}).get("traceback")), log)
+    if log is not None:
+        _say(log.end(failed))
     if failed:
         click.echo(f"{failed} of {len(scans)} scans failed.", err=True)
         raise click.exceptions.Exit(1)
 
 
-def _run(work: Segmentation, show: bool) -> int:
+def _log(bundle: Bundle, folder: Path, backend: str) -> InferenceLog:
+    """The log of this prediction, beside the training runs of the same project."""
+    from medseg.bundle.source import runs_dir
+    from medseg.monitoring.inference_log import InferenceLog
+    from medseg.records import RECORD
+
+    root = bundle.root
+    runs = root.parent.parent if (root / RECORD).is_file() else Path(runs_dir(str(root)))
+    return InferenceLog(folder, bundle.name, backend, runs.resolve() / ".trackio")
+
+
+def _record(log: InferenceLog, done: Segmented, labels: LabelMap) -> None:
+    """One scan that was segmented: what it took, ml of each structure in its mask, its picture."""
+    import numpy as np
+
+    from medseg.data import read_volume
+    from medseg.data.nifti import stem
+
+    label, grid = read_volume(done.mask)
+    counts = np.bincount(np.asarray(label).ravel(), minlength=len(labels))
+    ml = {name: round(int(counts[labels.index(name)]) * grid.voxel_ml, 3) for name in labels.structures}
+    picture = next((path for path in done.beside if path.suffix == ".png"), None)
+    log.case(stem(done.mask), done.seconds or 0.0, {name: volume for name, volume in ml.items() if volume}, picture)
+
+
+def _say(state: dict[str, object]) -> None:
+    """One line: where the tracker has it."""
+    if state.get("mode") == "offline":
+        click.echo(f"Logged offline: {state.get('why')}.", err=True)
+    elif state.get("error"):
+        click.echo(f"Not logged: {state['error']}", err=True)
+    elif state:
+        where = state.get("url") if state.get("mode") == "online" else "medseg runs dashboard shows it"
+        click.echo(
+            f"Logged to {state.get('backend')}, project {state.get('project')}, run {state.get('name')}: {where}"
+        )
+
+
+def _run(work: Segmentation, show: bool, log: InferenceLog | None = None) -> int:
     """Segment, say what becomes of each scan, and at the end of all; the number that failed."""
     from contextlib import closing
 
@@ -129,6 +184,8 @@ def _run(work: Segmentation, show: bool) -> int:
             else:
                 segmented += 1
                 click.echo(f"{outcome.item} -> {done.mask} ({done.seconds:.1f} s)")
+                if log is not None:
+                    _record(log, done, work.predictor.labels)
             if done.beside:
                 more = f" and {len(done.beside) - 3} more" if len(done.beside) > 3 else ""
                 click.echo(f"  {', '.join(str(path) for path in done.beside[:3])}{more}")

@@ -108,8 +108,8 @@ class DiceCELoss(torch.nn.Module):
     ) -> torch.Tensor:
         """The loss of a batch, a float32 scalar; NaN, and so its gradient, where logits are NaN or infinite.
 
-        With half precision that happens now and then, and AMP's scaler leaves such a step out; what else it means is for
-        whoever trains (`medseg.training.NanGuard`).
+        With half precision that happens now and then, and AMP's scaler leaves such a step out; what else it means is
+        for whoever trains (`medseg.training.NanGuard`).
 
         Args:
             logits: `(B, C, *spatial)`, the background is class 0; float32, float16, bfloat16 or float64.

@@ -11,19 +11,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.monitoring.histograms import Histograms
     from medseg.monitoring.history import History
+    from medseg.monitoring.monitor import Monitor
     from medseg.monitoring.previews import Previews
     from medseg.monitoring.scores import SaveScores
+    from medseg.monitoring.settings import default_backend
     from medseg.monitoring.system import System
+    from medseg.monitoring.tracking import Tracking
 
 _DOOR = {
     "Histograms": "histograms",
     "History": "history",
+    "Monitor": "monitor",
     "Previews": "previews",
     "SaveScores": "scores",
     "System": "system",
+    "Tracking": "tracking",
+    "default_backend": "settings",
 }
 
-__all__ = ["Histograms", "History", "Previews", "SaveScores", "System"]
+__all__ = [
+    "Histograms",
+    "History",
+    "Monitor",
+    "Previews",
+    "SaveScores",
+    "System",
+    "Tracking",
+    "default_backend",
+]
 
 
 def __getattr__(name: str) -> Any:

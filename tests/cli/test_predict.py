@@ -57,6 +57,29 @@ def test_one_broken_scan_does_not_stop_the_others_but_shows_in_the_exit_code(med
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0003.nii.gz"]
 
 
+def test_a_prediction_can_be_logged_as_a_run_of_its_own(medseg, trained, scans, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    done = medseg("predict", trained, *scans, "-o", tmp_path / "out", "--monitor", "trackio")
+    assert done.code == 0, done.err
+    assert "Logged to trackio, project medseg-unet2d" in done.out
+    rows = [json.loads(line) for line in (tmp_path / "out" / ".monitor" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["begin", "case", "case", "end"]
+    assert [row["case"] for row in rows[1:3]] == ["p0002", "p0003"]
+    assert rows[1]["file"] == "../p0002.png"
+    label = nib.load(tmp_path / "out" / "p0002.nii.gz")
+    voxels = np.count_nonzero(np.asarray(label.dataobj))
+    ml = abs(np.linalg.det(label.affine)) / 1000
+    assert sum(rows[1]["volume_ml"].values()) == pytest.approx(voxels * ml, abs=0.01)
+    assert str(tmp_path) not in json.dumps(rows)
+    assert list((tmp_path / "trackio" / "media").rglob("*.png"))
+
+
+def test_a_tracker_that_does_not_exist_is_refused_before_anything_is_read(medseg, trained, scans, tmp_path):
+    done = medseg("predict", trained, scans[0], "-o", tmp_path / "out", "--monitor", "trakio")
+    assert done.code == 1
+    assert "Did you mean 'trackio'" in done.err
+
+
 def test_a_mask_never_overwrites_its_scan(medseg, trained, scans, tmp_path):
     scan = tmp_path / "scan1.nii.gz"
     scan.write_bytes(scans[0].read_bytes())

@@ -1,0 +1,69 @@
+import pytest
+
+from medseg.errors import ConfigError, RunError
+from medseg.monitoring.settings import Settings, default_backend, read_state, store_of
+
+
+def test_the_default_stays_on_this_machine_whatever_keys_there_are(monkeypatch):
+    monkeypatch.delenv("MEDSEG_MONITOR")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert default_backend() == "trackio"
+    assert Settings.of({}).backend == Settings.of(None).backend == "trackio"
+
+
+def test_the_environment_says_what_no_config_says(monkeypatch):
+    monkeypatch.setenv("MEDSEG_MONITOR", "wandb")
+    assert Settings.of({}).backend == "wandb"
+    assert Settings.of({"backend": "off"}).backend == "off"
+    monkeypatch.setenv("MEDSEG_MONITOR", "wanbd")
+    with pytest.raises(ConfigError, match="Did you mean 'wandb'"):
+        Settings.of({})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (
+            {"backend": "wand"},
+            "monitor#backend: must be one of trackio, wandb, off, but found 'wand'. Did you mean 'wandb'",
+        ),
+        ({"mode": "onlin"}, "Did you mean 'online'"),
+        ({"projekt": "x"}, "monitor#projekt: .*Did you mean 'project'"),
+        ({"images": "no"}, "monitor#images: must be true or false"),
+        ({"tags": "ct"}, "monitor#tags: must be a list of words"),
+        ({"name": 3}, "monitor#name: must be text or null"),
+        ({"id": "mine"}, "monitor#id: must be a setting"),
+    ],
+)
+def test_what_means_nothing_is_refused(chosen, said):
+    with pytest.raises(ConfigError, match=said):
+        Settings.of(chosen)
+
+
+def test_names_are_made_of_the_run(finished):
+    settings = Settings.of({}).filled(finished, 8, 0.001)
+    assert (settings.project, settings.name) == ("medseg-unet2d", "unet2d-bs8-lr0.001-1122")
+    assert settings.store == str(finished.parent.parent / ".trackio")
+    assert len(settings.id) == 12
+    assert settings.filled(finished, 4, 0.1) == settings
+    assert Settings.of({"project": "p", "name": "n"}).filled(finished, 8, 0.1).name == "n"
+
+
+def test_they_are_kept_and_read_again(finished):
+    assert Settings.load(finished) is None
+    settings = Settings.of({"tags": ["ct", "quick"], "images": False}).filled(finished)
+    settings.save(finished)
+    assert Settings.load(finished) == settings
+    (finished / "monitor" / "settings.json").write_text("{")
+    with pytest.raises(RunError, match="must hold the settings"):
+        Settings.load(finished)
+
+
+def test_trackios_files_lie_beside_the_runs_unless_somebody_keeps_them_elsewhere(tmp_path, monkeypatch):
+    assert store_of(tmp_path / "eval" / "medseg-run-1", {"bundle": "spleen"}) == tmp_path / "eval" / ".trackio"
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "mine"))
+    assert store_of(tmp_path / "runs" / "unet2d" / "r", {"bundle": "unet2d"}) == tmp_path / "mine"
+
+
+def test_no_state_is_an_empty_one(tmp_path):
+    assert read_state(tmp_path) == {}
