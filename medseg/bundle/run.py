@@ -117,7 +117,8 @@ def start_run(
     if merged is None:
         raise ConfigError("start_run", "must be called by a config", "no config that is being evaluated")
     bundle = Bundle(Path(root))
-    who = identity({key: value for key, value in merged.items() if key not in PLACES}, dataset.fingerprint())
+    fingerprint = dataset.fingerprint()
+    who = identity({key: value for key, value in merged.items() if key not in PLACES}, fingerprint)
     parent = Path(output_dir).resolve() / bundle.name
     unfinished = find_unfinished(parent, who) if resume else None
     if unfinished is not None:
@@ -126,6 +127,7 @@ def start_run(
         "bundle": bundle.name,
         "name": name,
         "dataset": str(dataset.root),
+        "data": fingerprint,
         "cases": {side: list(getattr(dataset.split, side)) for side in ("train", "val", "test")},
         "command": sys.argv,
         "working_directory": str(Path().resolve()),

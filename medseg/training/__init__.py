@@ -2,11 +2,12 @@
 
 from medseg.training.allocator import keep_freed_memory
 from medseg.training.batch import PrepareBatch
-from medseg.training.checkpoints import Checkpoints
+from medseg.training.checkpoints import Checkpoints, Resume
 from medseg.training.clipping import ClipGradients
 from medseg.training.device import default_workers, prepare, select_device
 from medseg.training.first_validation import FirstValidation
 from medseg.training.inferer import PrecisionInferer, has_bf16
+from medseg.training.interruption import Interrupted, Interruption
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
 from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
@@ -17,9 +18,12 @@ __all__ = [
     "EpochSampler",
     "FirstValidation",
     "FollowEpochs",
+    "Interrupted",
+    "Interruption",
     "PrecisionInferer",
     "PrepareBatch",
     "ProgressBar",
+    "Resume",
     "Run",
     "SampleKey",
     "SeededDataset",
