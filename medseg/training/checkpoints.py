@@ -120,6 +120,8 @@ class Checkpoints:
         if self.validator is not None:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = content["best"]
         self._load_gradients(content.get("gradients", {}))
+        # a scheduler asks whether the optimizer has made a step: it has, in the process before
+        vars(self._parts["optimizer"])["_opt_called"] = engine.state.iteration > 0
         kept = getattr(engine.state, "kept", None) or {}
         for name, state in content.get("kept", {}).items():
             if name in kept:
@@ -143,9 +145,13 @@ class Checkpoints:
             self._finish(engine)
 
     def _finish(self, engine: Any) -> None:
-        """Do what the end of an epoch brings, where a checkpoint was written before it."""
+        """Do what the end of an epoch brings, where a checkpoint was written before it.
+
+        To the other handlers it is an epoch that goes on, with no iteration left to do.
+        """
         if self._due:
             self._due = False
+            engine.fire_event(Events.EPOCH_STARTED)
             engine.fire_event(Events.EPOCH_COMPLETED)
 
     def _iteration(self, engine: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import multiprocessing
@@ -57,7 +58,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         """Follow the trainer, and take the signals where this is the main thread."""
-        on = self.trainer.add_event_handler
+        on = getattr(self.trainer, "add_event_handler", lambda *_: None)
         on(Events.EPOCH_STARTED, self._enter_phase, _WAITS)
         on(Events.GET_BATCH_COMPLETED, self._enter_phase, _STEPS)
         on(Events.ITERATION_COMPLETED, self._iteration)
@@ -159,3 +160,6 @@ def end_workers() -> None:
     finally:
         if number is not None and before is not None:
             signal.signal(number, before)
+
+
+atexit.register(end_workers)  # multiprocessing would send them SIGTERM, and wait for ever

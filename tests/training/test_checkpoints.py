@@ -84,9 +84,10 @@ def test_last_best_and_every_second_epoch_are_kept(tmp_path):
         "epoch_0002.pt",
         "epoch_0004.pt",
         "last.pt",
+        "previous.pt",
     ]
     last = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
-    assert set(last) == {"network", "optimizer", "lr_scheduler", "trainer", "best"}
+    assert set(last) == {"network", "optimizer", "lr_scheduler", "trainer", "best", "epoch_due", "rng", "kept"}
 
 
 def test_the_model_is_the_best_one_and_not_the_last(tmp_path):
@@ -109,11 +110,29 @@ def test_no_checkpoint_stays_where_none_was_asked_for(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("epoch_*"))
 
 
-def test_a_damaged_checkpoint_names_itself_and_the_way_out(tmp_path):
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(tmp_path, caplog):
+    wanted, _ = run(tmp_path / "whole")
+    with pytest.raises(StopNow):
+        run(tmp_path / "parts", stop_after=2)
+    damage(tmp_path / "parts" / "checkpoints" / "last.pt")
+    network, _ = run(tmp_path / "parts")
+    assert torch.equal(network.weight, wanted.weight)
+    (line,) = [record.message for record in caplog.records if "is damaged" in record.message]
+    assert "last.pt" in line
+    assert "previous.pt" in line
+
+
+def test_where_all_checkpoints_are_damaged_the_newest_names_itself_and_the_way_out(tmp_path):
     with pytest.raises(StopNow):
         run(tmp_path, stop_after=1)
-    last = tmp_path / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:200])
+    for path in (tmp_path / "checkpoints").iterdir():
+        damage(path)
     with pytest.raises(WeightsError, match=r"last\.pt: must be a whole checkpoint.*resume=false"):
         run(tmp_path)
 
@@ -123,8 +142,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path, monkeypatch):
         run(tmp_path, stop_after=2)
     before = (tmp_path / "checkpoints" / "last.pt").read_bytes()
 
-    def full(content, path):
-        path.write_bytes(b"half")
+    def full(content, file):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
