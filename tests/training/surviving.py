@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import time
 import warnings
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Events
+from ignite.metrics import MeanSquaredError
 from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import LrScheduleHandler, MeanSquaredError, ValidationHandler, from_engine
+from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, EnsureTyped, RandGaussianNoised, RandScaleIntensityd
 
 from medseg.monitoring import History
@@ -96,6 +98,7 @@ def train(
     """Train in `folder`, or go on there; in a process group of its own."""
     os.setsid()
     warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.INFO, filename=os.devnull)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if slow:
@@ -121,7 +124,7 @@ def train(
         torch.device("cpu"),
         DataLoader(data[:2], batch_size=1),
         network,
-        key_val_metric={"mse": MeanSquaredError(output_transform=from_engine(["pred", "label"]))},
+        key_val_metric={"mse": MeanSquaredError(lambda output: (output["pred"], output["label"]))},
         metric_cmp_fn=lambda new, best: new < best,
         decollate=False,
     )
