@@ -108,15 +108,11 @@ class Interruption:
 
     def _iteration(self, engine: Any) -> None:
         length = engine.state.epoch_length
+        done = length is not None and engine.state.iteration % length == 0
+        self._phase = _ENDS if done else _WAITS  # from here on a signal leaves by itself
         if self.reason:
             self._save()
-            self._phase = _ENDS
             engine.terminate(skip_completed=True)
-        else:
-            done = length is not None and engine.state.iteration % length == 0
-            self._phase = _ENDS if done else _WAITS
-            if self.reason:  # it came in between
-                self._iteration(engine)
 
     def _epoch(self, engine: Any) -> None:
         if self.reason:  # raised where nothing passes an exception on

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -113,7 +114,8 @@ def train(
     ]
     dataset = CacheDataset(data, Compose(random), progress=False, copy_cache=False)
     sampler = EpochSampler(CASES, DRAWS, seed=1)
-    options = {"persistent_workers": True} if workers else {}
+    forked = "fork" if sys.platform == "linux" else None  # what was imported is there
+    options = {"persistent_workers": True, "multiprocessing_context": forked} if workers else {}
     loader = DataLoader(SeededDataset(dataset, 1), sampler=sampler, batch_size=BATCH, num_workers=workers, **options)
     network = torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.Dropout(0.3), torch.nn.Conv2d(8, 1, 1)
