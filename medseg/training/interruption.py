@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -19,6 +19,7 @@ from medseg.records import RESUMABLE
 logger = logging.getLogger(__name__)
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")  # the last on Windows alone
+_exits: set[int] = set()  # the processes that end the data loader's when they exit
 _WAITS, _STEPS, _ENDS = "waits for data", "makes a step", "starts, or ends an epoch"
 
 
@@ -158,4 +159,8 @@ def end_workers() -> None:
             signal.signal(number, before)
 
 
-atexit.register(end_workers)  # multiprocessing would send them SIGTERM, and wait for ever
+def end_workers_at_exit() -> None:
+    """Let this process end them when it exits: multiprocessing would send SIGTERM, and wait for ever."""
+    if os.getpid() not in _exits:
+        _exits.add(os.getpid())
+        multiprocessing.util.Finalize(None, end_workers, exitpriority=10)

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose, Randomizable
 
 from medseg.errors import ConfigError
-from medseg.training.interruption import ignore_signals
+from medseg.training.interruption import end_workers_at_exit, ignore_signals
 from medseg.training.rng import rng_state, set_rng_state
 
 
@@ -141,6 +141,7 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
                 "SeededDataset", "needs a MONAI data set with a Compose as transform", type(dataset).__name__
             )
         self.dataset, self.seed, self._guarded = dataset, seed, False
+        end_workers_at_exit()
         self._random = [step for step in transform.flatten().transforms if isinstance(step, Randomizable)]
 
     def __len__(self) -> int:
