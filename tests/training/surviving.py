@@ -16,6 +16,7 @@ from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import Compose, EnsureTyped, RandGaussianNoised, RandScaleIntensityd
+from monai.utils import set_determinism
 
 from medseg.monitoring import History
 from medseg.training import (
@@ -101,7 +102,7 @@ def train(
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.INFO, filename=os.devnull)
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    set_determinism(0)
     if slow:
         save_slowly(slow)
     folder = Path(folder)
