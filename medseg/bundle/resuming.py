@@ -38,6 +38,7 @@ _ONLOOKERS = (
     "medseg.training.FirstValidation",
     "medseg.training.NanGuard",
     "medseg.training.ProgressBar",
+    "medseg.training.Resume",
 )
 # When a run looks at itself and when it ends; what it has computed so far stays right.
 _MAY_CHANGE = (

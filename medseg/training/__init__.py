@@ -3,12 +3,13 @@
 from medseg.training.allocator import keep_freed_memory
 from medseg.training.backup import Backup
 from medseg.training.batch import PrepareBatch
-from medseg.training.checkpoints import Checkpoints
+from medseg.training.checkpoints import Checkpoints, Resume
 from medseg.training.clipping import ClipGradients
 from medseg.training.device import default_workers, prepare, select_device
 from medseg.training.early_stopping import EarlyStopping
 from medseg.training.first_validation import FirstValidation
 from medseg.training.inferer import PrecisionInferer, has_bf16
+from medseg.training.interruption import Interrupted, Interruption
 from medseg.training.nan_guard import NanGuard
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
@@ -22,10 +23,13 @@ __all__ = [
     "EpochSampler",
     "FirstValidation",
     "FollowEpochs",
+    "Interrupted",
+    "Interruption",
     "NanGuard",
     "PrecisionInferer",
     "PrepareBatch",
     "ProgressBar",
+    "Resume",
     "Run",
     "SampleKey",
     "SeededDataset",

@@ -1,33 +1,38 @@
-"""Checkpoints: last, best, and every few epochs; whole or not at all; and going on from the last."""
+"""Checkpoints: what a run goes on from, in the middle of an epoch too, and the weights that are best."""
 
 from __future__ import annotations
 
 import logging
-import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
 
-from medseg.atomic import atomic_path
-from medseg.errors import WeightsError
+from medseg.atomic import remove_partial
+from medseg.errors import ConfigError, WeightsError
+from medseg.training.checkpoint_files import BEST, LAST, PREVIOUS, plain, prune, read_newest, require_same, write
+from medseg.training.rng import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 
-LAST, BEST = "last.pt", "best.pt"
-
 
 class Checkpoints:
-    """Save a trainer at the end of each epoch, and let it go on from there when it starts again.
+    """Save a trainer every few minutes and at each epoch, and let it go on from there when it starts again.
 
     Not MONAI's `CheckpointSaver`: it writes in place, so a kill in the middle leaves a broken file, and in a
     config it cannot hold the trainer it is given to (a circular reference). This handler takes the trainer when
     it is attached. It belongs after the validation and the history in the list: what a checkpoint goes on from
-    has been recorded by then.
+    has been recorded by then. `Resume` at the head of the list loads before any other handler starts.
 
-    `last.pt` and `epoch_NNNN.pt` hold network, optimizer, scheduler, AMP's scaler, epoch and the best score;
-    `best.pt` and `model_path` hold the weights that validated best, `model_path` as a plain `state_dict`.
+    `last.pt`, `previous.pt` (the one before it) and `epoch_NNNN.pt` hold network, optimizer, scheduler, AMP's
+    scaler, the trainer's iteration, the best score, chance, gradients between accumulated batches, and the state of
+    every handler in `engine.state.kept`; `best.pt` and `model_path` hold the weights that validated best,
+    `model_path` as a plain `state_dict`.
+
+    Once the iterations of an epoch are done, `last.pt` is written before the epoch is validated, unless that would
+    cost more than a twentieth of the time since the last one. A run that goes on from there validates first.
 
     Args:
         folder: where the checkpoints go.
@@ -37,7 +42,12 @@ class Checkpoints:
         validator: the evaluator whose key metric says which epoch is best; without one, the last is.
         model_path: where the weights for inference go.
         every: epochs between the checkpoints that stay; 0 keeps none.
-        backup: told of each file that was written (`send(path)`), see `medseg.training.Backup`.
+        keep: how many of them stay; None is all.
+        every_minutes: how often `last.pt` is written in the middle of an epoch; 0 is after each iteration, None never.
+        backup: gets the path of each file that was written, as `backup.send(path)`.
+
+    Raises:
+        ConfigError: a number below 0.
     """
 
     def __init__(
@@ -49,47 +59,119 @@ class Checkpoints:
         lr_scheduler: Any | None = None,
         validator: Any | None = None,
         every: int = 5,
+        keep: int | None = 3,
+        every_minutes: float | None = 15,
         backup: Any | None = None,
     ) -> None:
-        self.backup = backup
-        self.folder, self.model_path, self.every = Path(folder), Path(model_path), every
+        for name, value in (("every", every), ("keep", keep), ("every_minutes", every_minutes)):
+            if value is not None and value < 0:
+                raise ConfigError(name, "must not be below 0", str(value))
+        self.folder, self.model_path, self.every, self.keep = Path(folder), Path(model_path), every, keep
+        self.every_minutes, self.backup = every_minutes, backup
         self.network, self.validator = network, validator
         self._parts: dict[str, Any] = {"network": network, "optimizer": optimizer}
         if lr_scheduler is not None:
             self._parts["lr_scheduler"] = lr_scheduler
+        self.saved = 0  # the iteration of the newest checkpoint
+        self._loaded = self._due = self._last_is_damaged = self._finished_elsewhere = False
+        self._when, self._took = time.monotonic(), 0.0
 
     def attach(self, engine: Any) -> None:
-        """Load at the start, save at the end of each epoch."""
+        """Load at the start; save after iterations and epochs."""
+        engine.state.checkpoints = self
         engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self._finish_here)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
+    @property
+    def best(self) -> tuple[float, int]:
+        """The best score and its epoch; -1 before the first validation."""
+        state = self.validator.state if self.validator is not None else None
+        return (float(state.best_metric), int(state.best_metric_epoch)) if state is not None else (-1.0, -1)
+
     def load(self, engine: Any) -> None:
-        """Go on from `last.pt` where there is one.
+        """Go on from the newest whole checkpoint, where there is one; once.
 
         Raises:
-            WeightsError: the file is damaged or belongs to another network.
+            WeightsError: all are damaged, or they belong to another network.
         """
-        path = self.folder / LAST
-        if engine.state.rank > 0 or not path.is_file():
+        if self._loaded:
             return
+        self._loaded, self._when = True, time.monotonic()
+        if engine.state.rank == 0:
+            remove_partial(self.folder)
+            remove_partial(self.model_path.parent)
+        found = read_newest(self.folder)
+        if found is None:
+            return
+        path, content = found
+        self._last_is_damaged = path.name != LAST
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            require_same(path, self.network, content["network"])
             for name, part in self._parts.items():
                 part.load_state_dict(content[name])
-            epochs = engine.state.max_epochs
-            engine.load_state_dict(content["trainer"])
-            engine.state.max_epochs = epochs  # as the config says now
+            self._load_position(engine, content["trainer"])
             self._load_scaler(engine, content.get("scaler"))
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise WeightsError(
-                path,
-                "must be a whole checkpoint of this run",
-                str(error).splitlines()[0],
-                "Start anew with resume=false.",
-            ) from error
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            found_text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            remedy = "Start anew with resume=false."
+            raise WeightsError(path, "must be a checkpoint of this run", found_text, remedy) from error
         if self.validator is not None:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = content["best"]
-        logger.info("Going on after epoch %d of %d, from %s", engine.state.epoch, engine.state.max_epochs, path)
+        self._load_gradients(content.get("gradients", {}))
+        # a scheduler asks whether the optimizer has made a step: it has, in the process before
+        vars(self._parts["optimizer"])["_opt_called"] = engine.state.iteration > 0
+        kept = getattr(engine.state, "kept", None) or {}
+        for name, state in content.get("kept", {}).items():
+            if name in kept:
+                kept[name].load_state_dict(state)
+        if engine.state.rank == 0 and "rng" in content:
+            set_rng_state(content["rng"])
+        self._due, self.saved = bool(content.get("epoch_due", False)), engine.state.iteration
+        length = engine.state.epoch_length or 1
+        where = f"epoch {engine.state.epoch} of {engine.state.max_epochs}"
+        if engine.state.iteration % length:
+            where = f"iteration {engine.state.iteration % length} of {length} in epoch {engine.state.epoch + 1}"
+        logger.info("Going on after %s%s, from %s", where, " (not validated yet)" if self._due else "", path)
+
+    def finish_last(self, engine: Any) -> None:
+        """Finish an epoch that is due when all handlers have started, those that were attached after this one too."""
+        self._finished_elsewhere = True
+        engine.add_event_handler(Events.STARTED, self._finish)
+
+    def _finish_here(self, engine: Any) -> None:
+        if not self._finished_elsewhere:
+            self._finish(engine)
+
+    def _finish(self, engine: Any) -> None:
+        """Do what the end of an epoch brings, where a checkpoint was written before it.
+
+        To the other handlers it is an epoch that goes on, with no iteration left to do.
+        """
+        if self._due:
+            self._due = False
+            engine.fire_event(Events.EPOCH_STARTED)
+            engine.fire_event(Events.EPOCH_COMPLETED)
+
+    def _iteration(self, engine: Any) -> None:
+        if self.every_minutes is None:
+            return
+        passed = time.monotonic() - self._when
+        done = engine.state.epoch_length is not None and engine.state.iteration % engine.state.epoch_length == 0
+        if passed >= self.every_minutes * 60 or (done and passed >= 20 * self._took):
+            self.save_iteration(engine)
+
+    def save_iteration(self, engine: Any) -> None:
+        """Write `last.pt` between two iterations, or between the last of an epoch and its validation.
+
+        Raises:
+            OutputError: it cannot be written; the one before it stays whole.
+        """
+        if engine.state.rank > 0 or engine.state.iteration == self.saved:
+            return
+        length = engine.state.epoch_length
+        self._save_last(engine, self._content(engine, due=bool(length) and engine.state.iteration % length == 0))
 
     def save(self, engine: Any) -> None:
         """Write what this epoch gives.
@@ -99,21 +181,61 @@ class Checkpoints:
         """
         if engine.state.rank > 0:
             return
-        epoch = engine.state.epoch
-        state = self.validator.state if self.validator is not None else None
-        best = (float(state.best_metric), int(state.best_metric_epoch)) if state is not None else (-1.0, -1)
+        epoch, best = engine.state.epoch, self.best
+        content = self._content(engine, due=False)
+        if self.validator is None or best[1] == epoch or not self.model_path.is_file():
+            weights = content["network"]
+            self._write(self.folder / BEST, {"network": weights, "best": best})
+            self._write(self.model_path, weights)
+        if self.every and epoch % self.every == 0 and self.keep != 0:
+            self._write(self.folder / f"epoch_{epoch:04d}.pt", content)
+            prune(self.folder, self.keep)
+        self._save_last(engine, content)
+
+    def _content(self, engine: Any, due: bool) -> dict[str, Any]:
+        state = engine.state
         content = {name: part.state_dict() for name, part in self._parts.items()}
-        content |= {"trainer": dict(engine.state_dict()), "best": best}
+        position = {"iteration": state.iteration, "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
+        content |= {"trainer": position, "best": self.best, "epoch_due": due, "rng": rng_state()}
+        kept = getattr(state, "kept", None) or {}
+        content["kept"] = {name: plain(part.state_dict(), name) for name, part in kept.items()}
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and scaler.is_enabled():
             content["scaler"] = scaler.state_dict()
-        self._write(self.folder / LAST, content)
-        if self.every and epoch % self.every == 0:
-            self._write(self.folder / f"epoch_{epoch:04d}.pt", content)
-        if state is None or best[1] == epoch or not self.model_path.is_file():
-            weights = self.network.state_dict()
-            self._write(self.folder / BEST, {"network": weights, "best": best})
-            self._write(self.model_path, weights)
+        if accumulating(engine):
+            parameters = self.network.named_parameters()
+            content["gradients"] = {name: one.grad for name, one in parameters if one.grad is not None}
+        return content
+
+    def _save_last(self, engine: Any, content: dict[str, Any]) -> None:
+        began = time.monotonic()
+        last = self.folder / LAST
+        self._write(last, content, None if self._last_is_damaged else self.folder / PREVIOUS)
+        self._last_is_damaged, self.saved = False, engine.state.iteration
+        self._when = time.monotonic()
+        self._took = self._when - began
+
+    def _write(self, path: Path, content: Any, previous: Path | None = None) -> None:
+        write(path, content, previous)
+        if self.backup is not None:
+            self.backup.send(path)
+
+    def _load_gradients(self, gradients: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self.network.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter.device, parameter.dtype)
+
+    @staticmethod
+    def _load_position(engine: Any, state: dict[str, Any]) -> None:
+        """Go to the saved iteration; to the start of its epoch, where an epoch has another length now."""
+        iteration, length = int(state["iteration"]), engine.state.epoch_length
+        before = state.get("epoch_length")
+        if length and before and length != before:
+            logger.warning("An epoch had %d iterations and has %d now: going on at an epoch's start", before, length)
+            iteration = iteration // before * length
+        engine.load_state_dict(
+            {"iteration": iteration, "epoch_length": length or before, "max_epochs": engine.state.max_epochs}
+        )
 
     @staticmethod
     def _load_scaler(engine: Any, state: dict[str, Any] | None) -> None:
@@ -122,8 +244,27 @@ class Checkpoints:
         if state and scaler is not None and scaler.is_enabled():
             scaler.load_state_dict(state)
 
-    def _write(self, path: Path, content: Any) -> None:
-        with atomic_path(path) as partial:
-            torch.save(content, partial)
-        if self.backup is not None:
-            self.backup.send(path)
+
+class Resume:
+    """Let the trainer go on from its newest checkpoint before any other handler starts.
+
+    Not MONAI's `CheckpointLoader`: what is loaded, and from where, is what the `Checkpoints` of the same trainer
+    knows; this handler stands for its place in the list, which is the head.
+    """
+
+    def attach(self, engine: Any) -> None:
+        """Load when the trainer starts."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Load, where the trainer has checkpoints."""
+        checkpoints = getattr(engine.state, "checkpoints", None)
+        if checkpoints is not None:
+            checkpoints.load(engine)
+
+
+def accumulating(engine: Any) -> bool:
+    """Whether the trainer is between two batches of one step of the optimizer."""
+    steps, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
+    done = engine.state.iteration % length if length else engine.state.iteration
+    return bool(steps > 1 and done % steps)

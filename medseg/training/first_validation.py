@@ -7,6 +7,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from medseg.training.rng import rng_kept
+
 logger = logging.getLogger(__name__)
 
 
@@ -16,7 +18,7 @@ class FirstValidation:
     Not MONAI's `ValidationHandler(exec_at_start=...)`: that one runs every volume, and its score of an
     untrained network stays as the best so far.
 
-    While it runs, `validator.state.first_look` is True.
+    While it runs, `validator.state.first_look` is True. The run's chance is the same after it as before.
 
     Args:
         validator: a MONAI evaluator.
@@ -30,15 +32,16 @@ class FirstValidation:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Validate one batch."""
+        """Validate one batch, unless the run goes on from a checkpoint."""
         state = self.validator.state
-        if not state.epoch_length:
+        if not state.epoch_length or engine.state.iteration:
             return
         logger.info("Checking validation with one volume before the first epoch")
         kept = state.epoch_length, state.best_metric, state.best_metric_epoch
         state.epoch_length, state.first_look = 1, True
         try:
-            self.validator.run(1)
+            with rng_kept():
+                self.validator.run(1)
         finally:
             state.epoch_length, state.best_metric, state.best_metric_epoch = kept
             state.first_look = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -37,6 +38,7 @@ class ProgressBar:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         engine.add_event_handler(Events.COMPLETED, self._stop)
+        engine.add_event_handler(Events.TERMINATE, self._stop)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
         if self.validator is not None:
             self.validator.add_event_handler(Events.ITERATION_COMPLETED, self._volume)
@@ -81,21 +83,25 @@ class ProgressBar:
 
     def _epoch(self, engine: Any) -> None:
         done, total = engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length
-        pace = (time.perf_counter() - self._began) / max(1, done - self._first)
+        here = (
+            done - self._first if self._began else 0
+        )  # none, where an epoch is validated that was trained before a restart
+        pace = (time.perf_counter() - self._began) / max(1, here)
         text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {self._loss:.4f}"
         state = self.validator.state if self.validator is not None else None
         if state is not None and state.metrics and state.epoch == engine.state.epoch:
             now = state.metrics.get(state.key_metric_name, float("nan"))
             text += f", Dice {now:.4f} (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
-        logger.info("%s, %s left", text, duration(pace * (total - done)))
+        logger.info("%s, %s", text, f"{duration(pace * (total - done))} left" if here > 0 else "trained before")
 
     def _stop(self, engine: Any) -> None:
         for handler, stream in self._streams:
             handler.setStream(stream)
         self._streams.clear()
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with contextlib.suppress(OSError):  # the terminal is gone
+                bar.stop()
 
     def _failed(self, engine: Any, error: BaseException) -> None:
         self._stop(engine)

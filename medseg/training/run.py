@@ -6,6 +6,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +18,31 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from ignite.engine import Events
 
 from medseg import console
 from medseg.atomic import writable_folder, write_json
-from medseg.errors import RunError
-from medseg.records import FAILED, FINISHED, INTERRUPTED, LOCK, LOG, RECORD, RUNNING, read_record, this_process
+from medseg.errors import OutputError, RunError
+from medseg.records import (
+    EPOCHS,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    LOCK,
+    LOG,
+    RECORD,
+    RUNNING,
+    append_row,
+    is_alive,
+    read_record,
+    this_process,
+)
+from medseg.training.interruption import Interrupted, Interruption
+from medseg.training.memory_advice import memory_advice
 
 logger = logging.getLogger(__name__)
 
+_LEFT_OVER = 15  # s; the data loader's processes outlive a killed trainer by up to 5 s and what they are reading
 _PACKAGES = ("medseg", "torch", "monai", "pytorch-ignite", "numpy", "nibabel")
 
 
@@ -78,46 +98,103 @@ class Run:
     def train(self, trainer: Any) -> None:
         """Run a trainer as this run: the folder is made, locked and furnished, and its state is kept.
 
+        The record follows the trainer: where it is after each epoch and each checkpoint, and the best score.
+
         Raises:
             RunError: another process is at it.
             OutputError: the folder cannot be written.
+            Interrupted: a signal stopped it; everything is saved.
         """
-        with self.running():
+        with (
+            self.running(trainer),
+            self._followed(trainer),
+            memory_advice(trainer, self.folder),
+            Interruption(trainer),
+        ):
             trainer.run()
-            self.update(epoch=trainer.state.epoch, iteration=trainer.state.iteration)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, trainer: Any = None) -> Iterator[None]:
         """Hold the run: state `running` inside; `finished`, `interrupted` or `failed` after."""
         writable_folder(self.folder)
-        lock = filelock.FileLock(self.folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            pid = self.record.get("pid", "unknown")
-            raise RunError(
-                self.folder,
-                "must be run by one process at a time",
-                f"process {pid} at it",
-                "Wait for it, stop it, or give this run another run_name.",
-            ) from error
+        lock = self._lock()
         try:
             self._begin()
             console.take_over(self.folder)
             with self._log():
-                logger.info("Run folder: %s", self.folder)
-                yield
-                self.update(state=FINISHED, finished=_now(), error=None)
-        except KeyboardInterrupt:
-            self.update(state=INTERRUPTED, error=None)
-            raise
-        except BaseException as error:
-            self.update(state=FAILED, error=f"{type(error).__name__}: {error}"[:2000])
-            raise
+                try:
+                    logger.info("Run folder: %s", self.folder)
+                    yield
+                except (KeyboardInterrupt, Interrupted) as error:
+                    reason = getattr(error, "reason", "SIGINT")
+                    logger.info("Stopped by %s%s", reason, self._way_on(trainer))
+                    self._end(INTERRUPTED, trainer, reason)
+                    raise
+                except BaseException as error:
+                    logger.exception("The run ended")
+                    self._end(FAILED, trainer, type(error).__name__, f"{type(error).__name__}: {error}"[:2000])
+                    raise
+                self._end(FINISHED, trainer, getattr(getattr(trainer, "state", None), "stop_reason", None))
         finally:
             lock.release()
 
+    def _lock(self) -> filelock.BaseFileLock:
+        lock = filelock.FileLock(self.folder / LOCK)
+        record = self.record
+        wait = _LEFT_OVER if record and not is_alive(record) else 0
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout as error:
+            raise RunError(
+                self.folder,
+                "must be run by one process at a time",
+                f"process {self.record.get('pid', 'unknown')} at it",
+                "Wait for it, stop it, or give this run another run_name.",
+            ) from error
+        return lock
+
+    @contextlib.contextmanager
+    def _followed(self, trainer: Any) -> Iterator[None]:
+        if hasattr(trainer, "add_event_handler"):
+            checkpoints = getattr(trainer.state, "checkpoints", None)
+            if checkpoints is not None:
+                checkpoints.finish_last(trainer)
+            noted = 0
+
+            def note(engine: Any) -> None:
+                nonlocal noted
+                saved = checkpoints.saved if checkpoints is not None else 0
+                if engine.last_event_name != Events.ITERATION_COMPLETED or saved != noted:
+                    noted = saved
+                    self.update(**_position(trainer))
+
+            for event in (Events.STARTED, Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
+                trainer.add_event_handler(event, note)
+        yield
+
+    def _way_on(self, trainer: Any) -> str:
+        position = _position(trainer)
+        length = position.get("epoch_length") or 0
+        where = f" after iteration {position.get('iteration', 0)} of {length * (position.get('max_epochs') or 0)}"
+        return (where if length else "") + (
+            f". The same command again goes on from there, and so does: medseg runs resume {self.folder.name}"
+        )
+
+    def _end(self, state: str, trainer: Any, reason: str | None = None, error: str | None = None) -> None:
+        """Say in the rows and in the record how the run ended; never in the way of what ended it."""
+        position = _position(trainer)
+        row = {"kind": "end", "time": round(time.time(), 3)}
+        row |= {key: position[key] for key in ("epoch", "iteration") if key in position}
+        finished = {"finished": _now()} if state == FINISHED else {}
+        with contextlib.nullcontext() if state == FINISHED else contextlib.suppress(OSError, OutputError):
+            append_row(self.folder, {**row, "state": state, "reason": reason})
+            self.update(**position, state=state, reason=reason, error=error, **finished)
+
     def _begin(self) -> None:
+        for name in (RECORD, EPOCHS):  # what a kill left half written
+            stem, _, extension = name.partition(".")
+            for path in self.folder.glob(f".{stem}.*.partial.{extension}"):
+                path.unlink(missing_ok=True)
         started = self.record.get("started", _now())
         self.update(
             **self._about,
@@ -126,7 +203,9 @@ class Run:
             started=started,
             **this_process(),
             versions=versions(),
+            git=git_state(),
             error=None,
+            reason=None,
         )
         if self._furnish is not None:
             self._furnish(self.folder)
@@ -138,12 +217,22 @@ class Run:
         logging.getLogger().addHandler(handler)
         try:
             yield
-        except BaseException:
-            logger.exception("The run ended")
-            raise
         finally:
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+
+def _position(trainer: Any) -> dict[str, Any]:
+    """Where a trainer is, and its best score."""
+    state = getattr(trainer, "state", None)
+    names = ("epoch", "iteration", "max_epochs", "epoch_length")
+    found = {name: getattr(state, name) for name in names if hasattr(state, name)}
+    checkpoints = getattr(state, "checkpoints", None)
+    if checkpoints is not None:
+        dice, epoch = checkpoints.best
+        known = epoch > 0 and math.isfinite(dice)
+        found |= {"best_dice": dice if known else None, "best_epoch": epoch if known else None}
+    return found
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -163,6 +252,29 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the repository of the working directory, else of this package's, and whether files differ from it.
+
+    None where there is no repository, no git, or no quick answer.
+    """
+    for folder, file in ((Path(), "."), (Path(__file__).parent, Path(__file__).name)):
+        said = _git(folder, "ls-files", "--", file) and _git(
+            folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"
+        )
+        if said:
+            return {"commit": said.removesuffix("-dirty"), "dirty": said.endswith("-dirty")}
+    return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
+        return answer.stdout.strip()
+    return ""
 
 
 def _now() -> str:

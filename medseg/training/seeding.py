@@ -16,6 +16,8 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose, Randomizable
 
 from medseg.errors import ConfigError
+from medseg.training.interruption import end_workers_at_exit, ignore_signals
+from medseg.training.rng import rng_state, set_rng_state
 
 
 class SampleKey(NamedTuple):
@@ -81,26 +83,44 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
 
 
 class FollowEpochs:
-    """Keep a sampler at the trainer's epoch.
+    """Keep a sampler where the trainer is: in its epoch, and behind the iterations of it that are done.
 
-    Not what MONAI does by itself for a `DistributedSampler`: here a sampler that was told to start in the middle
-    of the epoch that comes first is left where it is.
+    Not what MONAI does by itself for a `DistributedSampler`, which knows epochs alone. Beside that, what a data
+    loader draws for itself when an epoch begins (a seed for its processes) is taken from nobody: chance is the same
+    before an epoch's first batch and after, whether that batch is the first or one in the middle.
 
     Args:
         sampler: the sampler of the training data.
+        batch_size: samples in an iteration; None asks the trainer's data loader.
     """
 
-    def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: EpochSampler, batch_size: int | None = None) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        self._rng: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Before each epoch go to it."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._first_batch)
 
     def __call__(self, engine: Engine) -> None:
-        """Go to the epoch, unless the sampler is there."""
-        if self.sampler.epoch != engine.state.epoch:
-            self.sampler.set_position(engine.state.epoch)
+        """Go to the epoch, and in it to where the trainer goes on.
+
+        Raises:
+            ConfigError: in the middle of an epoch, and nobody says how large a batch is.
+        """
+        state = engine.state
+        done = state.iteration % state.epoch_length if state.epoch_length else 0
+        size = self.batch_size or getattr(state.dataloader, "batch_size", None)
+        if done and size is None:
+            raise ConfigError("FollowEpochs", "needs batch_size to go on in the middle of an epoch", "none")
+        self.sampler.set_position(state.epoch, done * (size or 0))
+        self._rng = rng_state()
+
+    def _first_batch(self, engine: Engine) -> None:
+        if self._rng is not None:
+            set_rng_state(self._rng)
+            self._rng = None
 
 
 class SeededDataset(torch.utils.data.Dataset[Any]):
@@ -120,7 +140,8 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
             raise ConfigError(
                 "SeededDataset", "needs a MONAI data set with a Compose as transform", type(dataset).__name__
             )
-        self.dataset, self.seed = dataset, seed
+        self.dataset, self.seed, self._guarded = dataset, seed, False
+        end_workers_at_exit()
         self._random = [step for step in transform.flatten().transforms if isinstance(step, Randomizable)]
 
     def __len__(self) -> int:
@@ -129,6 +150,9 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, key: SampleKey) -> Any:
         """The sample that the key means."""
+        if not self._guarded and torch.utils.data.get_worker_info() is not None:
+            self._guarded = True
+            ignore_signals()
         state = chance(self.seed, key)
         for step in self._random:
             step.set_random_state(state=state)

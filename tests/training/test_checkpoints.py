@@ -6,8 +6,9 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 
-from medseg.errors import OutputError, WeightsError
-from medseg.training import Checkpoints
+from medseg.errors import ConfigError, OutputError, WeightsError
+from medseg.training import Checkpoints, Resume
+from medseg.training.checkpoints import accumulating
 
 DATA = [
     {"image": torch.randn(4, 2, generator=torch.Generator().manual_seed(i)), "label": torch.full((4, 1), float(i))}
@@ -84,9 +85,10 @@ def test_last_best_and_every_second_epoch_are_kept(tmp_path):
         "epoch_0002.pt",
         "epoch_0004.pt",
         "last.pt",
+        "previous.pt",
     ]
     last = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
-    assert set(last) == {"network", "optimizer", "lr_scheduler", "trainer", "best"}
+    assert set(last) == {"network", "optimizer", "lr_scheduler", "trainer", "best", "epoch_due", "rng", "kept"}
 
 
 def test_the_model_is_the_best_one_and_not_the_last(tmp_path):
@@ -109,11 +111,29 @@ def test_no_checkpoint_stays_where_none_was_asked_for(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("epoch_*"))
 
 
-def test_a_damaged_checkpoint_names_itself_and_the_way_out(tmp_path):
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(tmp_path, caplog):
+    wanted, _ = run(tmp_path / "whole")
+    with pytest.raises(StopNow):
+        run(tmp_path / "parts", stop_after=2)
+    damage(tmp_path / "parts" / "checkpoints" / "last.pt")
+    network, _ = run(tmp_path / "parts")
+    assert torch.equal(network.weight, wanted.weight)
+    (line,) = [record.message for record in caplog.records if "is damaged" in record.message]
+    assert "last.pt" in line
+    assert "previous.pt" in line
+
+
+def test_where_all_checkpoints_are_damaged_the_newest_names_itself_and_the_way_out(tmp_path):
     with pytest.raises(StopNow):
         run(tmp_path, stop_after=1)
-    last = tmp_path / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:200])
+    for path in (tmp_path / "checkpoints").iterdir():
+        damage(path)
     with pytest.raises(WeightsError, match=r"last\.pt: must be a whole checkpoint.*resume=false"):
         run(tmp_path)
 
@@ -123,8 +143,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path, monkeypatch):
         run(tmp_path, stop_after=2)
     before = (tmp_path / "checkpoints" / "last.pt").read_bytes()
 
-    def full(content, path):
-        path.write_bytes(b"half")
+    def full(content, file):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -191,3 +211,100 @@ def test_the_scaler_of_torch_is_taken(tmp_path):
     handler, trainer = scaled(tmp_path, other)
     handler.load(trainer)
     assert other.get_scale() == 1024.0
+
+
+def handler(folder, network, **options):
+    optimizer = torch.optim.AdamW(network.parameters())
+    checkpoints = Checkpoints(folder / "checkpoints", network, optimizer, folder / "models" / "model.pt", **options)
+    trainer = SupervisedTrainer(
+        torch.device("cpu"),
+        4,
+        DATA,
+        network,
+        optimizer,
+        torch.nn.MSELoss(),
+        train_handlers=[Resume(), checkpoints],
+        decollate=False,
+    )
+    return checkpoints, trainer
+
+
+def test_only_the_newest_stay(tmp_path):
+    handler(tmp_path, torch.nn.Linear(2, 1), every=1, keep=2)[1].run()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("epoch_*")) == [
+        "epoch_0003.pt",
+        "epoch_0004.pt",
+    ]
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
+    handler(tmp_path, torch.nn.Linear(2, 1))[1].run()
+    other = torch.nn.Linear(2, 1, bias=False)
+    with pytest.raises(WeightsError, match=r"must hold the weights of this network, but found 'bias' is not here"):
+        handler(tmp_path, other)[1].run()
+
+
+def test_a_backup_is_told_of_every_file(tmp_path):
+    sent = []
+
+    class Backup:
+        def send(self, path):
+            assert path.is_file()
+            sent.append(path.name)
+
+    handler(tmp_path, torch.nn.Linear(2, 1), every=4, every_minutes=None, backup=Backup())[1].run()
+    assert sent == ["best.pt", "model.pt", "last.pt"] * 3 + ["best.pt", "model.pt", "epoch_0004.pt", "last.pt"]
+
+
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_a_handler_that_is_kept_goes_on_where_it_was_and_a_new_one_is_left_alone(tmp_path):
+    checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1))
+    trainer.state.kept = {"one": Counter()}
+    trainer.state.kept["one"].count = 7
+    checkpoints.save(trainer)
+    checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1))
+    trainer.state.kept = {"one": Counter(), "two": Counter()}
+    checkpoints.load(trainer)
+    assert [one.count for one in trainer.state.kept.values()] == [7, 0]
+
+
+def test_gradients_that_are_not_used_yet_are_kept(tmp_path):
+    network = torch.nn.Linear(2, 1)
+    checkpoints, trainer = handler(tmp_path, network)
+    trainer.accumulation_steps, trainer.state.iteration = 3, 2
+    assert accumulating(trainer)
+    network(torch.ones(1, 2)).sum().backward()
+    checkpoints.save_iteration(trainer)
+    later = torch.nn.Linear(2, 1)
+    checkpoints, trainer = handler(tmp_path, later)
+    checkpoints.load(trainer)
+    assert torch.equal(later.weight.grad, network.weight.grad)
+    trainer.state.iteration = 3  # an epoch of three ends with a step
+    assert not accumulating(trainer)
+
+
+def test_an_epoch_of_another_length_is_begun_anew(tmp_path, caplog):
+    checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1))
+    trainer.state.iteration = 5  # of three each
+    checkpoints.save_iteration(trainer)
+    checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1))
+    trainer.state.epoch_length = 10
+    checkpoints.load(trainer)
+    assert (trainer.state.epoch, trainer.state.iteration) == (1, 10)
+    assert "An epoch had 3 iterations and has 10 now" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["every", "keep", "every_minutes"])
+def test_a_number_below_zero_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"{name}: must not be below 0"):
+        handler(tmp_path, torch.nn.Linear(2, 1), **{name: -1})

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 
@@ -9,7 +9,7 @@ from medseg.training import FirstValidation
 DATA = [{"image": torch.ones(2, 2) * i, "label": torch.ones(2, 1)} for i in range(3)]
 
 
-def run(inferer=None, epochs=2):
+def run(inferer=None, epochs=2, iteration=0):
     network = torch.nn.Linear(2, 1)
     seen = []
     evaluator = SupervisedEvaluator(
@@ -40,6 +40,8 @@ def run(inferer=None, epochs=2):
     def best(engine):
         seen.append(("best", engine.state.best_metric_epoch))
 
+    if iteration:
+        trainer.load_state_dict({"iteration": iteration, "max_epochs": epochs, "epoch_length": 3})
     trainer.run()
     return seen, evaluator
 
@@ -66,3 +68,23 @@ def test_a_fault_in_validation_shows_before_the_first_iteration():
 
     with pytest.raises(RuntimeError, match="a fault in validation"):
         run(broken)
+
+
+def test_a_run_that_goes_on_has_been_looked_at():
+    seen, _ = run(iteration=3)
+    assert not any(entry[-1] is True for entry in seen if entry[0] != "best")
+
+
+def test_the_chance_of_the_run_is_not_touched():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+
+    def draws(inputs, network):
+        torch.rand(3)
+        return network(inputs)
+
+    evaluator = SupervisedEvaluator(torch.device("cpu"), DATA, torch.nn.Linear(2, 1), inferer=draws, decollate=False)
+    after = torch.get_rng_state()
+    assert not torch.equal(after, before)  # the weights were drawn
+    FirstValidation(evaluator)(Engine(lambda *_: None))
+    assert torch.equal(torch.get_rng_state(), after)

@@ -1,12 +1,15 @@
 import json
 import logging
 import multiprocessing
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 
 from medseg.errors import OutputError, RunError
-from medseg.training.run import Run, find_unfinished, identity, new_folder, versions
+from medseg.records import read_rows
+from medseg.training.interruption import Interrupted
+from medseg.training.run import Run, find_unfinished, git_state, identity, new_folder, versions
 
 
 def make(tmp_path, name="one", who="abc", furnish=None):
@@ -147,3 +150,64 @@ def test_folders_of_the_same_second_differ(tmp_path):
 
 def test_versions_name_what_decides_the_result():
     assert {"python", "torch", "monai", "numpy"} <= set(versions())
+
+
+def ends(folder):
+    return [(row["state"], row["reason"]) for _, row in read_rows(folder) if row["kind"] == "end"]
+
+
+def test_every_ending_has_its_row(tmp_path):
+    def stop():
+        raise Interrupted("SIGTERM")
+
+    run = make(tmp_path)
+    with pytest.raises(Interrupted):
+        run.train(trainer(stop))
+    assert (run.record["state"], run.record["reason"]) == ("interrupted", "SIGTERM")
+    with pytest.raises(ZeroDivisionError):
+        run.train(trainer(lambda: 1 / 0))
+    run.train(trainer())
+    assert ends(run.folder) == [("interrupted", "SIGTERM"), ("failed", "ZeroDivisionError"), ("finished", None)]
+    assert run.record["reason"] is None
+
+
+def test_what_cannot_be_recorded_does_not_hide_the_error(tmp_path):
+    run = make(tmp_path)
+
+    def fail():
+        (run.folder / "run.json").unlink()
+        (run.folder / "run.json").mkdir()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run.train(trainer(fail))
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    run = make(tmp_path)
+    run.folder.mkdir(parents=True)
+    for name in (".run.0a1b.partial.json", ".training_history.0a1b.partial.json", ".other.partial.json"):
+        (run.folder / name).touch()
+    run.train(trainer())
+    assert [path.name for path in run.folder.glob(".*.partial.*")] == [".other.partial.json"]
+
+
+def test_the_repository_is_named_by_commit_and_by_nothing_else(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.chdir(tmp_path)
+    clean = git_state()
+    assert set(clean) == {"commit", "dirty"}
+    assert (len(clean["commit"]), clean["dirty"]) == (40, False)
+    (tmp_path / "file").write_text("two")
+    assert git_state() == {**clean, "dirty": True}
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert git_state() is None

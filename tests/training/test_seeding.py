@@ -159,3 +159,22 @@ def test_a_sampler_that_cannot_be_is_refused(wrong):
 def test_a_plain_function_among_the_transforms_does_no_harm():
     dataset = CacheDataset([torch.ones(1)], Compose([Lambda(lambda x: x)]), progress=False)
     assert SeededDataset(dataset)[SampleKey(1, 0, 0)] == torch.ones(1)
+
+
+def test_in_the_middle_of_an_epoch_somebody_must_know_how_large_a_batch_is():
+    engine = Engine(lambda *_: None)
+    FollowEpochs(EpochSampler(CASES, DRAWS)).attach(engine)
+    engine.load_state_dict({"iteration": 2, "max_epochs": 2, "epoch_length": 6})
+    with pytest.raises(ConfigError, match="needs batch_size"):
+        engine.run(range(6))
+
+
+def test_what_a_loader_draws_for_itself_is_taken_from_nobody():
+    sampler = EpochSampler(CASES, DRAWS)
+    seen = []
+    engine = Engine(lambda *_: seen.append(torch.get_rng_state()))
+
+    FollowEpochs(sampler, batch_size=2).attach(engine)
+    before = torch.get_rng_state()
+    engine.run(torch.utils.data.DataLoader(range(4)), max_epochs=1)  # draws a seed for its processes
+    assert torch.equal(seen[0], before)

@@ -1,0 +1,150 @@
+"""Checkpoints on disk: whole or not at all, and checked when they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg.atomic import atomic_path
+from medseg.errors import OutputError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+def write(path: Path, content: Any, previous: Path | None = None) -> None:
+    """Write a checkpoint; a kill at any moment leaves the one before, or this one.
+
+    `torch.save` writes a CRC-32 of each record into the file, which `torch.load` does not look at; `read` does. So
+    the checksum is never apart from what it is of, and the file stays one that anything can load.
+
+    Args:
+        path: its place.
+        content: what `torch.load(weights_only=True)` can read, see `plain`.
+        previous: where the checkpoint that was at `path` goes.
+
+    Raises:
+        OutputError: it cannot be written; what was at `path` stays.
+    """
+    with atomic_path(path) as partial:
+        try:
+            with partial.open("wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # torch's own, around the system's
+            reason = str(error.__context__ or error).splitlines()[0]
+            raise OutputError(path, "must be writable", reason, "Free space or choose another place.") from error
+        if previous is not None and path.is_file():
+            _keep(path, previous)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give the file at `path` the name `previous` as well; where one file has one name only, that one instead."""
+    link = previous.with_name(f".{previous.stem}.link.partial{previous.suffix}")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        link.replace(previous)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.replace(previous)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU, after every record was held against its checksum.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise ValueError(f"a wrong checksum of {wrong}")
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (*_DAMAGE, NotImplementedError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(path, "must be a whole checkpoint", reason, "Start anew with resume=false.") from error
+
+
+def read_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole: the last, the one before, or one of those that stay; None without any.
+
+    Raises:
+        WeightsError: there are some, and all are damaged.
+    """
+    stay = sorted(folder.glob("epoch_*.pt"), reverse=True)
+    candidates = [path for path in (folder / LAST, folder / PREVIOUS, *stay) if path.is_file()]
+    first: WeightsError | None = None
+    for path in candidates:
+        try:
+            content = read(path)
+        except WeightsError as error:
+            first = first or error
+            continue
+        if first is not None:
+            logger.warning("%s is damaged (%s): going on from the one before, %s", first.thing, first.found, path)
+        return path, content
+    if first is not None:
+        raise first
+    return None
+
+
+def prune(folder: Path, keep: int | None) -> None:
+    """Of the checkpoints that stay, leave the newest `keep`; None leaves all."""
+    if keep is not None:
+        for path in sorted(folder.glob("epoch_*.pt"), reverse=True)[keep:]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def plain(value: Any, name: str) -> Any:
+    """`value` out of numbers, strings, tensors, lists and dicts alone, all that a checkpoint is read back from.
+
+    Raises:
+        TypeError: it holds anything else.
+
+    >>> plain({"best": np.float64(0.5), "seen": (1, 2)}, "history")
+    {'best': 0.5, 'seen': [1, 2]}
+    """
+    if value is None or isinstance(value, (bool, int, str, torch.Tensor)) or type(value) is float:
+        return value
+    if isinstance(value, (np.generic, float)):
+        return value.item() if isinstance(value, np.generic) else float(value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        return {plain(key, name): plain(one, name) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one, name) for one in value]
+    raise TypeError(f"{name}: a state must hold numbers, strings, tensors, lists and dicts, not {type(value).__name__}")
+
+
+def require_same(path: Path, network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """See that weights belong to a network.
+
+    Raises:
+        WeightsError: other names or shapes; the first few of them.
+    """
+    own = network.state_dict()
+    differ = [
+        f"'{name}' is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} here"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    differ += [f"'{name}' is not there" for name in own if name not in weights]
+    differ += [f"'{name}' is not here" for name in weights if name not in own]
+    if differ:
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        remedy = "Give the network the settings it was trained with, or start anew with resume=false."
+        raise WeightsError(path, "must hold the weights of this network", "; ".join(differ[:3]) + more, remedy)

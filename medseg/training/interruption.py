@@ -1,0 +1,166 @@
+"""Signals that end a run: what was computed is saved, and the exit code says that the run can be gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from ignite.engine import Events
+
+from medseg.records import RESUMABLE
+
+logger = logging.getLogger(__name__)
+
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")  # the last on Windows alone
+_exits: set[int] = set()  # the processes that end the data loader's when they exit
+_WAITS, _STEPS, _ENDS = "waits for data", "makes a step", "starts, or ends an epoch"
+
+
+class Interrupted(SystemExit):
+    """A run was stopped from outside and can be gone on with; the exit code is `medseg.records.RESUMABLE`.
+
+    Args:
+        reason: the name of the signal.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(RESUMABLE)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """The reason: Ignite logs what an exception says."""
+        return f"stopped by {self.reason}"
+
+
+class Interruption:
+    """While it is entered, SIGTERM and SIGINT save the trainer and leave with `Interrupted`.
+
+    Not Ignite's `Checkpoint` or `TimeLimit`, which know no signals. A step that was begun is finished; while the
+    trainer waits for data it is saved and left at once; before the first iteration and while an epoch is validated
+    it is left at once, for there a checkpoint lies already. The first signal brings back the system's own action,
+    so that a second one stops at once. A signal that was ignored (by `nohup`, say) stays ignored.
+
+    Args:
+        trainer: the trainer; saved by its `Checkpoints`, where it has them.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.reason = trainer, ""
+        self._phase, self._process = _ENDS, os.getpid()
+        self._before: dict[signal.Signals, Any] = {}
+        self._level: int | None = None
+
+    def __enter__(self) -> Interruption:
+        """Follow the trainer, and take the signals where this is the main thread."""
+        on = getattr(self.trainer, "add_event_handler", lambda *_: None)
+        on(Events.EPOCH_STARTED, self._enter_phase, _WAITS)
+        on(Events.GET_BATCH_COMPLETED, self._enter_phase, _STEPS)
+        on(Events.ITERATION_COMPLETED, self._iteration)
+        on(Events.EPOCH_COMPLETED, self._epoch)
+        if threading.current_thread() is threading.main_thread():
+            for name in _NAMES:
+                number = getattr(signal, name, None)
+                if number is None or (signal.getsignal(number) is signal.SIG_IGN and name != "SIGTERM"):
+                    continue
+                self._before[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Save what is not saved yet, end the loader's processes, give the signals back, and leave if asked to."""
+        if kind is None and not self.reason:
+            self._give_back()
+            return
+        try:
+            if kind is not None and not isinstance(error, Interrupted):
+                return
+            if self._phase == _WAITS:
+                self._save()
+            if kind is None:
+                raise Interrupted(self.reason)
+        finally:
+            end_workers()
+            self._give_back()
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked process of the data loader, which is not the one to stop
+            return
+        for one in self._before:
+            signal.signal(one, signal.SIG_DFL)
+        self.reason = signal.Signals(number).name
+        if self._phase != _STEPS:
+            ignite = logging.getLogger("ignite")  # its engines log an exception as an error
+            self._level = ignite.level
+            ignite.setLevel(logging.CRITICAL)
+            raise Interrupted(self.reason)
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of writing a line
+            logger.info("%s: finishing this iteration, then saving; once more stops at once", self.reason)
+
+    def _enter_phase(self, engine: Any, phase: str) -> None:
+        self._phase = phase
+
+    def _iteration(self, engine: Any) -> None:
+        length = engine.state.epoch_length
+        done = length is not None and engine.state.iteration % length == 0
+        self._phase = _ENDS if done else _WAITS  # from here on a signal leaves by itself
+        if self.reason:
+            self._save()
+            engine.terminate(skip_completed=True)
+
+    def _epoch(self, engine: Any) -> None:
+        if self.reason:  # raised where nothing passes an exception on
+            engine.terminate(skip_completed=True)
+
+    def _save(self) -> None:
+        checkpoints = getattr(self.trainer.state, "checkpoints", None)
+        if checkpoints is not None:
+            checkpoints.save_iteration(self.trainer)
+
+    def _give_back(self) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()
+        if self._level is not None:
+            logging.getLogger("ignite").setLevel(self._level)
+
+
+def ignore_signals() -> None:
+    """For a process of the data loader: Ctrl-C and SIGTERM reach the whole group, and the trainer still wants data."""
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """Kill the data loader's processes: they keep nothing, ignore SIGTERM, and may be in the middle of a volume."""
+    children = [child for child in multiprocessing.active_children() if child.daemon]
+    if not children:
+        return
+    number = getattr(signal, "SIGCHLD", None)
+    main = threading.current_thread() is threading.main_thread()
+    # torch takes the death of a loader's process for a fault
+    before = signal.signal(number, signal.SIG_DFL) if number is not None and main else None
+    try:
+        for child in children:
+            child.kill()
+        for child in children:
+            child.join(5)
+    finally:
+        if number is not None and before is not None:
+            signal.signal(number, before)
+
+
+def end_workers_at_exit() -> None:
+    """Let this process end them when it exits: multiprocessing would send SIGTERM, and wait for ever."""
+    if os.getpid() not in _exits:
+        _exits.add(os.getpid())
+        multiprocessing.util.Finalize(None, end_workers, exitpriority=10)
