@@ -111,6 +111,7 @@ class Checkpoints:
             require_same(path, self.network, content["network"])
             for name, part in self._parts.items():
                 part.load_state_dict(content[name])
+            restore_order(self.network, content["network"])
             self._load_position(engine, content["trainer"])
             self._load_scaler(engine, content.get("scaler"))
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -268,3 +269,15 @@ def accumulating(engine: Any) -> bool:
     steps, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
     done = engine.state.iteration % length if length else engine.state.iteration
     return bool(steps > 1 and done % steps)
+
+
+def restore_order(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give a network's weights the order in memory that they were saved in.
+
+    Inference may bring them to channels last; what is computed with them then differs in its last bits.
+    """
+    for name, own in network.state_dict(keep_vars=True).items():
+        saved = weights[name]
+        if own.stride() != saved.stride():
+            ordered = torch.empty_strided(saved.size(), saved.stride(), dtype=own.dtype, device=own.device)
+            own.data = ordered.copy_(saved)

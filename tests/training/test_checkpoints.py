@@ -308,3 +308,16 @@ def test_an_epoch_of_another_length_is_begun_anew(tmp_path, caplog):
 def test_a_number_below_zero_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=f"{name}: must not be below 0"):
         handler(tmp_path, torch.nn.Linear(2, 1), **{name: -1})
+
+
+def test_weights_lie_in_memory_as_they_lay(tmp_path):
+    network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    checkpoints, trainer = handler(tmp_path, network)
+    checkpoints.save(trainer)
+    later = torch.nn.Conv2d(3, 4, 3)
+    weight = later.weight
+    checkpoints, trainer = handler(tmp_path, later)
+    checkpoints.load(trainer)
+    assert later.weight is weight
+    assert weight.stride() == network.weight.stride() != torch.empty(4, 3, 3, 3).stride()
+    assert torch.equal(weight, network.weight)
