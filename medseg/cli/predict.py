@@ -125,8 +125,8 @@ def command(
 
 def _log(bundle: Bundle, folder: Path, backend: str) -> InferenceLog:
     """The log of this prediction, beside the training runs of the same project."""
-    from medseg.bundle.source import runs_dir
     from medseg.monitoring.inference_log import InferenceLog
+    from medseg.places import runs_dir
     from medseg.records import RECORD
 
     root = bundle.root
