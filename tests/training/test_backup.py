@@ -195,6 +195,7 @@ def test_a_run_that_is_interrupted_waits_only_for_a_moment(shaky, run):
         raise SystemExit(75)
     assert time.monotonic() - began < 30
     shaky.gate.set()
+    copy._thread.join(30)
 
 
 def test_what_arrives_short_is_sent_again(shaky, run, monkeypatch):
