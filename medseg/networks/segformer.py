@@ -101,7 +101,8 @@ class SegFormer(torch.nn.Module):
         Raises:
             GeometryError: another number of channels or axes, or an image below 29 pixels.
         """
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not (traced or torch.compiler.is_compiling()):
             self._check(tuple(image.shape))
         features = [image]
         for stage in self.stages:
