@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from medseg.metrics.gi_tract import GITractScores, gi_tract_score, gi_tract_scores
 from medseg.metrics.overlap import (
     Overlap,
     annotated_classes,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _DOOR = {"PixelF1": "pixels", "VolumeDice": "volumes", "VolumeScores": "volumes"}
 
 __all__ = [
+    "GITractScores",
     "Overlap",
     "PixelF1",
     "StructureScores",
@@ -38,6 +40,8 @@ __all__ = [
     "confusion_matrix",
     "dice",
     "dice_by_structure",
+    "gi_tract_score",
+    "gi_tract_scores",
     "measure_names",
     "multilabel_dice",
     "multilabel_overlap",

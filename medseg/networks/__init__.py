@@ -1,5 +1,9 @@
-"""Networks and their weights."""
+"""Networks and their weights.
 
+`SegFormer` needs the extra `segformer`, and loads it when the first one is built.
+"""
+
+from medseg.networks.segformer import SegFormer
 from medseg.networks.weights import load_weights
 
-__all__ = ["load_weights"]
+__all__ = ["SegFormer", "load_weights"]
