@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import time
 import urllib.request
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from medseg.monitoring.backends.trackio_run import prepare_environment
 from medseg.records import is_alive, this_process
 
 HOST, WHERE = "127.0.0.1", "dashboard.json"
+_ORDER = "epoch/loss,epoch/*,val/mean_dice,val/best_dice,val/*,train/loss,train/*,system/*,run/*"
 
 
 class Dashboard:
@@ -62,6 +64,7 @@ class Dashboard:
 
     def _serve(self) -> str | None:
         prepare_environment(str(self.store))
+        os.environ.setdefault("TRACKIO_PLOT_ORDER", _ORDER)
         import trackio
 
         last = self._told().get("port")
