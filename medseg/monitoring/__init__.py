@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medseg.monitoring.monitor import Monitor
     from medseg.monitoring.previews import Previews
     from medseg.monitoring.scores import SaveScores
-    from medseg.monitoring.settings import default_backend
+    from medseg.monitoring.settings import check_settings, default_backend
     from medseg.monitoring.system import System
     from medseg.monitoring.tracking import Tracking
 
@@ -26,6 +26,7 @@ _DOOR = {
     "SaveScores": "scores",
     "System": "system",
     "Tracking": "tracking",
+    "check_settings": "settings",
     "default_backend": "settings",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "SaveScores",
     "System",
     "Tracking",
+    "check_settings",
     "default_backend",
 ]
 

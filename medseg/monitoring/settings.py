@@ -27,6 +27,15 @@ def default_backend() -> str:
     return os.environ.get(VARIABLE) or TRACKIO
 
 
+def check_settings(chosen: Mapping[str, Any] | None) -> None:
+    """See that a config's `monitor` can be meant, before a data set is read for it.
+
+    Raises:
+        ConfigError: a key or a value that means nothing.
+    """
+    Settings.of(chosen)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What somebody chose, and who the run is to its tracker.

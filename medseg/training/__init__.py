@@ -6,7 +6,7 @@ from medseg.training.batch import PrepareBatch
 from medseg.training.checkpoints import Checkpoints, Resume
 from medseg.training.clipping import ClipGradients
 from medseg.training.device import default_workers, prepare, select_device
-from medseg.training.early_stopping import EarlyStopping
+from medseg.training.early_stopping import EarlyStopping, require_patience
 from medseg.training.first_validation import FirstValidation
 from medseg.training.inferer import PrecisionInferer, has_bf16
 from medseg.training.interruption import Interrupted, Interruption
@@ -38,5 +38,6 @@ __all__ = [
     "has_bf16",
     "keep_freed_memory",
     "prepare",
+    "require_patience",
     "select_device",
 ]

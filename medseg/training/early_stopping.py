@@ -33,8 +33,7 @@ class EarlyStopping:
     """
 
     def __init__(self, validator: Any, patience: int, min_delta: float = 0.0) -> None:
-        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise ConfigError("early_stopping", "must be a whole number of validations, 1 or more", f"{patience}")
+        require_patience(patience)
         if not min_delta >= 0:
             raise ConfigError("early_stopping, min_delta", "must be 0 or more", f"{min_delta}")
         self.validator, self.patience, self.min_delta = validator, patience, float(min_delta)
@@ -87,3 +86,14 @@ class EarlyStopping:
         if self._count.counter >= self.patience:
             self._say()
             self._trainer.terminate()
+
+
+def require_patience(patience: int | None) -> None:
+    """See that a patience can be meant, before a data set is read for it; None is none.
+
+    Raises:
+        ConfigError: it is no whole number of 1 or more.
+    """
+    if patience is not None and (not isinstance(patience, int) or isinstance(patience, bool) or patience < 1):
+        rule = "must be a whole number of validations, 1 or more, or null"
+        raise ConfigError("early_stopping", rule, f"{patience!r}")

@@ -5,7 +5,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, ValidationHandler
 
 from medseg.errors import ConfigError
-from medseg.training import EarlyStopping, FirstValidation
+from medseg.training import EarlyStopping, FirstValidation, require_patience
 
 DATA = [{"image": torch.ones(1, 2), "label": torch.ones(1, 1)}]
 NAN = float("nan")
@@ -114,3 +114,11 @@ def test_no_score_at_all_is_kept_as_none():
 def test_limits_that_are_none(patience, delta):
     with pytest.raises(ConfigError, match="early_stopping"):
         EarlyStopping(None, patience, delta)
+
+
+def test_a_patience_is_looked_at_before_anything_is_read():
+    require_patience(None)
+    require_patience(20)
+    for wrong in (0, "5", 2.5, True):
+        with pytest.raises(ConfigError, match=r"early_stopping: must be a whole number .* or null"):
+            require_patience(wrong)
