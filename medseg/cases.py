@@ -168,9 +168,9 @@ class Dataset:
     ) -> Dataset:
         """The same data set with every side of its split decided.
 
-        Sides named in `split` hold exactly the ids given there; a patient's name means all of its slices. The others stay as the set itself says;
-        where it says nothing of training and validation, the cases that are left go to whichever of the two
-        was not named, or are split by hash.
+        Sides named in `split` hold exactly the ids given there; a patient's name means all of its slices. The
+        others stay as the set itself says; where it says nothing of training and validation, the cases that are left
+        go to whichever of the two was not named, or are split by hash.
 
         Raises:
             DataError: a side that does not exist, or an id that is no case.
@@ -253,7 +253,7 @@ class Dataset:
         return cases
 
     def items(self, side: str, labels: LabelMap | None = None, context: int = 0) -> list[dict[str, Any]]:
-        """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`; of slices also `SliceInfo.item`.
+        """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`; see `SliceInfo.item`.
 
         Args:
             side: of the split.

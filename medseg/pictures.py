@@ -6,6 +6,7 @@ Not MONAI's `PILReader`, which gives columns first, scales nothing and lets dama
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -251,7 +252,7 @@ def neighbours(slices: Mapping[str, SliceInfo], context: int) -> dict[str, tuple
 
 
 def _step(numbers: list[int]) -> int:
-    return min((after - before for before, after in zip(numbers, numbers[1:], strict=False)), default=1)
+    return min((after - before for before, after in itertools.pairwise(numbers)), default=1)
 
 
 def _content(path: Path) -> bytes:
