@@ -175,19 +175,27 @@ def _by_value(values: npt.NDArray[Any], palette: Palette, place: object) -> Deco
 
 
 def _by_colour(colours: npt.NDArray[np.uint8], palette: Palette, place: object) -> Decoded:
-    """Each pixel to the class whose colour is nearest."""
-    keys = colours.astype(np.int64) @ np.array([65536, 256, 1])
-    found, where, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    """Each pixel to the class whose colour is nearest; what has a class's own colour is not looked at twice."""
+    keys = np.left_shift(colours[..., 0], 16, dtype=np.int32)
+    keys |= np.left_shift(colours[..., 1], 8, dtype=np.int32)
+    keys |= colours[..., 2]
+    label = np.zeros(keys.shape, dtype=np.uint8)
+    known = np.zeros(keys.shape, dtype=bool)
+    for index, (red, green, blue) in enumerate(palette.codes):
+        same = keys == (red << 16 | green << 8 | blue)
+        label[same] = index
+        known |= same
+    if known.all():
+        return Decoded(label)
+    found, where, counts = np.unique(keys[~known], return_inverse=True, return_counts=True)
     rgb = np.stack([found >> 16, (found >> 8) & 255, found & 255], axis=1)
     apart = np.linalg.norm(rgb[:, None, :] - np.array(palette.codes)[None], axis=2)
-    nearest, distance = apart.argmin(axis=1), apart.min(axis=1)
-    doubtful = {(int(r), int(g), int(b)): int(counts[i]) for i, (r, g, b) in enumerate(rgb.tolist()) if distance[i] > 0}
-    far = np.flatnonzero(distance > NEAR)
-    areas = _areas(keys, found[far]) if len(far) else set()
-    wrong = {
-        colour: count for colour, count in doubtful.items() if colour[0] << 16 | colour[1] << 8 | colour[2] in areas
-    }
-    if not wrong and (greatest := found.max()) and _looks_like_indices(colours, palette, int(greatest & 255)):
+    label[~known] = apart.argmin(axis=1)[where]
+    doubtful = {tuple(colour): int(count) for colour, count in zip(rgb.tolist(), counts, strict=True)}
+    far = {int(key) for key in found[apart.min(axis=1) > NEAR]}
+    areas = _areas(keys, far) if far else set()
+    wrong = {code: count for code, count in doubtful.items() if code[0] << 16 | code[1] << 8 | code[2] in areas}
+    if not wrong and _looks_like_indices(colours, palette):
         wrong = doubtful
     if wrong:
         raise LabelError(
@@ -196,17 +204,17 @@ def _by_colour(colours: npt.NDArray[np.uint8], palette: Palette, place: object) 
             f"{sum(wrong.values())} pixels of other colours: {_shown(wrong)}",
             f"Name them in {CLASSES}, or mend the mask.",
         )
-    return Decoded(nearest.astype(np.uint8)[where].reshape(colours.shape[:2]), doubtful)
+    return Decoded(label, doubtful)
 
 
-def _looks_like_indices(colours: npt.NDArray[np.uint8], palette: Palette, greatest: int) -> bool:
+def _looks_like_indices(colours: npt.NDArray[np.uint8], palette: Palette) -> bool:
     """Whether a grey mask holds nothing but small numbers, as class indices are, and no class has them as colours."""
+    greatest = int(colours.max())
     grey = bool((colours == colours[..., :1]).all())
-    low = 0 < greatest < len(palette.codes)
-    return grey and low and (greatest,) * 3 not in palette.codes
+    return grey and 0 < greatest < len(palette.codes) and (greatest,) * 3 not in palette.codes
 
 
-def _areas(keys: npt.NDArray[np.int64], colours: npt.NDArray[np.int64]) -> set[int]:
+def _areas(keys: npt.NDArray[np.int32], colours: set[int]) -> set[int]:
     """Those of the colours that fill 3 by 3 pixels somewhere."""
     if min(keys.shape) < 3:
         return set()
@@ -214,7 +222,7 @@ def _areas(keys: npt.NDArray[np.int64], colours: npt.NDArray[np.int64]) -> set[i
     for i in range(3):
         for j in range(3):
             same &= keys[i : keys.shape[0] - 2 + i, j : keys.shape[1] - 2 + j] == middle
-    return {int(key) for key in np.unique(middle[same])} & {int(key) for key in colours}
+    return {int(key) for key in np.unique(middle[same])} & colours
 
 
 def _counts(colours: npt.NDArray[Any]) -> dict[tuple[int, ...], int]:
@@ -260,7 +268,7 @@ def binary(picture: Picture, place: object) -> tuple[npt.NDArray[np.bool_], int]
         return np.asarray(values == 1), 0
     white = 255 if most <= 255 else 65535
     between = int(((values > 0) & (values < white)).sum())
-    mask = np.asarray(values * 2 > white)
+    mask = np.asarray(values > white // 2)
     if between and between >= max(1, int(mask.sum())) / 2:
         found, counts = np.unique(values[(values > 0) & (values < white)], return_counts=True)
         table = {(int(value),): int(count) for value, count in zip(found, counts, strict=True)}

@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Dataset, Split
@@ -112,7 +112,10 @@ def collect(root: Path, patient: str | None = None) -> Collected:
                 found.findings.append(_alone(image))
                 continue
             id = f"{folder.name}_{stem}" if again and side else stem
-            found.cases.append(_case(id, image, masks, structures, info(stem, pattern, id)))
+            said = info(stem, pattern, id)
+            if again and side and said.scan:  # two sides have slices of one name: they are not of one scan
+                said = replace(said, scan=f"{folder.name}_{said.scan}")
+            found.cases.append(_case(id, image, masks, structures, said))
             if side:
                 ids[side].append(id)
     found.structures, found.split = structures, Split(*(tuple(ids[side]) for side in SPLITS))
