@@ -106,6 +106,12 @@ def slice_at(path: Path, owner: Callable[[str], str]) -> tuple[str, SliceInfo] |
     return id, SliceInfo(owner(id), scan, int(match[1]), _spacing(path, match))
 
 
+def named_size(path: Path) -> tuple[int, int] | None:
+    """The two sizes that a slice's name says; None where it says none."""
+    match = _NAME.fullmatch(path.stem)
+    return (int(match[2]), int(match[3])) if match and match[2] else None
+
+
 def _slices(folder: Path, owner: Callable[[str], str], found: list[Finding]) -> list[tuple[str, Path, SliceInfo]]:
     """Every slice below `train` or `test`: id, file, and what its name tells."""
     slices = []

@@ -162,7 +162,9 @@ def _by_value(values: npt.NDArray[Any], palette: Palette, place: object) -> Deco
     known = np.isin(values, codes)
     if not known.all():
         found, counts = np.unique(values[~known], return_counts=True)
-        table = {(int(value),): int(count) for value, count in zip(found, counts, strict=True)}
+        table: dict[tuple[int, ...], int] = {
+            (int(value),): int(count) for value, count in zip(found, counts, strict=True)
+        }
         raise LabelError(
             place,
             f"must hold the values of its classes: {', '.join(str(code) for code in codes[:12])}",
@@ -271,7 +273,9 @@ def binary(picture: Picture, place: object) -> tuple[npt.NDArray[np.bool_], int]
     mask = np.asarray(values > white // 2)
     if between and between >= max(1, int(mask.sum())) / 2:
         found, counts = np.unique(values[(values > 0) & (values < white)], return_counts=True)
-        table = {(int(value),): int(count) for value, count in zip(found, counts, strict=True)}
+        table: dict[tuple[int, ...], int] = {
+            (int(value),): int(count) for value, count in zip(found, counts, strict=True)
+        }
         rule = f"must be a mask of one structure: 0 and 1, or 0 and {white}"
         raise LabelError(place, rule, f"{between} pixels of other values: {_shown(table)}", "See what was exported.")
     return mask, between

@@ -121,7 +121,7 @@ def open_slices(dataset: Dataset, labels: LabelMap, cache: Path, keep: bool = Fa
         if case.slice is not None:
             units.setdefault(case.slice.scan or case.slice.patient, []).append(case)
     palette = dataset.palette or Palette(("background", *dataset.structures), ())
-    ready = _each(lambda unit: _unit(*unit, palette, labels, cache, keep), list(units.items()))
+    ready = _each(lambda unit: _unit(unit[0], unit[1], palette, labels, cache, keep), list(units.items()))
     _raise([fault for one in ready if isinstance(one, list) for fault in one])
     made = dict(zip(units, (one for one in ready if isinstance(one, _Ready)), strict=True))
     _tell(dataset, made.values(), keep)
@@ -159,7 +159,8 @@ def _raise(faults: Sequence[MedsegError]) -> None:
 
 def _tell(dataset: Dataset, made: Iterable[_Ready], keep: bool) -> None:
     """Say what had to be guessed at, and what of the set is uneven."""
-    doubts, sizes, overlaps = [], Counter[str](), 0
+    doubts: list[str] = []
+    sizes, overlaps = Counter[str](), 0
     for one in made:
         doubts += one.doubts
         sizes.update(one.sizes)
