@@ -161,10 +161,7 @@ def _by_value(values: npt.NDArray[Any], palette: Palette, place: object) -> Deco
         codes = [0, 255]
     known = np.isin(values, codes)
     if not known.all():
-        found, counts = np.unique(values[~known], return_counts=True)
-        table: dict[tuple[int, ...], int] = {
-            (int(value),): int(count) for value, count in zip(found, counts, strict=True)
-        }
+        table = _values(values[~known])
         raise LabelError(
             place,
             f"must hold the values of its classes: {', '.join(str(code) for code in codes[:12])}",
@@ -232,6 +229,11 @@ def _counts(colours: npt.NDArray[Any]) -> dict[tuple[int, ...], int]:
     return {tuple(int(v) for v in colour): int(n) for colour, n in zip(found, counts, strict=True)}
 
 
+def _values(values: npt.NDArray[Any]) -> dict[tuple[int, ...], int]:
+    found, counts = np.unique(values, return_counts=True)
+    return {(int(value),): int(count) for value, count in zip(found, counts, strict=True)}
+
+
 def _shown(table: dict[tuple[int, ...], int], most: int = 4) -> str:
     """The commonest codes with their pixels.
 
@@ -272,10 +274,7 @@ def binary(picture: Picture, place: object) -> tuple[npt.NDArray[np.bool_], int]
     between = int(((values > 0) & (values < white)).sum())
     mask = np.asarray(values > white // 2)
     if between and between >= max(1, int(mask.sum())) / 2:
-        found, counts = np.unique(values[(values > 0) & (values < white)], return_counts=True)
-        table: dict[tuple[int, ...], int] = {
-            (int(value),): int(count) for value, count in zip(found, counts, strict=True)
-        }
+        table = _values(values[(values > 0) & (values < white)])
         rule = f"must be a mask of one structure: 0 and 1, or 0 and {white}"
         raise LabelError(place, rule, f"{between} pixels of other values: {_shown(table)}", "See what was exported.")
     return mask, between

@@ -53,6 +53,7 @@ def read_slice_case(plan: Plan, picture: bool = False) -> Reading:
         message = f"all of its pixels have the value {values.flat[0]}"
         found.append(warning("picture-constant", case.image, message, "Look at it; export it again."))
     masks = {name: mask for name, mask in content.masks.items() if mask.any()}
+    pixel = plan.slice.spacing[0] * plan.slice.spacing[1]
     summary = CaseSummary(
         id=plan.id,
         shape=(rows, columns, 1),
@@ -60,6 +61,7 @@ def read_slice_case(plan: Plan, picture: bool = False) -> Reading:
         axes="PLS",
         hu={name: float(np.percentile(values, at)) for name, at in _PERCENTILES.items()},
         voxels={name: int(mask.sum()) for name, mask in masks.items()},
+        ml={name: float(mask.sum()) * pixel / 1000.0 for name, mask in masks.items()},  # as if 1 mm thick
     )
     pairs = {
         (one, other): int((masks[one] & masks[other]).sum())
