@@ -51,7 +51,7 @@ def test_an_area_of_a_colour_that_no_class_has_is_refused():
 def test_values_that_no_class_has_are_refused():
     label = LABEL.copy()
     label[0, :2] = 7
-    with pytest.raises(LabelError, match=r"values of its classes: 0, 1, 2, but found 2 pixels of other values: 7 \(2\)"):
+    with pytest.raises(LabelError, match=r"classes: 0, 1, 2, but found 2 pixels of other values: 7 \(2\)"):
         decode_mask(Picture(label, 255), PLAIN)
 
 
