@@ -14,8 +14,8 @@ _KNOWN = (
     f"{DATALIST} (a prepared set), "
     f"{nnunet.DESCRIPTION} with {nnunet.IMAGES_TR} and {nnunet.LABELS_TR} (nnU-Net raw, Decathlon), "
     f"sXXXX/{totalsegmentator.IMAGE} with sXXXX/{totalsegmentator.MASKS}/<structure>.nii.gz (TotalSegmentator), "
-    f"{folders.IMAGES}/ with {folders.LABELS[0]}/ and {folders.NAMES}; or slices as PNG: "
-    f"{slices.IMAGES}/ with {slices.MASKS[0]}/, alone or below train/ and valid/, or train.csv with train/ (Kaggle)"
+    f"slices as PNG in {slices.IMAGES}/ and {slices.MASKS[0]}/, below train/ and valid/ or not, or in Kaggle's way, "
+    f"or {folders.IMAGES}/ with {folders.LABELS[0]}/ and {folders.NAMES}"
 )
 
 
@@ -48,6 +48,20 @@ def discover(root: str | Path, patient: str | None = None) -> Dataset:
     inside = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     found = f"{len(inside)} entries, {', '.join(inside[:4])} among them" if inside else "an empty folder"
     raise DataError(root, f"must hold a data set in one of these layouts: {_KNOWN}", found)
+
+
+def discover_volumes(root: str | Path) -> Dataset:
+    """The data set under `root`, which must be one of volumes.
+
+    Raises:
+        DataError: it is one of 2D slices; or see `discover`.
+    """
+    dataset = discover(root)
+    if dataset.palette is not None:
+        raise DataError(
+            root, "must hold volumes, for slices need no preparation", "2D slices", "Train on the folder itself."
+        )
+    return dataset
 
 
 def _described(path: Path) -> Dataset:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medseg.cli.check import picture
 from medseg.data import SlicePhantomSpec, check_dataset, write_slice_phantom
-from medseg.data.checks.pictures import uneven
+from medseg.data.checks.pictures import read_slice_case, uneven
+from medseg.data.checks.survey import survey
 
 
 def pixels(path):
@@ -124,3 +126,19 @@ def test_the_real_slices_are_sound(real):
     report = check_dataset(real / "png_slices", workers=1)
     assert report.counts()["error"] == report.counts()["warning"] == 0
     assert len(report.checked) == 108
+
+
+def test_a_picture_of_a_finding_is_the_way_round_of_the_file(tmp_path):
+    shape = np.zeros((20, 24), np.uint8)
+    shape[:6, 16:] = 255  # upper right
+    for name, values in (("images/a_1", shape), ("masks/a_1", np.zeros_like(shape))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    (tmp_path / "classes.json").write_text('{"background": [0, 0, 0], "liver": [255, 0, 0]}')
+    (plan,) = survey(tmp_path).cases
+    seen = np.asarray(picture(read_slice_case(plan, picture=True).picture)).astype(int).sum(-1)
+    height, width = seen.shape
+    assert height < width
+    assert seen[: height // 4, -width // 4 :].min() > 600
+    assert seen[height // 2 :].max() < 100
+    assert seen[:, : width // 2].max() < 100
