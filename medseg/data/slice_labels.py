@@ -208,7 +208,8 @@ def _unit(
         if faults:
             return faults
         write_json(partial / RECORD, record.content())
-        if not folder.exists():
+        if not (folder / RECORD).is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # somebody took the record out of it
             partial.rename(folder)
     except OSError as error:
         if not (folder / RECORD).is_file():  # else another process was faster

@@ -118,3 +118,18 @@ def test_masks_of_one_structure():
     assert of(255, 255, 255, 255, 200) == (pytest.approx(np.ones((1, 5), bool)), 1)
     with pytest.raises(LabelError, match=r"2 pixels of other values: 2 \(1\), 3 \(1\)"):
         of(0, 2, 3)
+
+
+def test_a_mask_that_was_smoothed_while_it_was_made_smaller_is_read(real):
+    palette = read_palette(real / "png_slices")
+    for path in sorted((real / "png_slices" / "train" / "masks").iterdir())[:4]:
+        with Image.open(path) as image:
+            whole = np.asarray(image)
+            small = np.asarray(image.resize((256, 256), Image.Resampling.BOX))
+        found = decode_mask(Picture(small, 255), palette, path)
+        exact = decode_mask(Picture(whole, 255), palette, path)
+        assert not exact.doubtful
+        assert 0 < sum(found.doubtful.values()) < 0.05 * 256 * 256
+        sure = (small[..., None, :] == np.array(palette.codes)).all(-1).any(-1)
+        assert np.array_equal(found.label[sure], exact.label[::2, ::2][sure])
+        assert (found.label == exact.label[::2, ::2]).mean() > 0.98

@@ -150,3 +150,6 @@ def test_what_is_kept_is_readable(tmp_path):
     one = opened(phantom(tmp_path), tmp_path).cases[0]
     record = json.loads((one.label.parent / "scan.json").read_text())
     assert record["sizes"] == {"20x24": 2}
+    (one.label.parent / "scan.json").unlink()
+    one.label.unlink()
+    assert opened(tmp_path / "set", tmp_path).cases[0].label.is_file()
