@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import numpy as np
 from medseg.atomic import write_json
 from medseg.errors import DataError, LabelError, did_you_mean
 from medseg.labels import BACKGROUND, LabelMap, groups
+from medseg.pictures import Palette, SliceInfo, neighbours
 
 SPLITS = ("train", "val", "test")
 _KEYS = {"train": "training", "val": "validation", "test": "test"}  # the names of MONAI's Decathlon datalists
@@ -33,6 +35,7 @@ class Case:
         annotated: the structures somebody looked for; None where that is not known.
         combinations: where the label map holds combinations of overlapping structures: for each of its codes
             the channels that meet there.
+        slice: where the image is a picture and not a volume: whose it is, and its place in its scan.
 
     Raises:
         DataError: an id that is empty or cannot be the name of a file.
@@ -44,6 +47,7 @@ class Case:
     masks: Mapping[str, Path] = field(default_factory=dict)
     annotated: tuple[str, ...] | None = None
     combinations: tuple[tuple[int, ...], ...] | None = None
+    slice: SliceInfo | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -71,14 +75,21 @@ class Split:
     test: tuple[str, ...] = ()
 
     @classmethod
-    def by_hash(cls, ids: Iterable[str], *, validation: float = 0.1, seed: int = 0) -> Split:
+    def by_hash(
+        cls, ids: Iterable[str], *, validation: float = 0.1, seed: int = 0, patients: Mapping[str, str] | None = None
+    ) -> Split:
         """Split by the hash of each id, so that a case keeps its side when others join.
 
-        At least one case validates where there are two or more; the rest train.
+        At least one case validates where there are two or more; the rest train. Cases of one patient, where
+        `patients` says whose they are, stay together.
         """
-        ranked = sorted(ids, key=lambda id: hashlib.sha256(f"{seed}/{id}".encode()).hexdigest())
+        members: dict[str, list[str]] = {}
+        for id in ids:
+            members.setdefault((patients or {}).get(id, id), []).append(id)
+        ranked = sorted(members, key=lambda whose: hashlib.sha256(f"{seed}/{whose}".encode()).hexdigest())
         count = max(1, round(len(ranked) * validation)) if len(ranked) > 1 else 0
-        return cls(train=tuple(sorted(ranked[count:])), val=tuple(sorted(ranked[:count])))
+        train, val = ([id for whose in part for id in members[whose]] for part in (ranked[count:], ranked[:count]))
+        return cls(tuple(sorted(train)), tuple(sorted(val)))
 
     def __bool__(self) -> bool:
         """Whether anything is on any side."""
@@ -100,6 +111,7 @@ class Dataset:
         labels: the numbering of its label maps; None where it has binary masks instead.
         split: which cases train, validate and test.
         store: the folder of its slice store, where it has one.
+        palette: where its cases are pictures: what their masks mean.
 
     Raises:
         DataError: no case, or two cases of one id (upper and lower case count as the same: on some
@@ -112,6 +124,7 @@ class Dataset:
     labels: LabelMap | None = None
     split: Split = field(default_factory=Split)
     store: Path | None = None
+    palette: Palette | None = None
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -126,15 +139,23 @@ class Dataset:
                 "Rename one of them.",
             )
 
+    @property
+    def patients(self) -> dict[str, str]:
+        """The patient of each case of which that is known: slices."""
+        return {case.id: case.slice.patient for case in self.cases if case.slice is not None}
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, Case]:
+        return {case.id: case for case in self.cases}
+
     def case(self, id: str) -> Case:
         """The case of that id.
 
         Raises:
             DataError: there is none; names the nearest.
         """
-        for case in self.cases:
-            if case.id == id:
-                return case
+        if id in self._by_id:
+            return self._by_id[id]
         raise DataError(
             f"case '{id}'",
             f"must be one of the {len(self.cases)} cases in {self.root}",
@@ -147,14 +168,20 @@ class Dataset:
     ) -> Dataset:
         """The same data set with every side of its split decided.
 
-        Sides named in `split` hold exactly the ids given there. The others stay as the set itself says;
-        where it says nothing of training and validation, the cases that are left go to whichever of the two
-        was not named, or are split by hash.
+        Sides named in `split` hold exactly the ids given there; a patient's name means all of its slices. The
+        others stay as the set itself says; where it says nothing of training and validation, the cases that are left
+        go to whichever of the two was not named, or are split by hash.
 
         Raises:
             DataError: a side that does not exist, or an id that is no case.
         """
-        chosen = {side: ids for side, ids in (split or {}).items() if ids is not None}
+        patients = self.patients
+        named: dict[str, list[str]] = {}
+        for case in self.cases:
+            named.setdefault(patients.get(case.id, case.id), []).append(case.id)
+        named |= {case.id: [case.id] for case in self.cases}
+        sides = {side: ids for side, ids in (split or {}).items() if ids is not None}
+        chosen = {side: [one for id in ids for one in named.get(id, [id])] for side, ids in sides.items()}
         for side in chosen:
             if side not in SPLITS:
                 raise DataError(
@@ -167,7 +194,7 @@ class Dataset:
         if not own.train and not own.val:
             used = {id for ids in chosen.values() for id in ids} | set(() if "test" in chosen else own.test)
             rest = [case.id for case in self.cases if case.id not in used]
-            parted = Split.by_hash(rest, validation=validation)
+            parted = Split.by_hash(rest, validation=validation, patients=patients)
             if "val" in chosen:
                 parted = Split(train=tuple(rest))
             elif "train" in chosen:
@@ -225,23 +252,27 @@ class Dataset:
             )
         return cases
 
-    def items(self, side: str, labels: LabelMap | None = None) -> list[dict[str, Any]]:
-        """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`.
+    def items(self, side: str, labels: LabelMap | None = None, context: int = 0) -> list[dict[str, Any]]:
+        """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`; see `SliceInfo.item`.
 
         Args:
             side: of the split.
             labels: the classes of the network: every item then also says for each of them whether somebody looked
                 for it in the case (`annotated`, bool, `(len(labels),)`), the background always. A case of which
                 nothing is known counts as annotated in full.
+            context: of slices, how many neighbours on each side are named.
 
         Raises:
             DataError: the side is empty, or a case has no label map.
         """
         items = []
+        around = neighbours({case.id: case.slice for case in self.cases if case.slice}, context)
         for case in self.side(side):
             if case.label is None:
                 raise DataError(f"case {case.id}", "needs a label map", "none", "Run it through medseg data prepare.")
             item: dict[str, Any] = {"image": str(case.image), "label": str(case.label), "case": case.id}
+            if case.slice is not None:
+                item |= case.slice.item([self.case(id).image for id in around[case.id]])
             if labels is not None:
                 looked_for = labels.structures if case.annotated is None else case.annotated
                 item["annotated"] = np.array([True, *(name in looked_for for name in labels)])

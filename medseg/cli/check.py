@@ -33,6 +33,7 @@ _EXAMPLES = 3
     help=f"Write the ids of cases with an error, for training to leave out. Without a name: {EXCLUDE} here.",
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Processes to read with. Default: by machine and set.")
+@click.option("--patient", help="2D slices: a pattern (re) that finds the patient in a picture's name.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -41,6 +42,7 @@ def command(
     html_file: Path | None,
     write_exclude: Path | None,
     workers: int | None,
+    patient: str | None,
 ) -> int:
     """Look for faults in the data set in ROOT: its files, geometry, intensities, labels and split.
 
@@ -53,7 +55,7 @@ def command(
 
     for path in (json_file, html_file, write_exclude):
         _outside(path, root)
-    report = check_dataset(root, workers=workers, pictures=PICTURES if html_file else 0)
+    report = check_dataset(root, workers=workers, pictures=PICTURES if html_file else 0, patient=patient)
     show(report)
     if json_file:
         write_json(json_file, report.to_dict())

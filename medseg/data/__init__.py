@@ -11,6 +11,8 @@ from medseg.data.opening import annotated_classes, open_dataset, training_items
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.preparation import Preparation, Prepared, prepare
 from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
+from medseg.data.slice_items import choose_labels, slice_items
+from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import StoredCase, StoredVolume, read_store
 
 __all__ = [
@@ -21,10 +23,12 @@ __all__ = [
     "Preparation",
     "Prepared",
     "Series",
+    "SlicePhantomSpec",
     "StoredCase",
     "StoredVolume",
     "annotated_classes",
     "check_dataset",
+    "choose_labels",
     "convert",
     "discover",
     "find_scans",
@@ -40,8 +44,10 @@ __all__ = [
     "read_volume",
     "scan_grid",
     "scan_name",
+    "slice_items",
     "training_items",
     "write_exclude",
     "write_label_map",
     "write_phantom",
+    "write_slice_phantom",
 ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.checks import labels, splits
+from medseg.data.checks import pictures as slices
 from medseg.data.checks.case import CaseSlice, CaseSummary, Reading, read_case
 from medseg.data.checks.survey import Plan, Survey, survey
 from medseg.data.parallel import default_workers, run_each
@@ -89,19 +90,22 @@ class DatasetReport:
         }
 
 
-def check_dataset(root: str | Path, workers: int | None = None, pictures: int = 0) -> DatasetReport:
+def check_dataset(
+    root: str | Path, workers: int | None = None, pictures: int = 0, patient: str | None = None
+) -> DatasetReport:
     """Look at every file of a data set and say all that is wrong with it. Nothing is changed.
 
     Args:
         root: a data set in any layout that `discover` knows, or a folder of loose images.
         workers: processes to read with; 0 or 1 reads in this one; None decides by the machine and the set.
         pictures: for how many cases with an error or a warning a slice is kept.
+        patient: of 2D slices: a pattern that finds the patient in a picture's name.
 
     Raises:
         DataError: there is nothing of that name.
     """
     root = Path(root)
-    seen = survey(root)
+    seen = survey(root, patient)
     readings: dict[str, Reading] = {}
     kept = {True: 0, False: 0}
     for reading in _readings(seen, pictures > 0, workers):
@@ -138,7 +142,7 @@ def _alone(read: Callable[[Plan], Reading], plan: Plan) -> Reading:
 
 def _safely(plan: Plan, names: LabelMap | None, picture: bool) -> Reading:
     try:
-        return read_case(plan, names, picture)
+        return read_case(plan, names, picture) if plan.slice is None else slices.read_slice_case(plan, picture)
     except Exception as fault:  # one case must not end the check of a thousand
         return _failed(plan, f"{type(fault).__name__}: {fault}", "Look at its files.")
 
@@ -156,7 +160,10 @@ def _report(root: Path, seen: Survey, readings: Sequence[Reading], pictures: int
     if seen.kind != "loose files":
         found += labels.outlying_volumes({reading.id: reading.whole for reading in readings if _measured(reading)})
     found += splits.repeated(images)
-    found += splits.examine(seen.split, patients=seen.patients, images=images, structures=present)
+    for finding in splits.examine(seen.split, patients=seen.patients, images=images, structures=present):
+        doubtful = seen.guessed and finding.code == "split-patient"
+        found.append(replace(finding, severity="warning") if doubtful else finding)
+    found += slices.uneven(readings, {plan.id: plan.image for plan in seen.cases if plan.slice and plan.image})
     for id, names in unannotated.items():
         found.append(labels.unannotated(names).of(id))
     overlaps: Counter[tuple[str, str]] = Counter()

@@ -24,7 +24,7 @@ from medseg.cases import SPLITS, Case, Dataset, Split, write_datalist
 from medseg.data import nnunet
 from medseg.data.inflate import read_whole
 from medseg.data.journal import Journal
-from medseg.data.layouts import discover
+from medseg.data.layouts import discover_volumes
 from medseg.data.masks import merge_masks
 from medseg.data.nifti import open_image, read_grid, write_label_map
 from medseg.data.opening import renumbered
@@ -87,7 +87,7 @@ def convert(
     source = root if root.is_dir() else root.parent
     if out.resolve().is_relative_to(source.resolve()):
         raise DataError(out, "must not lie inside the source", str(source), "Choose a folder beside it.")
-    dataset = discover(root).with_split()
+    dataset = discover_volumes(root).with_split()
     labels = dataset.choose(structures)
     sides = _sides(dataset)
     channel = nnunet.CHANNEL if to == "nnunet" else ""

@@ -21,6 +21,8 @@ from medseg.data.layouts import discover
 from medseg.data.masks import combine_masks, merge_masks
 from medseg.data.nifti import label_dtype, read_grid, read_volume, write_label_map, write_like
 from medseg.data.phantom import PhantomSpec, write_phantom
+from medseg.data.slice_labels import open_slices
+from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import read_store
 from medseg.errors import ConfigError, DataError, LabelError
 from medseg.labels import LabelMap
@@ -39,6 +41,8 @@ def open_dataset(
     phantom: Mapping[str, Any] | None = None,
     use_store: bool | None = None,
     exclude: str | Path | None = None,
+    slices: bool = False,
+    patient: str | None = None,
 ) -> Dataset:
     """The data set under `root`, ready for training: every case with a label map numbered as `labels`.
 
@@ -51,23 +55,32 @@ def open_dataset(
         cache_dir: where label maps and the phantom are kept.
         split: case ids by side (`train`, `val`, `test`) that overrule the set's own.
         overlaps: `precedence` (one label a voxel) or `keep` (combinations, for multi-label networks).
-        phantom: arguments of `PhantomSpec`, used only where `root` is None.
+        phantom: arguments of `PhantomSpec` (of `SlicePhantomSpec` for slices), used only where `root` is None.
         use_store: whether training reads the set's slice store; None for wherever it has one.
         exclude: a file that lists cases to leave out, as `medseg data check --write-exclude` writes it.
+        slices: whether the network takes 2D slices from pictures; else volumes.
+        patient: of slices: a pattern that finds the patient in a picture's name.
 
     Raises:
-        ConfigError: a store is asked for and the set has none, or overlaps are to be kept.
+        ConfigError: a store is asked for and the set has none, or overlaps are to be kept; volumes where slices
+            are wanted, or the reverse.
         DataError, LabelError, GeometryError, OutputError: see `discover`, `merge_masks`.
     """
     if overlaps not in OVERLAPS:
         raise DataError("overlaps", f"must be one of {', '.join(OVERLAPS)}", f"'{overlaps}'")
     cache = writable_folder(cache_dir)
     if root is None:
-        spec = PhantomSpec(**(phantom or {}))
+        spec = (SlicePhantomSpec if slices else PhantomSpec)(**(phantom or {}))
         root = cache / f"phantom-{spec.digest()}"
         logger.info("No data set was named (dataset_dir): using the phantom that comes with medseg, %s", root)
-        write_phantom(root, spec)
-    dataset = discover(root)
+        if isinstance(spec, SlicePhantomSpec):
+            write_slice_phantom(root, spec)
+        else:
+            write_phantom(root, spec)
+    dataset = discover(root, patient)
+    if slices != (dataset.palette is not None):
+        wanted, found = ("2D slices", "volumes") if slices else ("volumes", "2D slices")
+        raise ConfigError(dataset.root, f"must hold {wanted}, for that is what the network takes", found)
     if exclude is not None:
         dataset = dataset.without(read_exclude(exclude))
     dataset = _with_store(dataset.with_split(split), use_store, overlaps)
@@ -85,6 +98,8 @@ def open_dataset(
             ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else ""),
         )
     _warn_of_split(dataset)
+    if slices:
+        return open_slices(dataset, labels, cache, overlaps == "keep")
     sides = ("val", "test") if dataset.store is not None else ("train", "val", "test")
     used = {id for side in sides for id in getattr(dataset.split, side)}
     bare = {case.id for case in dataset.cases if not case.masks and case.label is None}
@@ -117,6 +132,16 @@ def _warn_of_split(dataset: Dataset) -> None:
             dataset.root,
             ", ".join(both),
         )
+    patients = dataset.patients
+    held_out = {patients[id] for id in (*dataset.split.val, *dataset.split.test) if id in patients}
+    shared = sorted(held_out & {patients[id] for id in dataset.split.train if id in patients})
+    if shared:
+        logger.warning(
+            "%s: by their names %d patients stand on both sides of the split, %s first: scores would be too good",
+            dataset.root,
+            len(shared),
+            shared[0],
+        )
 
 
 def annotated_classes(case: Case, labels: LabelMap) -> npt.NDArray[np.bool_]:
@@ -128,7 +153,9 @@ def annotated_classes(case: Case, labels: LabelMap) -> npt.NDArray[np.bool_]:
     return np.array([True, *known])
 
 
-def training_items(dataset: Dataset, labels: LabelMap, spacing: Sequence[float] = (-1, -1, -1)) -> list[dict[str, Any]]:
+def training_items(
+    dataset: Dataset, labels: LabelMap, spacing: Sequence[float] = (-1, -1, -1), context: int = 0
+) -> list[dict[str, Any]]:
     """What training draws from: the volumes in the slice store where the data set has one, else the files.
 
     Every item says which classes are annotated in it (`annotated`, bool, `(len(labels),)`). A structure that no case
@@ -140,6 +167,7 @@ def training_items(dataset: Dataset, labels: LabelMap, spacing: Sequence[float] 
         dataset: as `open_dataset` gives it.
         labels: the classes of the network.
         spacing: mm along each axis that the bundle trains at, 0 or less for any; a store must have it.
+        context: of slices: how many neighbours on each side an item names.
 
     Raises:
         ConfigError: the store lies at another spacing.
@@ -161,7 +189,7 @@ def training_items(dataset: Dataset, labels: LabelMap, spacing: Sequence[float] 
         )
     nowhere = ~np.any(list(known.values()), axis=0)
     store = dataset.store
-    found = dataset.items("train") if store is None else _stored_items(dataset, store, labels, spacing)
+    found = dataset.items("train", context=context) if store is None else _stored_items(dataset, store, labels, spacing)
     return [{**item, "annotated": known[item["case"]] | nowhere} for item in found if item["case"] in ids]
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from medseg.atomic import atomic_path, remove_partial, writable_folder, write_json
 from medseg.cases import Case, Dataset, Split, write_datalist
 from medseg.data.fingerprint import case_statistics, fingerprint
-from medseg.data.layouts import DATALIST, discover
+from medseg.data.layouts import DATALIST, discover_volumes
 from medseg.data.masks import merge_masks
 from medseg.data.nifti import read_volume, write_label_map, write_volume
 from medseg.data.opening import renumbered
@@ -121,7 +121,7 @@ def prepare(
     root, out, how = Path(root), Path(out), how or Preparation()
     if out.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(out.resolve()):
         raise DataError(out, "must not lie inside the source, nor hold it", str(root), "Choose a folder beside it.")
-    dataset = discover(root).without(exclude or {}).with_split()
+    dataset = discover_volumes(root).without(exclude or {}).with_split()
     labels = _labels_of(dataset, how)
     writable_folder(out)
     with _alone(out):

@@ -397,7 +397,8 @@ def test_every_code_is_documented_with_its_severity(report, repository):
     documented = {code: f"{severity} {rest}" for codes, severity, rest in rows for code in re.findall("`(.+?)`", codes)}
     for finding in report.findings:
         assert re.search(rf"\b{finding.severity}\b", documented[finding.code]), finding
-    sources = [*(repository / "medseg" / "data" / "checks").glob("*.py"), repository / "medseg" / "data" / "check.py"]
+    folder = repository / "medseg" / "data"
+    sources = [*(folder / "checks").glob("*.py"), *(folder / f"{name}.py" for name in ("check", "kaggle", "slices"))]
     code = "".join(path.read_text(encoding="utf-8") for path in sources)
     code = code.replace('f"{what}-', '"mask-') + code.replace('f"{what}-', '"label-')
     assert [name for name in documented if f'"{name}"' not in code] == []

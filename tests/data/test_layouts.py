@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from medseg.data import discover, prepare
+from medseg.data import SlicePhantomSpec, convert, discover, prepare, write_slice_phantom
 from medseg.errors import DataError
 
 
@@ -47,3 +47,10 @@ def test_a_folder_of_something_else_says_what_it_holds(tmp_path):
     (tmp_path / "notes").mkdir()
     with pytest.raises(DataError, match=r"datalist\.json.*dataset\.json.*label_map\.json, but found 1 entries, notes"):
         discover(tmp_path)
+
+
+def test_slices_are_neither_prepared_nor_converted(tmp_path):
+    root = write_slice_phantom(tmp_path / "set", SlicePhantomSpec(train=1, val=0, slices=1, size=(16, 16)))
+    for work in (lambda: prepare(root, tmp_path / "out"), lambda: convert(root, tmp_path / "out", "nnunet")):
+        with pytest.raises(DataError, match="must hold volumes, for slices need no preparation, but found 2D slices"):
+            work()

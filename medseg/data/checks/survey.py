@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from medseg.cases import SPLITS, Split
-from medseg.data import folders, nnunet, totalsegmentator
+from medseg.data import folders, nnunet, slices, totalsegmentator
 from medseg.data.layouts import DATALIST, discover
 from medseg.data.nifti import stem
 from medseg.data.nnunet import DESCRIPTION
 from medseg.errors import DataError, LabelError, MedsegError, did_you_mean
 from medseg.findings import Finding, error, note, warning
 from medseg.labels import BACKGROUND, LabelMap, groups, only_v1
+from medseg.pictures import Palette, SliceInfo
 
 _SIDES = {"training": "train", "validation": "val", "test": "test"}
 _PATIENT = ("patient", "patient_id", "subject", "subject_id")
@@ -39,6 +40,8 @@ class Plan:
         annotated: structures that were looked for; None where that is not known.
         loose: a file that belongs to no data set, so that nobody says it is a CT.
         findings: what its names alone tell.
+        slice: where the image is a picture: what its name tells.
+        palette: where it is a picture: what its mask means.
     """
 
     id: str
@@ -48,11 +51,16 @@ class Plan:
     annotated: tuple[str, ...] | None = None
     loose: bool = False
     findings: tuple[Finding, ...] = ()
+    slice: SliceInfo | None = None
+    palette: Palette | None = None
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds: cases, the names of their structures, sides, and what was found on the way."""
+    """What a folder holds: cases, the names of their structures, sides, and what was found on the way.
+
+    Where patients are `guessed`, only names tell them.
+    """
 
     kind: str
     cases: tuple[Plan, ...]
@@ -61,10 +69,15 @@ class Survey:
     split: Split = field(default_factory=Split)
     patients: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    guessed: bool = False
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path, patient: str | None = None) -> Survey:
     """List what lies under `root`; only names and tables are read, no image.
+
+    Args:
+        root: the folder, or one file.
+        patient: of slices: a pattern that finds the patient in a picture's name.
 
     Raises:
         DataError: there is nothing of that name.
@@ -79,15 +92,39 @@ def survey(root: Path) -> Survey:
         return _datalist(listed, content)
     if root.is_dir() and not listed and any(totalsegmentator.is_case(folder) for folder in root.iterdir()):
         return _totalsegmentator(root)
+    sliced = root.is_dir() and not listed and slices.is_dataset(root)
     try:
+        if sliced:
+            return _slices(root, patient)
         dataset = discover(root)
     except MedsegError as fault:
-        report = error if listed or folders.is_dataset(root) else warning
+        report = error if listed or sliced or folders.is_dataset(root) else warning
         doubt = report("layout", root.name, f"no data set: {fault}", "Every image in it is looked at by itself.")
         root = root if root.is_dir() else root.parent
         return _loose(root, sorted(path for path in root.rglob("*") if path.is_file()), (doubt,))
     plans = tuple(Plan(case.id, case.image, case.masks, case.label, case.annotated) for case in dataset.cases)
     return Survey("a data set", plans, dataset.structures, dataset.labels, dataset.split)
+
+
+def _slices(root: Path, patient: str | None) -> Survey:
+    found = slices.collect(root, patient)
+    plans = [
+        Plan(case.id, case.image, case.masks, case.label, case.annotated, slice=case.slice, palette=found.palette)
+        for case in sorted(found.cases, key=lambda case: case.id)
+    ]
+    patients = {case.id: case.slice.patient for case in found.cases if case.slice is not None}
+    if patient is None and len(set(patients.values())) == 1:
+        patients = {}  # names that all begin alike tell no patients
+    return Survey(
+        found.kind,
+        _distinct(plans),
+        found.structures,
+        LabelMap(found.structures),
+        found.split,
+        patients,
+        tuple(found.findings),
+        patient is None,
+    )
 
 
 def _totalsegmentator(root: Path) -> Survey:

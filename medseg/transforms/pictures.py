@@ -1,0 +1,97 @@
+"""Slices from pictures, the way round they have on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from medseg.errors import ConfigError, DataError
+from medseg.pictures import intensities, read_picture
+
+_HELPERS = ("neighbours", "limits", "spacing")
+
+
+class LoadSliced(MapTransform):
+    """Load slices as `(C, rows, columns)`: the first axis of space runs down the screen, the second to the right.
+
+    Not MONAI's `LoadImaged`: its PNG reader gives columns first, scales nothing, and knows no neighbours. The affine
+    holds the spacing alone (rows, columns, mm), for a picture does not say which side of it is left. The paths of
+    neighbours, the spacing and the range leave the item, what is left of it can be batched.
+
+    Args:
+        keys: paths of pictures. Images become float32 from 0 to 1: up to 8 bits white is 1; with more the scan's range
+            (`limits` of the item) becomes 0 and 1, or the slice's own where it has none.
+        label_key: which of the keys is a label: indices or codes, `(1, rows, columns)`, as they are in the file.
+        channels: of an image without context: 1 (grey) or 3 (colours, or grey three times).
+        context: neighbours on each side whose grey images are the channels instead, lowest first: 2 * context + 1. The
+            item must name them (`neighbours`, see `Dataset.items`); without them the slice is repeated.
+
+    Raises:
+        ConfigError: channels or a context that cannot be, an item that names another number of neighbours.
+        DataError: a picture that cannot be read; see `medseg.pictures.read_picture`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label_key: str = "label",
+        channels: int = 3,
+        context: int = 0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if channels not in (1, 3) or context < 0:
+            raise ConfigError(
+                "LoadSliced", "needs 1 or 3 channels and a context of 0 or more", f"{channels}, {context}"
+            )
+        self.label_key, self.channels, self.context = label_key, channels, context
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load every key."""
+        item = {key: value for key, value in data.items() if key not in _HELPERS}
+        rows, columns = data.get("spacing", (1.0, 1.0))
+        affine = torch.diag(torch.tensor([rows, columns, 1.0, 1.0], dtype=torch.float64))
+        for key in self.key_iterator(item):
+            path = str(item[key])
+            array = self._label(path) if key == self.label_key else self._image(path, data)
+            meta = {
+                "filename_or_obj": path,
+                "spatial_shape": np.array(array.shape[1:]),
+                "original_channel_dim": 0,
+                "original_affine": affine.numpy().copy(),
+            }
+            item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=meta)
+        return item
+
+    def _label(self, path: str) -> Any:
+        picture = read_picture(path)
+        if picture.values.ndim != 2:
+            raise DataError(
+                path, "must be a label of one channel", "colours", "Open the set with medseg.data.open_dataset."
+            )
+        return picture.values.astype(np.uint8 if not picture.deep else np.int32)[None]
+
+    def _image(self, path: str, data: Mapping[Hashable, Any]) -> Any:
+        limits = data.get("limits")
+        ends = (float(limits[0]), float(limits[1])) if limits is not None else None
+        if not self.context:
+            return intensities(read_picture(path), self.channels, ends)
+        count = 2 * self.context + 1
+        around = [str(one) for one in data.get("neighbours", [path] * count)]
+        if len(around) != count:
+            raise ConfigError(
+                path, f"needs {count} neighbours in its item", str(len(around)), "Name context there, too."
+            )
+        loaded = {one: intensities(read_picture(one), 1, ends) for one in dict.fromkeys(around)}
+        first = loaded[path] if path in loaded else loaded[around[self.context]]
+        odd = next((one for one in around if loaded[one].shape != first.shape), None)
+        if odd is not None:
+            size = f"{loaded[odd].shape[1]} rows and {loaded[odd].shape[2]} columns"
+            raise DataError(odd, f"must have the size of {path}, for they are neighbours", size)
+        return np.concatenate([loaded[one] for one in around])
