@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +31,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         _sync(partial)
-        partial.replace(path)
+        _move(partial, path)
     except OSError as error:
         raise OutputError(path, "must be writable", str(error), "Free space or choose another place.") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _move(partial: Path, path: Path) -> None:
+    """Put a file in its place; on Windows once nobody reads what is there, which takes a moment at most."""
+    for _ in range(20 if os.name == "nt" else 0):
+        try:
+            partial.replace(path)
+            return
+        except PermissionError:
+            time.sleep(0.05)
+    partial.replace(path)
 
 
 def remove_partial(folder: str | Path) -> None:

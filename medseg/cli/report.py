@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -49,9 +48,10 @@ def command(run: str, output: Path | None, tables: Path | None, root: Path | Non
 
 def _folder(run: str, root: Path | None) -> Path:
     """The run's folder: the path itself where it holds anything of a run, else by name."""
+    from medseg.places import runs_root
     from medseg.records import EPOCHS, ROWS, find_run
 
     given = Path(run)
     if any((given / name).is_file() for name in (ROWS, EPOCHS)):
         return given
-    return find_run(given, root or Path(os.environ.get("MEDSEG_RUNS") or "runs"))
+    return find_run(given, runs_root(root))

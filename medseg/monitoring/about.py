@@ -16,6 +16,7 @@ _PLACES = {
     "bundle_root",
     "ckpt_path",
     "dataset_dir",
+    "exclude",
     "imports",
     "initialize",
     "monitor",

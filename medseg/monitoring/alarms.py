@@ -10,6 +10,7 @@ from medseg.monitoring.probes import Sample
 WARNING, ERROR = "warning", "error"
 _LEVELS = ("", WARNING, ERROR)
 _IN_A_ROW = 3
+_PEACE = 20  # looks without a thing after which it is news again
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Alarm:
 
 
 class Alarms:
-    """Look at each sample for what is about to run out; say each thing once, and again when it gets worse."""
+    """Look at each sample for what is about to run out; say each thing once, again if it gets worse or comes back."""
 
     def __init__(self) -> None:
         self.said: dict[str, str] = {}
         self._hungry = 0
+        self._quiet: dict[str, int] = {}
 
     def __call__(self, sample: Sample, checkpoint: int, device: int = 0, waiting: float | None = None) -> list[Alarm]:
         """What has to be said of a sample.
@@ -53,6 +55,11 @@ class Alarms:
             found.append(_gpu_memory(gpu.memory_used, gpu.memory_total))
             if self._hungry >= _IN_A_ROW:
                 found.append(_data(gpu.load or 0, waiting or 0))
+        there = {one.kind for one in found if one}
+        for kind in list(self.said):
+            self._quiet[kind] = 0 if kind in there else self._quiet.get(kind, 0) + 1
+            if self._quiet[kind] >= _PEACE:
+                del self.said[kind]
         news = [one for one in found if one and _worse(one.level, self.said.get(one.kind, ""))]
         self.said |= {one.kind: one.level for one in news}
         return news

@@ -30,7 +30,8 @@ from medseg.records import RUNNING, read_record, state_of, this_process
 
 logger = logging.getLogger(__name__)
 
-POLL, PATIENCE, LOOK = 0.5, 30.0, 10.0  # seconds: between looks; for an earlier feed to end; at the dashboard
+POLL, LOOK = 0.5, 10.0  # seconds between looks; at the dashboard
+PATIENCE = 660.0  # seconds for an earlier feed to end: W&B may take ten minutes for what is left
 BUSY = 3  # exit code: another feed is at this run
 
 
@@ -104,7 +105,7 @@ class Feed:
             return True
         self._seen = stamp
         now = Settings.load(self.folder)
-        return now is None or now.changed(configured=None) == self.settings.changed(configured=None)
+        return now is None or now.filled(self.folder).changed(configured=None) == self.settings.changed(configured=None)
 
     def _serve_page(self) -> None:
         if self.page is None or time.monotonic() - self._looked < LOOK:
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lock.acquire(timeout=0 if given.once else PATIENCE, poll_interval=0.2)
     except filelock.Timeout:
+        logger.warning("Another process brings the rows of this run to a tracker")
         return BUSY
     try:
         kept = Settings.load(folder)

@@ -62,6 +62,7 @@ class History:
         self._epochs: list[dict[str, Any]] = []
         self._place: tuple[int, int] | None = None  # epoch and iteration that the sums are of
         self._begun = False
+        self._lr: float | None = None  # of the latest step; a schedule may have gone on since
 
     def attach(self, engine: Any) -> None:
         """Follow the trainer."""
@@ -73,6 +74,7 @@ class History:
         self.norm.attach(engine)
         engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._step_starts)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.pace.asked)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.pace.got)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._batch)
@@ -85,6 +87,7 @@ class History:
             "means": self.means.state_dict(),
             "pace": self.pace.state_dict(),
             "gradient_norm": self.norm.read(),
+            "lr": self._lr,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -94,6 +97,7 @@ class History:
         self.means.load_state_dict(state["means"])
         self.pace.load_state_dict(state["pace"])
         self.norm.load(state["gradient_norm"])
+        self._lr = state.get("lr")
 
     def _started(self, engine: Any) -> None:
         self._begun = False
@@ -129,6 +133,9 @@ class History:
         self._place = place
         self.pace.epoch_started(goes_on)
 
+    def _step_starts(self, engine: Any) -> None:
+        self._lr = _learning_rate(engine)
+
     def _batch(self, engine: Any) -> None:
         state = engine.state
         self.pace.stepped(_samples(state))
@@ -150,7 +157,7 @@ class History:
                 "batch",
                 engine,
                 **values,
-                lr=_learning_rate(engine),
+                lr=self._lr,
                 grad_norm=finite(norm),
                 **self._speed(speed, wait, state),
             )
@@ -162,7 +169,7 @@ class History:
         known = {name: finite(value) for name, value in means.items() if name == "loss" or value is not None}
         row = {
             **known,
-            "lr": _learning_rate(engine),
+            "lr": self._lr,
             "train_seconds": round(self.pace.seconds, 3),
             **self._speed(*self.pace.of_epoch(), state),
         }

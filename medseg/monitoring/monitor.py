@@ -99,7 +99,7 @@ class Monitor:
 
     def _tend(self, process: subprocess.Popen[bytes]) -> None:
         self._say(read_state(self.folder))
-        if process.poll() in (None, 0) or is_fed(self.folder):
+        if process.poll() is None or is_fed(self.folder):
             return
         settings = Settings.load(self.folder)
         if settings is None or not settings.on or settings.backend == OFF:

@@ -10,8 +10,12 @@ from typing import Any
 _PREFIX = {"batch": "train", "validation": "val", "begin": "run", "end": "run"}
 _COMMON = ("kind", "time", "epoch", "iteration")
 _ENDED = {"failed": "error", "interrupted": "warning"}
-# two parts at least: '/.cache' within an expression says nothing of the machine
-_PATH = re.compile(r"(?<![\w@#%./\\])(?:~|[A-Za-z]:)?[/\\][^\s/\\'\",;:)]+[/\\][^\s'\",;)]*")
+_URL = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\",;)]+|\\\\[^\s\\'\"]+\\[^\n'\",;):]*")
+# Two parts at least: '/.cache' within an expression says nothing of the machine. Names may hold spaces, and nobody
+# knows where such a one ends: what follows goes with it, up to the next mark.
+_PATH = re.compile(
+    r"(?<![\w@#%./\\])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s/\\'\",;:)][^/\\'\",;:)\n]*[/\\](?:[^\n'\",;):]|:(?!\s))*"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def _histograms(row: Mapping[str, Any]) -> dict[str, tuple[list[float], list[flo
 def without_paths(text: str) -> str:
     """A text in which places on this machine are not named.
 
-    >>> without_paths("/home/max/data/s0001/ct.nii.gz cannot be read")
-    '(a file) cannot be read'
+    >>> without_paths("/home/max/data/s0001/ct.nii.gz: must be whole")
+    '(a file): must be whole'
     """
-    return _PATH.sub("(a file)", text)
+    return _PATH.sub("(a file)", _URL.sub("(a place)", text))

@@ -152,8 +152,13 @@ class Settings:
             project=self.project or os.environ.get("WANDB_PROJECT") or f"medseg-{bundle}",
             name=self.name or name,
             id=self.id or secrets.token_hex(6),
-            store=self.store or str(store_of(folder, record)),
+            store=self.store if _is_here(self.store) else str(store_of(folder, record)),
         )
+
+
+def _is_here(store: str | None) -> bool:
+    """Whether the place of trackio's files can be meant: a run's folder may have been copied from elsewhere."""
+    return store is not None and Path(store).parent.is_dir()
 
 
 def store_of(folder: Path, record: Mapping[str, Any]) -> Path:

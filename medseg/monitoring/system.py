@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from ignite.engine import Events
 
@@ -76,7 +77,11 @@ class System:
         if self._probe is None or (self._due is None and not training) or now < (self._due or 0):
             return
         self._due = now + self.every
-        sample = self._probe()
+        try:
+            sample = self._probe()
+        except (OSError, RuntimeError, psutil.Error) as error:
+            logger.debug("No look at the machine: %s", error)
+            return
         self.rows.add("system", engine, **sample.row())
         device = _device(engine).index or 0
         waiting = getattr(engine.state, "data_wait", None)

@@ -285,8 +285,9 @@ class Backup:
         """Warn of what failed, from the thread that trains, for the rows of a run have one writer."""
         while self._to_say:
             said = self._to_say.pop(0)
-            text = f"The copy in {self.url} cannot be written ({said}). Training goes on, and it is tried again."
-            logger.warning("%s", text)
+            what = "Training goes on, and it is tried again."
+            logger.warning("The copy in %s cannot be written (%s). %s", self.url, said, what)
+            text = f"The copy of the run cannot be written, the log says why. {what}"
             with contextlib.suppress(OSError):
                 where = {"epoch": None, "iteration": None, "level": "warning", "title": "Backup fails", "text": text}
                 append_row(self.folder, {"kind": "warning", "time": round(time.time(), 3), **where})

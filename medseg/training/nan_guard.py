@@ -140,7 +140,7 @@ class NanGuard:
             "loss and gradient must be finite",
             f"{found}; batch of {self._samples(engine)}",
             "The weights were not touched, and the last checkpoint is whole: the same command goes on from there. "
-            "Look at these cases (medseg check), or take a lower lr or clip_norm=12.",
+            "Look at these cases (medseg data check), or take a lower lr or clip_norm=12.",
         )
         self._row(engine, "error", "Loss or gradient is not finite", str(error))
         raise error

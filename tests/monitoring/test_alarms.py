@@ -36,6 +36,17 @@ def test_what_runs_out_is_said_once_and_again_when_it_gets_worse(changes, kind, 
         assert alarms(sample(**changes), GB) == alarms(sample(**worse), GB) == []
 
 
+def test_what_was_mended_and_comes_back_is_said_again():
+    alarms, full = Alarms(), sample(disk_free=GB // 2)
+    assert len(alarms(full, GB)) == 1
+    for _ in range(10):
+        assert alarms(sample(), GB) == []
+    assert alarms(full, GB) == []
+    for _ in range(20):
+        assert alarms(sample(), GB) == []
+    assert [alarm.kind for alarm in alarms(full, GB)] == ["disk"]
+
+
 def test_enough_is_enough():
     just = sample(disk_free=2 * GB, ram_used=95 * GB, ram_free=5 * GB, shm_free=GB, gpu=(Gpu(0.1, 95, 100),))
     assert Alarms()(just, GB, waiting=0.3) == []

@@ -220,7 +220,9 @@ class RandAugmentd(RandomizableTransform):
         image = torch.as_tensor(image)
         # a sum is several times faster than looking at each, and finite only if all are
         if not math.isfinite(float(image.sum(dtype=torch.float32))) and not bool(torch.isfinite(image).all()):
-            raise DataError(case, "needs finite intensities", "NaN or infinity in the image", "Check it: medseg check.")
+            raise DataError(
+                case, "needs finite intensities", "NaN or infinity in the image", "Check it: medseg data check."
+            )
 
 
 def _finite(value: Any) -> bool:
