@@ -14,6 +14,7 @@ from medseg.atomic import remove_partial
 from medseg.errors import ConfigError, WeightsError
 from medseg.training.checkpoint_files import BEST, LAST, PREVIOUS, plain, prune, read_newest, require_same, write
 from medseg.training.rng import rng_state, set_rng_state
+from medseg.training.scaling import scaler_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Checkpoints:
         if lr_scheduler is not None:
             self._parts["lr_scheduler"] = lr_scheduler
         self.saved = 0  # the iteration of the newest checkpoint
+        self.loaded = False  # whether it is known where the trainer goes on
         self._loaded = self._due = self._last_is_damaged = self._finished_elsewhere = False
         self._when, self._took = time.monotonic(), 0.0
 
@@ -101,9 +103,11 @@ class Checkpoints:
         self._loaded, self._when = True, time.monotonic()
         if engine.state.rank == 0:
             remove_partial(self.folder)
-            remove_partial(self.model_path.parent)
+            for left in self.model_path.parent.glob(f".{self.model_path.stem}.*.partial{self.model_path.suffix}"):
+                left.unlink(missing_ok=True)
         found = read_newest(self.folder)
         if found is None:
+            self.loaded = True
             return
         path, content = found
         self._last_is_damaged = path.name != LAST
@@ -120,7 +124,7 @@ class Checkpoints:
             raise WeightsError(path, "must be a checkpoint of this run", found_text, remedy) from error
         if self.validator is not None:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = content["best"]
-        self._load_gradients(content.get("gradients", {}))
+        self._load_gradients(engine, content.get("gradients", {}), content.get("scaler"))
         # a scheduler asks whether the optimizer has made a step: it has, in the process before
         vars(self._parts["optimizer"])["_opt_called"] = engine.state.iteration > 0
         kept = getattr(engine.state, "kept", None) or {}
@@ -130,6 +134,7 @@ class Checkpoints:
         if engine.state.rank == 0 and "rng" in content:
             set_rng_state(content["rng"])
         self._due, self.saved = bool(content.get("epoch_due", False)), engine.state.iteration
+        self.loaded = True
         length = engine.state.epoch_length or 1
         where = f"epoch {engine.state.epoch} of {engine.state.max_epochs}"
         if engine.state.iteration % length:
@@ -156,11 +161,10 @@ class Checkpoints:
             engine.fire_event(Events.EPOCH_COMPLETED)
 
     def _iteration(self, engine: Any) -> None:
-        if self.every_minutes is None:
-            return
         passed = time.monotonic() - self._when
         done = engine.state.epoch_length is not None and engine.state.iteration % engine.state.epoch_length == 0
-        if passed >= self.every_minutes * 60 or (done and passed >= 20 * self._took):
+        timed = self.every_minutes is not None and passed >= self.every_minutes * 60
+        if timed or (done and (self.every_minutes is None or passed >= 20 * self._took)):
             self.save_iteration(engine)
 
     def save_iteration(self, engine: Any) -> None:
@@ -221,10 +225,13 @@ class Checkpoints:
         if self.backup is not None:
             self.backup.send(path)
 
-    def _load_gradients(self, gradients: dict[str, torch.Tensor]) -> None:
+    def _load_gradients(self, engine: Any, gradients: dict[str, torch.Tensor], scaler: dict[str, Any] | None) -> None:
+        """Gradients between accumulated batches, in the scale that AMP has now, or without one."""
+        now = scaler_of(engine)
+        factor = (now.get_scale() if now is not None else 1.0) / (scaler or {}).get("scale", 1.0)
         for name, parameter in self.network.named_parameters():
             if name in gradients:
-                parameter.grad = gradients[name].to(parameter.device, parameter.dtype)
+                parameter.grad = gradients[name].to(parameter.device, parameter.dtype) * factor
 
     @staticmethod
     def _load_position(engine: Any, state: dict[str, Any]) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.engines.utils import IterationEvents
 
 from medseg.errors import ConfigError
+from medseg.training.scaling import unscale
 
 
 class ClipGradients:
@@ -33,6 +35,7 @@ class ClipGradients:
     def attach(self, engine: Any) -> None:
         """Clip from the start of the run to its end."""
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, unscale, self.optimizer)
 
     def _start(self, engine: Any) -> None:
         def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:

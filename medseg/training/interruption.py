@@ -93,8 +93,8 @@ class Interruption:
     def _received(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked process of the data loader, which is not the one to stop
             return
-        for one in self._before:
-            signal.signal(one, signal.SIG_DFL)
+        for one in self._before:  # a terminal that closes sends SIGHUP twice; a second of the others stops at once
+            signal.signal(one, signal.SIG_IGN if one.name == "SIGHUP" else signal.SIG_DFL)
         self.reason = signal.Signals(number).name
         if self._phase != _STEPS:
             ignite = logging.getLogger("ignite")  # its engines log an exception as an error
@@ -126,7 +126,8 @@ class Interruption:
 
     def _give_back(self) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)
+            if not (self.reason and number.name == "SIGHUP"):  # what is left to write and to send is not cut either
+                signal.signal(number, before)
         self._before.clear()
         if self._level is not None:
             logging.getLogger("ignite").setLevel(self._level)

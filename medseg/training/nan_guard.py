@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.engines.utils import IterationEvents
 
 from medseg.errors import ConfigError, TrainingError
 from medseg.records import append_row
+from medseg.training.scaling import scaler_of, steps_now, unscale
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class NanGuard:
         self.patience, self.factor, self.in_a_row = patience, factor, in_a_row
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._high = self._overflows = 0
-        self._stepped = False
+        self._stepped = self._said = False
         self._norm: torch.Tensor | None = None
 
     def attach(self, engine: Any) -> None:
@@ -76,6 +78,7 @@ class NanGuard:
         kept["nan_guard"] = self
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._began)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, unscale, self.optimizer)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._ended)
 
     def _start(self, engine: Any) -> None:
@@ -87,7 +90,8 @@ class NanGuard:
 
     def _before_step(self, engine: Any) -> None:
         """See that loss and gradient are finite; AMP's scaler has seen to that where it lets a step through."""
-        self._stepped = True
+        overflow = getattr(self.optimizer, "found_inf", None)  # a fused one is called in any case, and does nothing
+        self._stepped = overflow is None or not bool(overflow)
         norm = getattr(engine.state, "gradient_norm", None)
         if norm is None or norm is self._norm:
             gradients = [
@@ -95,15 +99,16 @@ class NanGuard:
             ]
             norm = engine.state.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         self._norm = norm
-        if _scaler(engine) is None and not bool(torch.isfinite(norm + _loss(engine).detach())):
+        if scaler_of(engine) is None and not bool(torch.isfinite(norm + _loss(engine).detach())):
             self._stop(engine)
 
     def _ended(self, engine: Any) -> None:
         loss = float(_loss(engine).detach())
-        if _scaler(engine) is None:
+        if scaler_of(engine) is None:
             if not math.isfinite(loss):  # of a batch that is only accumulated
                 self._stop(engine)
-        elif not math.isfinite(loss) or (_steps_now(engine) and not self._stepped):
+        elif not math.isfinite(loss) or (steps_now(engine) and not self._stepped):
+            self._look_at_loss(engine, loss)
             self._overflows += 1
             logger.debug("Overflow %d in a row in iteration %d", self._overflows, engine.state.iteration)
             if self._overflows >= self.patience:
@@ -112,6 +117,17 @@ class NanGuard:
             self._overflows = 0
         if math.isfinite(loss):
             self._watch(engine, loss)
+
+    def _look_at_loss(self, engine: Any, loss: float) -> None:
+        """No scale mends an image that is not finite; and a loss that is none is said once, for whoever looks later."""
+        image = _output(engine).get("image")
+        if isinstance(image, torch.Tensor) and not bool(torch.isfinite(image).all()):
+            self._stop(engine)
+        if not math.isfinite(loss) and not self._said:
+            self._said = True
+            text = f"The loss is {loss:.4g} in a batch of {self._samples(engine)}; AMP's scaler leaves it out."
+            logger.warning("Epoch %d, iteration %d: %s", engine.state.epoch, engine.state.iteration, text)
+            self._row(engine, "warning", "The loss is not finite", text)
 
     def _watch(self, engine: Any, loss: float) -> None:
         """Warn of a loss that explodes; what was taken for high is no part of the median it is compared with."""
@@ -216,16 +232,3 @@ def _cases(engine: Any) -> list[str]:
     batch = engine.state.batch
     said = batch.get("case") if isinstance(batch, Mapping) else [one.get("case") for one in batch or []]
     return [str(one) for one in said or [] if one is not None]
-
-
-def _scaler(engine: Any) -> Any | None:
-    """AMP's scaler, where one is at work."""
-    scaler = getattr(engine, "scaler", None)
-    return scaler if scaler is not None and scaler.is_enabled() else None
-
-
-def _steps_now(engine: Any) -> bool:
-    """Whether MONAI's trainer steps after this batch: the last of `accumulation_steps`, or of the epoch."""
-    every, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
-    done = (engine.state.iteration - 1) % length + 1 if length else engine.state.iteration
-    return bool(done % every == 0 or done == length)

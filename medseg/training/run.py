@@ -175,7 +175,8 @@ class Run:
     def _way_on(self, trainer: Any) -> str:
         position = _position(trainer)
         length = position.get("epoch_length") or 0
-        where = f" after iteration {position.get('iteration', 0)} of {length * (position.get('max_epochs') or 0)}"
+        done = position.get("saved_iteration", position.get("iteration", 0))
+        where = f" after iteration {done} of {length * (position.get('max_epochs') or 0)}"
         return (where if length else "") + (
             f". The same command again goes on from there, and so does: medseg runs resume {self.folder.name}"
         )
@@ -196,6 +197,8 @@ class Run:
             for path in self.folder.glob(f".{stem}.*.partial.{extension}"):
                 path.unlink(missing_ok=True)
         started = self.record.get("started", _now())
+        if self._furnish is not None:
+            self._furnish(self.folder)
         self.update(
             **self._about,
             identity=self.identity,
@@ -207,8 +210,6 @@ class Run:
             error=None,
             reason=None,
         )
-        if self._furnish is not None:
-            self._furnish(self.folder)
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[None]:
@@ -228,7 +229,10 @@ def _position(trainer: Any) -> dict[str, Any]:
     names = ("epoch", "iteration", "max_epochs", "epoch_length")
     found = {name: getattr(state, name) for name in names if hasattr(state, name)}
     checkpoints = getattr(state, "checkpoints", None)
+    if checkpoints is not None and not checkpoints.loaded:  # nobody knows yet where it goes on
+        return {}
     if checkpoints is not None:
+        found["saved_iteration"] = checkpoints.saved
         dice, epoch = checkpoints.best
         known = epoch > 0 and math.isfinite(dice)
         found |= {"best_dice": dice if known else None, "best_epoch": epoch if known else None}

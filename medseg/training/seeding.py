@@ -7,7 +7,7 @@ Here the sampler hands out keys that say which draw is meant, so any process mak
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,9 +107,18 @@ class FollowEpochs:
         """Go to the epoch, and in it to where the trainer goes on.
 
         Raises:
-            ConfigError: in the middle of an epoch, and nobody says how large a batch is.
+            ConfigError: in the middle of an epoch, and nobody says how large a batch is; an epoch of more iterations
+                than the data loader has batches.
         """
         state = engine.state
+        batches = len(state.dataloader) if isinstance(state.dataloader, Sized) else None
+        if batches is not None and state.epoch_length is not None:
+            if state.epoch_length > batches:
+                rule = f"must be at most {batches}, the batches of the data loader"
+                remedy = "More samples_per_case give longer epochs."
+                raise ConfigError("train#trainer#epoch_length", rule, str(state.epoch_length), remedy)
+            if state.epoch_length < batches:  # each epoch in its own order, whether the one before was seen or not
+                engine._dataloader_iter = None
         done = state.iteration % state.epoch_length if state.epoch_length else 0
         size = self.batch_size or getattr(state.dataloader, "batch_size", None)
         if done and size is None:

@@ -169,6 +169,9 @@ class Scaler:
     def load_state_dict(self, state):
         self.scale = state["scale"]
 
+    def get_scale(self):
+        return self.scale
+
 
 def scaled(folder, scaler):
     """A trainer of no epoch more, with a scaler, as AMP makes it when the trainer starts."""
@@ -291,6 +294,40 @@ def test_gradients_that_are_not_used_yet_are_kept(tmp_path):
     assert torch.equal(later.weight.grad, network.weight.grad)
     trainer.state.iteration = 3  # an epoch of three ends with a step
     assert not accumulating(trainer)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "factor"), [(512.0, None, 1 / 512), (None, 256.0, 256.0), (512.0, 256.0, 0.5)]
+)
+def test_gradients_go_on_in_the_scale_that_amp_has_then(tmp_path, before, now, factor):
+    network, later = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    checkpoints, trainer = handler(tmp_path, network)
+    trainer.accumulation_steps, trainer.state.iteration = 3, 2
+    trainer.scaler = None if before is None else Scaler(before)
+    network(torch.ones(1, 2)).sum().backward()
+    checkpoints.save_iteration(trainer)
+    checkpoints, trainer = handler(tmp_path, later)
+    trainer.scaler = None if now is None else Keeps(now)
+    checkpoints.load(trainer)
+    torch.testing.assert_close(later.weight.grad, network.weight.grad * factor)
+
+
+class Keeps(Scaler):
+    """A scaler whose scale is given by hand."""
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("minutes", [None, 1000])
+def test_before_an_epoch_is_validated_a_checkpoint_lies_there(tmp_path, minutes):
+    checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1), every_minutes=minutes)
+    found = []
+    look = Events.EPOCH_COMPLETED(once=1)
+    trainer.add_event_handler(look, lambda: found.append(checkpoints.saved))
+    trainer._event_handlers[Events.EPOCH_COMPLETED].insert(0, trainer._event_handlers[Events.EPOCH_COMPLETED].pop())
+    trainer.run()
+    assert found == [3]
 
 
 def test_an_epoch_of_another_length_is_begun_anew(tmp_path, caplog):

@@ -39,6 +39,21 @@ def run(event, number=signal.SIGTERM, batches=4):
     return done, saves.at, caught.value
 
 
+def test_a_terminal_that_closes_sends_its_signal_twice_and_is_heard_once():
+    engine = Engine(lambda engine, batch: None)
+    engine.state.checkpoints = saves = Saves()
+    engine.add_event_handler(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGHUP))
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        with pytest.raises(Interrupted), Interruption(engine):
+            engine.run(range(4), max_epochs=2)
+        os.kill(os.getpid(), signal.SIGHUP)  # while the end is being written down
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert saves.at == [2]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_step_that_was_begun_is_finished_and_saved(number):
     done, saved, error = run(Events.ITERATION_STARTED(once=2), number)

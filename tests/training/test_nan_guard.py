@@ -4,11 +4,13 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 
 from medseg.errors import ConfigError, TrainingError
 from medseg.training import ClipGradients, EpochSampler, NanGuard
 
 NAN, INF = float("nan"), float("inf")
+HUGE = 1e30  # finite, and its square is not
 
 
 class Batches(list):
@@ -134,19 +136,20 @@ class Scaled(SupervisedTrainer):
         engine.state.output = {"image": image, "label": label, "loss": loss}
         engine.optimizer.zero_grad()
         engine.scaler.scale(loss).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         engine.scaler.step(engine.optimizer)
         engine.scaler.update()
         return engine.state.output
 
 
-def scaled(values, patience=10, scale=2.0**10, backoff=0.5):
+def scaled(values, patience=10, scale=2.0**10, backoff=0.5, fused=False, clip=None, folder=None):
     torch.manual_seed(0)
     network = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-    guard = NanGuard(optimizer, patience=patience)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, fused=fused)
+    guard = NanGuard(optimizer, folder, patience=patience)
     trainer = Scaled(
         torch.device("cpu"), 1, batches(values), network, optimizer, torch.nn.MSELoss(),
-        train_handlers=[guard], decollate=False,
+        train_handlers=[guard] if clip is None else [ClipGradients(optimizer, clip), guard], decollate=False,
     )  # fmt: skip
 
     @trainer.on(Events.STARTED)  # MONAI makes one for CUDA when it starts, or none
@@ -156,16 +159,44 @@ def scaled(values, patience=10, scale=2.0**10, backoff=0.5):
     return trainer, network, guard
 
 
-def test_overflows_now_and_then_are_left_to_the_scaler():
-    trainer, network, guard = scaled([1.0, INF, NAN, 1.0, INF, INF, 1.0], patience=3)
+@pytest.mark.parametrize("fused", [False, True])
+def test_overflows_now_and_then_are_left_to_the_scaler(tmp_path, fused):
+    values = [1.0, HUGE, HUGE, 1.0, HUGE, HUGE, 1.0]
+    trainer, network, guard = scaled(values, patience=3, fused=fused, folder=tmp_path)
     trainer.run()
+    (row,) = rows(tmp_path)  # once, with the first
+    assert (row["level"], row["iteration"], row["title"]) == ("warning", 2, "The loss is not finite")
+    assert "s2, s3" in row["text"]
     assert torch.isfinite(weights(network)).all()
     assert guard.state_dict()["overflows"] == 0
     assert trainer.scaler.get_scale() == 2.0**6
 
 
-def test_as_many_in_a_row_as_it_has_patience_for_stop_it():
-    trainer, network, _ = scaled([1.0, INF, NAN, INF, 1.0], patience=3)
+def test_an_image_that_no_scale_mends_stops_it_at_once():
+    trainer, network, _ = scaled([1.0, NAN, 1.0])
+    with pytest.raises(TrainingError, match=r"iteration 2: .* an image of s3"):
+        trainer.run()
+    assert torch.isfinite(weights(network)).all()
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_the_norm_under_amp_is_that_of_the_gradient_fused_or_not(clip):
+    norms, after = [], []
+    for fused in (False, True):
+        trainer, network, _ = scaled([3.0], fused=fused, clip=clip)
+        trainer.run()
+        norms.append(float(trainer.state.gradient_norm))
+        after.append(weights(network))
+    plain, network, _ = make(batches([3.0]), clip=clip)
+    plain.run()
+    assert norms == pytest.approx([float(plain.state.gradient_norm)] * 2, rel=1e-5)
+    for one in after:
+        torch.testing.assert_close(one, weights(network))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_as_many_in_a_row_as_it_has_patience_for_stop_it(fused):
+    trainer, network, _ = scaled([1.0, HUGE, HUGE, HUGE, 1.0], patience=3, fused=fused)
     with pytest.raises(TrainingError, match=r"iteration 4.*found in each of the last 3 batches"):
         trainer.run()
     assert torch.isfinite(weights(network)).all()

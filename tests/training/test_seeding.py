@@ -129,6 +129,24 @@ def test_an_engine_that_goes_on_in_the_middle_of_an_epoch_sees_what_it_would_hav
     assert all(torch.equal(a[2], b[2]) for a, b in zip(rest, whole[done:], strict=True))
 
 
+def test_epochs_shorter_than_the_loader_are_the_same_whether_the_one_before_was_seen_or_not():
+    length = CASES * DRAWS // BATCH - 2
+    whole = batches_of(lambda engine, data: engine.run(data, max_epochs=3, epoch_length=length), *loader())
+
+    def go_on(engine, data):
+        engine.load_state_dict({"iteration": length, "max_epochs": 3, "epoch_length": length})
+        engine.run(data)
+
+    rest = batches_of(go_on, *loader())
+    assert [(e, i) for e, i, _ in rest] == [(e, i) for e, i, _ in whole[length:]]
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(rest, whole[length:], strict=True))
+
+
+def test_an_epoch_longer_than_the_loader_is_refused():
+    with pytest.raises(ConfigError, match=r"epoch_length: must be at most 6.*samples_per_case"):
+        batches_of(lambda engine, data: engine.run(data, max_epochs=1, epoch_length=7), *loader())
+
+
 def test_each_epoch_of_an_engine_is_the_samplers_epoch():
     whole = batches_of(lambda engine, data: engine.run(data, max_epochs=2), *loader())
     images = [image for number in (1, 2) for _, image in epoch(number)]
