@@ -256,7 +256,8 @@ def test_a_backup_is_told_of_every_file(tmp_path):
             sent.append(path.name)
 
     handler(tmp_path, torch.nn.Linear(2, 1), every=4, every_minutes=None, backup=Backup())[1].run()
-    assert sent == ["best.pt", "model.pt", "last.pt"] * 3 + ["best.pt", "model.pt", "epoch_0004.pt", "last.pt"]
+    epoch = ["last.pt", "best.pt", "model.pt", "last.pt"]
+    assert sent == epoch * 3 + ["last.pt", "best.pt", "model.pt", "epoch_0004.pt", "last.pt"]
 
 
 class Counter:

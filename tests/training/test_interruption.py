@@ -15,6 +15,14 @@ from medseg.training import Interrupted, Interruption
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Once a run was stopped, its process no longer heeds a closing terminal."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class Saves:
     """What a trainer's checkpoints are to an interruption."""
 
@@ -44,13 +52,9 @@ def test_a_terminal_that_closes_sends_its_signal_twice_and_is_heard_once():
     engine.state.checkpoints = saves = Saves()
     engine.add_event_handler(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGHUP))
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: os.kill(os.getpid(), signal.SIGHUP))
-    before = signal.getsignal(signal.SIGHUP)
-    try:
-        with pytest.raises(Interrupted), Interruption(engine):
-            engine.run(range(4), max_epochs=2)
-        os.kill(os.getpid(), signal.SIGHUP)  # while the end is being written down
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with pytest.raises(Interrupted), Interruption(engine):
+        engine.run(range(4), max_epochs=2)
+    os.kill(os.getpid(), signal.SIGHUP)  # while the end is being written down
     assert saves.at == [2]
 
 
