@@ -99,6 +99,8 @@ def _facts(one: Summary, record: Mapping[str, Any], rows: Sequence[Mapping[str, 
     cases = record.get("cases") or {}
     counts = ", ".join(f"{len(ids)} {side}" for side, ids in cases.items() if ids)
     facts["data"] = f"{record.get('dataset')}" + (f" ({counts})" if counts else "")
+    if record.get("device"):
+        facts["device"] = str(record["device"])
     pace, seconds = speed(rows)
     waits = [row["data_wait"] for row in rows if row.get("data_wait") is not None]
     facts["speed"] = f"{number(pace, 1)} samples/s, {duration(seconds)} an epoch"

@@ -233,6 +233,9 @@ def _position(trainer: Any) -> dict[str, Any]:
         return {}
     if checkpoints is not None:
         found["saved_iteration"] = checkpoints.saved
+    if getattr(state, "device", None) is not None:
+        found["device"] = str(state.device)
+    if checkpoints is not None:
         dice, epoch = checkpoints.best
         known = epoch > 0 and math.isfinite(dice)
         found |= {"best_dice": dice if known else None, "best_epoch": epoch if known else None}
