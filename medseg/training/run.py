@@ -225,21 +225,20 @@ class Run:
 
 def _position(trainer: Any) -> dict[str, Any]:
     """Where a trainer is, and its best score."""
-    state = getattr(trainer, "state", None)
+    state: Any = getattr(trainer, "state", None)
     names = ("epoch", "iteration", "max_epochs", "epoch_length")
     found = {name: getattr(state, name) for name in names if hasattr(state, name)}
-    checkpoints = getattr(state, "checkpoints", None)
-    if checkpoints is not None and not checkpoints.loaded:  # nobody knows yet where it goes on
-        return {}
-    if checkpoints is not None:
-        found["saved_iteration"] = checkpoints.saved
     if getattr(state, "device", None) is not None:
         found["device"] = str(state.device)
-    if checkpoints is not None:
-        dice, epoch = checkpoints.best
-        known = epoch > 0 and math.isfinite(dice)
-        found |= {"best_dice": dice if known else None, "best_epoch": epoch if known else None}
-    return found
+    checkpoints = getattr(state, "checkpoints", None)
+    if checkpoints is None:
+        return found
+    if not checkpoints.loaded:  # nobody knows yet where it goes on
+        return {}
+    dice, epoch = checkpoints.best
+    known = epoch > 0 and math.isfinite(dice)
+    best = {"best_dice": dice if known else None, "best_epoch": epoch if known else None}
+    return {**found, **best, "saved_iteration": checkpoints.saved}
 
 
 def new_folder(parent: Path, name: str) -> Path:
