@@ -75,7 +75,7 @@ def rows_of_a_run():
         rows.append({"kind": "histogram", **at, "parameters": {"conv": {"edges": [0, 1, 2], "counts": [3, 4]}}})
         gpu = [{"load": 0.9, "memory_used": 5, "memory_total": 10}]
         rows.append({"kind": "system", **at, "gpu": gpu, "cpu": 0.5, "ram_used": 7, "disk_free": 9})
-    text = "/home/max/data is nearly full"
+    text = "/home/max/data: nearly full"
     rows.append({"kind": "warning", "epoch": 2, "iteration": 8, "level": "warning", "title": "Disk", "text": text})
     rows.append({"kind": "end", "epoch": 2, "iteration": 8, "state": "finished", "reason": None})
     return [{"time": 1e9 + number, **row} for number, row in enumerate(rows)]

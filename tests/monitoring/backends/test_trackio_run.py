@@ -17,7 +17,7 @@ def test_every_series_is_there_once_in_order(lab, finished):
     wanted += "run/max_epochs iteration epoch"
     assert set(wanted.split()) <= keys
     (step,) = [step for step, row in enumerate(lab.rows_of_a_run()) if row["kind"] == "warning"]
-    assert alerts == [(step, "Disk", "(a file) is nearly full", "warn")]
+    assert alerts == [(step, "Disk", "(a file): nearly full", "warn")]
     picture = next(values["val/images/s0001"] for _, values in rows if "val/images/s0001" in values)
     stored = finished.parent.parent / ".trackio" / "media" / picture["file_path"]
     assert stored.read_bytes() == (finished / "previews" / "epoch_0001_s0001.png").read_bytes()

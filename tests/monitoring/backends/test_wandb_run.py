@@ -38,7 +38,7 @@ def test_an_offline_run_holds_every_series_and_names_nothing_of_the_machine(lab,
     assert run["job_type"] == "train"
     assert run["config"]["update"]["lr"] == 0.01
     (alert,) = [record["alert"] for record in records if record["type"] == "alert"]
-    assert (alert["title"], alert["text"], alert["level"]) == ("Disk", "(a file) is nearly full", "WARN")
+    assert (alert["title"], alert["text"], alert["level"]) == ("Disk", "(a file): nearly full", "WARN")
     summary = {}
     for record in records:
         summary |= record.get("summary", {}).get("update", {})
