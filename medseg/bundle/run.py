@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,11 @@ def run_bundle(
     folder = bundle.root / "configs"
     # MONAI warns that overlays lie elsewhere, which matters only to who does not name metadata and logging.
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
+        nulls = {key: value for key, value in overrides.items() if value is None}
+        if nulls:  # MONAI takes them for arguments that were not given; in a file they say what they say
+            files.append(Path(place, "nulls.json"))
+            write_json(files[-1], nulls)
         if bundle.is_ours:  # what MONAI says of foreign configs, that they can run any code, is said for those alone
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         monai.bundle.run(

@@ -19,14 +19,14 @@ def record_of(runs):
 
 def test_it_trains_with_data_overlays_and_overrides(medseg, phantom, runs, small, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"lr": 0.5, "weight_decay": 0.25}))
-    done = medseg(
-        "train", "unet2d", "--data", phantom, "--with", "quick", "--with", tmp_path / "mine.json", *small, "lr=0.125"
-    )
+    overlays = ["--with", "quick", "--with", "poly", "--with", tmp_path / "mine.json"]
+    done = medseg("train", "unet2d", "--data", phantom, *overlays, *small, "lr=0.125", "lr_scheduler=null")
     assert done.code == 0, done.err
     assert record_of(runs)["state"] == "finished"
     (config,) = runs.glob("unet2d/*/configs/train.json")
     effective = json.loads(config.read_text())
     assert (effective["lr"], effective["weight_decay"], effective["max_epochs"]) == (0.125, 0.25, 1)
+    assert effective["lr_scheduler"] is None
 
 
 def test_the_same_command_goes_on_with_a_run_that_did_not_finish_and_ends_the_same(
