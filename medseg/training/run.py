@@ -121,7 +121,7 @@ class Run:
         try:
             self._begin()
             console.take_over(self.folder)
-            with self._log():
+            with self._log() as log:
                 try:
                     logger.info("Run folder: %s", self.folder)
                     yield
@@ -131,7 +131,10 @@ class Run:
                     self._end(INTERRUPTED, trainer, reason)
                     raise
                 except BaseException as error:
-                    logger.exception("The run ended")
+                    # to the file alone: on the screen it is said by whoever started the run
+                    log.handle(
+                        logger.makeRecord(logger.name, logging.ERROR, "", 0, "The run ended", (), sys.exc_info())
+                    )
                     self._end(FAILED, trainer, type(error).__name__, f"{type(error).__name__}: {error}"[:2000])
                     raise
                 self._end(FINISHED, trainer, getattr(getattr(trainer, "state", None), "stop_reason", None))
@@ -212,12 +215,12 @@ class Run:
         )
 
     @contextlib.contextmanager
-    def _log(self) -> Iterator[None]:
+    def _log(self) -> Iterator[logging.Handler]:
         handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
         try:
-            yield
+            yield handler
         finally:
             logging.getLogger().removeHandler(handler)
             handler.close()
