@@ -49,21 +49,22 @@ def logs(context: click.Context, run: str | None, follow: bool, lines: int, cons
     from medseg.errors import RunError
     from medseg.launch.following import follow as pieces
     from medseg.launch.following import start_of
-    from medseg.records import CONSOLE, LOG, read_record, state_of
+    from medseg.launch.runs import standing
+    from medseg.records import CONSOLE, LOG
 
     folder = _chosen(context, run, runs)
     path = folder / (CONSOLE if console else LOG)
-    if not path.is_file() and not (follow and state_of(read_record(folder)) == "running"):
+    if not path.is_file() and not (follow and standing(folder) == "running"):
         remedy = "Only a detached run has one; its log is: medseg runs logs" if console else ""
         raise RunError(path, "must be there to be shown", "no such file", remedy)
     try:
         for piece in pieces(folder, path, start_of(path, lines), forever=follow):
             click.echo(piece, nl=False)
     except KeyboardInterrupt:
-        click.echo(f"\n{folder.name}: {state_of(read_record(folder))}", err=True)
+        click.echo(f"\n{folder.name}: {standing(folder)}", err=True)
         return
     if follow:
-        click.echo(f"{folder.name}: {state_of(read_record(folder))}", err=True)
+        click.echo(f"{folder.name}: {standing(folder)}", err=True)
 
 
 @click.command(short_help="Stop a run: it saves and ends.")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import RunError
-from medseg.records import EPOCHS, ROWS, RUNNING, find_run, find_runs, read_record, state_of
+from medseg.records import DIED, EPOCHS, ROWS, RUNNING, find_run, find_runs, read_record, state_of
 
 UNREADABLE = "unreadable"
+SILENT_MINUTES = 10  # of a run on another machine: from then on it counts as left alone
 _TAIL = 1 << 16
 
 
@@ -49,16 +50,13 @@ def summarize(folder: str | Path, now: float | None = None) -> Summary:
     folder, now = Path(folder), time.time() if now is None else now
     try:
         record = read_record(folder)
-        state = state_of(record)
-        error = record.get("error")
+        state, error = standing(folder, record, now), record.get("error")
     except RunError as damaged:
         record, state, error = {}, UNREADABLE, str(damaged)
     rows = tail_rows(folder)
     epoch = _first(record.get("epoch"), *(row.get("epoch") for row in reversed(rows)))
     best = best_of(folder, record, rows)
     max_epochs = _max_epochs(folder, record, rows)
-    # The times that were written down and not those of the files, which a copy of the folder has anew.
-    signs = (_unix(record.get("updated")), _first(*(row.get("time") for row in reversed(rows))))
     return Summary(
         name=folder.name,
         folder=str(folder),
@@ -71,11 +69,32 @@ def summarize(folder: str | Path, now: float | None = None) -> Summary:
         best_epoch=best[1],
         seconds_left=seconds_left(rows, max_epochs, now) if state == RUNNING else None,
         started=_unix(record.get("started")),
-        heard=max([sign for sign in signs if sign is not None], default=None),
+        heard=_heard(record, rows),
         pid=record.get("pid"),
         host=record.get("host"),
         error=error,
     )
+
+
+def standing(folder: str | Path, record: Mapping[str, Any] | None = None, now: float | None = None) -> str:
+    """How a run stands: `state_of` its record, but `died` where another machine fell silent over it.
+
+    A machine that vanished leaves `running` behind for good, and nobody here can look for its process.
+
+    Args:
+        folder: the run's folder.
+        record: its record. Default: read anew.
+        now: the time that the silence is counted from, Unix seconds.
+
+    Raises:
+        RunError: its record cannot be read.
+    """
+    record = read_record(folder) if record is None else record
+    state = state_of(record)
+    if state != RUNNING or is_here(record):
+        return state
+    silent = (time.time() if now is None else now) - (_heard(record, tail_rows(folder)) or 0.0)
+    return DIED if silent >= 60 * SILENT_MINUTES else state
 
 
 def summaries(root: str | Path) -> list[Summary]:
@@ -193,9 +212,15 @@ def progress(folder: str | Path) -> int:
 
 def _state(folder: Path) -> str:
     try:
-        return state_of(read_record(folder))
+        return standing(folder)
     except RunError:
         return UNREADABLE
+
+
+def _heard(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The last sign of life: what was written down, not the times of the files, which a copy of the folder has anew."""
+    signs = (_unix(record.get("updated")), _first(*(row.get("time") for row in reversed(rows))))
+    return max([sign for sign in signs if sign is not None], default=None)
 
 
 def _max_epochs(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int | None:

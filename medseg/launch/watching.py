@@ -19,8 +19,8 @@ from medseg.errors import MedsegError, RunError
 from medseg.launch.detach import Started, last_lines
 from medseg.launch.notifying import Notice
 from medseg.launch.resuming import resume_detached
-from medseg.launch.runs import progress
-from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, read_record, state_of, this_process
+from medseg.launch.runs import SILENT_MINUTES, is_here, progress, standing
+from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, read_record, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Watch:
         """
         if self._starting and not self._has_begun():
             return False
-        state = state_of(read_record(self.folder))
+        state = standing(self.folder)
         waits = self._due >= 0
         if state == RUNNING:
             self._due, self._trouble = -1.0, ""
@@ -139,6 +139,9 @@ class Watch:
         if state == FAILED:
             return str(read_record(self.folder).get("error") or "It failed.")
         if state == DIED:
+            record = read_record(self.folder)
+            if not is_here(record):
+                return f"Nothing was heard of it for {SILENT_MINUTES} min from {record['host']}, where it ran."
             code = self._child.ended() if self._child is not None else None
             if code is not None and code < 0:
                 with contextlib.suppress(ValueError):

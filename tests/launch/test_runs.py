@@ -5,7 +5,7 @@ import json
 import pytest
 
 from medseg.errors import RunError
-from medseg.launch.runs import choose, choose_running, progress, seconds_left, summaries, summarize, tail_rows
+from medseg.launch.runs import choose, choose_running, progress, seconds_left, standing, summaries, summarize, tail_rows
 from medseg.records import this_process
 
 EPOCHS = [{"kind": "epoch", "time": 100.0 + 10 * n, "epoch": n, "iteration": 5 * n, "loss": 1 / n} for n in (1, 2, 3)]
@@ -37,6 +37,17 @@ def test_the_record_serves_where_the_rows_say_less(make_run):
     (folder / "run.json").write_text(json.dumps({"state": "finished"}))
     (folder / "training_history.json").write_text(json.dumps({"best_dice": 0.6, "best_epoch": 1}))
     assert summarize(folder).best_dice == 0.6
+
+
+def test_a_run_on_another_machine_that_fell_silent_for_ten_minutes_has_died(make_run, tmp_path):
+    row = {"kind": "batch", "time": 1000.0, "iteration": 1}
+    folder = make_run(rows=[row], state="running", host="gpu-7", updated="1970-01-01T00:01:00+0000")
+    assert standing(folder, now=1599.0) == summarize(folder, now=1599.0).state == "running"
+    assert standing(folder, now=1600.0) == summarize(folder, now=1600.0).state == "died"
+    assert standing(make_run("done", state="finished", host="gpu-7"), now=1e10) == "finished"
+    here = make_run("here", state="running", **this_process())
+    assert standing(here, now=1e10) == "running"
+    assert choose_running(None, tmp_path / "runs") == here
 
 
 def test_a_damaged_folder_is_a_line_and_no_error(make_run, tmp_path):

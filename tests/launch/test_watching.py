@@ -4,6 +4,7 @@ import json
 import logging
 import platform
 import sys
+import time
 
 import filelock
 import pytest
@@ -151,10 +152,21 @@ def test_a_run_that_somebody_else_started_again_is_followed_on(watched, told):
     assert not one.step(0.0)
     assert one._due == 30.0 or one._due == 10.0
     record = json.loads((one.folder / "run.json").read_text())
-    (one.folder / "run.json").write_text(json.dumps({**record, "host": "elsewhere"}))
+    (one.folder / "run.json").write_text(json.dumps({**record, "host": "elsewhere", "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
     assert not one.step(100.0)
     assert one._due < 0
     assert one.restarts == 0
+
+
+def test_one_on_a_machine_that_vanished_is_started_again_here(trainer, make_run, told, tmp_path, wait_until):
+    folder = make_run(state="running", host="gpu-7", pid=1, updated="2026-01-01T00:00:00+0000")
+    one = Watch(folder, Terms(notice=told), lambda run: detach(trainer(3), tmp_path / "runs"))
+    until_over(one, wait_until)
+    one._child.process.wait()
+    assert told.said == [
+        ("died", "Nothing was heard of it for 10 min from gpu-7, where it ran."),
+        ("finished", "It has finished."),
+    ]
 
 
 def test_several_runs_are_watched_each_by_one_process(make_run, told):
