@@ -15,6 +15,7 @@ from medseg.errors import RunError, did_you_mean
 RECORD, LOCK, LOG, CONSOLE = "run.json", ".lock", "train.log", "console.log"
 ROWS, EPOCHS = "metrics.jsonl", "training_history.json"
 RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
+STOPPING = ".stopping"  # left at the first signal: a run that is gone then was stopped, and did not die
 DIED = "died"  # said of a run whose record says `running` and whose process is gone
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux alone
 RESUMABLE = 75  # exit code of a run that was stopped and can be gone on with; EX_TEMPFAIL in sysexits.h

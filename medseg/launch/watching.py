@@ -20,7 +20,7 @@ from medseg.launch.detach import Started, last_lines
 from medseg.launch.notifying import Notice
 from medseg.launch.resuming import resume_detached
 from medseg.launch.runs import SILENT_MINUTES, is_here, progress, standing
-from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, read_record, this_process
+from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPING, read_record, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Watch:
         self._restart, self._starting, self._trouble = restart, False, ""
         self._child: Started | None = None
         self._furthest, self._due, self._first = -1, -1.0, True
+        self._fallen = ""  # the state at which the restart that is due was planned
         self._noted: dict[str, Any] = {}
 
     def step(self, now: float) -> bool:
@@ -74,13 +75,17 @@ class Watch:
         if self._starting and not self._has_begun():
             return False
         state = standing(self.folder)
+        if state == DIED and (self.folder / STOPPING).exists():
+            state = INTERRUPTED
         waits = self._due >= 0
         if state == RUNNING:
             self._due, self._trouble = -1.0, ""
             self._note(state)
         elif state == FINISHED:
             self._end(state, "It has finished.")
-        elif state == INTERRUPTED and not (self._first or self._trouble or waits):
+        elif state == INTERRUPTED and not (
+            self._first or self._trouble or (waits and self._fallen == INTERRUPTED)
+        ):
             self._end(state, "It was stopped.")
         elif not waits:
             self._fell(state, now)
@@ -108,6 +113,7 @@ class Watch:
         return True
 
     def _fell(self, state: str, now: float) -> None:
+        self._fallen = state
         come = progress(self.folder)
         if come > self._furthest:
             self.attempts, self._furthest = 0, come

@@ -126,6 +126,25 @@ def test_one_that_somebody_stops_is_left_alone(watched, told, wait_until):
     assert (one.ended, told.said[-1]) == ("interrupted", ("interrupted", "It was stopped."))
 
 
+def test_one_that_is_found_dead_a_moment_before_its_stop_is_written_down_is_left_alone(watched, told):
+    one = watched(9)
+    one._first = False
+    assert not one.step(0.0)
+    record = read_record(one.folder)
+    (one.folder / "run.json").write_text(json.dumps({**record, "state": "interrupted"}))
+    assert one.step(1e6)
+    assert (one.ended, one.restarts) == ("interrupted", 0)
+    assert [state for state, _ in told.said] == ["died", "interrupted"]
+
+
+def test_one_that_a_second_signal_ended_at_once_was_stopped_and_did_not_die(watched, told):
+    one = watched(9)
+    one._first = False
+    (one.folder / ".stopping").touch()
+    assert one.step(0.0)
+    assert told.said == [("interrupted", "It was stopped.")]
+
+
 def test_one_that_was_stopped_before_is_gone_on_with_and_nobody_is_told_that_it_died(
     trainer, make_run, told, tmp_path, wait_until
 ):
