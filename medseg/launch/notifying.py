@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
 import re
 import subprocess
-import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
@@ -75,9 +75,10 @@ class Notice:
         try:
             with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
                 pass
-        except (OSError, ValueError, urllib.error.URLError) as error:
-            # Its address is a secret with many services, and is not said.
-            logger.warning("The webhook was not reached: %s", getattr(error, "reason", error))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # Its address is a secret with many services, and is not said; errors of the address itself quote it.
+            said = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
+            logger.warning("The webhook was not reached: %s", said)
 
 
 def message(folder: Path, state: str, reason: str) -> dict[str, Any]:

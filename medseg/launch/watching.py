@@ -117,17 +117,20 @@ class Watch:
         come = progress(self.folder)
         if come > self._furthest:
             self.attempts, self._furthest = 0, come
-        reason = self._trouble or self._reason(state)
-        if state != INTERRUPTED or self._trouble:
-            self._say(state, reason)
-        self._trouble = ""
+        trouble, self._trouble = self._trouble, ""
+        reason = trouble or self._reason(state)
+        tells = state != INTERRUPTED or trouble
         if self.attempts >= self.terms.restarts:
+            if tells:
+                self._say(state, reason)
             self._end(GIVEN_UP, f"It was started {self.attempts} times without coming further. {reason}")
             return
         pauses = self.terms.pauses
         pause = 0.0 if self._first or not pauses else pauses[min(self.attempts, len(pauses) - 1)]
         self.attempts += 1
-        self._due = now + pause
+        self._due = now + pause  # before anybody is told: whatever comes of that, it is started again
+        if tells:
+            self._say(state, reason)
         logger.info(
             "%s is started again in %.0f s (%d of %d)", self.folder.name, pause, self.attempts, self.terms.restarts
         )

@@ -78,6 +78,25 @@ def test_a_webhook_that_fails_or_never_answers_is_a_warning_without_its_address(
     assert "secret" not in caplog.text
 
 
+def test_an_answer_that_is_no_http_and_an_address_that_cannot_be_asked_are_warnings(make_run, caplog):
+    folder = make_run(state="finished")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer():
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"220 mail ready\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        Notice(webhook=f"http://127.0.0.1:{other.getsockname()[1]}/").tell(folder, "finished", "")
+        thread.join()
+    Notice(webhook="http://127.0.0.1/the secret").tell(folder, "finished", "")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"The webhook was not reached: {name}" for name in ("BadStatusLine", "InvalidURL")]
+
+
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "example.org/hook", "https:///x"])
 def test_what_is_no_web_address_is_refused_before_anything_is_watched(address):
     with pytest.raises(ConfigError, match="webhook: must be an http or https address"):

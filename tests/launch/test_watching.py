@@ -26,6 +26,13 @@ class Told(Notice):
         self.said.append((state, reason))
 
 
+class Broken(Notice):
+    """A notice that fails in a way that nobody foresaw."""
+
+    def tell(self, folder, state, reason):
+        raise TypeError("unforeseen")
+
+
 @pytest.fixture
 def told():
     notice = Told()
@@ -186,6 +193,15 @@ def test_one_on_a_machine_that_vanished_is_started_again_here(trainer, make_run,
         ("died", "Nothing was heard of it for 10 min from gpu-7, where it ran."),
         ("finished", "It has finished."),
     ]
+
+
+def test_a_restart_is_planned_before_anybody_is_told(watched):
+    one = watched(9)
+    object.__setattr__(one.terms, "notice", Broken())
+    one._first = False
+    with pytest.raises(TypeError):
+        one.step(0.0)
+    assert one._due == 10.0
 
 
 def test_several_runs_are_watched_each_by_one_process(make_run, told):
