@@ -65,6 +65,19 @@ class Watch:
         self._furthest, self._due, self._first = -1, -1.0, True
         self._fallen = ""  # the state at which the restart that is due was planned
         self._noted: dict[str, Any] = {}
+        self._failed = ""
+
+    def look(self, now: float) -> bool:
+        """`step`, where whatever goes wrong is a warning: a full disk or a damaged record must not end the watching."""
+        try:
+            over = self.step(now)
+            self._failed = ""
+        except Exception as error:  # of whatever kind: nobody may be there to start the watching again
+            said = f"{type(error).__name__}: {error}"
+            if said != self._failed:
+                logger.warning("%s is watched on, but this look at it failed: %s", self.folder.name, said)
+            self._failed, over = said, bool(self.ended)
+        return over
 
     def step(self, now: float) -> bool:
         """Look once; whether the watching is over.
@@ -78,20 +91,18 @@ class Watch:
         if state == DIED and (self.folder / STOPPING).exists():
             state = INTERRUPTED
         waits = self._due >= 0
+        first, self._first = self._first, False
         if state == RUNNING:
             self._due, self._trouble = -1.0, ""
             self._note(state)
         elif state == FINISHED:
             self._end(state, "It has finished.")
-        elif state == INTERRUPTED and not (
-            self._first or self._trouble or (waits and self._fallen == INTERRUPTED)
-        ):
+        elif state == INTERRUPTED and not (first or self._trouble or (waits and self._fallen == INTERRUPTED)):
             self._end(state, "It was stopped.")
         elif not waits:
-            self._fell(state, now)
+            self._fell(state, now, first)
         elif now >= self._due:
             self._start_again()
-        self._first = False
         return bool(self.ended)
 
     def _has_begun(self) -> bool:
@@ -112,7 +123,7 @@ class Watch:
             logger.info("%s goes on, process %d", self.folder.name, child.pid)
         return True
 
-    def _fell(self, state: str, now: float) -> None:
+    def _fell(self, state: str, now: float, first: bool) -> None:
         self._fallen = state
         come = progress(self.folder)
         if come > self._furthest:
@@ -126,7 +137,7 @@ class Watch:
             self._end(GIVEN_UP, f"It was started {self.attempts} times without coming further. {reason}")
             return
         pauses = self.terms.pauses
-        pause = 0.0 if self._first or not pauses else pauses[min(self.attempts, len(pauses) - 1)]
+        pause = 0.0 if first or not pauses else pauses[min(self.attempts, len(pauses) - 1)]
         self.attempts += 1
         self._due = now + pause  # before anybody is told: whatever comes of that, it is started again
         if tells:
@@ -208,7 +219,7 @@ def watch(folders: Sequence[Path], terms: Terms, every: float = 2.0) -> bool:
             logger.info("Watching %s", one.folder.name)
         left = list(watches)
         while left:
-            left = [one for one in left if not one.step(time.monotonic())]
+            left = [one for one in left if not one.look(time.monotonic())]
             if left:
                 time.sleep(every)
     return all(one.ended != GIVEN_UP for one in watches)

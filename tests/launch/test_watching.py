@@ -9,7 +9,8 @@ import time
 import filelock
 import pytest
 
-from medseg.errors import RunError
+from medseg.errors import OutputError, RunError
+from medseg.launch import watching
 from medseg.launch.detach import detach
 from medseg.launch.notifying import Notice
 from medseg.launch.stopping import stop
@@ -178,7 +179,9 @@ def test_a_run_that_somebody_else_started_again_is_followed_on(watched, told):
     assert not one.step(0.0)
     assert one._due == 30.0 or one._due == 10.0
     record = json.loads((one.folder / "run.json").read_text())
-    (one.folder / "run.json").write_text(json.dumps({**record, "host": "elsewhere", "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+    (one.folder / "run.json").write_text(
+        json.dumps({**record, "host": "elsewhere", "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    )
     assert not one.step(100.0)
     assert one._due < 0
     assert one.restarts == 0
@@ -202,6 +205,36 @@ def test_a_restart_is_planned_before_anybody_is_told(watched):
     with pytest.raises(TypeError):
         one.step(0.0)
     assert one._due == 10.0
+
+
+def test_a_record_that_is_damaged_for_a_while_and_a_disk_that_is_full_end_no_watching(
+    make_run, told, monkeypatch, caplog
+):
+    folders = [make_run(name, state="finished") for name in ("a", "b")]
+    whole, looks = (folders[0] / "run.json").read_text(), []
+    (folders[0] / "run.json").write_text("{")
+    step, write = Watch.step, watching.write_json
+
+    def mended(self, now):
+        looks.append(self.folder.name)
+        if looks.count("a") == 3:
+            (folders[0] / "run.json").write_text(whole)
+        return step(self, now)
+
+    def full(path, content):
+        if path.parent.name == "b":
+            raise OutputError(path, "must be writable", "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(Watch, "step", mended)
+    monkeypatch.setattr(watching, "write_json", full)
+    assert watch(folders, Terms(notice=told), every=0.01)
+    assert (looks.count("a"), looks.count("b")) == (3, 1)
+    assert [state for state, _ in told.said] == ["finished", "finished"]
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == 2
+    assert "must be a JSON object" in said[0]
+    assert "No space left" in said[1]
 
 
 def test_several_runs_are_watched_each_by_one_process(make_run, told):
