@@ -105,14 +105,17 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
     """Go on with a run that was stopped, failed or died, from its last checkpoint.
 
     KEY=VALUE changes a setting on the way; what cannot be changed in a run is refused. A finished run trains on
-    with a larger max_epochs=N. Without RUN: the latest.
+    with a larger max_epochs=N. Without RUN: the latest that neither runs nor has finished.
     """
+    from medseg.launch.runs import choose_resumable
     from medseg.launch.resuming import resume_detached, resume_here
 
     if run is not None and "=" in run and not Path(run).exists():
         pairs, run = (run, *pairs), None
     parse_pairs(pairs)
-    folder = _chosen(context, run, runs)
+    folder = choose_resumable(run, root_of(context, runs))
+    if run is None:
+        click.echo(f"Going on with {folder.name}", err=True)
     if detached:
         follow_start(resume_detached(folder, pairs))
     else:
@@ -219,9 +222,11 @@ def watch(
 @click.pass_context
 def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:
     """Bring everything that a run has recorded to its tracker, each row once. Without RUN: the latest."""
+    from medseg.launch.runs import choose_latest
     from medseg.monitoring.syncing import sync as sync_run
 
-    for folder in _chosen_all(context, names, runs):
+    root = root_of(context, runs)
+    for folder in [choose_latest(name, root) for name in names or (None,)]:
         done = sync_run(folder, backend, offline)
         counts = f"{done.sent} of {done.rows} rows were not there, {done.images} pictures went along"
         click.echo(f"{folder.name} with {done.backend} ({done.mode}): {counts}\n{done.where}")

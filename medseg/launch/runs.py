@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import RunError
-from medseg.records import DIED, EPOCHS, ROWS, RUNNING, find_run, find_runs, read_record, state_of
+from medseg.records import DIED, EPOCHS, FINISHED, RECORD, ROWS, RUNNING, find_run, find_runs, read_record, state_of
 
 UNREADABLE = "unreadable"
 SILENT_MINUTES = 10  # of a run on another machine: from then on it counts as left alone
@@ -111,12 +111,38 @@ def choose(name: str | Path | None, root: str | Path) -> Path:
     """
     if name is not None:
         return find_run(name, root)
-    runs = find_runs(root)
-    if not runs:
-        remedy = "Say where they are, with --runs DIR or MEDSEG_RUNS."
-        raise RunError(root, "must hold a run", "none", remedy)
+    runs = _all(root)
     running = [run for run in runs if _state(run) == RUNNING]
     return running[0] if len(running) == 1 else runs[-1]
+
+
+def choose_latest(name: str | Path | None, root: str | Path) -> Path:
+    """The run that is meant: without a name, the latest, whether it runs or not.
+
+    Raises:
+        RunError: see `choose`.
+    """
+    return _all(root)[-1] if name is None else find_run(name, root)
+
+
+def choose_resumable(name: str | Path | None, root: str | Path) -> Path:
+    """The run that is meant to go on: without a name, the latest that neither runs nor has finished.
+
+    Where there is no such run, it is the latest that has finished. A prediction that was recorded is none of them.
+
+    Raises:
+        RunError: see `choose`; or all of them are running.
+    """
+    if name is not None:
+        return find_run(name, root)
+    states = {run: _state(run) for run in _all(root) if read_json(run / RECORD).get("job_type") != "inference"}
+    stopped = [run for run, state in states.items() if state not in (RUNNING, FINISHED)]
+    finished = [run for run, state in states.items() if state == FINISHED]
+    if not stopped and not finished:
+        names = ", ".join(run.name for run in list(states)[-5:])
+        found = f"running ones alone: {names}" if names else "none"
+        raise RunError(root, "must hold a run to go on with", found)
+    return (stopped or finished)[-1]
 
 
 def choose_running(name: str | Path | None, root: str | Path) -> Path:
@@ -208,6 +234,14 @@ def progress(folder: str | Path) -> int:
     """The last iteration that a run has recorded; 0 before the first."""
     found = (row.get("iteration") for row in reversed(tail_rows(folder)))
     return int(_first(*found, 0) or 0)
+
+
+def _all(root: str | Path) -> list[Path]:
+    runs = find_runs(root)
+    if not runs:
+        remedy = "Say where they are, with --runs DIR or MEDSEG_RUNS."
+        raise RunError(root, "must hold a run", "none", remedy)
+    return runs
 
 
 def _state(folder: Path) -> str:

@@ -5,7 +5,18 @@ import json
 import pytest
 
 from medseg.errors import RunError
-from medseg.launch.runs import choose, choose_running, progress, seconds_left, standing, summaries, summarize, tail_rows
+from medseg.launch.runs import (
+    choose,
+    choose_latest,
+    choose_resumable,
+    choose_running,
+    progress,
+    seconds_left,
+    standing,
+    summaries,
+    summarize,
+    tail_rows,
+)
 from medseg.records import this_process
 
 EPOCHS = [{"kind": "epoch", "time": 100.0 + 10 * n, "epoch": n, "iteration": 5 * n, "loss": 1 / n} for n in (1, 2, 3)]
@@ -84,3 +95,22 @@ def test_without_a_name_the_only_running_run_is_meant_or_the_latest(make_run, tm
     assert choose(None, root).name == "3"
     with pytest.raises(RunError, match="must hold one running run, or the run must be named, but found 2: 1, 3"):
         choose_running(None, root)
+
+
+def test_without_a_name_the_latest_is_synced_and_the_latest_that_was_stopped_goes_on(make_run, tmp_path):
+    root = tmp_path / "runs"
+    for choice in (choose_latest, choose_resumable):
+        with pytest.raises(RunError, match="must hold a run, but found none"):
+            choice(None, root)
+    running = make_run("1", state="running", **this_process())
+    with pytest.raises(RunError, match="must hold a run to go on with, but found running ones alone: 1"):
+        choose_resumable(None, root)
+    assert choose_resumable("1", root) == choose_latest(None, root) == running
+    finished = make_run("2", state="finished")
+    assert choose_resumable(None, root) == choose_latest(None, root) == finished
+    failed = make_run("3", state="failed")
+    last = make_run("4", state="finished")
+    make_run("5", state="failed", job_type="inference")
+    assert choose_resumable(None, root) == failed
+    assert choose_latest("4", root) == last
+    assert choose_latest(None, root).name == "5"
