@@ -107,8 +107,8 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
     KEY=VALUE changes a setting on the way; what cannot be changed in a run is refused. A finished run trains on
     with a larger max_epochs=N. Without RUN: the latest that neither runs nor has finished.
     """
-    from medseg.launch.runs import choose_resumable
     from medseg.launch.resuming import resume_detached, resume_here
+    from medseg.launch.runs import choose_resumable
 
     if run is not None and "=" in run and not Path(run).exists():
         pairs, run = (run, *pairs), None
@@ -124,7 +124,7 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
 
 def follow_start(started: Started) -> None:
     """Show what a detached process prints until its run has a folder, then where it is and what to do with it."""
-    from medseg.launch.detach import wait_for_run
+    from medseg.launch.detach import PATIENCE_MINUTES, wait_for_run
 
     click.echo(
         f"Process {started.pid} runs on by itself. Waiting until its run has begun (Ctrl-C only ends the waiting)."
@@ -145,6 +145,9 @@ def follow_start(started: Started) -> None:
         started.let_go()
     if not last.endswith(b"\n"):  # in the middle of a progress bar
         click.echo(err=True)
+    if folder is None:
+        click.echo(f"It goes on and has begun no run after {PATIENCE_MINUTES} min. What it prints: {started.log}")
+        return
     name = folder.name
     click.echo(f"Run: {folder}")
     click.echo(f"  medseg runs logs -f {name}")
@@ -209,9 +212,8 @@ def watch(
         folder = wait_for_run(started, lambda piece: click.echo(piece, nl=False, err=True), every=0.1)
     finally:
         started.let_go()
-    click.echo(
-        f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {folder / 'watch.log'}"
-    )
+    place = started.log if folder is None else folder / "watch.log"
+    click.echo(f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {place}")
 
 
 @click.command(short_help="Bring what a run has recorded to its tracker.")

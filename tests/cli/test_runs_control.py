@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.cli.train import command as train
+from medseg.launch import detach as detaching
 from medseg.launch import resuming, watching
 from medseg.launch.detach import detach
 from medseg.records import read_record, this_process
@@ -105,6 +107,18 @@ def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make,
     done = medseg("runs", "resume", "--detach")
     assert done.code == 0
     assert f"Run: {runs / 'unet2d' / 'run'}\n  medseg runs logs -f run\n" in done.out
+
+
+def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, runs, monkeypatch):
+    make(state="died")
+    program = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(resuming, "plan", lambda *given: resuming.Plan(program, runs, {}))
+    monkeypatch.setitem(detaching.wait_for_run.__kwdefaults__, "patience", 0.3)
+    done = medseg("runs", "resume", "--detach")
+    (log,) = (runs / ".detached").iterdir()
+    os.kill(int(done.out.split()[1]), signal.SIGTERM)
+    assert done.code == 0
+    assert f"It goes on and has begun no run after 10 min. What it prints: {log}" in done.out
 
 
 def test_what_cannot_be_resumed_is_one_error(medseg, make):
