@@ -15,7 +15,9 @@ from medseg.errors import RunError, did_you_mean
 RECORD, LOCK, LOG, CONSOLE = "run.json", ".lock", "train.log", "console.log"
 ROWS, EPOCHS = "metrics.jsonl", "training_history.json"
 RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
+STOPPING = ".stopping"  # left at the first signal: a run that is gone then was stopped, and did not die
 DIED = "died"  # said of a run whose record says `running` and whose process is gone
+_BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux alone
 RESUMABLE = 75  # exit code of a run that was stopped and can be gone on with; EX_TEMPFAIL in sysexits.h
 
 
@@ -33,22 +35,44 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def this_process() -> dict[str, Any]:
-    """How a record names the process that is at it, so that `state` can tell it from a later one of the same number."""
+    """How a record names the process that is at it, so that `state` can tell it from a later one of the same number.
+
+    `pid_ticks`, seconds from the machine's start to its own, stays the same when the clock is set; `pid_started`, Unix
+    seconds, does not. `boot` tells one start of the machine from another; None where there is no such word.
+    """
     process = psutil.Process()
-    return {"pid": process.pid, "pid_started": process.create_time(), "host": platform.node()}
+    began = process.create_time()
+    ticks = round(began - psutil.boot_time(), 2)
+    return {"pid": process.pid, "pid_started": began, "pid_ticks": ticks, "boot": _boot(), "host": platform.node()}
 
 
 def is_alive(record: Mapping[str, Any]) -> bool:
     """Whether the process that a record names is there; a process on another machine is taken at its word."""
     if record.get("host") != platform.node():
         return True
+    boot, ticks, began = (record.get(key) for key in ("boot", "pid_ticks", "pid_started"))
+    current = _boot()
+    if boot is not None and current is not None and boot != current:
+        return False
     try:
         process = psutil.Process(int(record.get("pid", -1)))
-        began = record.get("pid_started")
-        same = began is None or abs(process.create_time() - float(began)) < 2
+        if began is None:
+            same = True
+        elif boot is not None and boot == current and ticks is not None:
+            same = abs(process.create_time() - psutil.boot_time() - float(ticks)) < 2
+        else:
+            same = abs(process.create_time() - float(began)) < 2
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, ValueError):
         return False
+
+
+def _boot() -> str | None:
+    """What names this start of the machine; None where the system has no such name."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 def state_of(record: Mapping[str, Any]) -> str:

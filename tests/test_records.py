@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from medseg import records
 from medseg.errors import RunError
 from medseg.records import append_row, find_run, find_runs, is_alive, read_record, read_rows, state_of, this_process
 
@@ -55,6 +56,28 @@ def test_a_later_process_of_the_same_number_is_another_one():
     record = this_process()
     assert record["pid"] == os.getpid()
     assert is_alive(record)
+    earlier = {name: record[name] - 100 for name in ("pid_started", "pid_ticks")}
+    assert not is_alive({**record, **earlier})
+    old = {name: record[name] for name in ("pid", "pid_started", "host")}  # as records were before they had the others
+    assert is_alive(old)
+    assert not is_alive({**old, "pid_started": earlier["pid_started"]})
+
+
+@pytest.mark.skipif(this_process()["boot"] is None, reason="the system has no name for its start")
+def test_a_clock_that_is_set_ends_no_process_and_a_machine_that_starts_anew_ends_all():
+    record = this_process()
+    for step in (-3600, 3600):
+        assert is_alive({**record, "pid_started": record["pid_started"] + step})
+    assert not is_alive({**record, "boot": "another"})
+
+
+def test_without_a_name_for_the_start_of_the_machine_the_time_decides(monkeypatch, tmp_path):
+    named = this_process()
+    monkeypatch.setattr(records, "_BOOT", tmp_path / "nothing")
+    record = this_process()
+    assert record["boot"] is None
+    assert is_alive(record)
+    assert is_alive(named)
     assert not is_alive({**record, "pid_started": record["pid_started"] - 100})
 
 

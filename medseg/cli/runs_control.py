@@ -49,21 +49,22 @@ def logs(context: click.Context, run: str | None, follow: bool, lines: int, cons
     from medseg.errors import RunError
     from medseg.launch.following import follow as pieces
     from medseg.launch.following import start_of
-    from medseg.records import CONSOLE, LOG, read_record, state_of
+    from medseg.launch.runs import standing
+    from medseg.records import CONSOLE, LOG
 
     folder = _chosen(context, run, runs)
     path = folder / (CONSOLE if console else LOG)
-    if not path.is_file() and not (follow and state_of(read_record(folder)) == "running"):
+    if not path.is_file() and not (follow and standing(folder) == "running"):
         remedy = "Only a detached run has one; its log is: medseg runs logs" if console else ""
         raise RunError(path, "must be there to be shown", "no such file", remedy)
     try:
         for piece in pieces(folder, path, start_of(path, lines), forever=follow):
             click.echo(piece, nl=False)
     except KeyboardInterrupt:
-        click.echo(f"\n{folder.name}: {state_of(read_record(folder))}", err=True)
+        click.echo(f"\n{folder.name}: {standing(folder)}", err=True)
         return
     if follow:
-        click.echo(f"{folder.name}: {state_of(read_record(folder))}", err=True)
+        click.echo(f"{folder.name}: {standing(folder)}", err=True)
 
 
 @click.command(short_help="Stop a run: it saves and ends.")
@@ -104,14 +105,17 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
     """Go on with a run that was stopped, failed or died, from its last checkpoint.
 
     KEY=VALUE changes a setting on the way; what cannot be changed in a run is refused. A finished run trains on
-    with a larger max_epochs=N. Without RUN: the latest.
+    with a larger max_epochs=N. Without RUN: the latest that neither runs nor has finished.
     """
     from medseg.launch.resuming import resume_detached, resume_here
+    from medseg.launch.runs import choose_resumable
 
     if run is not None and "=" in run and not Path(run).exists():
         pairs, run = (run, *pairs), None
     parse_pairs(pairs)
-    folder = _chosen(context, run, runs)
+    folder = choose_resumable(run, root_of(context, runs))
+    if run is None:
+        click.echo(f"Going on with {folder.name}", err=True)
     if detached:
         follow_start(resume_detached(folder, pairs))
     else:
@@ -120,7 +124,7 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
 
 def follow_start(started: Started) -> None:
     """Show what a detached process prints until its run has a folder, then where it is and what to do with it."""
-    from medseg.launch.detach import wait_for_run
+    from medseg.launch.detach import PATIENCE_MINUTES, wait_for_run
 
     click.echo(
         f"Process {started.pid} runs on by itself. Waiting until its run has begun (Ctrl-C only ends the waiting)."
@@ -141,6 +145,9 @@ def follow_start(started: Started) -> None:
         started.let_go()
     if not last.endswith(b"\n"):  # in the middle of a progress bar
         click.echo(err=True)
+    if folder is None:
+        click.echo(f"It goes on and has begun no run after {PATIENCE_MINUTES} min. What it prints: {started.log}")
+        return
     name = folder.name
     click.echo(f"Run: {folder}")
     click.echo(f"  medseg runs logs -f {name}")
@@ -205,9 +212,8 @@ def watch(
         folder = wait_for_run(started, lambda piece: click.echo(piece, nl=False, err=True), every=0.1)
     finally:
         started.let_go()
-    click.echo(
-        f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {folder / 'watch.log'}"
-    )
+    place = started.log if folder is None else folder / "watch.log"
+    click.echo(f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {place}")
 
 
 @click.command(short_help="Bring what a run has recorded to its tracker.")
@@ -218,9 +224,11 @@ def watch(
 @click.pass_context
 def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:
     """Bring everything that a run has recorded to its tracker, each row once. Without RUN: the latest."""
+    from medseg.launch.runs import choose_latest
     from medseg.monitoring.syncing import sync as sync_run
 
-    for folder in _chosen_all(context, names, runs):
+    root = root_of(context, runs)
+    for folder in [choose_latest(name, root) for name in names or (None,)]:
         done = sync_run(folder, backend, offline)
         counts = f"{done.sent} of {done.rows} rows were not there, {done.images} pictures went along"
         click.echo(f"{folder.name} with {done.backend} ({done.mode}): {counts}\n{done.where}")

@@ -20,6 +20,7 @@ from medseg.errors import RunError
 EARLY = ".detached"  # the folder beside the runs for what is printed before a run has one
 _KEPT_DAYS = 7
 _TAIL = 20
+PATIENCE_MINUTES = 10  # until a process that has begun no run is left to itself; a bundle of others' may never do so
 
 
 @dataclass
@@ -118,18 +119,23 @@ def _apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def wait_for_run(started: Started, show: Callable[[bytes], None], *, every: float = 0.2) -> Path:
+def wait_for_run(
+    started: Started, show: Callable[[bytes], None], *, every: float = 0.2, patience: float = 60.0 * PATIENCE_MINUTES
+) -> Path | None:
     """Wait until the run has its folder, showing what is printed until then; the run goes on if this is interrupted.
+
+    Gives the folder, or None where there is none for so long: the process goes on then.
 
     Args:
         started: what `detach` gave.
         show: called with what was printed, piece by piece.
         every: seconds between two looks.
+        patience: seconds to wait.
 
     Raises:
         RunError: the process ended before its run began.
     """
-    shown = 0
+    shown, until = 0, time.monotonic() + patience
     while True:
         code = started.ended()
         new = started.printed(shown)
@@ -146,6 +152,8 @@ def wait_for_run(started: Started, show: Callable[[bytes], None], *, every: floa
                 f"exit code {code} before that",
                 f"What it printed stays in {started.log}.",
             )
+        if time.monotonic() >= until:
+            return None
         time.sleep(every)
 
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from medseg.records import RUNNING, read_record, state_of
+from medseg.launch.runs import standing
+from medseg.records import RUNNING
 
 _BLOCK = 1 << 16
 
@@ -51,7 +52,7 @@ def follow(
     """
     path = Path(path)
     while True:
-        goes_on = forever and state_of(read_record(folder)) == RUNNING  # before reading: nothing comes after its end
+        goes_on = forever and standing(folder) == RUNNING  # before reading: nothing comes after its end
         if path.is_file():
             with path.open("rb") as file:
                 size = file.seek(0, 2)

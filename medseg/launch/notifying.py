@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
 import re
 import subprocess
-import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import ConfigError
-from medseg.launch.runs import summarize
+from medseg.launch.runs import read_json, summarize
+from medseg.records import FAILED, RECORD
 
 logger = logging.getLogger(__name__)
 
 COMMAND_SECONDS, WEBHOOK_SECONDS = 60.0, 5.0
-_PATH = re.compile(r"\S*[\\/]\S*")
+# Whatever has a separator: paths, UNC paths, URLs; in quotes, with the blanks between them.
+_PATH = re.compile(r"""(?<!\w)(['"])(?=[^'"\n]*[\\/])[^'"\n]*\1|\S*[\\/]\S*""")
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,16 @@ class Notice:
         try:
             with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
                 pass
-        except (OSError, ValueError, urllib.error.URLError) as error:
-            # Its address is a secret with many services, and is not said.
-            logger.warning("The webhook was not reached: %s", getattr(error, "reason", error))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # Its address is a secret with many services, and is not said; errors of the address itself quote it.
+            said = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
+            logger.warning("The webhook was not reached: %s", said)
 
 
 def message(folder: Path, state: str, reason: str) -> dict[str, Any]:
-    """What a webhook gets: run, state, reason, epoch and best Dice; no paths."""
+    """What a webhook gets: run, state, reason, epoch and best Dice; no paths, and of an error only its type."""
     one = summarize(folder)
-    reason = without_paths(reason)
+    reason = _sayable(folder, state, reason)
     text = f"{one.name}: {state.replace('_', ' ')}"
     if one.epoch is not None:
         text += f" in epoch {one.epoch}" + (f" of {one.max_epochs}" if one.max_epochs else "")
@@ -100,8 +104,18 @@ def message(folder: Path, state: str, reason: str) -> dict[str, Any]:
     }
 
 
+def _sayable(folder: Path, state: str, reason: str) -> str:
+    """A reason without the text of the error that ended the run, which may hold anything: paths, names, passwords."""
+    record = read_json(folder / RECORD)
+    kind, error = str(record.get("reason") or ""), str(record.get("error") or "")
+    brief = f"{kind if _NAME.fullmatch(kind) else 'An error'}: its log says more."
+    if state == FAILED:
+        return brief
+    return without_paths(reason.replace(error, brief) if error else reason)
+
+
 def without_paths(text: str) -> str:
-    """A text in which everything that may be a path is three dots.
+    """A text in which everything that may be a path or a URL is three dots.
 
     >>> without_paths("DataError: /data/s0001/ct.nii.gz: must be whole")
     'DataError: ... must be whole'

@@ -17,14 +17,13 @@ from typing import Any
 
 from medseg.errors import RunError
 from medseg.launch.detach import Started, detach
-from medseg.launch.runs import is_here, summarize
+from medseg.launch.runs import SILENT_MINUTES, is_here, standing, summarize
 from medseg.places import RUNS_VARIABLE, homes
-from medseg.records import FINISHED, RUNNING, read_record, state_of
+from medseg.records import FINISHED, RUNNING, read_record
 
 # Options of `medseg train` that take a value, and those that do not. The value says which key of the config they set.
 VALUED = {"--data": "dataset_dir", "--with": "", "--backup": "backup"}
 FLAGS = {"--fresh": "resume", "--detach": ""}
-SILENT_MINUTES = 10
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _require_resumable(folder: Path, record: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    thing, state = f"run '{folder.name}'", state_of(record)
+    thing, state = f"run '{folder.name}'", standing(folder, record)
     if state == FINISHED and not overrides:
         remedy = "To train on, say what is to change, as max_epochs=N."
         raise RunError(thing, "must be unfinished to be gone on with", "a finished one", remedy)
@@ -122,15 +121,13 @@ def _require_resumable(folder: Path, record: Mapping[str, Any], overrides: Seque
     if is_here(record):
         remedy = f"Stop it first: medseg runs stop {folder.name}"
         raise RunError(thing, "must not be running", f"process {record.get('pid')} at it", remedy)
-    heard = summarize(folder).heard or 0.0
-    minutes = (time.time() - heard) / 60
-    if minutes < SILENT_MINUTES:
-        raise RunError(
-            thing,
-            "must not be running on another machine",
-            f"a sign of life from {record.get('host')} {minutes:.0f} min ago",
-            f"Stop it there; a machine that is gone counts as such after {SILENT_MINUTES} min of silence.",
-        )
+    minutes = (time.time() - (summarize(folder).heard or 0.0)) / 60
+    raise RunError(
+        thing,
+        "must not be running on another machine",
+        f"a sign of life from {record.get('host')} {minutes:.0f} min ago",
+        f"Stop it there; a machine that is gone counts as such after {SILENT_MINUTES} min of silence.",
+    )
 
 
 def _again(said: Sequence[str], changes: Mapping[str, str], runs: Path | None) -> list[str] | None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import RunError
-from medseg.records import EPOCHS, ROWS, RUNNING, find_run, find_runs, read_record, state_of
+from medseg.records import DIED, EPOCHS, FINISHED, RECORD, ROWS, RUNNING, find_run, find_runs, read_record, state_of
 
 UNREADABLE = "unreadable"
+SILENT_MINUTES = 10  # of a run on another machine: from then on it counts as left alone
 _TAIL = 1 << 16
 
 
@@ -49,16 +50,13 @@ def summarize(folder: str | Path, now: float | None = None) -> Summary:
     folder, now = Path(folder), time.time() if now is None else now
     try:
         record = read_record(folder)
-        state = state_of(record)
-        error = record.get("error")
+        state, error = standing(folder, record, now), record.get("error")
     except RunError as damaged:
         record, state, error = {}, UNREADABLE, str(damaged)
     rows = tail_rows(folder)
     epoch = _first(record.get("epoch"), *(row.get("epoch") for row in reversed(rows)))
     best = best_of(folder, record, rows)
     max_epochs = _max_epochs(folder, record, rows)
-    # The times that were written down and not those of the files, which a copy of the folder has anew.
-    signs = (_unix(record.get("updated")), _first(*(row.get("time") for row in reversed(rows))))
     return Summary(
         name=folder.name,
         folder=str(folder),
@@ -71,11 +69,32 @@ def summarize(folder: str | Path, now: float | None = None) -> Summary:
         best_epoch=best[1],
         seconds_left=seconds_left(rows, max_epochs, now) if state == RUNNING else None,
         started=_unix(record.get("started")),
-        heard=max([sign for sign in signs if sign is not None], default=None),
+        heard=_heard(record, rows),
         pid=record.get("pid"),
         host=record.get("host"),
         error=error,
     )
+
+
+def standing(folder: str | Path, record: Mapping[str, Any] | None = None, now: float | None = None) -> str:
+    """How a run stands: `state_of` its record, but `died` where another machine fell silent over it.
+
+    A machine that vanished leaves `running` behind for good, and nobody here can look for its process.
+
+    Args:
+        folder: the run's folder.
+        record: its record. Default: read anew.
+        now: the time that the silence is counted from, Unix seconds.
+
+    Raises:
+        RunError: its record cannot be read.
+    """
+    record = read_record(folder) if record is None else record
+    state = state_of(record)
+    if state != RUNNING or is_here(record):
+        return state
+    silent = (time.time() if now is None else now) - (_heard(record, tail_rows(folder)) or 0.0)
+    return DIED if silent >= 60 * SILENT_MINUTES else state
 
 
 def summaries(root: str | Path) -> list[Summary]:
@@ -92,12 +111,38 @@ def choose(name: str | Path | None, root: str | Path) -> Path:
     """
     if name is not None:
         return find_run(name, root)
-    runs = find_runs(root)
-    if not runs:
-        remedy = "Say where they are, with --runs DIR or MEDSEG_RUNS."
-        raise RunError(root, "must hold a run", "none", remedy)
+    runs = _all(root)
     running = [run for run in runs if _state(run) == RUNNING]
     return running[0] if len(running) == 1 else runs[-1]
+
+
+def choose_latest(name: str | Path | None, root: str | Path) -> Path:
+    """The run that is meant: without a name, the latest, whether it runs or not.
+
+    Raises:
+        RunError: see `choose`.
+    """
+    return _all(root)[-1] if name is None else find_run(name, root)
+
+
+def choose_resumable(name: str | Path | None, root: str | Path) -> Path:
+    """The run that is meant to go on: without a name, the latest that neither runs nor has finished.
+
+    Where there is no such run, it is the latest that has finished. A prediction that was recorded is none of them.
+
+    Raises:
+        RunError: see `choose`; or all of them are running.
+    """
+    if name is not None:
+        return find_run(name, root)
+    states = {run: _state(run) for run in _all(root) if read_json(run / RECORD).get("job_type") != "inference"}
+    stopped = [run for run, state in states.items() if state not in (RUNNING, FINISHED)]
+    finished = [run for run, state in states.items() if state == FINISHED]
+    if not stopped and not finished:
+        names = ", ".join(run.name for run in list(states)[-5:])
+        found = f"running ones alone: {names}" if names else "none"
+        raise RunError(root, "must hold a run to go on with", found)
+    return (stopped or finished)[-1]
 
 
 def choose_running(name: str | Path | None, root: str | Path) -> Path:
@@ -191,11 +236,25 @@ def progress(folder: str | Path) -> int:
     return int(_first(*found, 0) or 0)
 
 
+def _all(root: str | Path) -> list[Path]:
+    runs = find_runs(root)
+    if not runs:
+        remedy = "Say where they are, with --runs DIR or MEDSEG_RUNS."
+        raise RunError(root, "must hold a run", "none", remedy)
+    return runs
+
+
 def _state(folder: Path) -> str:
     try:
-        return state_of(read_record(folder))
+        return standing(folder)
     except RunError:
         return UNREADABLE
+
+
+def _heard(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The last sign of life: what was written down, not the times of the files, which a copy of the folder has anew."""
+    signs = (_unix(record.get("updated")), _first(*(row.get("time") for row in reversed(rows))))
+    return max([sign for sign in signs if sign is not None], default=None)
 
 
 def _max_epochs(folder: Path, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int | None:

@@ -19,8 +19,8 @@ from medseg.errors import MedsegError, RunError
 from medseg.launch.detach import Started, last_lines
 from medseg.launch.notifying import Notice
 from medseg.launch.resuming import resume_detached
-from medseg.launch.runs import progress
-from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, read_record, state_of, this_process
+from medseg.launch.runs import SILENT_MINUTES, is_here, progress, standing
+from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPING, read_record, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,21 @@ class Watch:
         self._restart, self._starting, self._trouble = restart, False, ""
         self._child: Started | None = None
         self._furthest, self._due, self._first = -1, -1.0, True
+        self._fallen = ""  # the state at which the restart that is due was planned
         self._noted: dict[str, Any] = {}
+        self._failed = ""
+
+    def look(self, now: float) -> bool:
+        """`step`, where whatever goes wrong is a warning: a full disk or a damaged record must not end the watching."""
+        try:
+            over = self.step(now)
+            self._failed = ""
+        except Exception as error:  # of whatever kind: nobody may be there to start the watching again
+            said = f"{type(error).__name__}: {error}"
+            if said != self._failed:
+                logger.warning("%s is watched on, but this look at it failed: %s", self.folder.name, said)
+            self._failed, over = said, bool(self.ended)
+        return over
 
     def step(self, now: float) -> bool:
         """Look once; whether the watching is over.
@@ -73,20 +87,22 @@ class Watch:
         """
         if self._starting and not self._has_begun():
             return False
-        state = state_of(read_record(self.folder))
+        state = standing(self.folder)
+        if state == DIED and (self.folder / STOPPING).exists():
+            state = INTERRUPTED
         waits = self._due >= 0
+        first, self._first = self._first, False
         if state == RUNNING:
             self._due, self._trouble = -1.0, ""
             self._note(state)
         elif state == FINISHED:
             self._end(state, "It has finished.")
-        elif state == INTERRUPTED and not (self._first or self._trouble or waits):
+        elif state == INTERRUPTED and not (first or self._trouble or (waits and self._fallen == INTERRUPTED)):
             self._end(state, "It was stopped.")
         elif not waits:
-            self._fell(state, now)
+            self._fell(state, now, first)
         elif now >= self._due:
             self._start_again()
-        self._first = False
         return bool(self.ended)
 
     def _has_begun(self) -> bool:
@@ -107,21 +123,25 @@ class Watch:
             logger.info("%s goes on, process %d", self.folder.name, child.pid)
         return True
 
-    def _fell(self, state: str, now: float) -> None:
+    def _fell(self, state: str, now: float, first: bool) -> None:
+        self._fallen = state
         come = progress(self.folder)
         if come > self._furthest:
             self.attempts, self._furthest = 0, come
-        reason = self._trouble or self._reason(state)
-        if state != INTERRUPTED or self._trouble:
-            self._say(state, reason)
-        self._trouble = ""
+        trouble, self._trouble = self._trouble, ""
+        reason = trouble or self._reason(state)
+        tells = state != INTERRUPTED or trouble
         if self.attempts >= self.terms.restarts:
+            if tells:
+                self._say(state, reason)
             self._end(GIVEN_UP, f"It was started {self.attempts} times without coming further. {reason}")
             return
         pauses = self.terms.pauses
-        pause = 0.0 if self._first or not pauses else pauses[min(self.attempts, len(pauses) - 1)]
+        pause = 0.0 if first or not pauses else pauses[min(self.attempts, len(pauses) - 1)]
         self.attempts += 1
-        self._due = now + pause
+        self._due = now + pause  # before anybody is told: whatever comes of that, it is started again
+        if tells:
+            self._say(state, reason)
         logger.info(
             "%s is started again in %.0f s (%d of %d)", self.folder.name, pause, self.attempts, self.terms.restarts
         )
@@ -139,6 +159,9 @@ class Watch:
         if state == FAILED:
             return str(read_record(self.folder).get("error") or "It failed.")
         if state == DIED:
+            record = read_record(self.folder)
+            if not is_here(record):
+                return f"Nothing was heard of it for {SILENT_MINUTES} min from {record['host']}, where it ran."
             code = self._child.ended() if self._child is not None else None
             if code is not None and code < 0:
                 with contextlib.suppress(ValueError):
@@ -196,7 +219,7 @@ def watch(folders: Sequence[Path], terms: Terms, every: float = 2.0) -> bool:
             logger.info("Watching %s", one.folder.name)
         left = list(watches)
         while left:
-            left = [one for one in left if not one.step(time.monotonic())]
+            left = [one for one in left if not one.look(time.monotonic())]
             if left:
                 time.sleep(every)
     return all(one.ended != GIVEN_UP for one in watches)

@@ -9,12 +9,13 @@ import multiprocessing.util
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from ignite.engine import Events
 
-from medseg.records import RESUMABLE
+from medseg.records import RESUMABLE, STOPPING
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ class Interruption:
 
     Args:
         trainer: the trainer; saved by its `Checkpoints`, where it has them.
+        folder: the run's folder. The first signal leaves `medseg.records.STOPPING` there, so that a run which a second
+            one ended before it could write its state is known to have been stopped. Default: no mark.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer, self.reason = trainer, ""
+    def __init__(self, trainer: Any, folder: Path | None = None) -> None:
+        self.trainer, self.folder, self.reason = trainer, folder, ""
         self._phase, self._process = _ENDS, os.getpid()
         self._before: dict[signal.Signals, Any] = {}
         self._level: int | None = None
@@ -96,6 +99,9 @@ class Interruption:
         for one in self._before:  # a terminal that closes sends SIGHUP twice; a second of the others stops at once
             signal.signal(one, signal.SIG_IGN if one.name == "SIGHUP" else signal.SIG_DFL)
         self.reason = signal.Signals(number).name
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                (self.folder / STOPPING).touch()
         if self._phase != _STEPS:
             ignite = logging.getLogger("ignite")  # its engines log an exception as an error
             self._level = ignite.level

@@ -32,6 +32,7 @@ from medseg.records import (
     LOG,
     RECORD,
     RUNNING,
+    STOPPING,
     append_row,
     is_alive,
     read_record,
@@ -109,7 +110,7 @@ class Run:
             self.running(trainer),
             self._followed(trainer),
             memory_advice(trainer, self.folder),
-            Interruption(trainer),
+            Interruption(trainer, self.folder),
         ):
             trainer.run()
 
@@ -199,6 +200,7 @@ class Run:
             stem, _, extension = name.partition(".")
             for path in self.folder.glob(f".{stem}.*.partial.{extension}"):
                 path.unlink(missing_ok=True)
+        (self.folder / STOPPING).unlink(missing_ok=True)
         started = self.record.get("started", _now())
         if self._furnish is not None:
             self._furnish(self.folder)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.cli.train import command as train
+from medseg.launch import detach as detaching
 from medseg.launch import resuming, watching
 from medseg.launch.detach import detach
 from medseg.records import read_record, this_process
@@ -89,7 +91,9 @@ def test_resume_in_this_terminal_ends_with_the_code_of_the_run(medseg, make, mon
     folder = make(state="interrupted")
     given = []
     monkeypatch.setattr(resuming, "resume_here", lambda *one: given.append(one) or 75)
-    assert medseg("runs", "resume").code == 75
+    make("later", state="running", **this_process())
+    done = medseg("runs", "resume")
+    assert (done.code, done.err) == (75, "Going on with run\n")
     assert medseg("runs", "resume", "lr=0.1").code == 75
     assert medseg("runs", "resume", "run", "lr=0.1", "max_epochs=9").code == 75
     assert given == [(folder, ()), (folder, ("lr=0.1",)), (folder, ("lr=0.1", "max_epochs=9"))]
@@ -105,12 +109,26 @@ def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make,
     assert f"Run: {runs / 'unet2d' / 'run'}\n  medseg runs logs -f run\n" in done.out
 
 
+def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, runs, monkeypatch):
+    make(state="died")
+    program = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(resuming, "plan", lambda *given: resuming.Plan(program, runs, {}))
+    monkeypatch.setitem(detaching.wait_for_run.__kwdefaults__, "patience", 0.3)
+    done = medseg("runs", "resume", "--detach")
+    (log,) = (runs / ".detached").iterdir()
+    os.kill(int(done.out.split()[1]), signal.SIGTERM)
+    assert done.code == 0
+    assert f"It goes on and has begun no run after 10 min. What it prints: {log}" in done.out
+
+
 def test_what_cannot_be_resumed_is_one_error(medseg, make):
     make(state="running", **this_process())
-    assert "must not be running" in medseg("runs", "resume").err
+    assert "must not be running" in medseg("runs", "resume", "run").err
+    assert "must hold a run to go on with, but found running ones alone: run" in medseg("runs", "resume").err
     make("other", state="finished")
     done = medseg("runs", "resume", "other")
     assert (done.code, "To train on, say what is to change, as max_epochs=N." in done.err) == (1, True)
+    assert "run 'other': must be unfinished to be gone on with" in medseg("runs", "resume").err
 
 
 def test_resuming_knows_every_option_of_train():
@@ -197,12 +215,15 @@ def test_sync_monitor_and_dashboard_go_to_the_trackers(medseg, make, runs, doors
     folder = make(state="running", **this_process())
     said = medseg("runs", "sync", "--backend", "wandb", "--offline").out
     assert "run with wandb (offline): 3 of 9 rows were not there, 1 pictures went along" in said
+    later = make("run-later", state="finished")
+    medseg("runs", "sync")
     assert "shown with trackio" in medseg("runs", "monitor", "run", "on").out
     assert "what is left to send is being sent" in medseg("runs", "monitor", "run", "off").out
     assert medseg("runs", "monitor", "run", "off", "--backend", "wandb").code == 2
     assert "http://x" in medseg("runs", "dashboard", "--port", 7870).out
     assert doors == [
         ("sync", folder, "wandb", True),
+        ("sync", later, None, False),
         ("on", folder, None),
         ("off", folder),
         ("serve", runs, 7870),

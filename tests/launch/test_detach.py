@@ -69,6 +69,19 @@ def test_one_that_ends_before_its_run_began_is_an_error_that_keeps_what_it_print
     assert last_lines(started.log) == ["no such bundle"]
 
 
+def test_one_that_never_has_a_run_is_not_waited_for_without_end(tmp_path, wait_until):
+    started = detach([sys.executable, "-c", "print('early', flush=True); import time; time.sleep(60)"], tmp_path)
+    try:
+        wait_until(lambda: started.printed())
+        shown = []
+        assert wait_for_run(started, shown.append, patience=0.3) is None
+        assert b"".join(shown).split() == [b"early"]
+        assert started.ended() is None
+    finally:
+        started.process.kill()
+        started.process.wait()
+
+
 def test_what_cannot_be_started_leaves_nothing(tmp_path):
     with pytest.raises(RunError, match="must be a program that can be started"):
         detach([str(tmp_path / "nothing")], tmp_path)

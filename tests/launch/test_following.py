@@ -46,6 +46,17 @@ def test_a_log_that_comes_later_is_followed_to_the_end_of_the_run(training, tmp_
     assert b"".join(got) == b"one\ntwo\n"
 
 
+def test_the_log_of_a_run_on_a_machine_that_vanished_has_an_end(make_run):
+    folder = make_run(state="running", host="gpu-7", updated="2026-01-01T00:00:00+0000")
+    (folder / "log").write_bytes(b"abc")
+    got = []
+    reader = threading.Thread(target=lambda: got.extend(follow(folder, folder / "log", every=0.01)), daemon=True)
+    reader.start()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert got == [b"abc"]
+
+
 def test_without_waiting_what_is_there_comes_although_the_run_goes_on(make_run):
     folder = make_run(state="running", **this_process())
     assert list(follow(folder, folder / "log", forever=False)) == []

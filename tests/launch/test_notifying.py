@@ -43,25 +43,47 @@ BEST = {"kind": "validation", "epoch": 3, "iteration": 9, "best_dice": 0.8125, "
 
 def test_a_webhook_gets_what_slack_shows_and_no_path(make_run, server):
     address, got = server
-    folder = make_run("demo", [BEST], state="failed", max_epochs=10)
-    Notice(webhook=address).tell(folder, "failed", f"DataError: {folder}/ct.nii.gz: must be whole")
+    error = "DataError: /data/ct.nii.gz of Max M.: must be whole"
+    folder = make_run("demo", [BEST], state="failed", max_epochs=10, reason="DataError", error=error)
+    Notice(webhook=address).tell(folder, "failed", error)
     ((kind, content),) = got
     assert kind == "application/json"
     assert content == {
-        "text": "demo: failed in epoch 3 of 10, best Dice 0.812. DataError: ... must be whole",
+        "text": "demo: failed in epoch 3 of 10, best Dice 0.812. DataError: its log says more.",
         "run": "demo",
         "state": "failed",
-        "reason": "DataError: ... must be whole",
+        "reason": "DataError: its log says more.",
         "epoch": 3,
         "max_epochs": 10,
         "best_dice": 0.8125,
     }
 
 
-@pytest.mark.parametrize("text", ["C:\\data\\ct.nii.gz broke", "see '/a/b', or x/y"])
-def test_no_separator_of_a_path_is_left(text):
+def test_an_error_is_not_said_along_with_a_run_that_is_given_up_either(make_run):
+    error = "OperationalError: no route to db of Max M."
+    folder = make_run("demo", state="failed", reason="OperationalError", error=error)
+    told = message(folder, "given_up", f"It was started 2 times without coming further. {error}")
+    assert told["reason"] == "It was started 2 times without coming further. OperationalError: its log says more."
+    folder = make_run("other", state="failed", error=error)
+    assert message(folder, "failed", error)["reason"] == "An error: its log says more."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C:\\data\\ct.nii.gz broke",
+        "see '/a/b', or x/y",
+        "\\\\server\\share\\max broke",
+        "s3://max:secret@store/set broke",
+        "no such file: '/data/max secret set/ct.nii.gz'",
+        'it\'s at "\\\\server\\max secret\\ct.nii.gz"',
+    ],
+)
+def test_no_path_and_no_url_is_left(text):
     assert "..." in without_paths(text)
     assert not {"/", "\\"} & set(without_paths(text))
+    assert "max" not in without_paths(text)
+    assert "secret" not in without_paths(text)
 
 
 def test_a_webhook_that_fails_or_never_answers_is_a_warning_without_its_address(make_run, server, caplog, monkeypatch):
@@ -76,6 +98,25 @@ def test_a_webhook_that_fails_or_never_answers_is_a_warning_without_its_address(
     assert len(said) == 2
     assert all(text.startswith("The webhook was not reached") for text in said)
     assert "secret" not in caplog.text
+
+
+def test_an_answer_that_is_no_http_and_an_address_that_cannot_be_asked_are_warnings(make_run, caplog):
+    folder = make_run(state="finished")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer():
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"220 mail ready\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        Notice(webhook=f"http://127.0.0.1:{other.getsockname()[1]}/").tell(folder, "finished", "")
+        thread.join()
+    Notice(webhook="http://127.0.0.1/the secret").tell(folder, "finished", "")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"The webhook was not reached: {name}" for name in ("BadStatusLine", "InvalidURL")]
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "example.org/hook", "https:///x"])

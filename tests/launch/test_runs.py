@@ -5,7 +5,18 @@ import json
 import pytest
 
 from medseg.errors import RunError
-from medseg.launch.runs import choose, choose_running, progress, seconds_left, summaries, summarize, tail_rows
+from medseg.launch.runs import (
+    choose,
+    choose_latest,
+    choose_resumable,
+    choose_running,
+    progress,
+    seconds_left,
+    standing,
+    summaries,
+    summarize,
+    tail_rows,
+)
 from medseg.records import this_process
 
 EPOCHS = [{"kind": "epoch", "time": 100.0 + 10 * n, "epoch": n, "iteration": 5 * n, "loss": 1 / n} for n in (1, 2, 3)]
@@ -37,6 +48,17 @@ def test_the_record_serves_where_the_rows_say_less(make_run):
     (folder / "run.json").write_text(json.dumps({"state": "finished"}))
     (folder / "training_history.json").write_text(json.dumps({"best_dice": 0.6, "best_epoch": 1}))
     assert summarize(folder).best_dice == 0.6
+
+
+def test_a_run_on_another_machine_that_fell_silent_for_ten_minutes_has_died(make_run, tmp_path):
+    row = {"kind": "batch", "time": 1000.0, "iteration": 1}
+    folder = make_run(rows=[row], state="running", host="gpu-7", updated="1970-01-01T00:01:00+0000")
+    assert standing(folder, now=1599.0) == summarize(folder, now=1599.0).state == "running"
+    assert standing(folder, now=1600.0) == summarize(folder, now=1600.0).state == "died"
+    assert standing(make_run("done", state="finished", host="gpu-7"), now=1e10) == "finished"
+    here = make_run("here", state="running", **this_process())
+    assert standing(here, now=1e10) == "running"
+    assert choose_running(None, tmp_path / "runs") == here
 
 
 def test_a_damaged_folder_is_a_line_and_no_error(make_run, tmp_path):
@@ -73,3 +95,22 @@ def test_without_a_name_the_only_running_run_is_meant_or_the_latest(make_run, tm
     assert choose(None, root).name == "3"
     with pytest.raises(RunError, match="must hold one running run, or the run must be named, but found 2: 1, 3"):
         choose_running(None, root)
+
+
+def test_without_a_name_the_latest_is_synced_and_the_latest_that_was_stopped_goes_on(make_run, tmp_path):
+    root = tmp_path / "runs"
+    for choice in (choose_latest, choose_resumable):
+        with pytest.raises(RunError, match="must hold a run, but found none"):
+            choice(None, root)
+    running = make_run("1", state="running", **this_process())
+    with pytest.raises(RunError, match="must hold a run to go on with, but found running ones alone: 1"):
+        choose_resumable(None, root)
+    assert choose_resumable("1", root) == choose_latest(None, root) == running
+    finished = make_run("2", state="finished")
+    assert choose_resumable(None, root) == choose_latest(None, root) == finished
+    failed = make_run("3", state="failed")
+    last = make_run("4", state="finished")
+    make_run("5", state="failed", job_type="inference")
+    assert choose_resumable(None, root) == failed
+    assert choose_latest("4", root) == last
+    assert choose_latest(None, root).name == "5"

@@ -50,7 +50,7 @@ def test_killed_at_once_it_counts_as_stopped_by_somebody(training, tmp_path):
     [
         ({"state": "finished"}, "must be running to be stopped, but found the state 'finished'"),
         ({"state": "failed"}, "found the state 'failed'. Go on with it: medseg runs resume run"),
-        ({"state": "running", **this_process(), "pid_started": 0}, "found the state 'died'"),
+        ({"state": "running", **this_process(), "pid_started": 0, "pid_ticks": -9}, "found the state 'died'"),
         ({"state": "running", "host": "gpu-7", "pid": 1}, "must be stopped on the machine .* but found one on gpu-7"),
     ],
 )

@@ -4,11 +4,13 @@ import json
 import logging
 import platform
 import sys
+import time
 
 import filelock
 import pytest
 
-from medseg.errors import RunError
+from medseg.errors import OutputError, RunError
+from medseg.launch import watching
 from medseg.launch.detach import detach
 from medseg.launch.notifying import Notice
 from medseg.launch.stopping import stop
@@ -23,6 +25,13 @@ class Told(Notice):
 
     def tell(self, folder, state, reason):
         self.said.append((state, reason))
+
+
+class Broken(Notice):
+    """A notice that fails in a way that nobody foresaw."""
+
+    def tell(self, folder, state, reason):
+        raise TypeError("unforeseen")
 
 
 @pytest.fixture
@@ -125,6 +134,25 @@ def test_one_that_somebody_stops_is_left_alone(watched, told, wait_until):
     assert (one.ended, told.said[-1]) == ("interrupted", ("interrupted", "It was stopped."))
 
 
+def test_one_that_is_found_dead_a_moment_before_its_stop_is_written_down_is_left_alone(watched, told):
+    one = watched(9)
+    one._first = False
+    assert not one.step(0.0)
+    record = read_record(one.folder)
+    (one.folder / "run.json").write_text(json.dumps({**record, "state": "interrupted"}))
+    assert one.step(1e6)
+    assert (one.ended, one.restarts) == ("interrupted", 0)
+    assert [state for state, _ in told.said] == ["died", "interrupted"]
+
+
+def test_one_that_a_second_signal_ended_at_once_was_stopped_and_did_not_die(watched, told):
+    one = watched(9)
+    one._first = False
+    (one.folder / ".stopping").touch()
+    assert one.step(0.0)
+    assert told.said == [("interrupted", "It was stopped.")]
+
+
 def test_one_that_was_stopped_before_is_gone_on_with_and_nobody_is_told_that_it_died(
     trainer, make_run, told, tmp_path, wait_until
 ):
@@ -151,10 +179,62 @@ def test_a_run_that_somebody_else_started_again_is_followed_on(watched, told):
     assert not one.step(0.0)
     assert one._due == 30.0 or one._due == 10.0
     record = json.loads((one.folder / "run.json").read_text())
-    (one.folder / "run.json").write_text(json.dumps({**record, "host": "elsewhere"}))
+    (one.folder / "run.json").write_text(
+        json.dumps({**record, "host": "elsewhere", "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    )
     assert not one.step(100.0)
     assert one._due < 0
     assert one.restarts == 0
+
+
+def test_one_on_a_machine_that_vanished_is_started_again_here(trainer, make_run, told, tmp_path, wait_until):
+    folder = make_run(state="running", host="gpu-7", pid=1, updated="2026-01-01T00:00:00+0000")
+    one = Watch(folder, Terms(notice=told), lambda run: detach(trainer(3), tmp_path / "runs"))
+    until_over(one, wait_until)
+    one._child.process.wait()
+    assert told.said == [
+        ("died", "Nothing was heard of it for 10 min from gpu-7, where it ran."),
+        ("finished", "It has finished."),
+    ]
+
+
+def test_a_restart_is_planned_before_anybody_is_told(watched):
+    one = watched(9)
+    object.__setattr__(one.terms, "notice", Broken())
+    one._first = False
+    with pytest.raises(TypeError):
+        one.step(0.0)
+    assert one._due == 10.0
+
+
+def test_a_record_that_is_damaged_for_a_while_and_a_disk_that_is_full_end_no_watching(
+    make_run, told, monkeypatch, caplog
+):
+    folders = [make_run(name, state="finished") for name in ("a", "b")]
+    whole, looks = (folders[0] / "run.json").read_text(), []
+    (folders[0] / "run.json").write_text("{")
+    step, write = Watch.step, watching.write_json
+
+    def mended(self, now):
+        looks.append(self.folder.name)
+        if looks.count("a") == 3:
+            (folders[0] / "run.json").write_text(whole)
+        return step(self, now)
+
+    def full(path, content):
+        if path.parent.name == "b":
+            raise OutputError(path, "must be writable", "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(Watch, "step", mended)
+    monkeypatch.setattr(watching, "write_json", full)
+    assert watch(folders, Terms(notice=told), every=0.01)
+    assert (looks.count("a"), looks.count("b")) == (3, 1)
+    assert [state for state, _ in told.said] == ["finished", "finished"]
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == 2
+    assert "must be a JSON object" in said[0]
+    assert "No space left" in said[1]
 
 
 def test_several_runs_are_watched_each_by_one_process(make_run, told):

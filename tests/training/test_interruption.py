@@ -84,6 +84,17 @@ def test_the_handlers_before_come_back():
     assert logging.getLogger("ignite").level == logging.WARNING
 
 
+def test_the_first_signal_leaves_a_mark_for_a_second_one_that_ends_the_process(tmp_path):
+    mark, seen = tmp_path / ".stopping", []
+    engine = Engine(lambda engine, batch: None)
+    engine.add_event_handler(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    for event in (Events.ITERATION_STARTED(once=1), Events.ITERATION_COMPLETED(once=2)):
+        engine.add_event_handler(event, lambda: seen.append(mark.exists()))
+    with pytest.raises(Interrupted), Interruption(engine, tmp_path):
+        engine.run(range(4), max_epochs=1)
+    assert seen == [False, True]
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

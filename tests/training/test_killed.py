@@ -229,3 +229,4 @@ def test_a_second_signal_stops_at_once(start, tmp_path):
     assert code == -signal.SIGTERM
     assert seconds < 10
     assert state_of(read_record(folder)) == "died"
+    assert (folder / ".stopping").is_file()  # so that its watch knows that somebody stopped it

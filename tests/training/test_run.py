@@ -1,6 +1,8 @@
 import json
 import logging
 import multiprocessing
+import os
+import signal
 import subprocess
 from types import SimpleNamespace
 
@@ -44,6 +46,17 @@ def test_ctrl_c_is_interrupted_and_goes_on_up(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.train(trainer(interrupt))
     assert run.record["state"] == "interrupted"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
+def test_a_signal_leaves_its_mark_in_the_folder_and_going_on_removes_it(tmp_path):
+    run, mark = make(tmp_path), tmp_path / "unet2d" / "one" / ".stopping"
+    seen = []
+    with pytest.raises(Interrupted):
+        run.train(trainer(lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert mark.exists()
+    run.train(trainer(lambda: seen.append(mark.exists())))
+    assert seen == [False]
 
 
 def test_an_error_is_kept_in_the_record_and_in_the_log(tmp_path):
