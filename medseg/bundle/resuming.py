@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,13 @@ def data_of(dataset: Dataset) -> dict[str, str]:
 
 
 def chosen_run(
-    which: str | Path, parent: Path, bundle: str, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train"
+    which: str | Path,
+    parent: Path,
+    bundle: str,
+    new: Mapping[str, Any],
+    data: Mapping[str, str],
+    config: str = "train",
+    newest: Callable[[Path], Path] = Path,
 ) -> Path:
     """The run that was asked for by name, if it may go on with this config and this data.
 
@@ -223,6 +229,7 @@ def chosen_run(
         new: the effective config.
         data: see `data_of`. Changed training data is refused, other changes of the data set are said.
         config: which config it is.
+        newest: brings a run of this bundle here from where it got further, and gives its folder.
 
     Raises:
         ConfigError: a changed setting with which it may not go on.
@@ -232,6 +239,8 @@ def chosen_run(
     record, again = read_record(folder), "Give the settings it began with, or start a new run with --fresh."
     if record.get("bundle") != bundle:
         raise RunError(f"resume={which}", f"must be a run of {bundle}", f"one of {record.get('bundle')}")
+    folder = newest(folder)
+    record = read_record(folder)
     found = compare(config_of(folder, config), new)
     if found.unsafe:
         because = ""

@@ -22,7 +22,7 @@ from medseg.cases import Dataset
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.training import Backup, Run, find_unfinished
-from medseg.training.backup import fetch
+from medseg.training.fetching import fetch, newest_copy
 from medseg.training.run import identity, new_folder
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,7 @@ def start_run(
     Raises:
         ConfigError: called outside of the evaluation of a config; a backup that cannot be; or a run that was asked
             for and may not go on with what has changed.
+        RunError: the bundle is the folder of a run whose backup got further.
     """
     merged = effective_config()
     if merged is None:
@@ -140,8 +141,12 @@ def start_run(
     bundle, data = Bundle(Path(root)), resuming.data_of(dataset)
     who = identity(resuming.essence(resuming.plain(merged)), data["data"])
     parent = Path(output_dir).resolve() / bundle.name
+
+    def newest(folder: Path) -> Path:
+        return folder if backup is None else newest_copy(backup, folder, in_use=folder == bundle.root)
+
     if isinstance(resume, str):
-        found: Path | None = resuming.chosen_run(resume, parent, bundle.name, merged, data, config)
+        found: Path | None = resuming.chosen_run(resume, parent, bundle.name, merged, data, config, newest)
     else:
         found = _unfinished(bundle, parent, who, backup) if resume else None
     if found is not None:
@@ -174,7 +179,7 @@ def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> P
     if resuming.is_run(bundle.root):
         own = resuming.unfinished_own(bundle.root, who)
         if own is not None:
-            return own
+            return own if backup is None else newest_copy(backup, own, in_use=True)
     return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 

@@ -1,16 +1,14 @@
-"""A copy of a run off the machine: sent while it trains, fetched where it goes on."""
+"""A copy of a run off the machine, sent while it trains."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import threading
 import time
 import uuid
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -19,8 +17,7 @@ import fsspec
 from fsspec.registry import get_filesystem_class, known_implementations
 
 from medseg.errors import ConfigError, OutputError
-from medseg.records import FINISHED, LOCK, RECORD, RUNNING, append_row, read_record
-from medseg.training.run import find_unfinished
+from medseg.records import RECORD, append_row
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ _ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENS
           "monitor/*.json", "previews/*.png", RECORD)  # fmt: skip
 _CHECKPOINTS = "checkpoints"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
 _SNAPSHOTS = ".backup"
 
 
@@ -57,11 +54,12 @@ def open_place(url: str) -> tuple[Any, str]:
     try:
         place, path = fsspec.core.url_to_fs(text)
     except Exception as error:
-        raise _unreachable(url, error) from error
+        raise unreachable(url, error) from error
     return place, path.rstrip("/")
 
 
-def _unreachable(url: str, error: BaseException) -> OutputError:
+def unreachable(url: str, error: BaseException) -> OutputError:
+    """The error that says that a place could not be reached."""
     said = f"{type(error).__name__}: {error}".splitlines()[0]
     return OutputError(
         f"backup={url}", "must be a place that can be reached and written", said, "Mend it, or leave out backup."
@@ -75,7 +73,7 @@ class Backup:
     before it was sent, only the newest is sent. Each is sent under another name, its size is compared, and it is moved
     then: what has its final name there is whole. What fails is tried again, with growing pauses, and said once.
 
-    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `fetch` brings it back.
+    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `medseg.training.fetching.fetch` brings it back.
 
     Args:
         url: where the copies of runs go.
@@ -129,7 +127,7 @@ class Backup:
         if thread.is_alive():
             failed.append(TimeoutError(f"no answer in {self.check_timeout:g} s"))
         if failed:
-            raise _unreachable(self.url, failed[0]) from failed[0]
+            raise unreachable(self.url, failed[0]) from failed[0]
 
     def __enter__(self) -> Backup:
         """Start sending."""
@@ -181,7 +179,7 @@ class Backup:
 
     def _along(self) -> list[str]:
         found = [path for pattern in _ALONG for path in sorted(self.folder.glob(pattern)) if path.is_file()]
-        names = [self._name(path) for path in found if _PARTIAL not in path.name]
+        names = [self._name(path) for path in found if PARTIAL not in path.name]
         return [name for name in names if self._sent.get(name) != _stamp(self.folder / name)]
 
     def _snap(self, name: str) -> None:
@@ -189,7 +187,7 @@ class Backup:
         with contextlib.suppress(OSError):
             copy = self._source(name)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+            partial = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
             shutil.copy2(self.folder / name, partial)
             partial.replace(copy)
 
@@ -239,7 +237,7 @@ class Backup:
         if not source.is_file():
             return  # removed since, for newer ones have taken its place
         parent, _, last = f"{self.target}/{name}".rpartition("/")
-        partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+        partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{PARTIAL}"
         self.place.makedirs(parent, exist_ok=True)
         stamp = _stamp(source)
         try:
@@ -278,7 +276,7 @@ class Backup:
         """Remove what a process that was killed left half sent."""
         with contextlib.suppress(Exception):
             for path in self.place.find(self.target):
-                if path.endswith(_PARTIAL):
+                if path.endswith(PARTIAL):
                     self.place.rm_file(path)
 
     def _say(self) -> None:
@@ -302,87 +300,3 @@ def _stamp(path: Path) -> tuple[int, int]:
         state = path.stat()
         return state.st_mtime_ns, state.st_size
     return (0, -1)
-
-
-def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
-    """The unfinished run of an identity, from here or from its backup, whichever copy of it got further.
-
-    A run that is only in the backup is copied to `parent` first, whole or not at all. Where the copy got further than
-    the folder of that name here, which happens when it went on elsewhere, the folder here is set aside in `.older`.
-
-    Args:
-        url: where the copies of runs are, see `Backup`.
-        identity: see `medseg.training.run.identity`.
-        parent: where the runs of the bundle lie here, `<runs>/<bundle>`.
-
-    Raises:
-        ConfigError: a place that cannot be.
-        OutputError: it cannot be reached, or the run cannot be written here.
-    """
-    parent = Path(parent)
-    here = find_unfinished(parent, identity)
-    place, path = open_place(url)
-    try:
-        place.invalidate_cache()
-        found = _remote(place, f"{path}/{parent.name}", identity)
-        if found is None:
-            return here
-        source, record = found
-        same = read_record(parent / PurePosixPath(source).name)
-        if same.get("state") == FINISHED or (same and _progress(same) >= _progress(record)):
-            return here
-        logger.info("This run is in the backup: %s is copied here", place.unstrip_protocol(source))
-        if record.get("state") == RUNNING:
-            logger.warning(
-                "Its record says that it is running on %s, last heard of %s. See that it is not.",
-                record.get("host", "another machine"),
-                record.get("updated", "at an unknown time"),
-            )
-        return _copy_here(place, source, parent)
-    except OutputError:
-        raise
-    except Exception as error:
-        raise _unreachable(url, error) from error
-
-
-def _progress(record: dict[str, Any]) -> tuple[int, int]:
-    return int(record.get("iteration") or 0), int(record.get("epoch") or 0)
-
-
-def _remote(place: Any, folder: str, identity: str) -> tuple[str, dict[str, Any]] | None:
-    """The latest run in a folder of the place that has this identity and did not finish, with its record."""
-    if not place.exists(folder):
-        return None
-    found = []
-    for run in place.ls(folder, detail=False):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
-            record = json.loads(place.cat_file(f"{run}/{RECORD}"))
-            if record.get("identity") == identity and record.get("state") != FINISHED:
-                found.append((str(record.get("started", "")), str(run).rstrip("/"), record))
-    return max(found, key=lambda one: one[:2])[1:] if found else None
-
-
-def _copy_here(place: Any, source: str, parent: Path) -> Path:
-    name = PurePosixPath(source).name
-    partial, final = parent / f".{name}.{uuid.uuid4().hex[:8]}{_PARTIAL}", parent / name
-    try:
-        for path, info in place.find(source, detail=True).items():
-            inside = PurePosixPath(path).relative_to(PurePosixPath(source))
-            if path.endswith(_PARTIAL) or inside.name == LOCK:
-                continue
-            target = partial / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            place.get_file(path, str(target))
-            if target.stat().st_size != info["size"]:
-                raise OSError(f"{inside} came with {target.stat().st_size} of {info['size']} bytes")
-        if final.exists():
-            older = parent / ".older" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-            older.parent.mkdir(exist_ok=True)
-            final.rename(older)
-            logger.warning("The backup had got further than this machine; what was here is now in %s", older)
-        partial.rename(final)
-    except OSError as error:
-        raise OutputError(final, "must be brought here whole from the backup", str(error), "Run it again.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return final

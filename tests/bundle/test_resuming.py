@@ -273,6 +273,30 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_run_by_name_goes_on_from_its_backup_where_that_got_further(settings, runs, monkeypatch, tmp_path):
+    import shutil
+
+    place = {"backup": str(tmp_path / "elsewhere")}
+    interrupted(settings, monkeypatch, max_epochs=3, **place)
+    (folder,) = folders(runs)
+    first = tmp_path / "first"
+    shutil.copytree(folder, first)
+    interrupted(settings, monkeypatch, after=2, max_epochs=3, **place)
+    shutil.rmtree(folder)
+    shutil.copytree(first, folder)  # the machine that knows of the first epoch alone
+    before = read_record(first)["iteration"]
+    for root in (folder, "unet2d"):
+        if root == folder:
+            with pytest.raises(RuntimeError) as caught:
+                train({**settings, "max_epochs": 3}, root, resume=str(folder), **place)
+            assert f"found iteration {before} of {2 * before}" in refused(caught, RunError)
+        else:
+            train({**settings, "max_epochs": 3}, root, resume=str(folder), **place)
+    assert epochs(folder) == [1, 2, 3]
+    began = [row for row in (folder / "metrics.jsonl").read_text().splitlines() if '"begin"' in row]
+    assert [json.loads(row)["iteration"] for row in began] == [0, before, 2 * before]
+
+
 def test_a_place_for_the_copy_that_cannot_be_is_refused_before_anything_is_written(settings, runs, tmp_path):
     (tmp_path / "file").touch()
     for backup in ("nope://x", str(tmp_path / "file")):

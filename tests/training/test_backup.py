@@ -10,7 +10,8 @@ import pytest
 from medseg.errors import ConfigError, OutputError
 from medseg.records import read_rows
 from medseg.training import backup
-from medseg.training.backup import Backup, fetch
+from medseg.training.backup import Backup
+from medseg.training.fetching import fetch
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,157 @@
+"""The copy of a run brought here from its backup, where it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import uuid
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medseg.errors import OutputError, RunError
+from medseg.records import FINISHED, LOCK, RECORD, RUNNING, read_record
+from medseg.training.backup import PARTIAL, open_place, unreachable
+from medseg.training.run import find_unfinished
+
+logger = logging.getLogger(__name__)
+
+Found = tuple[str, dict[str, Any]]
+
+
+def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
+    """The unfinished run of an identity, from here or from its backup, whichever copy of it got further.
+
+    A run that is only in the backup is copied to `parent` first, whole or not at all. Where the copy got further than
+    the folder of that name here, which happens when it went on elsewhere, the folder here is set aside in `.older`;
+    None where it finished there.
+
+    Args:
+        url: where the copies of runs are, see `medseg.training.Backup`.
+        identity: see `medseg.training.run.identity`.
+        parent: where the runs of the bundle lie here, `<runs>/<bundle>`.
+
+    Raises:
+        ConfigError: a place that cannot be.
+        OutputError: it cannot be reached, or the run cannot be written here.
+        RunError: the backup has another run of the same name.
+    """
+    parent = Path(parent)
+    here = find_unfinished(parent, identity)
+    place, path = open_place(url)
+    try:
+        place.invalidate_cache()
+        found = _remote(place, f"{path}/{parent.name}", identity)
+    except Exception as error:
+        raise unreachable(url, error) from error
+    if found is not None:
+        source, record = found
+        same = read_record(parent / PurePosixPath(source).name)
+        if same.get("state") != FINISHED and (not same or progress(same) < progress(record)):
+            return _copy_here(place, found, parent)
+    if here is None:
+        return None
+    record = read_record(newest_copy(url, here))
+    return here if record.get("identity") == identity and record.get("state") != FINISHED else None
+
+
+def newest_copy(url: str, folder: str | Path, in_use: bool = False) -> Path:
+    """The folder of a run, with what its backup has of it where that got further.
+
+    What was here is then set aside in `.older`.
+
+    Args:
+        url: where the copies of runs are, see `medseg.training.Backup`.
+        folder: the run's folder.
+        in_use: whether the folder cannot be set aside, for its own config is the one that runs.
+
+    Raises:
+        ConfigError: a place that cannot be.
+        OutputError: it cannot be reached, or the run cannot be written here.
+        RunError: the backup has another run of the same name, or it got further and the folder is in use.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    place, path = open_place(url)
+    try:
+        place.invalidate_cache()
+        found = _record_in(place, f"{path}/{folder.parent.name}/{folder.name}")
+    except Exception as error:
+        raise unreachable(url, error) from error
+    if found is None:
+        return folder
+    begun, there = record.get("started"), found[1].get("started")
+    if begun and there and begun != there:
+        rule, came = "must be a place without another run of that name", f"one that began {there}, this one {begun}"
+        raise RunError(f"backup={url}", rule, came, "Give another place.")
+    if progress(found[1]) <= progress(record):
+        return folder
+    if in_use:
+        raise RunError(
+            folder,
+            "must have got as far as its backup",
+            f"iteration {progress(record)} of {progress(found[1])}",
+            "Move this folder away; the command that began the run, with the same backup, brings the copy here.",
+        )
+    return _copy_here(place, found, folder.parent)
+
+
+def progress(record: dict[str, Any]) -> int:
+    """How far a run got that can be gone on with: the iteration of its newest checkpoint, where the record says it."""
+    return int(record.get("saved_iteration", record.get("iteration")) or 0)
+
+
+def _remote(place: Any, folder: str, identity: str) -> Found | None:
+    """The latest run in a folder of the place that has this identity and did not finish, with its record."""
+    if not place.exists(folder):
+        return None
+    runs = [_record_in(place, str(run).rstrip("/")) for run in place.ls(folder, detail=False)]
+    found = [
+        run
+        for run in runs
+        if run is not None and run[1].get("identity") == identity and run[1].get("state") != FINISHED
+    ]
+    return max(found, key=lambda run: (str(run[1].get("started", "")), run[0])) if found else None
+
+
+def _record_in(place: Any, source: str) -> Found | None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        record = json.loads(place.cat_file(f"{source}/{RECORD}"))
+        return (source, record) if isinstance(record, dict) else None
+    return None
+
+
+def _copy_here(place: Any, run: Found, parent: Path) -> Path:
+    source, record = run
+    logger.info("This run is in the backup: %s is copied here", place.unstrip_protocol(source))
+    if record.get("state") == RUNNING:
+        logger.warning(
+            "Its record says that it is running on %s, last heard of %s. See that it is not.",
+            record.get("host", "another machine"),
+            record.get("updated", "at an unknown time"),
+        )
+    name = PurePosixPath(source).name
+    partial, final = parent / f".{name}.{uuid.uuid4().hex[:8]}{PARTIAL}", parent / name
+    try:
+        for path, info in place.find(source, detail=True).items():
+            inside = PurePosixPath(path).relative_to(PurePosixPath(source))
+            if path.endswith(PARTIAL) or inside.name == LOCK:
+                continue
+            target = partial / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            place.get_file(path, str(target))
+            if target.stat().st_size != info["size"]:
+                raise OSError(f"{inside} came with {target.stat().st_size} of {info['size']} bytes")
+        if final.exists():
+            older = parent / ".older" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+            older.parent.mkdir(exist_ok=True)
+            final.rename(older)
+            logger.warning("The backup had got further than this machine; what was here is now in %s", older)
+        partial.rename(final)
+    except Exception as error:
+        raise OutputError(final, "must be brought here whole from the backup", str(error), "Run it again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
