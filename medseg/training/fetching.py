@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import filelock
+
 from medseg.errors import OutputError, RunError
 from medseg.records import FINISHED, LOCK, RECORD, RUNNING, read_record
 from medseg.training.backup import PARTIAL, open_place, unreachable
@@ -39,6 +41,7 @@ def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
         RunError: the backup has another run of the same name.
     """
     parent = Path(parent)
+    _tidy(parent)
     here = find_unfinished(parent, identity)
     place, path = open_place(url)
     try:
@@ -48,8 +51,10 @@ def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
         raise unreachable(url, error) from error
     if found is not None:
         source, record = found
-        same = read_record(parent / PurePosixPath(source).name)
-        if same.get("state") != FINISHED and (not same or progress(same) < progress(record)):
+        name = PurePosixPath(source).name
+        same = read_record(parent / name)
+        behind = same.get("state") != FINISHED and (not same or progress(same) < progress(record))
+        if behind and (here is None or here.name == name or _rank(read_record(here)) < _rank(record)):
             return _copy_here(place, found, parent)
     if here is None:
         return None
@@ -103,6 +108,17 @@ def progress(record: dict[str, Any]) -> int:
     return int(record.get("saved_iteration", record.get("iteration")) or 0)
 
 
+def _rank(record: dict[str, Any]) -> tuple[str, int]:
+    return str(record.get("started", "")), progress(record)
+
+
+def _tidy(parent: Path) -> None:
+    """Remove what a process that was killed left half brought here; one that is at it holds the lock."""
+    for partial in parent.glob(f".*{PARTIAL}"):
+        with contextlib.suppress(OSError), filelock.FileLock(partial / LOCK, timeout=0):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
 def _remote(place: Any, folder: str, identity: str) -> Found | None:
     """The latest run in a folder of the place that has this identity and did not finish, with its record."""
     if not place.exists(folder):
@@ -134,7 +150,10 @@ def _copy_here(place: Any, run: Found, parent: Path) -> Path:
         )
     name = PurePosixPath(source).name
     partial, final = parent / f".{name}.{uuid.uuid4().hex[:8]}{PARTIAL}", parent / name
+    lock = filelock.FileLock(partial / LOCK)
     try:
+        partial.mkdir(parents=True)
+        lock.acquire()
         for path, info in place.find(source, detail=True).items():
             inside = PurePosixPath(path).relative_to(PurePosixPath(source))
             if path.endswith(PARTIAL) or inside.name == LOCK:
@@ -144,6 +163,8 @@ def _copy_here(place: Any, run: Found, parent: Path) -> Path:
             place.get_file(path, str(target))
             if target.stat().st_size != info["size"]:
                 raise OSError(f"{inside} came with {target.stat().st_size} of {info['size']} bytes")
+        lock.release()
+        (partial / LOCK).unlink(missing_ok=True)
         if final.exists():
             older = parent / ".older" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
             older.parent.mkdir(exist_ok=True)
@@ -153,5 +174,6 @@ def _copy_here(place: Any, run: Found, parent: Path) -> Path:
     except Exception as error:
         raise OutputError(final, "must be brought here whole from the backup", str(error), "Run it again.") from error
     finally:
+        lock.release()
         shutil.rmtree(partial, ignore_errors=True)
     return final

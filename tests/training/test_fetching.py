@@ -1,9 +1,12 @@
 import json
 
+import filelock
 import pytest
 
 from medseg.errors import RunError
+from medseg.records import find_runs
 from medseg.training.fetching import fetch, newest_copy, progress
+from medseg.training.run import find_unfinished
 
 
 def made(folder, iteration, state="interrupted", weights="weights", started="2026-01-01", **said):
@@ -77,3 +80,24 @@ def test_the_copy_with_the_newer_checkpoint_is_taken_and_not_the_longer_record(p
     made(place / "unet2d" / "one", 1500, saved_iteration=1500, weights="of there")
     assert fetch(str(place), "abc", parent) == here
     assert weights(here) == "of there"
+
+
+@pytest.mark.parametrize(("started", "taken"), [("2026-01-03", "late"), ("2025-12-31", "one")])
+def test_a_newer_run_that_is_only_here_is_preferred_to_an_older_copy(parent, place, started, taken):
+    made(place / "unet2d" / "one", 4000)
+    late = made(parent / "late", 10, started=started)
+    assert fetch(str(place), "abc", parent) == parent / taken
+    assert weights(late) == "weights"
+
+
+def test_what_a_kill_left_half_brought_here_is_no_run_and_is_removed(parent, place):
+    half = made(parent / ".one.0123abcd.partial", 4000, started="2027")
+    older = made(parent / ".older" / "one-20260101-000000", 9)
+    assert find_unfinished(parent, "abc") is None
+    assert find_runs(parent.parent) == find_runs(parent) == []
+    with filelock.FileLock(half / ".lock"):  # another process is bringing it here
+        assert fetch(str(place), "abc", parent) is None
+        assert half.is_dir()
+    assert fetch(str(place), "abc", parent) is None
+    assert not half.exists()
+    assert older.is_dir()
