@@ -100,7 +100,7 @@ class Backup:
         self._changed = threading.Condition()
         self._closing, self._busy, self._over = False, False, False
         self.snapshots = os.name == "nt"  # where a file that is being read cannot be replaced by a newer one
-        self._failing, self._to_say = False, list[str]()
+        self._outside, self._failing, self._to_say = False, False, list[str]()
         self._thread: threading.Thread | None = None
         self._pause = _FIRST_PAUSE
 
@@ -143,8 +143,12 @@ class Backup:
     def send(self, path: str | Path) -> None:
         """Have a file of the run sent, with all that has changed of what goes along; never waits, never raises."""
         self._say()
+        inside = self._name(Path(path))
+        if inside is None and not self._outside:
+            self._outside = True
+            logger.warning("%s lies outside of %s: no copy of it is kept in %s", path, self.folder, self.url)
         with self._changed:
-            for name in [*self._along(), self._name(Path(path))]:
+            for name in [*self._along(), *([inside] if inside is not None else [])]:
                 self._wanted.pop(name, None)
                 self._wanted[name] = None
                 if self.snapshots:
@@ -174,12 +178,18 @@ class Backup:
             )
         return not left and not self._busy
 
-    def _name(self, path: Path) -> str:
-        return path.resolve().relative_to(self.folder.resolve()).as_posix()
+    def _name(self, path: Path) -> str | None:
+        """The path in the run's folder, which may be a link to elsewhere there; None for what lies outside."""
+        for given in (os.path.abspath, os.path.realpath):
+            with contextlib.suppress(ValueError):  # another drive
+                name = Path(os.path.relpath(given(path), given(self.folder))).as_posix()
+                if not name.startswith(".."):
+                    return name
+        return None
 
     def _along(self) -> list[str]:
         found = [path for pattern in _ALONG for path in sorted(self.folder.glob(pattern)) if path.is_file()]
-        names = [self._name(path) for path in found if PARTIAL not in path.name]
+        names = [path.relative_to(self.folder).as_posix() for path in found if PARTIAL not in path.name]
         return [name for name in names if self._sent.get(name) != _stamp(self.folder / name)]
 
     def _snap(self, name: str) -> None:

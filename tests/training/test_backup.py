@@ -297,3 +297,18 @@ def test_a_copy_that_comes_back_short_leaves_nothing(url, run, tmp_path, monkeyp
     with pytest.raises(OutputError, match="brought here whole"):
         fetch(url, "abc", tmp_path / "other" / "unet2d")
     assert list((tmp_path / "other" / "unet2d").iterdir()) == []
+
+
+def test_checkpoints_that_lie_elsewhere_by_a_link_are_sent(url, run, tmp_path):
+    (run / "checkpoints").rename(tmp_path / "scratch")
+    (run / "checkpoints").symlink_to(tmp_path / "scratch", target_is_directory=True)
+    assert sent(url, run)["checkpoints/last.pt"] == "weights of epoch 1"
+
+
+def test_what_lies_outside_of_the_run_is_left_out_and_said_once(url, run, tmp_path, caplog):
+    for name in ("last.pt", "best.pt"):
+        (tmp_path / name).write_text("outside")
+    found = sent(url, run, tmp_path / "last.pt", tmp_path / "best.pt", "checkpoints/epoch_0001.pt")
+    assert "checkpoints/epoch_0001.pt" in found
+    assert not {"last.pt", "best.pt", "checkpoints/last.pt"} & set(found)
+    assert caplog.text.count("lies outside of") == 1
