@@ -9,17 +9,19 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.registry import get_filesystem_class, known_implementations
 
-from medseg.errors import ConfigError, OutputError
+from medseg.errors import ConfigError, MedsegError, OutputError
 from medseg.records import RECORD, append_row
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # What goes along with each checkpoint: small, and together with it all that a run needs to go on.
 _ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*",
@@ -27,6 +29,7 @@ _ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENS
 _CHECKPOINTS = "checkpoints"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 PARTIAL = ".partial"
+ANSWERS = 60.0  # seconds that a place is given to answer
 _SNAPSHOTS = ".backup"
 
 
@@ -58,6 +61,33 @@ def open_place(url: str) -> tuple[Any, str]:
     return place, path.rstrip("/")
 
 
+def within(url: str, seconds: float, work: Callable[[], T]) -> T:
+    """What a piece of work with a place gives, in a thread of its own, for a silent place is waited for in vain.
+
+    Raises:
+        ConfigError: raised by the work.
+        OutputError: it failed, or had no answer in so many seconds.
+    """
+    given: list[T] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            given.append(work())
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="medseg-backup-asks", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if given:
+        return given[0]
+    error = failed[0] if failed else TimeoutError(f"no answer in {seconds:g} s")
+    if isinstance(error, MedsegError):
+        raise error
+    raise unreachable(url, error) from error
+
+
 def unreachable(url: str, error: BaseException) -> OutputError:
     """The error that says that a place could not be reached."""
     said = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -80,7 +110,7 @@ class Backup:
         folder: the folder of the run.
         timeout: seconds that the end of a run waits for what is still to be sent.
         hurry: the same where the run was interrupted, or failed.
-        check_timeout: seconds that a place is given to answer at the start.
+        check_timeout: seconds that the place is given to answer at the start.
     """
 
     def __init__(
@@ -89,11 +119,11 @@ class Backup:
         folder: str | Path,
         timeout: float = 600.0,
         hurry: float = 4.0,
-        check_timeout: float = 60.0,
+        check_timeout: float = ANSWERS,
     ) -> None:
         self.url, self.folder = url, Path(folder)
         self.timeout, self.hurry, self.check_timeout = timeout, hurry, check_timeout
-        self.place, path = open_place(url)
+        self.place, path = within(url, check_timeout, lambda: open_place(url))
         self.target = f"{path}/{self.folder.parent.name}/{self.folder.name}"
         self._wanted: dict[str, None] = {}  # in the order in which they were asked for
         self._sent: dict[str, tuple[int, int]] = {}
@@ -110,24 +140,14 @@ class Backup:
         Raises:
             OutputError: it cannot, or does not answer in `check_timeout` seconds.
         """
-        failed: list[BaseException] = []
 
         def probe() -> None:
             path = f"{self.target.rpartition('/')[0]}/.writable.{uuid.uuid4().hex[:8]}"
-            try:
-                self.place.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self.place.pipe_file(path, b"medseg")
-                self.place.rm_file(path)
-            except Exception as error:
-                failed.append(error)
+            self.place.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.place.pipe_file(path, b"medseg")
+            self.place.rm_file(path)
 
-        thread = threading.Thread(target=probe, name="medseg-backup-check", daemon=True)
-        thread.start()
-        thread.join(self.check_timeout)
-        if thread.is_alive():
-            failed.append(TimeoutError(f"no answer in {self.check_timeout:g} s"))
-        if failed:
-            raise unreachable(self.url, failed[0]) from failed[0]
+        within(self.url, self.check_timeout, probe)
 
     def __enter__(self) -> Backup:
         """Start sending."""

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ import filelock
 
 from medseg.errors import OutputError, RunError
 from medseg.records import FINISHED, LOCK, RECORD, RUNNING, read_record
-from medseg.training.backup import PARTIAL, open_place, unreachable
+from medseg.training.backup import ANSWERS, PARTIAL, open_place, within
 from medseg.training.run import find_unfinished
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 Found = tuple[str, dict[str, Any]]
 
 
-def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
+def fetch(url: str, identity: str, parent: str | Path, timeout: float = ANSWERS) -> Path | None:
     """The unfinished run of an identity, from here or from its backup, whichever copy of it got further.
 
     A run that is only in the backup is copied to `parent` first, whole or not at all. Where the copy got further than
@@ -34,21 +35,17 @@ def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
         url: where the copies of runs are, see `medseg.training.Backup`.
         identity: see `medseg.training.run.identity`.
         parent: where the runs of the bundle lie here, `<runs>/<bundle>`.
+        timeout: seconds that the place is given to answer.
 
     Raises:
         ConfigError: a place that cannot be.
-        OutputError: it cannot be reached, or the run cannot be written here.
+        OutputError: it cannot be reached, does not answer in time, or the run cannot be written here.
         RunError: the backup has another run of the same name.
     """
     parent = Path(parent)
     _tidy(parent)
     here = find_unfinished(parent, identity)
-    place, path = open_place(url)
-    try:
-        place.invalidate_cache()
-        found = _remote(place, f"{path}/{parent.name}", identity)
-    except Exception as error:
-        raise unreachable(url, error) from error
+    place, found = _asked(url, timeout, lambda place, path: _remote(place, f"{path}/{parent.name}", identity))
     if found is not None:
         source, record = found
         name = PurePosixPath(source).name
@@ -58,11 +55,11 @@ def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
             return _copy_here(place, found, parent)
     if here is None:
         return None
-    record = read_record(newest_copy(url, here))
+    record = read_record(newest_copy(url, here, timeout=timeout))
     return here if record.get("identity") == identity and record.get("state") != FINISHED else None
 
 
-def newest_copy(url: str, folder: str | Path, in_use: bool = False) -> Path:
+def newest_copy(url: str, folder: str | Path, in_use: bool = False, timeout: float = ANSWERS) -> Path:
     """The folder of a run, with what its backup has of it where that got further.
 
     What was here is then set aside in `.older`.
@@ -71,20 +68,17 @@ def newest_copy(url: str, folder: str | Path, in_use: bool = False) -> Path:
         url: where the copies of runs are, see `medseg.training.Backup`.
         folder: the run's folder.
         in_use: whether the folder cannot be set aside, for its own config is the one that runs.
+        timeout: seconds that the place is given to answer.
 
     Raises:
         ConfigError: a place that cannot be.
-        OutputError: it cannot be reached, or the run cannot be written here.
+        OutputError: it cannot be reached, does not answer in time, or the run cannot be written here.
         RunError: the backup has another run of the same name, or it got further and the folder is in use.
     """
     folder = Path(folder)
     record = read_record(folder)
-    place, path = open_place(url)
-    try:
-        place.invalidate_cache()
-        found = _record_in(place, f"{path}/{folder.parent.name}/{folder.name}")
-    except Exception as error:
-        raise unreachable(url, error) from error
+    inside = f"{folder.parent.name}/{folder.name}"
+    place, found = _asked(url, timeout, lambda place, path: _record_in(place, f"{path}/{inside}"))
     if found is None:
         return folder
     begun, there = record.get("started"), found[1].get("started")
@@ -106,6 +100,17 @@ def newest_copy(url: str, folder: str | Path, in_use: bool = False) -> Path:
 def progress(record: dict[str, Any]) -> int:
     """How far a run got that can be gone on with: the iteration of its newest checkpoint, where the record says it."""
     return int(record.get("saved_iteration", record.get("iteration")) or 0)
+
+
+def _asked(url: str, timeout: float, find: Callable[[Any, str], Found | None]) -> tuple[Any, Found | None]:
+    """The file system of a URL and what is found there, or an error where it does not answer."""
+
+    def work() -> tuple[Any, Found | None]:
+        place, path = open_place(url)
+        place.invalidate_cache()
+        return place, find(place, path)
+
+    return within(url, timeout, work)
 
 
 def _rank(record: dict[str, Any]) -> tuple[str, int]:

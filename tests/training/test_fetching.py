@@ -1,9 +1,11 @@
 import json
+import threading
 
 import filelock
+import fsspec
 import pytest
 
-from medseg.errors import RunError
+from medseg.errors import OutputError, RunError
 from medseg.records import find_runs
 from medseg.training.fetching import fetch, newest_copy, progress
 from medseg.training.run import find_unfinished
@@ -101,3 +103,30 @@ def test_what_a_kill_left_half_brought_here_is_no_run_and_is_removed(parent, pla
     assert fetch(str(place), "abc", parent) is None
     assert not half.exists()
     assert older.is_dir()
+
+
+@pytest.mark.parametrize("silent", ["__init__", "exists", "cat_file"])
+def test_a_silent_place_does_not_hold_up_the_start(parent, silent):
+    over = threading.Event()
+
+    class Silent(fsspec.get_filesystem_class("memory")):
+        protocol = "silent"
+        cachable = False
+
+    def wait(*_, **__):
+        over.wait(60)
+        raise OSError("over")
+
+    setattr(Silent, silent, wait)
+    fsspec.register_implementation("silent", Silent, clobber=True)
+    here = made(parent / "one", 4)
+    try:
+        if silent != "cat_file":
+            with pytest.raises(OutputError, match=r"no answer in 0\.2 s"):
+                fetch("silent://x", "abc", parent, timeout=0.2)
+        if silent != "exists":
+            with pytest.raises(OutputError, match=r"no answer in 0\.2 s"):
+                newest_copy("silent://x", here, timeout=0.2)
+        assert not over.is_set()
+    finally:
+        over.set()
