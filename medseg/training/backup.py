@@ -130,7 +130,8 @@ class Backup:
         self._changed = threading.Condition()
         self._closing, self._busy, self._over = False, False, False
         self.snapshots = os.name == "nt"  # where a file that is being read cannot be replaced by a newer one
-        self._outside, self._failing, self._to_say = False, False, list[str]()
+        self._outside, self._to_say = False, list[str]()
+        self._failing = set[str]()
         self._thread: threading.Thread | None = None
         self._pause = _FIRST_PAUSE
 
@@ -238,10 +239,11 @@ class Backup:
                 self._busy = True
             try:
                 self._send(name)
-                self._pause = _FIRST_PAUSE
-                if self._failing:
-                    self._failing = False
+                if name in self._failing or not self._failing:
+                    self._pause = _FIRST_PAUSE
+                if self._failing and not self._failing - {name}:
                     logger.info("The copy in %s can be written again", self.url)
+                self._failing.discard(name)
             except Exception as error:
                 self._fail(name, error)
             finally:
@@ -251,11 +253,10 @@ class Backup:
 
     def _fail(self, name: str, error: Exception) -> None:
         if not self._failing:
-            self._failing = True
             self._to_say.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        self._failing.add(name)
         with self._changed:
-            if name not in self._wanted:  # else a newer one waits already
-                self._wanted = {name: None, **self._wanted}
+            self._wanted[name] = None  # behind the others, which it must not hold up
             if not self._closing:
                 self._changed.wait_for(lambda: self._closing, self._pause)
         if self._closing:

@@ -312,3 +312,24 @@ def test_what_lies_outside_of_the_run_is_left_out_and_said_once(url, run, tmp_pa
     assert "checkpoints/epoch_0001.pt" in found
     assert not {"last.pt", "best.pt", "checkpoints/last.pt"} & set(found)
     assert caplog.text.count("lies outside of") == 1
+
+
+def test_a_file_that_cannot_be_sent_holds_up_no_other(shaky, run, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    open_file = shaky._open
+
+    def refuse(self, path, mode="rb", **options):
+        if "train.json" in path and mode == "wb":
+            raise OSError("this name is not allowed")
+        return open_file(self, path, mode, **options)
+
+    monkeypatch.setattr(shaky, "_open", refuse)
+    with Backup("shaky://x", run, timeout=0.2) as copy:
+        copy.send(run / "checkpoints" / "last.pt")
+        wait(lambda: "checkpoints/last.pt" in there("shaky://x"))
+        (run / "checkpoints" / "last.pt").write_text("weights of epoch 2")
+        copy.send(run / "checkpoints" / "last.pt")
+        wait(lambda: there("shaky://x")["checkpoints/last.pt"] == "weights of epoch 2")
+    assert caplog.text.count("this name is not allowed") == 1
+    assert "can be written again" not in caplog.text
+    assert "configs/train.json" not in there("shaky://x")
