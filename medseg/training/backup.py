@@ -292,8 +292,20 @@ class Backup:
         """Put a file in its place in one step where the place has such a step, else by a copy that it makes itself."""
         if "file" in _protocols(self.place):
             Path(partial).replace(final)
-        else:
+            return
+        try:
             self.place.mv(partial, final)
+        except Exception:  # some places, SMB for one, move onto no file that is there
+            if not self.place.exists(final):
+                raise
+            aside = f"{partial.removesuffix(PARTIAL)}.before{PARTIAL}"
+            self.place.mv(final, aside)
+            try:
+                self.place.mv(partial, final)
+            except Exception:
+                self.place.mv(aside, final)
+                raise
+            self.place.rm_file(aside)
 
     def _thin_out(self, folder: str) -> None:
         """Remove checkpoints that the run no longer keeps."""

@@ -333,3 +333,23 @@ def test_a_file_that_cannot_be_sent_holds_up_no_other(shaky, run, monkeypatch, c
     assert caplog.text.count("this name is not allowed") == 1
     assert "can be written again" not in caplog.text
     assert "configs/train.json" not in there("shaky://x")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_place_that_moves_onto_no_file_gets_the_newer_one_and_never_loses_the_older(shaky, run, monkeypatch, broken):
+    assert sent("shaky://x", run)["checkpoints/last.pt"] == "weights of epoch 1"
+    move = shaky.mv
+
+    def strict(self, source, target, **options):
+        if self.exists(target) or (broken and target.endswith("/last.pt") and ".before" not in source):
+            raise OSError("File exists")
+        move(self, source, target, **options)
+
+    monkeypatch.setattr(shaky, "mv", strict)
+    (run / "checkpoints" / "last.pt").write_text("weights of epoch 2")
+    with Backup("shaky://x", run, timeout=0.3) as copy:
+        copy.send(run / "checkpoints" / "last.pt")
+    copy._thread.join(30)
+    found = there("shaky://x")
+    assert found["checkpoints/last.pt"] == f"weights of epoch {1 if broken else 2}"
+    assert not [name for name in found if "partial" in name]
