@@ -25,6 +25,7 @@ PLACES = (
     "dataset_dir",
     "device",
     "num_workers",
+    "cache_rate",
     "resume",
     "backup",
     "monitor",
@@ -40,12 +41,21 @@ _ONLOOKERS = (
     "medseg.training.ProgressBar",
     "medseg.training.Resume",
 )
-# When a run looks at itself and when it ends; what it has computed so far stays right.
+# When a run looks at itself, when it ends, and what it holds in memory; what it has computed so far stays right.
 _MAY_CHANGE = (
     "early_stopping",
     "train#handler_set#early_stopping",
     "val_interval",
     "train#handler_set#validation#interval",
+    "train#dataset#cache_rate",
+    "train#dataset#num_workers",
+    "train#dataloader#num_workers",
+    "validate#dataset#cache_rate",
+    "validate#dataset#num_workers",
+    "validate#dataloader#num_workers",
+    "inferer#sw_batch_size",
+    "inferer#sw_device",
+    "inferer#device",
 )
 _LENGTH = ("max_epochs", "train#trainer#max_epochs")
 _MISSING = "not there"
@@ -142,7 +152,7 @@ class Comparison:
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     """Compare a run's config with the one that it shall go on with.
 
-    Safe are a changed `val_interval` or `early_stopping`, and `max_epochs` raised where nothing else is made from it:
+    Safe are a changed `val_interval` or `early_stopping`, what takes less memory for the same numbers, and `max_epochs` raised where nothing else is made from it:
     a schedule of the learning rate that is would have been another one from the start.
 
     Args:
