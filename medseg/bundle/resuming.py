@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -271,10 +272,11 @@ def chosen_run(
 
 
 def say_what_changed(folder: Path, new: Mapping[str, Any], config: str = "train") -> None:
-    """Log what is not as it was when a run that goes on began."""
-    found = compare(config_of(folder, config), new).changed
-    if found:
-        logger.info("Changed since it began: %s", listed(found))
+    """Log what is not as it was when a run that goes on began; nothing where a kill left it without its config."""
+    with contextlib.suppress(RunError):
+        found = compare(config_of(folder, config), new).changed
+        if found:
+            logger.info("Changed since it began: %s", listed(found))
 
 
 def say_what_is_near(parent: Path, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train") -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from medseg.bundle import Bundle, resume_run, run_bundle
-from medseg.bundle.resuming import compare, differences, essence, plain
+from medseg.bundle.resuming import compare, differences, essence, plain, say_what_changed
 from medseg.errors import ConfigError, RunError
 from medseg.records import read_record
 from medseg.training import Checkpoints
@@ -127,6 +127,16 @@ def test_a_key_that_another_key_is_made_from_is_not_left_out(recipe):
     config = changed(recipe, weight_decay="$@log_every_n_batches / 1000")
     other = changed(config, log_every_n_batches=99)
     assert not same_run(config, other)
+
+
+def test_a_run_that_a_kill_left_without_its_config_goes_on(recipe, tmp_path, caplog):
+    caplog.set_level("INFO")
+    say_what_changed(tmp_path, recipe)
+    assert not caplog.text
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.json").write_text(json.dumps(recipe))
+    say_what_changed(tmp_path, changed(recipe, num_workers=3))
+    assert "num_workers" in caplog.text
 
 
 # Whole runs of a second
