@@ -78,9 +78,8 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(part, Mapping):
             continue
         named = part.get("handler_set", {})
-        onlookers = {name for name, content in named.items() if _looks_on(content)}
-        macros = {f"%{engine}#handler_set#{name}" for name in onlookers}
-        handlers = [one for one in part.get("handlers", []) if not _looks_on(one) and one not in list(macros)]
+        onlookers = {name for name, content in named.items() if _looks_on(content, config)}
+        handlers = [one for one in part.get("handlers", []) if not _looks_on(one, config)]
         left = {name: content for name, content in named.items() if name not in onlookers}
         kept[engine] = {**part, "handler_set": left, "handlers": handlers}
     while True:
@@ -91,7 +90,15 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in kept.items() if key not in unused}
 
 
-def _looks_on(handler: Any) -> bool:
+def _looks_on(handler: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a handler, or what a string such as `@tracking` or `%train#handler_set#history` means, looks on."""
+    seen = set[str]()
+    while isinstance(handler, str) and handler[:1] in ("@", "%") and handler not in seen:
+        seen.add(handler)
+        found: Any = config
+        for key in strict.key_path(handler[1:]).split("#"):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        handler = found
     target = handler.get("_target_", "") if isinstance(handler, Mapping) else ""
     return isinstance(target, str) and any(
         target.startswith(one) if one.endswith(".") else target == one for one in _ONLOOKERS

@@ -63,6 +63,17 @@ def test_what_only_looks_on_is_the_same_run(recipe, path, value):
     assert not compare(recipe, config).essential
 
 
+def test_the_tracking_that_monai_puts_in_is_the_same_run(recipe, repository):
+    tracked = copy.deepcopy(recipe)
+    configs = json.loads((repository / "configs" / "tracking.json").read_text())["configs"]
+    for engine, role in (("train", "trainer"), ("validate", "validator")):  # as monai.bundle.run does
+        tracked[engine]["handlers"].append(configs[role])
+    tracked |= {key: value for key, value in configs.items() if key not in (*recipe, "trainer", "validator")}
+    assert same_run(recipe, tracked)
+    tracked["medseg_tracking"]["_target_"] = "some.other.Handler"
+    assert not same_run(recipe, tracked)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
