@@ -160,8 +160,9 @@ class Comparison:
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     """Compare a run's config with the one that it shall go on with.
 
-    Safe are a changed `val_interval` or `early_stopping`, what takes less memory for the same numbers, and `max_epochs` raised where nothing else is made from it:
-    a schedule of the learning rate that is would have been another one from the start.
+    Safe are a changed `val_interval` or `early_stopping`, what takes less memory for the same numbers, and
+    `max_epochs` raised where nothing else is made from it: a schedule of the learning rate that is would have been
+    another one from the start.
 
     Args:
         old: the effective config that the run began with.

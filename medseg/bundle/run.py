@@ -192,6 +192,9 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
     data = effective.get("dataset_dir")
     if isinstance(data, str) and Path(data).exists():
         effective["dataset_dir"] = str(Path(data).resolve())  # so that the run can go on from anywhere
+    backup = effective.get("backup")
+    if isinstance(backup, str) and backup[:1] not in ("$", "@", "%") and "://" not in backup and "::" not in backup:
+        effective["backup"] = str(Path(backup).expanduser().resolve())
     names = [name for name in ("train", "evaluate", "inference") if (bundle.root / f"configs/{name}.json").is_file()]
     contents = {name: _shared(bundle.content(name), recipe, effective) for name in names if name != config}
     for name, content in {**contents, config: effective}.items():

@@ -122,7 +122,7 @@ SCHEDULE = {
         ({}, {"train#dataset#cache_rate": 0, "validate#dataset#cache_rate": 0.5, "cache_rate": 0.1}, []),
         ({}, {"train#dataloader#num_workers": 1, "validate#dataset#num_workers": 1}, []),
         ({}, {"inferer#sw_batch_size": 1, "inferer#sw_device": "cpu", "inferer#device": "cpu"}, []),
-        ({}, {"inferer#overlap": 0.5, "inferer#sw_batch_size": 1}, ["inferer#overlap"]),
+        ({}, {"inferer#overlap": 0.5, "inferer#sw_batch_size": 1}, ["inferer#overlap", "overlap"]),
         ({}, {"lr": 0.002, "val_interval": 5}, ["lr"]),
         ({}, {"weight_decay": 0, "batch_size": 2}, ["weight_decay", "batch_size"]),
     ],
@@ -283,9 +283,11 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
 
     import torch
 
-    place = {"backup": str(tmp_path / "elsewhere")}
+    place = {"backup": "elsewhere"}
+    monkeypatch.chdir(tmp_path)
     interrupted(settings, monkeypatch, **place)
     (folder,) = folders(runs)
+    assert json.loads((folder / "configs" / "train.json").read_text())["backup"] == str(tmp_path / "elsewhere")
     shutil.rmtree(runs)
     train(settings, **place)
     assert folders(runs) == [folder]
