@@ -122,9 +122,10 @@ def read_rows(folder: str | Path, start: int = 0) -> Iterator[tuple[int, dict[st
 
 
 def find_runs(root: str | Path) -> list[Path]:
-    """The folders of all runs under `root`, oldest first."""
+    """The folders of all runs under `root`, oldest first; hidden folders are passed over."""
     found = {path.parent for depth in ("*", "*/*") for path in Path(root).glob(f"{depth}/{RECORD}")}
-    return sorted(found, key=lambda folder: folder.name)
+    hidden = {run for run in found if any(part.startswith(".") for part in run.relative_to(root).parts)}
+    return sorted(found - hidden, key=lambda folder: folder.name)
 
 
 def find_run(name: str | Path, root: str | Path) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ PLACES = (
     "dataset_dir",
     "device",
     "num_workers",
+    "cache_rate",
     "resume",
     "backup",
     "monitor",
@@ -40,12 +42,21 @@ _ONLOOKERS = (
     "medseg.training.ProgressBar",
     "medseg.training.Resume",
 )
-# When a run looks at itself and when it ends; what it has computed so far stays right.
+# When a run looks at itself, when it ends, and what it holds in memory; what it has computed so far stays right.
 _MAY_CHANGE = (
     "early_stopping",
     "train#handler_set#early_stopping",
     "val_interval",
     "train#handler_set#validation#interval",
+    "train#dataset#cache_rate",
+    "train#dataset#num_workers",
+    "train#dataloader#num_workers",
+    "validate#dataset#cache_rate",
+    "validate#dataset#num_workers",
+    "validate#dataloader#num_workers",
+    "inferer#sw_batch_size",
+    "inferer#sw_device",
+    "inferer#device",
 )
 _LENGTH = ("max_epochs", "train#trainer#max_epochs")
 _MISSING = "not there"
@@ -67,9 +78,8 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(part, Mapping):
             continue
         named = part.get("handler_set", {})
-        onlookers = {name for name, content in named.items() if _looks_on(content)}
-        macros = {f"%{engine}#handler_set#{name}" for name in onlookers}
-        handlers = [one for one in part.get("handlers", []) if not _looks_on(one) and one not in list(macros)]
+        onlookers = {name for name, content in named.items() if _looks_on(content, config)}
+        handlers = [one for one in part.get("handlers", []) if not _looks_on(one, config)]
         left = {name: content for name, content in named.items() if name not in onlookers}
         kept[engine] = {**part, "handler_set": left, "handlers": handlers}
     while True:
@@ -80,7 +90,15 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in kept.items() if key not in unused}
 
 
-def _looks_on(handler: Any) -> bool:
+def _looks_on(handler: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a handler, or what a string such as `@tracking` or `%train#handler_set#history` means, looks on."""
+    seen = set[str]()
+    while isinstance(handler, str) and handler[:1] in ("@", "%") and handler not in seen:
+        seen.add(handler)
+        found: Any = config
+        for key in strict.key_path(handler[1:]).split("#"):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        handler = found
     target = handler.get("_target_", "") if isinstance(handler, Mapping) else ""
     return isinstance(target, str) and any(
         target.startswith(one) if one.endswith(".") else target == one for one in _ONLOOKERS
@@ -142,8 +160,9 @@ class Comparison:
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     """Compare a run's config with the one that it shall go on with.
 
-    Safe are a changed `val_interval` or `early_stopping`, and `max_epochs` raised where nothing else is made from it:
-    a schedule of the learning rate that is would have been another one from the start.
+    Safe are a changed `val_interval` or `early_stopping`, what takes less memory for the same numbers, and
+    `max_epochs` raised where nothing else is made from it: a schedule of the learning rate that is would have been
+    another one from the start.
 
     Args:
         old: the effective config that the run began with.
@@ -212,7 +231,13 @@ def data_of(dataset: Dataset) -> dict[str, str]:
 
 
 def chosen_run(
-    which: str | Path, parent: Path, bundle: str, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train"
+    which: str | Path,
+    parent: Path,
+    bundle: str,
+    new: Mapping[str, Any],
+    data: Mapping[str, str],
+    config: str = "train",
+    newest: Callable[[Path], Path] = Path,
 ) -> Path:
     """The run that was asked for by name, if it may go on with this config and this data.
 
@@ -223,6 +248,7 @@ def chosen_run(
         new: the effective config.
         data: see `data_of`. Changed training data is refused, other changes of the data set are said.
         config: which config it is.
+        newest: brings a run of this bundle here from where it got further, and gives its folder.
 
     Raises:
         ConfigError: a changed setting with which it may not go on.
@@ -232,6 +258,8 @@ def chosen_run(
     record, again = read_record(folder), "Give the settings it began with, or start a new run with --fresh."
     if record.get("bundle") != bundle:
         raise RunError(f"resume={which}", f"must be a run of {bundle}", f"one of {record.get('bundle')}")
+    folder = newest(folder)
+    record = read_record(folder)
     found = compare(config_of(folder, config), new)
     if found.unsafe:
         because = ""
@@ -252,10 +280,11 @@ def chosen_run(
 
 
 def say_what_changed(folder: Path, new: Mapping[str, Any], config: str = "train") -> None:
-    """Log what is not as it was when a run that goes on began."""
-    found = compare(config_of(folder, config), new).changed
-    if found:
-        logger.info("Changed since it began: %s", listed(found))
+    """Log what is not as it was when a run that goes on began; nothing where a kill left it without its config."""
+    with contextlib.suppress(RunError):
+        found = compare(config_of(folder, config), new).changed
+        if found:
+            logger.info("Changed since it began: %s", listed(found))
 
 
 def say_what_is_near(parent: Path, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train") -> None:

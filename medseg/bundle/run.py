@@ -23,7 +23,7 @@ from medseg.cases import Dataset
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.training import Backup, Run, find_unfinished
-from medseg.training.backup import fetch
+from medseg.training.fetching import fetch, newest_copy
 from medseg.training.run import identity, new_folder
 
 logger = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ def start_run(
     Raises:
         ConfigError: called outside of the evaluation of a config; a backup that cannot be; or a run that was asked
             for and may not go on with what has changed.
+        RunError: the bundle is the folder of a run whose backup got further.
     """
     merged = effective_config()
     if merged is None:
@@ -145,8 +146,12 @@ def start_run(
     bundle, data = Bundle(Path(root)), resuming.data_of(dataset)
     who = identity(resuming.essence(resuming.plain(merged)), data["data"])
     parent = Path(output_dir).resolve() / bundle.name
+
+    def newest(folder: Path) -> Path:
+        return folder if backup is None else newest_copy(backup, folder, in_use=folder == bundle.root)
+
     if isinstance(resume, str):
-        found: Path | None = resuming.chosen_run(resume, parent, bundle.name, merged, data, config)
+        found: Path | None = resuming.chosen_run(resume, parent, bundle.name, merged, data, config, newest)
     else:
         found = _unfinished(bundle, parent, who, backup) if resume else None
     if found is not None:
@@ -179,7 +184,7 @@ def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> P
     if resuming.is_run(bundle.root):
         own = resuming.unfinished_own(bundle.root, who)
         if own is not None:
-            return own
+            return own if backup is None else newest_copy(backup, own, in_use=True)
     return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 
@@ -192,6 +197,9 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
     data = effective.get("dataset_dir")
     if isinstance(data, str) and Path(data).exists():
         effective["dataset_dir"] = str(Path(data).resolve())  # so that the run can go on from anywhere
+    backup = effective.get("backup")
+    if isinstance(backup, str) and backup[:1] not in ("$", "@", "%") and "://" not in backup and "::" not in backup:
+        effective["backup"] = str(Path(backup).expanduser().resolve())
     names = [name for name in ("train", "evaluate", "inference") if (bundle.root / f"configs/{name}.json").is_file()]
     contents = {name: _shared(bundle.content(name), recipe, effective) for name in names if name != config}
     for name, content in {**contents, config: effective}.items():

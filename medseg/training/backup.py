@@ -1,35 +1,35 @@
-"""A copy of a run off the machine: sent while it trains, fetched where it goes on."""
+"""A copy of a run off the machine, sent while it trains."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import threading
 import time
 import uuid
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.registry import get_filesystem_class, known_implementations
 
-from medseg.errors import ConfigError, OutputError
-from medseg.records import FINISHED, LOCK, RECORD, RUNNING, append_row, read_record
-from medseg.training.run import find_unfinished
+from medseg.errors import ConfigError, MedsegError, OutputError
+from medseg.records import RECORD, append_row
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # What goes along with each checkpoint: small, and together with it all that a run needs to go on.
 _ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*",
           "monitor/*.json", "previews/*.png", RECORD)  # fmt: skip
 _CHECKPOINTS = "checkpoints"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
+ANSWERS = 60.0  # seconds that a place is given to answer
 _SNAPSHOTS = ".backup"
 
 
@@ -57,11 +57,39 @@ def open_place(url: str) -> tuple[Any, str]:
     try:
         place, path = fsspec.core.url_to_fs(text)
     except Exception as error:
-        raise _unreachable(url, error) from error
+        raise unreachable(url, error) from error
     return place, path.rstrip("/")
 
 
-def _unreachable(url: str, error: BaseException) -> OutputError:
+def within(url: str, seconds: float, work: Callable[[], T]) -> T:
+    """What a piece of work with a place gives, in a thread of its own, for a silent place is waited for in vain.
+
+    Raises:
+        ConfigError: raised by the work.
+        OutputError: it failed, or had no answer in so many seconds.
+    """
+    given: list[T] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            given.append(work())
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="medseg-backup-asks", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if given:
+        return given[0]
+    error = failed[0] if failed else TimeoutError(f"no answer in {seconds:g} s")
+    if isinstance(error, MedsegError):
+        raise error
+    raise unreachable(url, error) from error
+
+
+def unreachable(url: str, error: BaseException) -> OutputError:
+    """The error that says that a place could not be reached."""
     said = f"{type(error).__name__}: {error}".splitlines()[0]
     return OutputError(
         f"backup={url}", "must be a place that can be reached and written", said, "Mend it, or leave out backup."
@@ -75,14 +103,14 @@ class Backup:
     before it was sent, only the newest is sent. Each is sent under another name, its size is compared, and it is moved
     then: what has its final name there is whole. What fails is tried again, with growing pauses, and said once.
 
-    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `fetch` brings it back.
+    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `medseg.training.fetching.fetch` brings it back.
 
     Args:
         url: where the copies of runs go.
         folder: the folder of the run.
         timeout: seconds that the end of a run waits for what is still to be sent.
         hurry: the same where the run was interrupted, or failed.
-        check_timeout: seconds that a place is given to answer at the start.
+        check_timeout: seconds that the place is given to answer at the start.
     """
 
     def __init__(
@@ -91,18 +119,19 @@ class Backup:
         folder: str | Path,
         timeout: float = 600.0,
         hurry: float = 4.0,
-        check_timeout: float = 60.0,
+        check_timeout: float = ANSWERS,
     ) -> None:
         self.url, self.folder = url, Path(folder)
         self.timeout, self.hurry, self.check_timeout = timeout, hurry, check_timeout
-        self.place, path = open_place(url)
+        self.place, path = within(url, check_timeout, lambda: open_place(url))
         self.target = f"{path}/{self.folder.parent.name}/{self.folder.name}"
         self._wanted: dict[str, None] = {}  # in the order in which they were asked for
         self._sent: dict[str, tuple[int, int]] = {}
         self._changed = threading.Condition()
         self._closing, self._busy, self._over = False, False, False
         self.snapshots = os.name == "nt"  # where a file that is being read cannot be replaced by a newer one
-        self._failing, self._to_say = False, list[str]()
+        self._outside, self._to_say = False, list[str]()
+        self._failing = set[str]()
         self._thread: threading.Thread | None = None
         self._pause = _FIRST_PAUSE
 
@@ -112,24 +141,14 @@ class Backup:
         Raises:
             OutputError: it cannot, or does not answer in `check_timeout` seconds.
         """
-        failed: list[BaseException] = []
 
         def probe() -> None:
             path = f"{self.target.rpartition('/')[0]}/.writable.{uuid.uuid4().hex[:8]}"
-            try:
-                self.place.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self.place.pipe_file(path, b"medseg")
-                self.place.rm_file(path)
-            except Exception as error:
-                failed.append(error)
+            self.place.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.place.pipe_file(path, b"medseg")
+            self.place.rm_file(path)
 
-        thread = threading.Thread(target=probe, name="medseg-backup-check", daemon=True)
-        thread.start()
-        thread.join(self.check_timeout)
-        if thread.is_alive():
-            failed.append(TimeoutError(f"no answer in {self.check_timeout:g} s"))
-        if failed:
-            raise _unreachable(self.url, failed[0]) from failed[0]
+        within(self.url, self.check_timeout, probe)
 
     def __enter__(self) -> Backup:
         """Start sending."""
@@ -145,8 +164,12 @@ class Backup:
     def send(self, path: str | Path) -> None:
         """Have a file of the run sent, with all that has changed of what goes along; never waits, never raises."""
         self._say()
+        inside = self._name(Path(path))
+        if inside is None and not self._outside:
+            self._outside = True
+            logger.warning("%s lies outside of %s: no copy of it is kept in %s", path, self.folder, self.url)
         with self._changed:
-            for name in [*self._along(), self._name(Path(path))]:
+            for name in [*self._along(), *([inside] if inside is not None else [])]:
                 self._wanted.pop(name, None)
                 self._wanted[name] = None
                 if self.snapshots:
@@ -176,12 +199,18 @@ class Backup:
             )
         return not left and not self._busy
 
-    def _name(self, path: Path) -> str:
-        return path.resolve().relative_to(self.folder.resolve()).as_posix()
+    def _name(self, path: Path) -> str | None:
+        """The path in the run's folder, which may be a link to elsewhere there; None for what lies outside."""
+        for given in (os.path.abspath, os.path.realpath):
+            with contextlib.suppress(ValueError):  # another drive
+                name = Path(os.path.relpath(given(path), given(self.folder))).as_posix()
+                if not name.startswith(".."):
+                    return name
+        return None
 
     def _along(self) -> list[str]:
         found = [path for pattern in _ALONG for path in sorted(self.folder.glob(pattern)) if path.is_file()]
-        names = [self._name(path) for path in found if _PARTIAL not in path.name]
+        names = [path.relative_to(self.folder).as_posix() for path in found if PARTIAL not in path.name]
         return [name for name in names if self._sent.get(name) != _stamp(self.folder / name)]
 
     def _snap(self, name: str) -> None:
@@ -189,7 +218,7 @@ class Backup:
         with contextlib.suppress(OSError):
             copy = self._source(name)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+            partial = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
             shutil.copy2(self.folder / name, partial)
             partial.replace(copy)
 
@@ -210,10 +239,11 @@ class Backup:
                 self._busy = True
             try:
                 self._send(name)
-                self._pause = _FIRST_PAUSE
-                if self._failing:
-                    self._failing = False
+                if name in self._failing or not self._failing:
+                    self._pause = _FIRST_PAUSE
+                if self._failing and not self._failing - {name}:
                     logger.info("The copy in %s can be written again", self.url)
+                self._failing.discard(name)
             except Exception as error:
                 self._fail(name, error)
             finally:
@@ -223,11 +253,10 @@ class Backup:
 
     def _fail(self, name: str, error: Exception) -> None:
         if not self._failing:
-            self._failing = True
             self._to_say.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        self._failing.add(name)
         with self._changed:
-            if name not in self._wanted:  # else a newer one waits already
-                self._wanted = {name: None, **self._wanted}
+            self._wanted[name] = None  # behind the others, which it must not hold up
             if not self._closing:
                 self._changed.wait_for(lambda: self._closing, self._pause)
         if self._closing:
@@ -239,7 +268,7 @@ class Backup:
         if not source.is_file():
             return  # removed since, for newer ones have taken its place
         parent, _, last = f"{self.target}/{name}".rpartition("/")
-        partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+        partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{PARTIAL}"
         self.place.makedirs(parent, exist_ok=True)
         stamp = _stamp(source)
         try:
@@ -263,8 +292,20 @@ class Backup:
         """Put a file in its place in one step where the place has such a step, else by a copy that it makes itself."""
         if "file" in _protocols(self.place):
             Path(partial).replace(final)
-        else:
+            return
+        try:
             self.place.mv(partial, final)
+        except Exception:  # some places, SMB for one, move onto no file that is there
+            if not self.place.exists(final):
+                raise
+            aside = f"{partial.removesuffix(PARTIAL)}.before{PARTIAL}"
+            self.place.mv(final, aside)
+            try:
+                self.place.mv(partial, final)
+            except Exception:
+                self.place.mv(aside, final)
+                raise
+            self.place.rm_file(aside)
 
     def _thin_out(self, folder: str) -> None:
         """Remove checkpoints that the run no longer keeps."""
@@ -278,7 +319,7 @@ class Backup:
         """Remove what a process that was killed left half sent."""
         with contextlib.suppress(Exception):
             for path in self.place.find(self.target):
-                if path.endswith(_PARTIAL):
+                if path.endswith(PARTIAL):
                     self.place.rm_file(path)
 
     def _say(self) -> None:
@@ -302,87 +343,3 @@ def _stamp(path: Path) -> tuple[int, int]:
         state = path.stat()
         return state.st_mtime_ns, state.st_size
     return (0, -1)
-
-
-def fetch(url: str, identity: str, parent: str | Path) -> Path | None:
-    """The unfinished run of an identity, from here or from its backup, whichever copy of it got further.
-
-    A run that is only in the backup is copied to `parent` first, whole or not at all. Where the copy got further than
-    the folder of that name here, which happens when it went on elsewhere, the folder here is set aside in `.older`.
-
-    Args:
-        url: where the copies of runs are, see `Backup`.
-        identity: see `medseg.training.run.identity`.
-        parent: where the runs of the bundle lie here, `<runs>/<bundle>`.
-
-    Raises:
-        ConfigError: a place that cannot be.
-        OutputError: it cannot be reached, or the run cannot be written here.
-    """
-    parent = Path(parent)
-    here = find_unfinished(parent, identity)
-    place, path = open_place(url)
-    try:
-        place.invalidate_cache()
-        found = _remote(place, f"{path}/{parent.name}", identity)
-        if found is None:
-            return here
-        source, record = found
-        same = read_record(parent / PurePosixPath(source).name)
-        if same.get("state") == FINISHED or (same and _progress(same) >= _progress(record)):
-            return here
-        logger.info("This run is in the backup: %s is copied here", place.unstrip_protocol(source))
-        if record.get("state") == RUNNING:
-            logger.warning(
-                "Its record says that it is running on %s, last heard of %s. See that it is not.",
-                record.get("host", "another machine"),
-                record.get("updated", "at an unknown time"),
-            )
-        return _copy_here(place, source, parent)
-    except OutputError:
-        raise
-    except Exception as error:
-        raise _unreachable(url, error) from error
-
-
-def _progress(record: dict[str, Any]) -> tuple[int, int]:
-    return int(record.get("iteration") or 0), int(record.get("epoch") or 0)
-
-
-def _remote(place: Any, folder: str, identity: str) -> tuple[str, dict[str, Any]] | None:
-    """The latest run in a folder of the place that has this identity and did not finish, with its record."""
-    if not place.exists(folder):
-        return None
-    found = []
-    for run in place.ls(folder, detail=False):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
-            record = json.loads(place.cat_file(f"{run}/{RECORD}"))
-            if record.get("identity") == identity and record.get("state") != FINISHED:
-                found.append((str(record.get("started", "")), str(run).rstrip("/"), record))
-    return max(found, key=lambda one: one[:2])[1:] if found else None
-
-
-def _copy_here(place: Any, source: str, parent: Path) -> Path:
-    name = PurePosixPath(source).name
-    partial, final = parent / f".{name}.{uuid.uuid4().hex[:8]}{_PARTIAL}", parent / name
-    try:
-        for path, info in place.find(source, detail=True).items():
-            inside = PurePosixPath(path).relative_to(PurePosixPath(source))
-            if path.endswith(_PARTIAL) or inside.name == LOCK:
-                continue
-            target = partial / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            place.get_file(path, str(target))
-            if target.stat().st_size != info["size"]:
-                raise OSError(f"{inside} came with {target.stat().st_size} of {info['size']} bytes")
-        if final.exists():
-            older = parent / ".older" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-            older.parent.mkdir(exist_ok=True)
-            final.rename(older)
-            logger.warning("The backup had got further than this machine; what was here is now in %s", older)
-        partial.rename(final)
-    except OSError as error:
-        raise OutputError(final, "must be brought here whole from the backup", str(error), "Run it again.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return final

@@ -62,6 +62,8 @@ def find_unfinished(folder: Path, identity: str) -> Path | None:
     """The latest run under `folder` with this identity that did not finish; None where there is none."""
     found = []
     for record in folder.glob(f"*/{RECORD}"):
+        if record.parent.name.startswith("."):
+            continue  # what a kill left half brought here
         try:
             content = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from medseg.bundle import Bundle, resume_run, run_bundle
-from medseg.bundle.resuming import compare, differences, essence, plain
+from medseg.bundle.resuming import compare, differences, essence, plain, say_what_changed
 from medseg.errors import ConfigError, RunError
 from medseg.records import read_record
 from medseg.training import Checkpoints
@@ -39,6 +39,7 @@ def same_run(recipe, config):
         ("log_every_n_batches", 1),
         ("log_images_every_n_epochs", 5),
         ("num_workers", 3),
+        ("cache_rate", 0.5),
         ("device", "cuda:1"),
         ("backup", "/mnt/copies"),
         ("resume", False),
@@ -60,6 +61,17 @@ def test_what_only_looks_on_is_the_same_run(recipe, path, value):
     assert differences(recipe, config)
     assert same_run(recipe, config)
     assert not compare(recipe, config).essential
+
+
+def test_the_tracking_that_monai_puts_in_is_the_same_run(recipe, repository):
+    tracked = copy.deepcopy(recipe)
+    configs = json.loads((repository / "configs" / "tracking.json").read_text())["configs"]
+    for engine, role in (("train", "trainer"), ("validate", "validator")):  # as monai.bundle.run does
+        tracked[engine]["handlers"].append(configs[role])
+    tracked |= {key: value for key, value in configs.items() if key not in (*recipe, "trainer", "validator")}
+    assert same_run(recipe, tracked)
+    tracked["medseg_tracking"]["_target_"] = "some.other.Handler"
+    assert not same_run(recipe, tracked)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +119,10 @@ SCHEDULE = {
         ),
         ({"lr_scheduler": {**SCHEDULE, "total_iters": 100}}, {"max_epochs": 60}, []),
         ({}, {"val_interval": 5, "early_stopping": 3, "log_every_n_batches": 1}, []),
+        ({}, {"train#dataset#cache_rate": 0, "validate#dataset#cache_rate": 0.5, "cache_rate": 0.1}, []),
+        ({}, {"train#dataloader#num_workers": 1, "validate#dataset#num_workers": 1}, []),
+        ({}, {"inferer#sw_batch_size": 1, "inferer#sw_device": "cpu", "inferer#device": "cpu"}, []),
+        ({}, {"inferer#overlap": 0.5, "inferer#sw_batch_size": 1}, ["inferer#overlap", "overlap"]),
         ({}, {"lr": 0.002, "val_interval": 5}, ["lr"]),
         ({}, {"weight_decay": 0, "batch_size": 2}, ["weight_decay", "batch_size"]),
     ],
@@ -122,6 +138,16 @@ def test_a_key_that_another_key_is_made_from_is_not_left_out(recipe):
     config = changed(recipe, weight_decay="$@log_every_n_batches / 1000")
     other = changed(config, log_every_n_batches=99)
     assert not same_run(config, other)
+
+
+def test_a_run_that_a_kill_left_without_its_config_goes_on(recipe, tmp_path, caplog):
+    caplog.set_level("INFO")
+    say_what_changed(tmp_path, recipe)
+    assert not caplog.text
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.json").write_text(json.dumps(recipe))
+    say_what_changed(tmp_path, changed(recipe, num_workers=3))
+    assert "num_workers" in caplog.text
 
 
 # Whole runs of a second
@@ -257,9 +283,11 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
 
     import torch
 
-    place = {"backup": str(tmp_path / "elsewhere")}
+    place = {"backup": "elsewhere"}
+    monkeypatch.chdir(tmp_path)
     interrupted(settings, monkeypatch, **place)
     (folder,) = folders(runs)
+    assert json.loads((folder / "configs" / "train.json").read_text())["backup"] == str(tmp_path / "elsewhere")
     shutil.rmtree(runs)
     train(settings, **place)
     assert folders(runs) == [folder]
@@ -271,6 +299,30 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
     (whole,) = (tmp_path / "whole" / "unet2d").iterdir()
     weights = [torch.load(one / "checkpoints" / "last.pt", weights_only=True)["network"] for one in (whole, copied)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_run_by_name_goes_on_from_its_backup_where_that_got_further(settings, runs, monkeypatch, tmp_path):
+    import shutil
+
+    place = {"backup": str(tmp_path / "elsewhere")}
+    interrupted(settings, monkeypatch, max_epochs=3, **place)
+    (folder,) = folders(runs)
+    first = tmp_path / "first"
+    shutil.copytree(folder, first)
+    interrupted(settings, monkeypatch, after=2, max_epochs=3, **place)
+    shutil.rmtree(folder)
+    shutil.copytree(first, folder)  # the machine that knows of the first epoch alone
+    before = read_record(first)["iteration"]
+    for root in (folder, "unet2d"):
+        if root == folder:
+            with pytest.raises(RuntimeError) as caught:
+                train({**settings, "max_epochs": 3}, root, resume=str(folder), **place)
+            assert f"found iteration {before} of {2 * before}" in refused(caught, RunError)
+        else:
+            train({**settings, "max_epochs": 3}, root, resume=str(folder), **place)
+    assert epochs(folder) == [1, 2, 3]
+    began = [row for row in (folder / "metrics.jsonl").read_text().splitlines() if '"begin"' in row]
+    assert [json.loads(row)["iteration"] for row in began] == [0, before, 2 * before]
 
 
 def test_a_place_for_the_copy_that_cannot_be_is_refused_before_anything_is_written(settings, runs, tmp_path):

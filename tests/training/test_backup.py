@@ -10,7 +10,8 @@ import pytest
 from medseg.errors import ConfigError, OutputError
 from medseg.records import read_rows
 from medseg.training import backup
-from medseg.training.backup import Backup, fetch
+from medseg.training.backup import Backup
+from medseg.training.fetching import fetch
 
 
 @pytest.fixture(autouse=True)
@@ -296,3 +297,59 @@ def test_a_copy_that_comes_back_short_leaves_nothing(url, run, tmp_path, monkeyp
     with pytest.raises(OutputError, match="brought here whole"):
         fetch(url, "abc", tmp_path / "other" / "unet2d")
     assert list((tmp_path / "other" / "unet2d").iterdir()) == []
+
+
+def test_checkpoints_that_lie_elsewhere_by_a_link_are_sent(url, run, tmp_path):
+    (run / "checkpoints").rename(tmp_path / "scratch")
+    (run / "checkpoints").symlink_to(tmp_path / "scratch", target_is_directory=True)
+    assert sent(url, run)["checkpoints/last.pt"] == "weights of epoch 1"
+
+
+def test_what_lies_outside_of_the_run_is_left_out_and_said_once(url, run, tmp_path, caplog):
+    for name in ("last.pt", "best.pt"):
+        (tmp_path / name).write_text("outside")
+    found = sent(url, run, tmp_path / "last.pt", tmp_path / "best.pt", "checkpoints/epoch_0001.pt")
+    assert "checkpoints/epoch_0001.pt" in found
+    assert not {"last.pt", "best.pt", "checkpoints/last.pt"} & set(found)
+    assert caplog.text.count("lies outside of") == 1
+
+
+def test_a_file_that_cannot_be_sent_holds_up_no_other(shaky, run, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    open_file = shaky._open
+
+    def refuse(self, path, mode="rb", **options):
+        if "train.json" in path and mode == "wb":
+            raise OSError("this name is not allowed")
+        return open_file(self, path, mode, **options)
+
+    monkeypatch.setattr(shaky, "_open", refuse)
+    with Backup("shaky://x", run, timeout=0.2) as copy:
+        copy.send(run / "checkpoints" / "last.pt")
+        wait(lambda: "checkpoints/last.pt" in there("shaky://x"))
+        (run / "checkpoints" / "last.pt").write_text("weights of epoch 2")
+        copy.send(run / "checkpoints" / "last.pt")
+        wait(lambda: there("shaky://x")["checkpoints/last.pt"] == "weights of epoch 2")
+    assert caplog.text.count("this name is not allowed") == 1
+    assert "can be written again" not in caplog.text
+    assert "configs/train.json" not in there("shaky://x")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_place_that_moves_onto_no_file_gets_the_newer_one_and_never_loses_the_older(shaky, run, monkeypatch, broken):
+    assert sent("shaky://x", run)["checkpoints/last.pt"] == "weights of epoch 1"
+    move = shaky.mv
+
+    def strict(self, source, target, **options):
+        if self.exists(target) or (broken and target.endswith("/last.pt") and ".before" not in source):
+            raise OSError("File exists")
+        move(self, source, target, **options)
+
+    monkeypatch.setattr(shaky, "mv", strict)
+    (run / "checkpoints" / "last.pt").write_text("weights of epoch 2")
+    with Backup("shaky://x", run, timeout=0.3) as copy:
+        copy.send(run / "checkpoints" / "last.pt")
+    copy._thread.join(30)
+    found = there("shaky://x")
+    assert found["checkpoints/last.pt"] == f"weights of epoch {1 if broken else 2}"
+    assert not [name for name in found if "partial" in name]
