@@ -70,7 +70,7 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
         raise RunError(folder, "must not be fed by another process", "one that is at it", "Switch it off first.")
     if done.returncode or state.get("error"):
         said = str(state.get("error") or done.stderr.decode(errors="replace").strip()[-300:])
-        raise RunError(f"syncing {folder.name} with {chosen}", "must reach the tracker", said)
+        raise RunError(f"Syncing {folder.name} with {chosen} failed. {said}")  # which is a sentence or more already
     where = state.get("url") or (settings.store if chosen == TRACKIO else str(folder / "monitor" / "wandb"))
     counts = (int(state["rows"]), int(state["sent"]), int(state["images"]))
     return Synced(chosen, *counts, str(state["id"]), str(where), str(state["mode"]))
