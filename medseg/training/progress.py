@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 logger = logging.getLogger(__name__)
 
+_PAUSE = 0.2  # seconds between two looks at the bar
+
 
 class ProgressBar:
     """A bar over the whole run with loss, Dice and the time left.
@@ -27,7 +29,8 @@ class ProgressBar:
     def __init__(self, validator: Any | None = None) -> None:
         self.validator = validator
         self._bar: Progress | None = None
-        self._loss, self._began, self._first = float("nan"), 0.0, 0
+        self._loss: Any = float("nan")
+        self._began, self._first, self._shown = 0.0, 0, 0.0
         self._streams: list[tuple[logging.StreamHandler[Any], Any]] = []
 
     def attach(self, engine: Any) -> None:
@@ -67,8 +70,13 @@ class ProgressBar:
 
     def _step(self, engine: Any) -> None:
         output: Any = engine.state.output
-        self._loss = float((output[0] if isinstance(output, list) else output)["loss"].detach())
+        self._loss = (output[0] if isinstance(output, list) else output)["loss"].detach()
+        if time.perf_counter() - self._shown >= _PAUSE:  # reading the loss waits for a GPU
+            self._show(engine)
+
+    def _show(self, engine: Any) -> None:
         if self._bar is not None:
+            self._shown = time.perf_counter()
             text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}"
             self._bar.update(self._task, completed=engine.state.iteration, description=text, note=self._note())
 
@@ -79,15 +87,14 @@ class ProgressBar:
 
     def _note(self) -> str:
         best = self.validator.state.best_metric if self.validator is not None else -1
-        return f"loss {self._loss:.3f}" + (f", best Dice {best:.3f}" if best >= 0 else "")
+        return f"loss {float(self._loss):.3f}" + (f", best Dice {best:.3f}" if best >= 0 else "")
 
     def _epoch(self, engine: Any) -> None:
+        self._show(engine)
         done, total = engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length
-        here = (
-            done - self._first if self._began else 0
-        )  # none, where an epoch is validated that was trained before a restart
+        here = done - self._first if self._began else 0  # none, where an epoch was trained before a restart
         pace = (time.perf_counter() - self._began) / max(1, here)
-        text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {self._loss:.4f}"
+        text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {float(self._loss):.4f}"
         state = self.validator.state if self.validator is not None else None
         if state is not None and state.metrics and state.epoch == engine.state.epoch:
             now = state.metrics.get(state.key_metric_name, float("nan"))
