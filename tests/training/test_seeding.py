@@ -14,8 +14,16 @@ from monai.transforms import Compose, EnsureTyped, Lambda, RandAffined, RandGaus
 
 from medseg.errors import ConfigError
 from medseg.training import EpochSampler, FollowEpochs, SampleKey, SeededDataset
+from medseg.training.interruption import end_workers
 
 CASES, DRAWS, BATCH = 3, 4, 2
+
+
+@pytest.fixture(autouse=True)
+def no_processes_left():
+    """What the garbage collector finds of a data loader waits five seconds for each of its processes."""
+    yield
+    end_workers()
 
 
 def loader(workers=0, seed=5, start=None, persistent=False, ranks=1, rank=0):
