@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -37,6 +38,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(root: str | Path) -> Iterator[Path]:
+    """Give a folder beside `root` to fill; on leaving, it becomes `root`, and after an error nothing is left of it.
+
+    Raises:
+        OutputError: `root` holds files, or cannot be written.
+    """
+    root = Path(root)
+    if root.exists() and any(root.iterdir()):
+        raise OutputError(root, "must be a new or an empty folder", "other files", "Choose another folder.")
+    writable_folder(root.parent)
+    partial = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+    except OSError as error:
+        raise OutputError(root, "must be a folder that can be written", str(error), "Choose another place.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move(partial: Path, path: Path) -> None:

@@ -111,14 +111,24 @@ def read_rows(folder: str | Path, start: int = 0) -> Iterator[tuple[int, dict[st
         return
     with path.open("rb") as file:
         for number, line in enumerate(file):
-            if number < start or not line.endswith(b"\n"):
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
+            row = parse_row(line) if number >= start else None
+            if row is not None:
                 yield number, row
+
+
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    r"""The row that a line of `metrics.jsonl` holds; None where it was cut short or is none.
+
+    >>> parse_row(b'{"kind": "batch"}\n'), parse_row(b'{"kind": "ba')
+    ({'kind': 'batch'}, None)
+    """
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def find_runs(root: str | Path) -> list[Path]:

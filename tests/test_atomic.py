@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from medseg.atomic import atomic_path, writable_folder, write_json, write_text
+from medseg.atomic import atomic_folder, atomic_path, writable_folder, write_json, write_text
 from medseg.errors import OutputError
 
 
@@ -46,3 +46,26 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", {"dice": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"dice": None}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    root = tmp_path / "deep" / "set"
+    with atomic_folder(root) as partial:
+        (partial / "inner").mkdir(parents=True)
+        (partial / "inner" / "a").touch()
+        assert not root.exists()
+    assert (root / "inner" / "a").is_file()
+    with pytest.raises(RuntimeError, match="no more"), atomic_folder(tmp_path / "other") as partial:
+        partial.mkdir()
+        raise RuntimeError("no more")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    with atomic_folder(tmp_path / "set") as partial:
+        partial.mkdir()
+        (partial / "a").touch()
+    with pytest.raises(OutputError, match="must be a new or an empty folder"), atomic_folder(tmp_path / "set"):
+        pass
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["a"]

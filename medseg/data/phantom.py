@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +20,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from tqdm import tqdm
 
-from medseg.atomic import writable_folder, write_json, write_text
+from medseg.atomic import atomic_folder, write_json, write_text
 from medseg.data import anatomy, tissues
 from medseg.data.totalsegmentator import IMAGE, MASKS, META
-from medseg.errors import DataError, OutputError
+from medseg.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -248,23 +246,12 @@ def write_phantom(root: str | Path, spec: PhantomSpec | None = None) -> Path:
     record = {"version": VERSION, "spec": json.loads(json.dumps(asdict(spec)))}
     if (root / RECORD).is_file() and json.loads((root / RECORD).read_text(encoding="utf-8")) == record:
         return root
-    if root.exists() and any(root.iterdir()):
-        raise OutputError(root, "must be a new or an empty folder", "other files", "Choose another folder.")
-    writable_folder(root.parent)
-    partial = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with atomic_folder(root) as partial:
         for id, _, number in tqdm(list(spec.cases()), desc="Phantoms", unit="case", disable=None, leave=False):
             _write_case(partial / id, make_body(spec, number))
         rows = [f"{id};{side}" for id, side, _ in spec.cases()]
         write_text(partial / META, "\n".join(["image_id;split", *rows]) + "\n")
         write_json(partial / RECORD, record)
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    except OSError as error:
-        raise OutputError(root, "must be a folder that can be written", str(error), "Choose another place.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return root
 
 

@@ -10,8 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medseg.atomic import writable_folder, write_json, write_text
+from medseg.atomic import atomic_folder, write_json, write_text
 from medseg.data.kaggle import COLUMNS, SCANS, TABLE, TRAIN
 from medseg.data.palettes import CLASSES
 from medseg.data.runs import encode_runs
-from medseg.errors import DataError, OutputError
+from medseg.errors import DataError
 from medseg.labels import BACKGROUND
 from medseg.pictures import write_picture
 
@@ -160,11 +158,7 @@ def write_slice_phantom(root: str | Path, spec: SlicePhantomSpec | None = None) 
     record = {"version": VERSION, "slices": json.loads(json.dumps(asdict(spec)))}
     if (root / RECORD).is_file() and json.loads((root / RECORD).read_text(encoding="utf-8")) == record:
         return root
-    if root.exists() and any(root.iterdir()):
-        raise OutputError(root, "must be a new or an empty folder", "other files", "Choose another folder.")
-    writable_folder(root.parent)
-    partial = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with atomic_folder(root) as partial:
         rows: list[tuple[str, str, str]] = []
         for one in make_slices(spec):
             rows += _write(partial, one, spec)
@@ -175,13 +169,6 @@ def write_slice_phantom(root: str | Path, spec: SlicePhantomSpec | None = None) 
         elif spec.layout != "classes":
             write_json(partial / CLASSES, {name: list(colour) for name, colour in COLOURS.items()})
         write_json(partial / RECORD, record)
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    except OSError as error:
-        raise OutputError(root, "must be a folder that can be written", str(error), "Choose another place.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return root
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from medseg.records import ROWS
+from medseg.records import ROWS, parse_row
 
 
 class Tail:
@@ -38,12 +37,7 @@ class Tail:
                 if not line.endswith(b"\n") or len(found) >= limit:
                     break
                 number, self.lines, self._offset = self.lines, self.lines + 1, self._offset + len(line)
-                if number < self.start:
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict):
+                row = parse_row(line) if number >= self.start else None
+                if row is not None:
                     found.append((number, row))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from medseg.monitoring.payload import Payload, payload
 
 
-class LiveRun:
+class LiveRun(ABC):
     """Hands rows to a tracker; both trackers have the same names for pictures, histograms and alerts.
 
     Args:
@@ -27,9 +28,9 @@ class LiveRun:
         self.folder, self.images, self.kinds, self.run = folder, images, kinds, run
         self.pictures = 0
 
+    @abstractmethod
     def has(self, number: int) -> bool:
         """Whether the tracker has this row already."""
-        raise NotImplementedError
 
     def send(self, number: int, row: Mapping[str, Any]) -> bool:
         """Send a row, unless the tracker has it; whether it was sent."""
@@ -48,14 +49,14 @@ class LiveRun:
         self.tell(number, told)
         return True
 
+    @abstractmethod
     def log(self, number: int, row: Mapping[str, Any], values: dict[str, Any]) -> None:
         """Send what a row holds, as step `number`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tell(self, number: int, told: Payload) -> None:
         """Send alerts, and what stands above the run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """See that everything is where it belongs."""
-        raise NotImplementedError

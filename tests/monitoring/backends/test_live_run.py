@@ -24,6 +24,9 @@ class Recorded(LiveRun):
     def tell(self, number, told):
         pass
 
+    def finish(self):
+        pass
+
 
 @pytest.mark.parametrize("images", [True, False])
 def test_each_row_once_and_pictures_only_where_they_may_go(lab, finished, images):
@@ -42,3 +45,11 @@ def test_a_picture_that_is_not_there_takes_nothing_else_along(finished):
     live = Recorded(finished)
     assert live.send(0, {"kind": "image", "epoch": 1, "case": "s1", "file": "previews/none.png"})
     assert live.told == {0: {"epoch": 1}}
+
+
+def test_a_tracker_that_leaves_out_a_part_of_it_cannot_be_made(finished):
+    class Half(Recorded):
+        finish = LiveRun.finish
+
+    with pytest.raises(TypeError, match="abstract method 'finish'"):
+        Half(finished)
