@@ -51,5 +51,5 @@ def test_a_tracker_that_leaves_out_a_part_of_it_cannot_be_made(finished):
     class Half(Recorded):
         finish = LiveRun.finish
 
-    with pytest.raises(TypeError, match="abstract method.*finish"):
+    with pytest.raises(TypeError, match=r"abstract method.*finish"):
         Half(finished)
