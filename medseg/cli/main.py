@@ -14,6 +14,7 @@ import medseg
 from medseg.errors import MedsegError
 
 COMMANDS = {
+    "bundle": ("medseg.cli.bundle", "Look into bundles, check them, pack, share and make them."),
     "data": ("medseg.cli.data", "Make phantoms, check and prepare data sets."),
     "demo": ("medseg.cli.demo", "Learn organs on a made-up data set and segment two volumes, in minutes."),
     "evaluate": ("medseg.cli.evaluate", "Hold predictions against the truth, and two evaluations against each other."),
