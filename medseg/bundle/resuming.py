@@ -41,6 +41,7 @@ _ONLOOKERS = (
     "medseg.training.NanGuard",
     "medseg.training.ProgressBar",
     "medseg.training.Resume",
+    "medseg.training.WarmUp",
 )
 # When a run looks at itself, when it ends, and what it holds in memory; what it has computed so far stays right.
 _MAY_CHANGE = (

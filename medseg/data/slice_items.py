@@ -11,27 +11,39 @@ from medseg.data import kaggle
 from medseg.data.layouts import discover
 from medseg.data.slice_phantom import STRUCTURES
 from medseg.data.slices import PATIENT, info, owner
-from medseg.errors import DataError, LabelError
+from medseg.errors import ConfigError, DataError, LabelError
 from medseg.labels import LabelMap
 from medseg.pictures import SliceInfo, is_picture, neighbours, read_picture
 
 
-def choose_labels(root: str | Path | None, structures: str | Sequence[str] = "all") -> LabelMap:
-    """The classes of the set of slices under `root`, in its own order.
+def choose_labels(
+    root: str | Path | None, structures: str | Sequence[str] = "all", known: str | Path | None = None
+) -> LabelMap:
+    """The classes of the set of slices under `root`, in its own order; those of a network that is trained already.
 
     Args:
         root: the folder; None for the phantom that comes with medseg.
         structures: names, or `all`.
+        known: the label map of the network (`label_map.json`, as the folder of a run has it); where that file is, it
+            says what the classes are, and nothing else is looked at.
 
     Raises:
-        DataError, LabelError: see `discover` and `Dataset.choose`.
+        ConfigError: structures that are not those of the network.
+        DataError, LabelError: see `discover`, `Dataset.choose` and `LabelMap.load`.
 
     >>> choose_labels(None).structures
     ('stomach', 'small_bowel', 'large_bowel')
     """
+    wanted = [structures] if isinstance(structures, str) else list(structures)
+    if known is not None and Path(known).is_file():
+        labels = LabelMap.load(known)
+        if "all" not in wanted and set(wanted) != set(labels.structures):
+            raise ConfigError(
+                "structures", f"must be those of the network, as {known} names them", ", ".join(wanted), "Leave it out."
+            )
+        return labels
     if root is not None:
         return discover(root).choose(structures)
-    wanted = [structures] if isinstance(structures, str) else list(structures)
     unknown = [name for name in wanted if name not in (*STRUCTURES, "all")]
     if unknown:
         raise LabelError(f"structure '{unknown[0]}'", "must be one of the phantom's", ", ".join(STRUCTURES))

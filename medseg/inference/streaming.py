@@ -159,13 +159,15 @@ class StreamingInferer(Inferer):
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Run `network` over `inputs`, `(B, C, I, J, K)`.
+        """Run `network` over `inputs`, `(B, C, I, J, K)`, or for a network of slices images `(B, C, I, J)`.
 
         Raises:
             GeometryError: the input is not 5-dimensional; with `output="source"`, see `WayBack.to_source`.
             DataError: the input holds NaN or infinite values.
             ConfigError: the network gives anything but one tensor of windows.
         """
+        if inputs.ndim == 4 and self.slices and inputs.numel():
+            return self._images(inputs, network, *args, **kwargs)
         if inputs.ndim != 5 or not inputs.numel():
             raise GeometryError("StreamingInferer", "takes volumes (B, C, I, J, K)", f"shape {tuple(inputs.shape)}")
         found = [self._volume(one, network, *args, **kwargs) for one in inputs]
@@ -181,6 +183,32 @@ class StreamingInferer(Inferer):
         if self.confidence:
             result.meta["confidence"] = sure
         return torch.as_tensor(result)
+
+    def _images(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Images `(B, C, I, J)` as the slices of one volume, for they have nothing to do with each other otherwise.
+
+        Back on the grids that they came on they may differ in size: then it takes one image alone.
+        """
+        if self.context or self.axis != 2 or self.confidence or (self.output == "source" and len(inputs) > 1):
+            found = f"{tuple(inputs.shape)}, context={self.context}, axis {self.axis}, output={self.output}"
+            raise GeometryError(
+                "StreamingInferer", "takes images without context, and with output='source' one at a time", found
+            )
+        if self.output == "source":
+            image = inputs[0]  # of a batch that was collated, too, this one has what is known of it alone
+            volume = image[..., None]
+            if isinstance(image, MetaTensor):
+                shape = (*np.asarray(image.meta.get("spatial_shape", image.shape[1:])).ravel()[:2], 1)
+                meta = {**_read_meta(image), "spatial_shape": shape}
+                volume = MetaTensor(image.as_tensor()[..., None], affine=image.affine, meta=meta)
+            return torch.as_tensor(self(volume[None], network, *args, **kwargs)[..., 0])
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        labels = self(plain.movedim(0, -1)[None], network, *args, **kwargs)[0].movedim(-1, 0)
+        if not isinstance(inputs, MetaTensor) or inputs.is_batch:
+            return labels  # what is known of many images at once, collated, is no metadata of any
+        return torch.as_tensor(MetaTensor(labels, meta=dict(inputs.meta), applied_operations=inputs.applied_operations))
 
     def _volume(
         self, image: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

@@ -24,14 +24,16 @@ from medseg.metrics.surface import Surfaces, surface_distances
 
 if TYPE_CHECKING:
     from medseg.metrics.pixels import PixelF1
+    from medseg.metrics.scans import ScanDice
     from medseg.metrics.volumes import VolumeDice, VolumeScores
 
-_DOOR = {"PixelF1": "pixels", "VolumeDice": "volumes", "VolumeScores": "volumes"}
+_DOOR = {"PixelF1": "pixels", "ScanDice": "scans", "VolumeDice": "volumes", "VolumeScores": "volumes"}
 
 __all__ = [
     "GITractScores",
     "Overlap",
     "PixelF1",
+    "ScanDice",
     "StructureScores",
     "Surfaces",
     "VolumeDice",

@@ -12,8 +12,7 @@ from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 
 from medseg.labels import LabelMap
-from medseg.metrics.overlap import confusion_matrix, multilabel_overlap, overlap_scores
-from medseg.metrics.volumes import annotated_mask, annotated_of_batch
+from medseg.metrics.volumes import annotated_mask, annotated_of_batch, overlap_of_case
 
 
 class PixelF1(Metric):
@@ -48,11 +47,7 @@ class PixelF1(Metric):
         annotated = output[2] if len(output) > 2 else [None] * len(output[1])
         for prediction, truth, names in zip(output[0], output[1], annotated, strict=True):
             held = annotated_mask(self.labels, names)
-            found = (
-                multilabel_overlap(prediction, truth, held)
-                if self.multilabel
-                else overlap_scores(confusion_matrix(prediction, truth, len(self.labels)), held)
-            )
+            found = overlap_of_case(prediction, truth, self.labels, held, self.multilabel)
             true = found.true * found.annotated
             self._counts += torch.from_numpy(np.stack([found.both, found.predicted, true]).astype(np.int64))
             self._cases += 1

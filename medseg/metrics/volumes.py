@@ -23,6 +23,7 @@ from medseg.metrics.overlap import (
     FOUND,
     MISSED,
     NOT_ANNOTATED,
+    Overlap,
     annotated_classes,
     confusion_matrix,
     multilabel_overlap,
@@ -54,14 +55,17 @@ class _Volumes(Metric):
         """Take in the cases of one batch: predictions, truths and, where it is known, who is annotated in each."""
         annotated = output[2] if len(output) > 2 else [None] * len(output[1])
         for prediction, truth, names in zip(output[0], output[1], annotated, strict=True):
-            table, states = self._score(prediction, truth, annotated_mask(self.labels, names))
-            known = ~np.isnan(table)
-            self._sum += torch.from_numpy(np.where(known, table, 0.0))
-            self._count += torch.from_numpy(known)
-            rows = [[state in meant for state in states] for meant in _STATES.values()]
-            rows.append([state != NOT_ANNOTATED for state in states])
-            self._states += torch.tensor(rows)
-            self._cases += 1
+            self._add(*self._score(prediction, truth, annotated_mask(self.labels, names)))
+
+    def _add(self, table: Table, states: Sequence[str]) -> None:
+        """One case more: its measures, `(measures, structures)`, and the state of each structure."""
+        known = ~np.isnan(table)
+        self._sum += torch.from_numpy(np.where(known, table, 0.0))
+        self._count += torch.from_numpy(known)
+        rows = [[state in meant for state in states] for meant in _STATES.values()]
+        rows.append([state != NOT_ANNOTATED for state in states])
+        self._states += torch.tensor(rows)
+        self._cases += 1
 
     def iteration_completed(self, engine: Any) -> None:
         """Take in what an engine made of a batch, with `annotated` of the batch where the output does not have it."""
@@ -142,11 +146,7 @@ class VolumeDice(_Volumes):
     def _score(
         self, prediction: Any, truth: Any, annotated: npt.NDArray[np.bool_] | None
     ) -> tuple[Table, Sequence[str]]:
-        found = (
-            multilabel_overlap(prediction, truth, annotated)
-            if self.multilabel
-            else overlap_scores(confusion_matrix(prediction, truth, len(self.labels)), annotated)
-        )
+        found = overlap_of_case(prediction, truth, self.labels, annotated, self.multilabel)
         return found.dice[None], found.states
 
     def compute(self) -> float:
@@ -223,6 +223,15 @@ class VolumeScores(_Volumes):
         super().completed(engine, name)
         for measure in self.measures:
             self._show(engine, measure, measure)
+
+
+def overlap_of_case(
+    prediction: Any, truth: Any, labels: LabelMap, annotated: npt.NDArray[np.bool_] | None, multilabel: bool
+) -> Overlap:
+    """The overlap of one case: of class indices, or of channels where structures may overlap."""
+    if multilabel:
+        return multilabel_overlap(prediction, truth, annotated)
+    return overlap_scores(confusion_matrix(prediction, truth, len(labels)), annotated)
 
 
 def annotated_of_batch(batch: Any, cases: int) -> Sequence[Any]:

@@ -30,7 +30,8 @@ class History:
 
     Not MONAI's `StatsHandler` or `MetricsSaver`: they print, or save one epoch's table; this is the record of
     the whole run that everything else (curves, trackers, reports) is made of. It belongs after the validation and
-    before what saves checkpoints; its state is in `engine.state.kept`.
+    before what saves checkpoints; its state is in `engine.state.kept`, and loss and mean scores of the epoch are in
+    `engine.state.scores`.
 
     `metrics.jsonl` is only ever appended to; rows of this handler have `kind` `begin`, `batch`, `epoch`,
     `validation` or `image` (what `Previews` drew). Each batch and epoch is recorded once over the life of a run.
@@ -180,6 +181,7 @@ class History:
             self.rows.add("validation", engine, **scores)
         self._pictures(engine)
         self._epochs.append({"epoch": state.epoch, **row, **scores})
+        state.scores = {name: value for name, value in {**row, **scores}.items() if _is_score(name, value)}
         write_json(self.folder / EPOCHS, self._summary(engine))
 
     def _speed(self, speed: float | None, wait: float | None, state: Any) -> dict[str, float | None]:
@@ -239,6 +241,11 @@ def _samples(state: Any) -> int:
 
 def _last_of_epoch(state: Any) -> bool:
     return bool(state.epoch_length) and state.iteration % state.epoch_length == 0
+
+
+def _is_score(name: str, value: Any) -> bool:
+    """Whether a field of an epoch says how well it went, in one number."""
+    return isinstance(value, float) and (name == "loss" or name.startswith("mean_"))
 
 
 def _relative(path: str | Path, folder: Path) -> str:

@@ -10,12 +10,15 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from medseg.atomic import write_json
+from medseg.monitoring.validation import validation_scores
 
 logger = logging.getLogger(__name__)
 
 
 class SaveScores:
-    """Write mean Dice, Dice by structure and the number of cases when an evaluator is done.
+    """Write mean Dice, Dice by structure and the number of cases when an evaluator is done, and what else was scored.
+
+    Every other metric that says what it is by structure becomes `NAME` and `mean_NAME`, see `validation_scores`.
 
     Not MONAI's `MetricsSaver`: that one knows classes by number, and writes nothing for a name it does not find.
 
@@ -41,5 +44,8 @@ class SaveScores:
             "dice": details.get("by_structure", {}),
             "cases": details.get("cases"),
         }
+        beside = ("best_dice", "best_epoch", "seconds")  # of a training
+        found = validation_scores(state).items()
+        scores |= {key: value for key, value in found if key not in scores and key not in beside}
         write_json(self.path, scores)
         logger.info("Mean Dice %.4f over %s cases, written to %s", mean, scores["cases"], self.path)

@@ -29,7 +29,23 @@ class Entry(NamedTuple):
     figure: str = ""
 
 
-def panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "") -> Image.Image:
+def picture_panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "") -> Image.Image:
+    """`panels` of arrays that lie as they are on the screen, `(rows, columns)`, from whatever took the picture."""
+    return panels(*map(from_screen, (image, truth, prediction)), labels, caption, "image")
+
+
+def from_screen(picture: Array) -> Array:
+    """Rows and columns as they are on the screen, as the slice `(I, J)` in RAS that is shown that way.
+
+    >>> from_screen(np.array([[1, 2, 3], [4, 5, 6]])).tolist()
+    [[6, 3], [5, 2], [4, 1]]
+    """
+    return np.asarray(picture)[::-1, ::-1].T
+
+
+def panels(
+    image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "", kind: str = "CT"
+) -> Image.Image:
     """CT, truth in red, prediction in blue; where there are several structures, below, both in colours with a legend.
 
     A structure has one colour in truth and prediction. The legend names what is in view, the largest of the truth
@@ -41,11 +57,12 @@ def panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, capt
         prediction: class indices `(I, J)`.
         labels: what they mean; gives colours and legend.
         caption: one line below.
+        kind: what the image is called.
     """
     base = _base(image)
     one, other = ([(0, 0, 0)] + [colour] * (len(labels) - 1) for colour in (TRUTH, PREDICTION))
     cells = [base, laid_over(base, truth, np.array(one)), laid_over(base, prediction, np.array(other))]
-    names = ["CT", "truth", "prediction"]
+    names = [kind, "truth", "prediction"]
     if len(labels) == 2:
         return _sheet([cells], [names], caption)
     colours = distinct_colours(labels, truth, prediction)

@@ -13,7 +13,9 @@ from medseg.training.interruption import Interrupted, Interruption
 from medseg.training.nan_guard import NanGuard
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
+from medseg.training.schedule import LrSchedule, steps_per_epoch
 from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
+from medseg.training.warm_up import WarmUp, try_network
 
 __all__ = [
     "Backup",
@@ -25,6 +27,7 @@ __all__ = [
     "FollowEpochs",
     "Interrupted",
     "Interruption",
+    "LrSchedule",
     "NanGuard",
     "PrecisionInferer",
     "PrepareBatch",
@@ -33,6 +36,7 @@ __all__ = [
     "Run",
     "SampleKey",
     "SeededDataset",
+    "WarmUp",
     "default_workers",
     "find_unfinished",
     "has_bf16",
@@ -40,4 +44,6 @@ __all__ = [
     "prepare",
     "require_patience",
     "select_device",
+    "steps_per_epoch",
+    "try_network",
 ]

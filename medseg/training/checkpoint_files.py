@@ -100,6 +100,16 @@ def read_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def epoch_name(epoch: int, scores: Mapping[str, float] | None = None) -> str:
+    """The name of a checkpoint that stays; by name the later epoch comes last.
+
+    >>> epoch_name(5), epoch_name(5, {"loss": 0.41234, "mean_dice": 0.831})
+    ('epoch_0005.pt', 'epoch_0005_loss0.412_dice0.831.pt')
+    """
+    said = "".join(f"_{name.removeprefix('mean_')}{value:.3f}" for name, value in (scores or {}).items())
+    return f"epoch_{epoch:04d}{said}.pt"
+
+
 def prune(folder: Path, keep: int | None) -> None:
     """Of the checkpoints that stay, leave the newest `keep`; None leaves all."""
     if keep is not None:

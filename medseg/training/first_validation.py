@@ -1,4 +1,4 @@
-"""One validation volume before the first epoch, so that a fault there shows now and not after hours."""
+"""One validation batch before the first epoch, so that a fault there shows now and not after hours."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FirstValidation:
         state = self.validator.state
         if not state.epoch_length or engine.state.iteration:
             return
-        logger.info("Checking validation with one volume before the first epoch")
+        logger.info("Checking validation with one batch before the first epoch")
         kept = state.epoch_length, state.best_metric, state.best_metric_epoch
         state.epoch_length, state.first_look = 1, True
         try:

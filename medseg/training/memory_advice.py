@@ -84,7 +84,7 @@ def advise(
         how: what else `estimate` takes.
     """
     settings, (batch, channels, *patch) = settings or {}, input_shape
-    rate = "train#trainer#accumulation_steps"
+    rate = "accumulation_steps"
 
     def made(overrides: dict[str, Any], effect: str, shape: Sequence[int], **changes: Any) -> Advice | None:
         try:

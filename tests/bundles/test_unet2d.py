@@ -150,7 +150,7 @@ def test_a_schedule_lowers_the_learning_rate(settings, runs):
 
 def test_a_run_on_an_8_gb_gpu_keeps_its_effective_batch():
     parser = parts(["gpu_8gb"])
-    assert parser["batch_size"] * parser["train"]["trainer"]["accumulation_steps"] == 8
+    assert parser["batch_size"] * parser["accumulation_steps"] == 8
 
 
 def test_the_loss_for_overlapping_structures_is_binary_cross_entropy_and_dice():

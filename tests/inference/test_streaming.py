@@ -248,7 +248,7 @@ def test_arguments_that_cannot_be_are_refused(wrong):
 
 def test_what_is_no_volume_is_refused():
     with pytest.raises(GeometryError, match="takes volumes"):
-        StreamingInferer((8, 8))(torch.rand(1, 1, 8, 8), network())
+        StreamingInferer((8, 8, 2))(torch.rand(1, 1, 8, 8), network())
     for value in (float("nan"), float("inf")):
         volume = scan((8, 8, 2), np.eye(4))
         volume[0, 1, 1, 1] = value

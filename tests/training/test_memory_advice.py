@@ -38,9 +38,9 @@ def test_every_way_says_what_it_really_takes(network):
     assert set(found) == {"batch_size", "patch_size", "network_def#features", "amp"}
     assert [way.memory for way in ways] == sorted(way.memory for way in ways)
     batch = found["batch_size"]
-    assert batch.overrides == {"batch_size": 4, "train#trainer#accumulation_steps": 4}
+    assert batch.overrides == {"batch_size": 4, "accumulation_steps": 4}
     assert (batch.memory, batch.fits) == (available - 1, True)
-    assert str(batch).endswith("batch_size=4 train#trainer#accumulation_steps=4  (the same effective batch)")
+    assert str(batch).endswith("batch_size=4 accumulation_steps=4  (the same effective batch)")
     patch = found["patch_size"].overrides["patch_size"]
     assert found["patch_size"].memory == needs(network, (8, 1, *patch))
     assert found["network_def#features"].overrides == {"network_def#features": [4, 4, 8, 16, 32, 4]}
@@ -58,8 +58,8 @@ def test_no_more_is_given_up_than_is_needed(network):
 def test_where_nothing_is_enough_all_is_tried_together(network):
     ways = advise(network, SHAPE, 1000, SETTINGS, can_amp=True)
     assert not any(way.fits for way in ways)
-    assert set(ways[0].overrides) == {"batch_size", "train#trainer#accumulation_steps", "patch_size", "amp"}
-    assert ways[0].overrides["train#trainer#accumulation_steps"] == 8
+    assert set(ways[0].overrides) == {"batch_size", "accumulation_steps", "patch_size", "amp"}
+    assert ways[0].overrides["accumulation_steps"] == 8
     assert str(ways[0]).startswith("too big")
 
 

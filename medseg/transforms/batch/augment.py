@@ -36,6 +36,7 @@ class AugmentBatch:
         augment: what drew for the samples, among the transforms of the training data; None leaves batches as they are.
         prepare_batch: how the batch goes to the device; gives image and label first.
         label_dtype: what the label becomes at last, for it travels fastest in the smallest type; None leaves it.
+        then: what is done to the images `(B, C, H, W)` once they are augmented, such as `Standardize(...).batch`.
 
     Raises:
         ConfigError: samples for which nothing was drawn.
@@ -47,10 +48,11 @@ class AugmentBatch:
         augment: RandAugmentd | None = None,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
         label_dtype: torch.dtype | None = None,
+        then: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         if augment is not None and not isinstance(augment, RandAugmentd):
             raise ConfigError("AugmentBatch", "needs the RandAugmentd that draws, or None", type(augment).__name__)
-        self.augment, self.prepare_batch, self.label_dtype = augment, prepare_batch, label_dtype
+        self.augment, self.prepare_batch, self.label_dtype, self.then = augment, prepare_batch, label_dtype, then
 
     def __call__(
         self,
@@ -71,6 +73,8 @@ class AugmentBatch:
                 )
             draws = Draws.of(batchdata[DRAWN])
             images, labels = augment_batch(_plain(images), _plain(labels), draws, self.augment.twins)
+        if self.then is not None:
+            images = self.then(_plain(images))
         if self.label_dtype is not None:
             labels = labels.to(self.label_dtype)
         return (images, labels, *rest)
