@@ -5,6 +5,7 @@ from medseg.bundle.outputs import Outputs
 from medseg.bundle.predict import Prediction, Predictor, SavePredictions
 from medseg.bundle.run import check_config, resume_run, run_bundle, start_run
 from medseg.bundle.segmenting import Segmentation, Segmented
+from medseg.bundle.slices import SaveSlices, SliceSegmentation, SliceWriter
 from medseg.bundle.source import bundle_root
 from medseg.places import runs_dir
 
@@ -14,8 +15,11 @@ __all__ = [
     "Prediction",
     "Predictor",
     "SavePredictions",
+    "SaveSlices",
     "Segmentation",
     "Segmented",
+    "SliceSegmentation",
+    "SliceWriter",
     "bundle_root",
     "check_config",
     "find_bundle",

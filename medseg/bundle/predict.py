@@ -18,15 +18,16 @@ from ignite.engine import Engine, Events
 from medseg.bundle.bundle import Bundle
 from medseg.data import read_grid, read_scan, scan_name, write_label_map
 from medseg.data.nifti import write_volume
-from medseg.errors import DataError, GeometryError, MedsegError, WeightsError
+from medseg.errors import ConfigError, DataError, GeometryError, MedsegError, WeightsError
 from medseg.grid import Grid
 from medseg.inference import StreamingInferer
 from medseg.labels import LabelMap
-from medseg.training import prepare
+from medseg.training import prepare, try_network
 
 logger = logging.getLogger(__name__)
 
 _SHEAR = 1e-3  # degrees; below, affines are rounded
+VOLUME = "volume_"  # before the keys for volumes, in the config of a bundle that takes pictures
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,12 @@ class Predictor:
         only: structures or groups that may come out; all others become background.
         skip_empty: with `only`, run the network only where a first, coarse look saw something of them.
         allow_shear: take a scan whose axes are not perpendicular by its voxel axes, as if they were.
+        pictures: whether it is for 2D slices in pictures (`medseg.bundle.slices`) and not for volumes.
 
     Raises:
-        ConfigError: a key that means nothing; WeightsError: weights that do not fit; DeviceError: no such device;
+        ConfigError: a key that means nothing; pictures for a bundle that takes none; a network that gives another number
+            of channels than the config says.
+        WeightsError: weights that do not fit; DeviceError: no such device;
         LabelError: a structure or group that the bundle does not know.
     """
 
@@ -155,8 +159,13 @@ class Predictor:
         only: Sequence[str] | None = None,
         skip_empty: bool = False,
         allow_shear: bool = False,
+        pictures: bool = False,
     ) -> None:
-        parser = bundle.resolve("inference", overrides)
+        parser, self.root = bundle.resolve("inference", overrides), bundle.root
+        if pictures and VOLUME + "preprocessing" not in parser:
+            raise ConfigError(
+                f"bundle '{bundle.name}'", "must take 2D slices to segment pictures", "a bundle for volumes alone"
+            )
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
         if not weights.is_file():
             raise WeightsError(
@@ -170,8 +179,9 @@ class Predictor:
         self.only = self.labels.select(only) if only else None
         self.allow_shear = allow_shear
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
-        self.preprocessing = parser.get_parsed_content("preprocessing")
-        self.inferer = parser.get_parsed_content("inferer")
+        volumes = VOLUME if VOLUME + "preprocessing" in parser and not pictures else ""
+        self.preprocessing = parser.get_parsed_content(f"{volumes}preprocessing")
+        self.inferer = parser.get_parsed_content(f"{volumes}inferer")
         self.postprocessing = parser.get_parsed_content("postprocessing")
         self.amp = bool(parser.get_parsed_content("amp", default=False))
         self.spacing: Sequence[float] | None = parser.get_parsed_content("spacing", default=None)
@@ -181,6 +191,9 @@ class Predictor:
             self.inferer.sw_device = self.device
             self.inferer.only = None if self.only is None else [self.labels.index(name) for name in self.only]
             self.inferer.skip_empty = skip_empty and self.only is not None
+            if self.inferer.slices:  # one of them through the network shows at once what does not fit
+                image = torch.zeros(1, self.channels, *self.inferer.roi[1:], device=self.device)
+                try_network(self.network, image, self.classes, self.device, self.amp)
 
     def predict_case(self, path: str | Path) -> Prediction:
         """Segment one scan.
@@ -217,7 +230,7 @@ class Predictor:
             try:
                 item = self.preprocessing({"image": str(file)})
             except RuntimeError as error:
-                raise _cause(error, path) from error
+                raise cause(error, path) from error
             item["image"].meta["filename_or_obj"] = str(path)  # what errors name
         return LoadedScan(path, grid, item, hu if keep_hu else None, time.perf_counter() - began, straight)
 
@@ -228,18 +241,22 @@ class Predictor:
             DataError: values that no network takes; GeometryError: see `predict_case`.
         """
         began, item = time.perf_counter(), dict(scan.item)
-        image = item["image"][None]
-        if not isinstance(self.inferer, StreamingInferer):  # which brings it there itself, window by window
-            image = image.to(self.device)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
-            item["pred"] = self.inferer(image, self.network)[0]
+        item["pred"] = self.infer(item["image"][None])[0]
         item = self.postprocessing(item)
         seconds = scan.seconds + time.perf_counter() - began
         found = _to_prediction(item["pred"], scan.source, scan.straight, self.labels, self.only, seconds)
         return replace(found, grid=scan.grid)
 
+    def infer(self, image: torch.Tensor) -> torch.Tensor:
+        """What the inferer makes of one preprocessed image `(1, C, *spatial)`. Only ever from one thread at a time."""
+        if not isinstance(self.inferer, StreamingInferer):  # which brings it there itself, window by window
+            image = image.to(self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
+            found: torch.Tensor = self.inferer(image, self.network)
+        return found
 
-def _cause(error: BaseException, path: Path) -> MedsegError:
+
+def cause(error: BaseException, path: Path) -> MedsegError:
     """The first error below MONAI's wrapping, as one of ours."""
     found: BaseException = error
     while found.__cause__ is not None:

@@ -171,6 +171,10 @@ def start_run(
 
     def furnish(folder: Path) -> None:
         _write_bundle(folder, bundle, config, merged, labels)
+        palette = dataset.palette
+        if palette is not None and palette.coloured:  # so that masks have the colours of the set
+            said = dict(zip(palette.names, palette.codes, strict=True))
+            write_json(folder / "classes.json", {name: list(said[name]) for name in labels.names if name in said})
 
     run = BundleRun(found or new_folder(parent, name), who, about, furnish)
     if backup is not None:

@@ -81,6 +81,9 @@ def command(
     Masks that are there and whole are left as they are. One scan that fails stops no other; the exit code is
     then 1.
 
+    A bundle of 2D slices (segformer2d) also takes pictures and folders of pictures: OUT gets masks/ (class
+    indices), colours/, overlays/ and pixels.csv (pixels and mm2 of each structure in each slice).
+
     \b
     medseg predict runs/unet2d/20261122-120000-demo scan.nii.gz -o masks --preview
     medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --roi-subset liver --roi-subset ribs
@@ -89,8 +92,28 @@ def command(
     if skip_empty and not only:
         raise click.UsageError("--skip-empty needs --roi-subset: what is to be looked for.")
     from medseg.atomic import writable_folder
-    from medseg.data.scans import find_scans, scan_name
+    from medseg.data.scans import find_scans, holds_pictures, scan_name
 
+    pictures = [path for path in inputs if holds_pictures(path)]
+    if pictures:
+        volumes: dict[str, object] = {
+            "--skip-empty": skip_empty,
+            "--allow-shear": allow_shear,
+            "--split": split,
+            "--stats": stats,
+        }
+        volumes |= {"--preview": preview, "--monitor": backend, "--memory": budget}
+        given = [name for name, value in volumes.items() if value]
+        if len(pictures) < len(inputs) or given:
+            what = (
+                f"{given[0]} is" if given else f"{next(path for path in inputs if path not in pictures)} and others are"
+            )
+            raise click.UsageError(f"{pictures[0]} holds pictures; {what} for volumes.")
+        from medseg.cli.predict_slices import predict_slices
+
+        show = bool((context.obj or {}).get("traceback"))
+        predict_slices(bundle, inputs, folder, overrides, only, overwrite, show)
+        return
     scans = find_scans(inputs, dicom=True)
     targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in scans}
     for scan, target in targets.items():

@@ -13,6 +13,7 @@ from medseg.data.nifti import SUFFIXES, read_grid, read_volume, stem
 from medseg.data.totalsegmentator import IMAGE, is_case
 from medseg.errors import DataError
 from medseg.grid import Grid
+from medseg.pictures import is_picture
 
 _GENERIC = {"ct", "image", "img", "scan", "volume"}
 
@@ -45,6 +46,17 @@ def scan_grid(path: str | Path) -> Grid:
         DataError, GeometryError: see `read_grid` and `open_series`.
     """
     return open_series(path).grid if Path(path).is_dir() else read_grid(_no_slice(path))
+
+
+def holds_pictures(path: str | Path) -> bool:
+    """Whether a path is a picture (PNG and the like), or a folder with pictures and no scan in it or below it."""
+    path = Path(path)
+    if not path.is_dir():
+        return is_picture(path)
+    files = [one for one in path.rglob("*") if one.is_file()]
+    if any(one.name.lower().endswith(SUFFIXES) for one in files) or not any(is_picture(one) for one in files):
+        return False
+    return not any(is_dicom(one) for one in files if not is_picture(one))
 
 
 def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from medseg.report.dataset_page import save_dataset_page
 from medseg.report.evaluation_page import save_evaluation_page
-from medseg.report.preview import overlay_with_legend, panels, picture_panels
+from medseg.report.preview import overlay_with_legend, panels, picture_overlay, picture_panels
 from medseg.report.render import overlay, save_overview
 from medseg.report.run_data import RunData, read_run
 from medseg.report.run_page import save_run_page
@@ -17,6 +17,7 @@ __all__ = [
     "overlay",
     "overlay_with_legend",
     "panels",
+    "picture_overlay",
     "picture_panels",
     "read_run",
     "save_dataset_page",

@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 def picture_panels(image: Array, truth: Array, prediction: Array, labels: LabelMap, caption: str = "") -> Image.Image:
     """`panels` of arrays that lie as they are on the screen, `(rows, columns)`, from whatever took the picture."""
-    return panels(*map(from_screen, (image, truth, prediction)), labels, caption, "image")
+    return panels(from_screen(image), from_screen(truth), from_screen(prediction), labels, caption, "image")
 
 
 def from_screen(picture: Array) -> Array:
@@ -75,7 +75,16 @@ def panels(
     return _sheet([cells[:3], cells[3:]], [names[:3], names[3:]], caption, legend, "Dice in this slice")
 
 
-def overlay_with_legend(image: Array, label: Array, labels: LabelMap, caption: str = "") -> Image.Image:
+def picture_overlay(
+    image: Array, label: Array, labels: LabelMap, caption: str = "", colours: Array | None = None
+) -> Image.Image:
+    """`overlay_with_legend` of arrays that lie as they are on the screen, `(rows, columns)`."""
+    return overlay_with_legend(from_screen(image), from_screen(label), labels, caption, colours)
+
+
+def overlay_with_legend(
+    image: Array, label: Array, labels: LabelMap, caption: str = "", colours: Array | None = None
+) -> Image.Image:
     """One slice with a label map over it in the structures' colours, and a legend of those that are in it.
 
     Args:
@@ -83,8 +92,9 @@ def overlay_with_legend(image: Array, label: Array, labels: LabelMap, caption: s
         label: class indices `(I, J)`.
         labels: what they mean.
         caption: one line below.
+        colours: of each class, `(classes, 3)`; by default such as can be told apart here.
     """
-    colours = distinct_colours(labels, label)
+    colours = distinct_colours(labels, label) if colours is None else np.asarray(colours)
     sizes = _counts(label, len(labels))
     order = [int(index) for index in np.argsort(-sizes[1:], kind="stable") + 1 if sizes[index]]
     legend = [Entry(labels.name(index), _rgb(colours[index])) for index in order]

@@ -99,7 +99,9 @@ def try_network(
             "network", f"must give logits of shape {wanted} for an image of {shape}", str(came), "See out_channels."
         )
     if not bool(torch.isfinite(logits).all()):
-        raise ConfigError("network", "must give finite logits", "NaN or infinite ones", "See the weights it begins with.")
+        raise ConfigError(
+            "network", "must give finite logits", "NaN or infinite ones", "See the weights it begins with."
+        )
     return logits
 
 

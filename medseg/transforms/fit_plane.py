@@ -69,7 +69,5 @@ def fitted(plane: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
     ((288, 288), (248, 288), (20, 40))
     """
     factor = min(wanted / have for wanted, have in zip(size, plane, strict=True))
-    rows, columns = (
-        max(1, min(wanted, round(have * factor))) for wanted, have in zip(size, plane, strict=True)
-    )
+    rows, columns = (max(1, min(wanted, round(have * factor))) for wanted, have in zip(size, plane, strict=True))
     return rows, columns

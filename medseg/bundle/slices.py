@@ -1,0 +1,312 @@
+"""A trained bundle on 2D slices: pictures to masks of indices and of colours, overlays, and a table of areas."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite.engine import Engine, Events
+
+from medseg.atomic import atomic_path, remove_partial, writable_folder
+from medseg.bundle.pipeline import Outcome, overlapped
+from medseg.bundle.predict import Predictor, cause
+from medseg.errors import DataError, MedsegError
+from medseg.labels import LabelMap
+from medseg.pictures import intensities, read_picture, read_size, write_picture
+from medseg.report import picture_overlay
+
+logger = logging.getLogger(__name__)
+
+MASKS, COLOURS, OVERLAYS, STRUCTURES = "masks", "colours", "overlays", "structures"
+TABLE, LABELS = "pixels.csv", "label_map.json"
+_COLUMNS = ("slice", "scan", "structure", "pixels", "area_mm2")
+_UNKNOWN = (1.0, 1.0)  # the spacing of a picture whose name does not say it
+
+Label = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SlicePrediction:
+    """What a network says of one slice, on the pixels of its picture.
+
+    Args:
+        id: what its files are called.
+        source: the picture.
+        label: class indices, `(rows, columns)`.
+        channels: of a network whose structures may overlap, `(structures, rows, columns)`, else None.
+        scan: the scan it is a slice of; empty where it is of none.
+        spacing: mm from row to row and from column to column; None where it is not known.
+    """
+
+    id: str
+    source: Path
+    label: Label
+    channels: npt.NDArray[np.bool_] | None = None
+    scan: str = ""
+    spacing: tuple[float, float] | None = None
+
+    def pixels(self, labels: LabelMap) -> dict[str, int]:
+        """Pixels of each structure; one that lies under another counts, too, where structures may overlap."""
+        if self.channels is not None:
+            counts = self.channels.reshape(len(self.channels), -1).sum(axis=1)
+            return {name: int(count) for name, count in zip(labels.structures, counts, strict=True)}
+        counts = np.bincount(self.label.ravel(), minlength=len(labels))
+        return {name: int(counts[labels.index(name)]) for name in labels.structures}
+
+
+@dataclass
+class SliceWriter:
+    """Files of predicted slices: `masks/ID.png` holds class indices, `colours/ID.png` their colours.
+
+    `overlays/ID.png` is for people. Of a network whose structures may overlap, `structures/NAME/ID.png` (0 or 255) is
+    what it said, and the mask a view of it, painted in the order of `LabelMap.painting_order`. `pixels.csv` has a row
+    for each slice and structure, `label_map.json` says what the indices mean. Every file is whole or not there.
+
+    Args:
+        folder: where they go.
+        labels: the classes.
+        colours: of each class, `(classes, 3)`; by default the label map's.
+        multilabel: whether structures may overlap.
+    """
+
+    folder: Path
+    labels: LabelMap
+    colours: npt.NDArray[np.int64] | None = None
+    multilabel: bool = False
+    _rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.colours is None:
+            self.colours = np.array([self.labels.colour(index) for index in range(len(self.labels))])
+
+    def files(self, id: str) -> dict[str, Path]:
+        """What is written for a slice."""
+        own = {name: self.folder / name / f"{id}.png" for name in (MASKS, COLOURS, OVERLAYS)}
+        names = self.labels.structures if self.multilabel else ()
+        return own | {name: self.folder / STRUCTURES / name / f"{id}.png" for name in names}
+
+    def write(self, prediction: SlicePrediction) -> Path:
+        """Write the files of one slice; gives its mask.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        files, colours = self.files(prediction.id), np.asarray(self.colours)
+        for path in files.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if prediction.channels is not None:
+            for name, mask in zip(self.labels.structures, prediction.channels, strict=True):
+                write_picture(files[name], mask.astype(np.uint8) * 255)
+        picture = intensities(read_picture(prediction.source), 1)[0]
+        shown = picture_overlay(picture, prediction.label, self.labels, prediction.id, colours)
+        with atomic_path(files[OVERLAYS]) as partial:
+            shown.save(partial, format="PNG", compress_level=3)
+        write_picture(files[COLOURS], colours.astype(np.uint8)[prediction.label])
+        write_picture(files[MASKS], prediction.label)  # last: where it is, the rest is, too
+        self.note(prediction)
+        return files[MASKS]
+
+    def note(self, prediction: SlicePrediction) -> None:
+        """Take a slice into the table, without writing anything."""
+        mm2 = None if prediction.spacing is None else prediction.spacing[0] * prediction.spacing[1]
+        self._rows[prediction.id] = [
+            (prediction.id, prediction.scan, name, count, "" if mm2 is None else round(count * mm2, 2))
+            for name, count in prediction.pixels(self.labels).items()
+        ]
+
+    def kept(self, id: str, item: Mapping[str, Any]) -> SlicePrediction | None:
+        """The prediction of a slice that is there already and whole; None where it is not.
+
+        Raises:
+            DataError: the picture cannot be read.
+        """
+        files, size = self.files(id), read_size(item["image"])
+        try:
+            mask, *parts = (read_picture(files[name]) for name in files if name not in (COLOURS, OVERLAYS))
+        except DataError:
+            return None
+        whole = all(one.values.shape == size for one in (mask, *parts)) and int(mask.values.max()) < len(self.labels)
+        if not whole or not (files[COLOURS].is_file() and files[OVERLAYS].is_file()):
+            return None
+        channels = np.stack([one.values > 0 for one in parts]) if self.multilabel else None
+        label = mask.values.astype(np.uint8)
+        return SlicePrediction(id, Path(item["image"]), label, channels, item.get("scan", ""), spacing_of(item))
+
+    def close(self) -> Path:
+        """Write the table of all slices, and what the indices mean.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        self.labels.save(self.folder / LABELS)
+        with atomic_path(self.folder / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(_COLUMNS)
+            for id in sorted(self._rows):
+                table.writerows(self._rows[id])
+        return self.folder / TABLE
+
+
+def spacing_of(item: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The spacing that an item names, mm; None where nobody said it."""
+    rows, columns = (float(one) for one in item.get("spacing", _UNKNOWN))
+    return None if (rows, columns) == _UNKNOWN else (rows, columns)
+
+
+def read_colours(path: str | Path, labels: LabelMap) -> npt.NDArray[np.int64] | None:
+    """The colours that a set's `classes.json` gives to the classes, `(classes, 3)`; None without that file.
+
+    Raises:
+        DataError: it holds anything else, or not all classes.
+    """
+    if not Path(path).is_file():
+        return None
+    try:
+        said = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = np.array([said.get(labels.name(0), [0, 0, 0]), *(said[name] for name in labels.structures)])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(path, "must give a colour to each class of the network", repr(error)) from error
+    if found.shape != (len(labels), 3) or found.min() < 0 or found.max() > 255:
+        raise DataError(path, "must give each class three numbers from 0 to 255", repr(found.tolist())[:80])
+    return found.astype(np.int64)
+
+
+def to_prediction(
+    pred: torch.Tensor, item: Mapping[str, Any], labels: LabelMap, multilabel: bool, only: Sequence[str] | None = None
+) -> SlicePrediction:
+    """From what the inferer gives, `(1, rows, columns)` or a channel for each structure, to what is written.
+
+    Raises:
+        DataError: it has not the size of the picture.
+    """
+    source, values = Path(str(item["image"])), np.asarray(torch.as_tensor(pred).detach().cpu().numpy())
+    size = read_size(source)
+    if values.shape != (len(labels) - 1 if multilabel else 1, *size):
+        raise DataError(source, f"must get a mask of {size[0]} rows and {size[1]} columns", f"shape {values.shape}")
+    wanted = labels.structures if only is None else tuple(only)
+    if multilabel:
+        held = np.array([name in wanted for name in labels.structures])
+        channels: npt.NDArray[np.bool_] | None = (values > 0) & held[:, None, None]
+        label = painted(np.asarray(channels), labels)
+    else:
+        channels, table = None, np.zeros(len(labels), np.uint8)
+        chosen = [labels.index(name) for name in wanted]
+        table[chosen] = chosen
+        label = table[values[0]]
+    id = str(item.get("case") or source.stem)
+    return SlicePrediction(id, source, label, channels, str(item.get("scan", "")), spacing_of(item))
+
+
+def painted(channels: npt.NDArray[np.bool_], labels: LabelMap) -> Label:
+    """Masks that may overlap, `(structures, rows, columns)`, as one label; the smaller by nature covers the larger."""
+    label = np.zeros(channels.shape[1:], np.uint8)
+    for name in labels.painting_order():
+        label[channels[labels.index(name) - 1]] = labels.index(name)
+    return label
+
+
+class SliceSegmentation:
+    """Pictures to masks, one after the other, while the next is read and the last is written.
+
+    Args:
+        predictor: the bundle, made with `pictures=True`.
+        items: what `medseg.data.slice_items` gives.
+        folder: where the files go, see `SliceWriter`.
+        overwrite: whether masks that are there and whole are made again.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        DataError: see `read_colours`.
+    """
+
+    def __init__(
+        self, predictor: Predictor, items: Sequence[Mapping[str, Any]], folder: Path, overwrite: bool = False
+    ) -> None:
+        self.predictor, self.items, self.overwrite = predictor, list(items), overwrite
+        colours = read_colours(predictor.root / "classes.json", predictor.labels)
+        multilabel = bool(getattr(predictor.inferer, "multilabel", False))
+        self.writer = SliceWriter(writable_folder(folder), predictor.labels, colours, multilabel)
+        self.counts: Counter[str] = Counter()
+
+    def run(self) -> Generator[Outcome[Mapping[str, Any], Path]]:
+        """Segment all; what becomes of each, in order. An error of one stops no other; the table comes at the end."""
+        for name in (MASKS, COLOURS, OVERLAYS, STRUCTURES):
+            for left in self.writer.folder.glob(f"{name}/**/.*.partial.png"):
+                left.unlink(missing_ok=True)  # of a process that was killed
+        remove_partial(self.writer.folder)
+        for outcome in overlapped(self.items, self._read, self._compute, self._write):
+            error = outcome.error
+            if error is not None and not isinstance(error, MedsegError):
+                outcome = Outcome(outcome.item, None, cause(error, Path(outcome.item["image"])))
+            self.counts["failed" if outcome.error is not None else "done"] += 1
+            yield outcome
+        self.writer.close()
+
+    def _read(self, item: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+        kept = None if self.overwrite else self.writer.kept(str(item["case"]), item)
+        return item, kept or self.predictor.preprocessing(dict(item))
+
+    def _compute(self, work: tuple[Mapping[str, Any], Any]) -> tuple[SlicePrediction, bool]:
+        item, loaded = work
+        if isinstance(loaded, SlicePrediction):
+            return loaded, False
+        pred = self.predictor.infer(loaded["image"][None])[0]
+        labels, only = self.predictor.labels, self.predictor.only
+        return to_prediction(pred, item, labels, self.writer.multilabel, only), True
+
+    def _write(self, item: Mapping[str, Any], work: tuple[SlicePrediction, bool]) -> Path:
+        prediction, new = work
+        if new:
+            return self.writer.write(prediction)
+        self.counts["kept"] += 1
+        self.writer.note(prediction)
+        return self.writer.files(prediction.id)[MASKS]
+
+
+class SaveSlices:
+    """Write what an evaluator says of slices, see `SliceWriter`.
+
+    Not MONAI's `SaveImaged`, which turns pictures by its own axes and writes indices alone.
+
+    Args:
+        folder: where the files go.
+        labels: the classes.
+        colours: a set's `classes.json`, where there is one.
+    """
+
+    def __init__(self, folder: str | Path, labels: LabelMap, colours: str | Path | None = None) -> None:
+        self.folder, self.labels = Path(folder), labels
+        self.colours = None if colours is None else read_colours(colours, labels)
+        self._writer: SliceWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Write after each slice, and the table at the end."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the slices of this batch."""
+        outputs: Any = engine.state.output
+        for output in outputs:
+            meta, pred = output["image"].meta, output["pred"]
+            multilabel = len(pred) > 1
+            if self._writer is None:
+                self._writer = SliceWriter(writable_folder(self.folder), self.labels, self.colours, multilabel)
+            affine = np.asarray(meta["original_affine"]).reshape(4, 4)
+            said = {name: output[name] for name in ("case", "scan") if name in output}
+            item = {**said, "image": meta["filename_or_obj"], "spacing": (affine[0, 0], affine[1, 1])}
+            path = self._writer.write(to_prediction(pred, item, self.labels, multilabel))
+            logger.info("%s -> %s", item["image"], path)
+
+    def _close(self, engine: Engine) -> None:
+        if self._writer is not None:
+            logger.info("Pixels and areas: %s", self._writer.close())
