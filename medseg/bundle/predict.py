@@ -146,8 +146,8 @@ class Predictor:
         pictures: whether it is for 2D slices in pictures (`medseg.bundle.slices`) and not for volumes.
 
     Raises:
-        ConfigError: a key that means nothing; pictures for a bundle that takes none; a network that gives another number
-            of channels than the config says.
+        ConfigError: a key that means nothing; pictures for a bundle that takes none; a network that gives other
+            channels than the config says.
         WeightsError: weights that do not fit; DeviceError: no such device;
         LabelError: a structure or group that the bundle does not know.
     """

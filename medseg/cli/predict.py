@@ -96,19 +96,12 @@ def command(
 
     pictures = [path for path in inputs if holds_pictures(path)]
     if pictures:
-        volumes: dict[str, object] = {
-            "--skip-empty": skip_empty,
-            "--allow-shear": allow_shear,
-            "--split": split,
-            "--stats": stats,
-        }
-        volumes |= {"--preview": preview, "--monitor": backend, "--memory": budget}
+        volumes: dict[str, object] = {"--skip-empty": skip_empty, "--allow-shear": allow_shear, "--split": split}
+        volumes |= {"--stats": stats, "--preview": preview, "--monitor": backend, "--memory": budget}
         given = [name for name, value in volumes.items() if value]
         if len(pictures) < len(inputs) or given:
-            what = (
-                f"{given[0]} is" if given else f"{next(path for path in inputs if path not in pictures)} and others are"
-            )
-            raise click.UsageError(f"{pictures[0]} holds pictures; {what} for volumes.")
+            other = given or [str(path) for path in inputs if path not in pictures]
+            raise click.UsageError(f"{pictures[0]} holds pictures, and {other[0]} is for volumes.")
         from medseg.cli.predict_slices import predict_slices
 
         show = bool((context.obj or {}).get("traceback"))

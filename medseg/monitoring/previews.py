@@ -29,9 +29,9 @@ class Previews:
     """Save a picture of the first validation cases: image, truth in red, prediction in blue.
 
     The slice is the one in which the truth holds most structures, the same each time: of a volume, or of the first
-    scans where a case is a 2D slice itself. Attached to the evaluator; files are `<folder>/epoch_NNNN_<case>.png`, 0000 for the look before the first epoch, of which a
-    resumed run keeps what is there. What was drawn waits in `engine.state.pictures` (`epoch`, `case`, `file`,
-    `caption`) for whoever records it.
+    scans where a case is a 2D slice itself. Attached to the evaluator; files are `<folder>/epoch_NNNN_<case>.png`, 0000
+    for the look before the first epoch, of which a resumed run keeps what is there. What was drawn waits in
+    `engine.state.pictures` (`epoch`, `case`, `file`, `caption`) for whoever records it.
 
     Args:
         folder: where the pictures go.
