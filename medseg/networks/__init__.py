@@ -3,7 +3,7 @@
 `SegFormer` needs the extra `segformer`, and loads it when the first one is built.
 """
 
-from medseg.networks.segformer import SegFormer
+from medseg.networks.segformer import SegFormer, require_variant
 from medseg.networks.weights import load_weights
 
-__all__ = ["SegFormer", "load_weights"]
+__all__ = ["SegFormer", "load_weights", "require_variant"]

@@ -32,6 +32,23 @@ _CLASSIFIER_OF_IMAGES = "classifier."  # of an encoder trained on ImageNet
 _SMALLEST = 29  # below it the first stage is smaller than the 8x8 patches that its keys are reduced by
 
 
+def require_variant(variant: str | Mapping[str, Any] | None) -> None:
+    """See that a network is named apart from the weights it begins with; for the `initialize` of a training.
+
+    A run is used later without them, and must build the same network then.
+
+    Raises:
+        ConfigError: it is None.
+    """
+    if variant is None:
+        raise ConfigError(
+            "variant",
+            "must be named, so that the trained network can be built without the weights it began with",
+            "null",
+            "Give variant=b0 to b5, as the pretrained weights are, or a mapping.",
+        )
+
+
 class SegFormer(torch.nn.Module):
     """Hugging Face's SegFormer as a network of medseg: any number of channels, logits of the image's size.
 
