@@ -1,9 +1,10 @@
-"""Networks and their weights.
+"""Networks and their weights, and networks as files of their own.
 
-`SegFormer` needs the extra `segformer`, and loads it when the first one is built.
+`SegFormer` needs the extra `segformer`, and loads it when the first one is built; ONNX needs the extra `onnx`.
 """
 
+from medseg.networks.export import to_onnx, to_torchscript
 from medseg.networks.segformer import SegFormer, require_variant
 from medseg.networks.weights import load_weights
 
-__all__ = ["SegFormer", "load_weights", "require_variant"]
+__all__ = ["SegFormer", "load_weights", "require_variant", "to_onnx", "to_torchscript"]
