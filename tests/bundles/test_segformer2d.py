@@ -14,7 +14,7 @@ from PIL import Image
 from medseg.bundle import Bundle, Predictor, SliceSegmentation, run_bundle
 from medseg.data import SlicePhantomSpec, slice_items, write_slice_phantom
 from medseg.errors import ConfigError
-from medseg.networks import SegFormer, require_variant
+from medseg.networks import SegFormer, require_variant, to_onnx, to_torchscript
 
 NAME = "segformer2d"
 
@@ -213,3 +213,19 @@ def test_it_learns_the_liver_of_real_slices(real, runs):
     for measure in ("dice", "f1", "slice_dice"):  # of scans, of all pixels, of single slices
         assert scores["train"][measure]["liver"] >= 0.85, (measure, scores)
     assert scores["val"]["slice_dice"]["liver"] > 0.5
+
+
+def test_torchscript_onnx_and_eager_agree(bundle_run, slice_phantom, tmp_path):
+    """To 1e-4 of a logit, on a slice of the phantom, at the size of the recipe and at another."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    predictor = Predictor(Bundle(bundle_run), pictures=True)
+    network, (item, *_) = predictor.network.eval(), slice_items(slice_phantom / "valid" / "images")
+    slice_ = predictor.preprocessing(item)["image"][None].as_tensor()
+    traced = torch.jit.load(to_torchscript(network, tmp_path / "model.ts", slice_.shape, slice_))
+    session = onnxruntime.InferenceSession(to_onnx(network, tmp_path / "model.onnx", slice_.shape, slice_))
+    for image in (slice_, torch.nn.functional.pad(slice_, (3, 20, 0, 12))):
+        with torch.no_grad():
+            eager = network(image)
+            assert (traced(image) - eager).abs().max() < 1e-4
+        (given,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        assert np.abs(given - eager.numpy()).max() < 1e-4
