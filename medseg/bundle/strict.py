@@ -87,6 +87,9 @@ def check(recipe: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[s
             continue
         if any(path.startswith(f"{above}#") for above in accepted):
             continue  # the contents of something that was accepted as a whole
+        if parent in known and not isinstance(_at(recipe, parent), Mapping):
+            accepted.add(parent)  # a value of another kind, such as a mapping where a name may stand
+            continue
         holder = _at(config, parent)
         if isinstance(holder, Mapping) and "_target_" in holder:
             names = _arguments(holder)
