@@ -201,9 +201,7 @@ def test_areas_are_in_the_mm_of_the_names_that_say_them(predictor, tmp_path):
     save(scans, **{"slice_0002_32_32_1.50_2.50": picture, "slice_0001_32_32_1.50_2.50": picture.T})
     segment(predictor, tmp_path / "in", tmp_path / "out")
     rows = table(tmp_path / "out")
-    assert {(row["slice"], row["scan"]) for row in rows} == {
-        (f"case7_day3_slice_000{n}", "case7_day3") for n in (1, 2)
-    }
+    assert {(row["slice"], row["scan"]) for row in rows} == {(f"case7_day3_slice_000{n}", "case7_day3") for n in (1, 2)}
     found = {(row["slice"][-1], row["structure"]): (int(row["pixels"]), float(row["area_mm2"])) for row in rows}
     for number in "12":  # 900 is the scan's white, 300 a third of it
         assert found[number, "large_bowel"] == (50, 50 * 1.5 * 2.5)

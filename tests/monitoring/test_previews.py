@@ -118,7 +118,11 @@ def run_slices(folder, draw, epochs=(1,), items=None, size=3, **options):
     items = slices() if items is None else items
     batches = [items[at : at + size] for at in range(0, len(items), size)]
     collated = [
-        {key: torch.stack(held) if torch.is_tensor(held[0]) else held for key in part[0] if (held := [i[key] for i in part])}
+        {
+            key: torch.stack(held) if torch.is_tensor(held[0]) else held
+            for key in part[0]
+            if (held := [i[key] for i in part])
+        }
         for part in batches
     ]
     evaluator = SupervisedEvaluator(

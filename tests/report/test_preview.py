@@ -125,7 +125,7 @@ def test_values_that_are_no_numbers_are_drawn():
 
 
 def picture_with_a_mark():
-    """Rows and columns as on the screen: wider than high, dark but for a bright bar at the top, a structure below left."""
+    """As on the screen: wider than high, dark but for a bright bar at the top; a structure below left."""
     image, label = np.full((24, 40), 0.1), np.zeros((24, 40), int)
     image[2:5, 22:38], label[15:22, 3:13] = 1.0, 2
     return image, label

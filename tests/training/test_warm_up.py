@@ -27,7 +27,7 @@ class Items(list):
     """A data set that draws at every look."""
 
     def __getitem__(self, index):
-        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
+        random.random(), np.random.rand(), torch.rand(1)
         return super().__getitem__(index)
 
 
@@ -110,7 +110,9 @@ class Two(torch.nn.Module):
 
 WRONG = {
     r"network: must take an image of shape \(1, 2, 8, 8\).*See in_channels": {"data": items(channels=2)},
-    r"must give logits of shape \(1, 4, 8, 8\) for an image of \(1, 1, 8, 8\), but found \(1, 3, 8, 8\)": {"classes": 4},
+    r"must give logits of shape \(1, 4, 8, 8\) for an image of \(1, 1, 8, 8\), but found \(1, 3, 8, 8\)": {
+        "classes": 4
+    },
     r"must give logits of shape .* but found list": {"net": torch.nn.Sequential(network(), Two())},
     r"network: must give finite logits, but found NaN": {"net": infinite()},
     r"label: must have the size of the image, \(8, 8\), but found \(8, 9\)": {"data": items(label=(8, 9))},
@@ -130,13 +132,15 @@ def test_what_does_not_fit_is_named(message):
 def test_weights_that_lie_elsewhere_are_named():
     net = network()
     net[3] = torch.nn.Conv2d(4, 3, 1, device="meta")
-    with pytest.raises(DeviceError, match=r"network, 3\.weight: must lie on cpu.*but found meta.*network\.to\(device\)"):
+    with pytest.raises(
+        DeviceError, match=r"network, 3\.weight: must lie on cpu.*but found meta.*network\.to\(device\)"
+    ):
         warm_up(net=net)
     net = network()
     net[1].running_mean = torch.zeros(4, device="meta")
     with pytest.raises(DeviceError, match=r"network, 1\.running_mean: must lie on cpu"):
         warm_up(net=net)
-    with pytest.raises(DeviceError, match="network, its input: must lie on cpu.*but found meta"):
+    with pytest.raises(DeviceError, match=r"network, its input: must lie on cpu.*but found meta"):
         try_network(network(), torch.zeros(1, 1, 8, 8, device="meta"), 3, torch.device("cpu"))
 
 

@@ -24,7 +24,9 @@ def test_a_scan_becomes_0_to_1_by_its_own_ends():
 
 def test_while_nobody_has_said_which_no_volume_passes():
     scale = ScaleWindowd("image", None)
-    with pytest.raises(ConfigError, match=r"window: must say which values .* black and which white.*window=\[-160,240\]"):
+    with pytest.raises(
+        ConfigError, match=r"window: must say which values .* black and which white.*window=\[-160,240\]"
+    ):
         scale({"image": VOLUME})
 
 

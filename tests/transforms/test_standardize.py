@@ -61,5 +61,5 @@ def test_means_without_a_deviation_are_refused(mean, std):
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(DataError, match="must have 1 channel or 3, .* but found 2"):
+    with pytest.raises(DataError, match=r"must have 1 channel or 3, .* but found 2"):
         Standardize(MEAN, STD)(torch.zeros(2, 4, 4))
