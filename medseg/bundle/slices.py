@@ -240,9 +240,10 @@ class SliceSegmentation:
     def run(self) -> Generator[Outcome[Mapping[str, Any], Path]]:
         """Segment all; what becomes of each, in order. An error of one stops no other; the table comes at the end."""
         for name in (MASKS, COLOURS, OVERLAYS, STRUCTURES):
-            for left in self.writer.folder.glob(f"{name}/**/.*.partial.png"):
-                left.unlink(missing_ok=True)  # of a process that was killed
-        remove_partial(self.writer.folder)
+            remove_partial(self.writer.folder / name)
+        for path in (Path(TABLE), Path(LABELS)):  # nothing else below the folder is this one's
+            for left in self.writer.folder.glob(f".{path.stem}.*.partial{path.suffix}"):
+                left.unlink(missing_ok=True)
         for outcome in overlapped(self.items, self._read, self._compute, self._write):
             error = outcome.error
             if error is not None and not isinstance(error, MedsegError):
@@ -296,13 +297,14 @@ class SaveSlices:
     def __call__(self, engine: Engine) -> None:
         """Write the slices of this batch."""
         outputs: Any = engine.state.output
-        for output in outputs:
+        batch: Any = engine.state.batch
+        for output, loaded in zip(outputs, batch, strict=True):
             meta, pred = output["image"].meta, output["pred"]
             multilabel = len(pred) > 1
             if self._writer is None:
                 self._writer = SliceWriter(writable_folder(self.folder), self.labels, self.colours, multilabel)
             affine = np.asarray(meta["original_affine"]).reshape(4, 4)
-            said = {name: output[name] for name in ("case", "scan") if name in output}
+            said = {name: loaded[name] for name in ("case", "scan") if name in loaded}
             item = {**said, "image": meta["filename_or_obj"], "spacing": (affine[0, 0], affine[1, 1])}
             path = self._writer.write(to_prediction(pred, item, self.labels, multilabel))
             logger.info("%s -> %s", item["image"], path)

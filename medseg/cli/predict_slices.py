@@ -27,9 +27,12 @@ def predict_slices(
     from medseg.bundle import Bundle, Predictor, SliceSegmentation
     from medseg.bundle.slices import MASKS, TABLE
     from medseg.data import slice_items
+    from medseg.errors import ConfigError
 
     opened = Bundle.open(bundle)
-    context = int(overrides.get("context", opened.content("inference").get("context", 0)))
+    context = overrides.get("context", opened.content("inference").get("context", 0))
+    if not isinstance(context, int) or context < 0:
+        raise ConfigError("context", "must be a whole number from 0 on", repr(context))
     items = slice_items(inputs, context)
     inside = [item["image"] for item in items if folder.resolve() in Path(item["image"]).resolve().parents]
     if inside:

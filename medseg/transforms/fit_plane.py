@@ -57,8 +57,9 @@ class FitPlaned(MapTransform):
             smooth = "bilinear" if image.ndim == 3 else "trilinear"
             mode = "nearest-exact" if label else smooth
             shrinks = not label and inner[0] < plane[0]
-            dtype = image.dtype if label else torch.float32
-            image = Resize([*inner, *rest], mode=mode, anti_aliasing=shrinks, dtype=dtype)(image)
+            dtype = image.dtype  # torch interpolates no whole numbers but uint8, and MONAI gives float32 in any case
+            image = Resize([*inner, *rest], mode=mode, anti_aliasing=shrinks, dtype=torch.float32)(image)
+            image = image.to(dtype) if label else image
         return SpatialPad([*self.size, *rest])(image)
 
 

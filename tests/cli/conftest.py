@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from medseg import cli
+from tests.slices import trained_in
 
 
 class Done(NamedTuple):
@@ -32,3 +34,9 @@ def medseg(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 def small(tiny) -> list[str]:
     """KEY=VALUE arguments for a training of a second."""
     return [f"{key}={value}" for key, value in {**tiny, "samples_per_case": 2}.items()]
+
+
+@pytest.fixture(scope="session")
+def trained_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run of segformer2d on the phantom of slices; not to be changed."""
+    return trained_in(tmp_path_factory.getbasetemp())

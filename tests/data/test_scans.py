@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
+from medseg.data.scans import find_scans, holds_pictures, read_scan, scan_grid, scan_name
 from medseg.errors import DataError
 
 
@@ -68,3 +68,25 @@ def test_a_scan_is_read_whatever_its_kind(save, save_dicom):
         assert np.array_equal(voxels, hu)
         assert scan_grid(path).matches(grid)
         assert grid.spacing == spacing
+
+
+def test_what_holds_pictures_and_what_holds_scans_with_pictures_beside_them(tmp_path, save, save_dicom):
+    touch(tmp_path, "pictures/day1/a.png", "pictures/notes.txt", "hidden/._a.png", "empty/train.csv")
+    assert holds_pictures(tmp_path / "pictures")
+    assert holds_pictures(tmp_path / "pictures" / "day1" / "a.png")
+    assert not holds_pictures(tmp_path / "pictures" / "notes.txt")
+    for name in ("hidden", "empty"):
+        assert not holds_pictures(tmp_path / name)
+    scan = save("scans/a.nii.gz", np.zeros((2, 2, 2), np.int16))
+    assert not holds_pictures(scan)
+    touch(tmp_path, "scans/previews/a.png", "scans/a.png")  # as medseg predict --preview leaves them
+    assert not holds_pictures(tmp_path / "scans")
+    series = save_dicom("series", np.zeros((4, 3, 2), np.int16))
+    touch(tmp_path, "series/look.png")
+    assert not holds_pictures(series)
+    assert not holds_pictures(series / "IM001.dcm")
+    (series / "IM001.dcm").rename(series / "IM001")  # whatever it is called
+    (series / "IM002.dcm").unlink()
+    assert not holds_pictures(series)
+    (series / "IM001").unlink()
+    assert holds_pictures(series)

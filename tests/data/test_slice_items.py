@@ -2,7 +2,8 @@ import pytest
 from PIL import Image
 
 from medseg.data import SlicePhantomSpec, choose_labels, slice_items, write_slice_phantom
-from medseg.errors import DataError, LabelError
+from medseg.errors import ConfigError, DataError, LabelError
+from medseg.labels import LabelMap
 
 
 def test_a_folder_of_pictures_becomes_items_with_neighbours_and_limits(tmp_path):
@@ -38,3 +39,23 @@ def test_classes_of_the_phantom():
     assert choose_labels(None, ["large_bowel", "stomach"]).structures == ("stomach", "large_bowel")
     with pytest.raises(LabelError, match="'liver'"):
         choose_labels(None, "liver")
+
+
+def test_classes_of_a_set_that_nobody_has_trained_on_and_of_a_network_that_is(tmp_path):
+    spec = SlicePhantomSpec(train=1, val=0, slices=1, size=(16, 18), layout="kaggle")
+    root = write_slice_phantom(tmp_path / "set", spec)
+    assert set(choose_labels(root).structures) == {"stomach", "small_bowel", "large_bowel"}
+    assert choose_labels(root, ["stomach"]).structures == ("stomach",)
+    known = tmp_path / "label_map.json"
+    assert choose_labels(root, ["stomach"], known) == choose_labels(root, ["stomach"])  # there is no such file yet
+    trained = LabelMap(["tumour", "liver"])
+    trained.save(known)
+    for place in (root, tmp_path / "pictures of somewhere", None):
+        assert choose_labels(place, known=known) == trained
+    assert choose_labels(root, ["liver", "tumour"], str(known)) == trained  # in the order of the network
+    for wrong in ("liver", ["liver", "tumour", "stomach"]):
+        with pytest.raises(ConfigError, match=r"structures: must be those of the network, as .*label_map\.json"):
+            choose_labels(root, wrong, known)
+    known.write_text("{}")
+    with pytest.raises(LabelError, match=r"label_map\.json"):
+        choose_labels(root, known=known)

@@ -287,3 +287,67 @@ def test_a_network_with_several_outputs_or_another_size_is_refused():
     for net in (lambda x: (x, x), lambda x: x[:, :, ::2]):
         with pytest.raises(ConfigError, match="one output"):
             StreamingInferer((8, 8))(torch.rand(1, 1, 8, 8, 1), net)
+
+
+def test_images_have_the_labels_of_the_network_on_each():
+    net, images = network(3), torch.rand(5, 3, 16, 20, generator=torch.Generator().manual_seed(1))
+    for batch in (1, 2, 8):
+        found = StreamingInferer((16, 20), batch)(images, net)
+        assert (found.shape, found.dtype) == ((5, 1, 16, 20), torch.uint8)
+        with torch.no_grad():
+            agree(found, net(images), share=0)
+            for image, one in zip(images, found, strict=True):
+                agree(one[None], net(image[None]), share=0)
+
+
+def test_an_image_larger_than_the_window_is_that_of_monais_windows():
+    net, images = network(), torch.rand(2, 1, 30, 21, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        logits = sliding_window_inference(images, (16, 16), 4, net, overlap=0.5, mode="gaussian")
+    agree(StreamingInferer((16, 16), 4, overlap=0.5)(images, net), logits)
+
+
+def test_structures_of_images_are_decided_one_by_one():
+    net, images = network(classes=3), torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        wanted = net(images) > 0
+    found = StreamingInferer((16, 16), multilabel=True)(images, net)
+    assert found.shape == (2, 3, 16, 16)
+    assert torch.equal(found, wanted.to(torch.uint8))
+    assert 0 < found.float().mean() < 1
+
+
+@pytest.mark.parametrize(("here", "there"), [((16, 24), (32, 48)), ((16, 24), (10, 15)), ((24, 18), (40, 30))])
+def test_an_image_goes_back_to_the_grid_it_was_read_on(here, there):
+    own = torch.diag(torch.tensor([0.7, 1.3, 1, 1], dtype=torch.float64))
+    factors = [source / scaled for source, scaled in zip(there, here, strict=True)]
+    affine = own @ torch.diag(torch.tensor([*factors, 1, 1], dtype=torch.float64))
+    affine[:2, 3] = own.diag()[:2] * (torch.tensor(factors, dtype=torch.float64) - 1) / 2  # pixels have middles
+    meta = {"original_affine": own.numpy(), "spatial_shape": np.array(there), "filename_or_obj": "a.png"}
+    image = MetaTensor(torch.rand(1, *here, generator=torch.Generator().manual_seed(4)), affine=affine, meta=meta)
+    net = network()
+    found = StreamingInferer(here, output="source")(image[None], net)
+    with torch.no_grad():
+        logits = net(image.as_tensor()[None])
+    assert found.shape == (1, 1, *there)
+    agree(found, torch.nn.functional.interpolate(logits, size=there, mode="bilinear"))
+
+
+def test_what_is_known_of_an_image_stays_and_of_many_nothing_is_made_up():
+    image = MetaTensor(torch.rand(1, 8, 8), affine=3 * torch.eye(4), meta={"filename_or_obj": "a.png"})
+    found = StreamingInferer((8, 8))(image[None], network())
+    assert torch.equal(found.affine, image.affine)
+    assert found.meta["filename_or_obj"] == "a.png"
+    many = list_data_collate([{"image": image}, {"image": image}])["image"]
+    assert type(StreamingInferer((8, 8))(many, network())) is torch.Tensor
+
+
+def test_images_that_cannot_be_are_refused():
+    images = torch.rand(2, 1, 8, 8)
+    for wrong in ({"context": 1}, {"spatial_dim": 0}, {"confidence": True}, {"output": "source"}):
+        with pytest.raises(GeometryError, match="takes images without context, and with output='source' one at a time"):
+            StreamingInferer((8, 8), **wrong)(images, network())
+    with pytest.raises(GeometryError, match="plain tensor"):
+        StreamingInferer((8, 8), output="source")(images[:1], network())
+    with pytest.raises(GeometryError, match="takes volumes"):
+        StreamingInferer((8, 8))(torch.rand(0, 1, 8, 8), network())

@@ -25,7 +25,7 @@ class Net(torch.nn.Module):
         return x * self.scale
 
 
-def run(folder, epochs=2, every=2, loss=None, interval=1, start=0, pictures=(), decollate=False):
+def run(folder, epochs=2, every=2, loss=None, interval=1, start=0, pictures=(), decollate=False, said=None):
     torch.manual_seed(0)
     network = Net()
     evaluator = SupervisedEvaluator(
@@ -53,6 +53,8 @@ def run(folder, epochs=2, every=2, loss=None, interval=1, start=0, pictures=(), 
         train_handlers=[ValidationHandler(interval, evaluator), History(folder, evaluator, every)],
         decollate=decollate,
     )
+    if said is not None:
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: said.append(engine.state.scores))
     if pictures:
         evaluator.add_event_handler(Events.COMPLETED, draw, folder)
         evaluator.state.pictures = [{**one, "epoch": 0} for one in pictures]
@@ -182,3 +184,12 @@ def test_outputs_that_were_taken_apart_are_counted_as_well(tmp_path):
 def test_the_folder_is_made_where_there_is_no_run(tmp_path):
     run(tmp_path / "deep" / "run")
     assert {row["kind"] for row in rows(tmp_path / "deep" / "run")} == {"begin", "batch", "epoch", "validation"}
+
+
+def test_the_scores_of_an_epoch_are_for_whoever_comes_after(tmp_path):
+    said = []
+    losses = run(tmp_path, epochs=2, interval=2, said=said)
+    assert said[0] == {"loss": pytest.approx(sum(losses[:3]) / 3, abs=1e-6)}
+    assert said[1] == {"loss": pytest.approx(sum(losses[3:]) / 3, abs=1e-6), "mean_dice": pytest.approx(2 / 3)}
+    run(tmp_path / "nan", epochs=1, loss=lambda prediction, truth: (prediction * math.nan).mean(), said=said)
+    assert said[2] == {"mean_dice": pytest.approx(2 / 3)}  # what is no number is no score

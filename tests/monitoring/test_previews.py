@@ -98,3 +98,89 @@ def test_what_is_drawn_is_one_slice_of_image_truth_and_prediction(tmp_path):
 )
 def test_the_busiest_slice(channels, wanted):
     assert busiest_slice(np.array(channels, dtype=np.uint8)) == wanted
+
+
+def slices(seed=0):
+    """Batches of 2D slices of three scans, one after the other; by name how many structures and pixels each holds."""
+    rng = torch.Generator().manual_seed(seed)
+    held = {"a_1": (1, 4), "a_2": (1, 12), "a_3": (2, 6), "b_1": (0, 0), "b_2": (1, 1), "c_1": (2, 30), "a_4": (2, 6)}
+    items = []
+    for name, (structures, pixels) in held.items():
+        label = torch.zeros(1, 6, 8, dtype=torch.uint8)
+        label.view(-1)[:pixels] = 1
+        label.view(-1)[: max(0, structures - 1)] = 2
+        image = torch.rand(3, 6, 8, generator=rng)
+        items.append({"image": image, "label": label, "case": name, "scan": name[0]})
+    return items
+
+
+def run_slices(folder, draw, epochs=(1,), items=None, size=3, **options):
+    items = slices() if items is None else items
+    batches = [items[at : at + size] for at in range(0, len(items), size)]
+    collated = [
+        {
+            key: torch.stack(held) if torch.is_tensor(held[0]) else held
+            for key in part[0]
+            if (held := [i[key] for i in part])
+        }
+        for part in batches
+    ]
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"),
+        collated,
+        torch.nn.Identity(),
+        inferer=lambda inputs, net: (inputs[:, :1] > 0.5).to(torch.uint8),
+        val_handlers=[Previews(folder, LABELS, draw, **options)],
+    )
+    for epoch in epochs:
+        evaluator.run(epoch)
+    return evaluator
+
+
+class Drawn(list):
+    def __call__(self, *given):
+        self.append(given)
+        return Image.new("RGB", (1, 1))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_of_2d_slices_the_fullest_of_each_of_the_first_scans_is_drawn(tmp_path, size):
+    drawn = Drawn()
+    state = run_slices(tmp_path / "seen", drawn, size=size).state
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["epoch_0001_a_3.png", "epoch_0001_b_2.png"]
+    assert [one["caption"] for one in state.pictures] == ["a_3, epoch 1", "b_2, epoch 1"]
+    items = {item["case"]: item for item in slices()}
+    for (image, truth, prediction, labels, _), name in zip(drawn, ("a_3", "b_2"), strict=True):
+        assert np.array_equal(image, items[name]["image"][1])  # the middle one of what may be neighbours
+        assert np.array_equal(truth, items[name]["label"][0])
+        assert np.array_equal(prediction, items[name]["image"][0] > 0.5)
+        assert labels == LABELS
+
+
+def test_it_is_the_same_slice_at_each_epoch_and_none_between(tmp_path):
+    run_slices(tmp_path / "seen", Drawn(), epochs=(1, 2, 3, 4), every_n_epochs=2, cases=3)
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
+        f"epoch_000{epoch}_{name}.png" for epoch in (2, 4) for name in ("a_3", "b_2", "c_1")
+    ]
+
+
+def test_a_slice_without_a_scan_goes_by_its_patient_or_stands_for_itself(tmp_path):
+    items = [{key: value for key, value in item.items() if key != "scan"} for item in slices()]
+    run_slices(tmp_path / "alone", Drawn(), items=items)
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["epoch_0001_a_1.png", "epoch_0001_a_2.png"]
+    for item in items:
+        item["patient"] = item["case"][0]
+    run_slices(tmp_path / "patients", Drawn(), items=items)
+    names = sorted(path.name for path in (tmp_path / "patients").iterdir())
+    assert names == ["epoch_0001_a_3.png", "epoch_0001_b_2.png"]
+
+
+def test_2d_slices_whose_structures_are_channels(tmp_path):
+    items, drawn = slices()[:2], Drawn()
+    both = torch.zeros(2, 6, 8, dtype=torch.uint8)
+    both[0, 1:4, 1:4], both[1, 2:5, 2:5] = 1, 1
+    items[0]["label"], items[1]["label"] = both * torch.tensor([1, 0], dtype=torch.uint8)[:, None, None], both
+    run_slices(tmp_path, drawn, items=items)
+    ((_, truth, _, _, caption),) = drawn
+    assert caption == "a_2, epoch 1"
+    assert np.array_equal(truth, np.where(both[1], 2, both[0]))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medseg.labels import LabelMap
-from medseg.report import overlay_with_legend, panels
-from medseg.report.preview import CELL, GAP, LINE, distinct_colours, laid_over
+from medseg.report import overlay_with_legend, panels, picture_overlay, picture_panels
+from medseg.report.preview import CELL, GAP, LINE, distinct_colours, from_screen, laid_over
 from medseg.report.render import PREDICTION, TRUTH, grey, palette
 
 LABELS = LabelMap(["liver", "spleen", "aorta"])
@@ -122,3 +122,43 @@ def test_colours_lie_where_the_structure_is_whatever_the_shape(shape):
 
 def test_values_that_are_no_numbers_are_drawn():
     panels(np.full((9, 9), np.nan), slice_with(size=9), slice_with(size=9), LABELS)
+
+
+def picture_with_a_mark():
+    """As on the screen: wider than high, dark but for a bright bar at the top; a structure below left."""
+    image, label = np.full((24, 40), 0.1), np.zeros((24, 40), int)
+    image[2:5, 22:38], label[15:22, 3:13] = 1.0, 2
+    return image, label
+
+
+def box_of(mask, height, width):
+    """First and last row and column of what is set, in pixels of the 24x40 picture."""
+    places = np.argwhere(mask) / [height / 24, width / 40]
+    return [*np.round(places.min(axis=0), 1), *np.round(places.max(axis=0), 1)]
+
+
+def test_what_comes_from_the_screen_is_shown_that_way_round():
+    picture = np.arange(6).reshape(2, 3)
+    assert from_screen(picture).shape == (3, 2)
+    shown = grey(from_screen(picture).astype(float), (0, 5))[..., 0]
+    assert np.array_equal(np.argsort(shown.ravel()), np.arange(6))
+    assert shown.shape == (2, 3)
+
+
+def test_a_picture_stays_as_it_is_on_the_screen_in_panels_and_overlays():
+    image, label = picture_with_a_mark()
+    width, height = CELL[0], CELL[0] * 24 // 40
+    colours = np.array([[0, 0, 0], [255, 0, 0], [10, 200, 30], [0, 0, 255]])
+    sheet = np.asarray(picture_overlay(image, label, LABELS, "p1", colours)).astype(int)
+    area = sheet[TOP : TOP + height, GAP : GAP + width]
+    bright, green = (area.min(axis=-1) > 200), (area == colours[2]).all(axis=-1)
+    assert box_of(bright, height, width) == pytest.approx([2, 22, 5, 38], abs=0.5)
+    assert box_of(green, height, width) == pytest.approx([15, 3, 22, 13], abs=0.2)
+    panelled = np.asarray(picture_panels(image, label, label[:, ::-1], LABELS, "p1")).astype(int)
+    cells = [panelled[TOP : TOP + height, GAP + n * (width + GAP) :][:, :width] for n in range(3)]
+    assert box_of(cells[0].min(axis=-1) > 200, height, width) == pytest.approx([2, 22, 5, 38], abs=0.5)
+    assert box_of((cells[1] == TRUTH).all(axis=-1), height, width) == pytest.approx([15, 3, 22, 13], abs=0.2)
+    assert box_of((cells[2] == PREDICTION).all(axis=-1), height, width) == pytest.approx([15, 27, 22, 37], abs=0.2)
+    legend = sheet[:, GAP + width :]
+    assert len(found(legend, colours[2])) >= 12 * 12  # the colours that were given, in the legend, too
+    assert not len(found(legend, colours[1]))

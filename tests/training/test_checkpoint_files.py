@@ -80,6 +80,21 @@ def test_a_few_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_0015.pt", "epoch_0020.pt"]
 
 
+def test_names_with_scores_are_in_the_order_of_their_epochs(tmp_path):
+    scores = {"loss": 0.41234, "mean_dice": 0.8315, "mean_f1": 1.0}
+    assert files.epoch_name(5) == files.epoch_name(5, {}) == "epoch_0005.pt"
+    assert files.epoch_name(12, scores) == "epoch_0012_loss0.412_dice0.832_f11.000.pt"
+    for epoch, said in ((5, {"loss": 0.9}), (10, {"loss": 0.1}), (15, {"loss": 0.5}), (20, None), (25, {"loss": 0.02})):
+        files.write(tmp_path / files.epoch_name(epoch, said), {"number": epoch})
+    for newest in (25, 20, 15):
+        path, content = files.read_newest(tmp_path)
+        assert content["number"] == newest
+        path.write_bytes(b"no checkpoint")
+    files.prune(tmp_path, 4)
+    assert sorted(path.name[:10] for path in tmp_path.iterdir()) == [f"epoch_00{n}" for n in (10, 15, 20, 25)]
+    assert files.read_newest(tmp_path)[1]["number"] == 10
+
+
 def test_a_state_of_numpy_becomes_one_that_can_be_read_back(tmp_path):
     state = {"best": np.float64(0.5), "count": np.int64(3), "edges": np.arange(3), 4: (None, True)}
     files.write(tmp_path / "last.pt", files.plain(state, "history"))

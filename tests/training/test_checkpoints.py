@@ -359,3 +359,39 @@ def test_weights_lie_in_memory_as_they_lay(tmp_path):
     assert later.weight is weight
     assert weight.stride() == network.weight.stride() != torch.empty(4, 3, 3, 3).stride()
     assert torch.equal(weight, network.weight)
+
+
+def test_checkpoints_that_stay_are_called_after_the_scores_of_their_epoch(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def score(engine):
+        epoch = engine.state.epoch
+        engine.state.scores = {"loss": 1 / epoch, "mean_dice": epoch / 8} if epoch != 4 else {}
+
+    def trainer(epochs, named=True):
+        place, model = tmp_path, tmp_path / "model.pt"
+        checkpoints = Checkpoints(place, network, optimizer, model, every=2, keep=2, scores_in_names=named)
+        found = SupervisedTrainer(
+            torch.device("cpu"), epochs, DATA, network, optimizer, torch.nn.MSELoss(), decollate=False
+        )
+        found.add_event_handler(Events.EPOCH_COMPLETED, score)
+        checkpoints.attach(found)
+        return found
+
+    def names():
+        return sorted(path.name for path in tmp_path.glob("epoch_*"))
+
+    trainer(2).run()
+    assert names() == ["epoch_0002_loss0.500_dice0.250.pt"]
+    trainer(6).run()
+    assert names() == ["epoch_0004.pt", "epoch_0006_loss0.167_dice0.750.pt"]
+    for last in ("last.pt", "previous.pt"):
+        (tmp_path / last).unlink()
+    further = trainer(8, named=False)
+    further.add_event_handler(Events.STARTED, lambda engine: seen.append(engine.state.epoch))
+    seen = []
+    further.run()
+    assert seen == [6]
+    assert names() == ["epoch_0006_loss0.167_dice0.750.pt", "epoch_0008.pt"]

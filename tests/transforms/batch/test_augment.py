@@ -16,6 +16,7 @@ from monai.transforms import (
 
 from medseg import LabelMap
 from medseg.errors import ConfigError, DataError, LabelError
+from medseg.transforms import Standardize
 from medseg.transforms.batch import AugmentBatch, Draws, RandAugmentd, augment_batch
 
 NAN = float("nan")
@@ -242,3 +243,17 @@ def test_on_a_gpu_it_is_what_it_is_on_a_cpu():
     here, there = augment_batch(images, labels, drawn), augment_batch(images.cuda(), labels.cuda(), drawn)
     torch.testing.assert_close(there[0].cpu(), here[0], atol=5e-4, rtol=0)
     assert (there[1].cpu() != here[1]).float().mean() < 3e-3
+
+
+def test_what_comes_then_is_done_to_augmented_images_alone():
+    images, labels = batch(count=3)
+    drawn = draws(3, mirror_i=[1, NAN, NAN], factor=[NAN, 0.2, NAN])
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    item = {"image": images, "label": labels, "augment": np.array(drawn).T}
+    found, same = AugmentBatch(RandAugmentd(), then=Standardize(mean, std).batch)(item)
+    augmented, wanted = augment_batch(images, labels, drawn)
+    assert found.shape == (3, 3, 40, 36)
+    for channel in range(3):
+        assert torch.allclose(found[:, channel], (augmented[:, 0] - mean[channel]) / std[channel], atol=1e-5)
+    assert torch.equal(same, wanted)
+    assert not torch.equal(augmented, images)

@@ -1,0 +1,300 @@
+"""Pictures to masks: with a network whose answer is known by the grey of a pixel, and with a trained one."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medseg.bundle import Bundle, Predictor, SliceSegmentation
+from medseg.bundle.slices import painted, read_colours, spacing_of, to_prediction
+from medseg.data import slice_items
+from medseg.errors import DataError, LabelError, MedsegError
+from medseg.labels import LabelMap
+from medseg.networks import SegFormer
+from tests.slices import TINY, Levels, Ranges
+
+NAMES = ("stomach", "small_bowel", "large_bowel")
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]])  # classes.json of the phantom
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+@pytest.fixture
+def predictor(trained_slices):
+    found = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    found.network = Levels()
+    return found
+
+
+@pytest.fixture(scope="module")
+def overlapping(trained_slices, tmp_path_factory):
+    """A predictor of structures that may overlap."""
+    weights = tmp_path_factory.mktemp("multilabel") / "model.pt"
+    torch.save(SegFormer(3, 3, TINY["variant"]).state_dict(), weights)
+    overrides = {"device": "cpu", "multilabel": True, "ckpt_path": str(weights)}
+    found = Predictor(Bundle(trained_slices), overrides, pictures=True)
+    found.network = Ranges()
+    return found
+
+
+def noise(shape, seed=0, high=256):
+    return np.random.default_rng(seed).integers(0, high, shape)
+
+
+def save(folder, **pictures):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in pictures.items():
+        Image.fromarray(values).save(folder / f"{name}.png")
+    return folder
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def segment(predictor, source, out, **options):
+    work = SliceSegmentation(predictor, slice_items(source), out, **options)
+    return list(work.run()), work
+
+
+def table(out):
+    with (out / "pixels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def levels(grey):
+    """What `Levels` says of grey values from 0 to 1."""
+    return np.abs(grey[..., None] - np.array(Levels.centres)).argmin(axis=-1)
+
+
+def written(out):
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+
+def test_masks_are_what_the_network_says_in_the_colours_of_the_set(predictor, tmp_path):
+    deep = (noise((32, 32), 3, 3000) + 500).astype(np.uint16)
+    source = save(
+        tmp_path / "in",
+        grey=noise((32, 32), 1).astype(np.uint8),
+        red=np.stack([noise((32, 32), 2)] * 3, axis=-1).astype(np.uint8),
+        scan_slice_0007=deep,
+    )
+    outcomes, work = segment(predictor, source, tmp_path / "out")
+    wanted = {
+        "grey": levels(noise((32, 32), 1) / 255),
+        "red": levels(noise((32, 32), 2) / 255),
+        "scan_slice_0007": levels((deep - deep.min()) / (deep.max() - float(deep.min()))),
+    }
+    out = tmp_path / "out"
+    assert [outcome.result for outcome in outcomes] == [out / "masks" / f"{name}.png" for name in sorted(wanted)]
+    for name, label in wanted.items():
+        mask = pixels(out / "masks" / f"{name}.png")
+        assert mask.dtype == np.uint8
+        assert np.mean(mask == label) > 0.998  # a value may lie between two levels
+        assert np.array_equal(pixels(out / "colours" / f"{name}.png"), COLOURS[mask])
+        assert pixels(out / "overlays" / f"{name}.png").shape[2] == 3
+    assert LabelMap.load(out / "label_map.json").structures == NAMES
+    assert dict(work.counts) == {"done": 3}
+    rows = table(out)
+    assert [(row["slice"], row["structure"]) for row in rows] == [(id, name) for id in sorted(wanted) for name in NAMES]
+    for row in rows:
+        mask = pixels(out / "masks" / f"{row['slice']}.png")
+        assert int(row["pixels"]) == np.count_nonzero(mask == 1 + NAMES.index(row["structure"]))
+        assert row["area_mm2"] == ""  # nobody said how large a pixel is
+        assert row["scan"] == ("scan" if row["slice"] == "scan_slice_0007" else "")
+
+
+def test_the_trained_network_itself_is_asked(trained_slices, tmp_path):
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    with torch.no_grad():  # one epoch taught it next to nothing: let all classes come out
+        predictor.network.decode_head.classifier.weight.mul_(1000)
+    source = save(tmp_path / "in", **{f"p{n}": noise((32, 32), n).astype(np.uint8) for n in range(3)})
+    segment(predictor, source, tmp_path / "out")
+    seen = set()
+    for n in range(3):
+        image = (noise((32, 32), n)[None] / 255 - MEAN[:, None, None]) / STD[:, None, None]
+        with torch.no_grad():
+            logits = predictor.network(torch.tensor(image[None], dtype=torch.float32))[0]
+        mask = pixels(tmp_path / "out" / "masks" / f"p{n}.png")
+        top = logits.topk(2, dim=0).values
+        clear = np.asarray(top[0] - top[1] > 1e-5 * logits.abs().max())
+        assert clear.mean() > 0.95
+        assert np.array_equal(mask[clear], np.asarray(logits.argmax(0))[clear])
+        seen |= set(np.unique(mask).tolist())
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("shape", [(20, 28), (28, 20), (70, 90), (32, 32)])
+def test_a_mark_is_where_it_is_on_the_screen_in_any_size(predictor, tmp_path, shape):
+    rows, columns = shape
+    picture = np.zeros(shape, np.uint8)
+    top, left, bottom, right = rows // 10, columns // 2, rows // 3, columns - 2
+    picture[top:bottom, left:right] = 255
+    segment(predictor, save(tmp_path / "in", mark=picture), tmp_path / "out")
+    mask = pixels(tmp_path / "out" / "masks" / "mark.png")
+    assert mask.shape == shape
+    wide = int(np.ceil(max(shape) / 32))  # the border of a mark is grey once it is scaled
+    away = np.ones(shape, bool)
+    away[max(0, top - wide) : bottom + wide, max(0, left - wide) : right + wide] = False
+    assert not mask[away].any()
+    assert (mask[top + wide : bottom - wide, left + wide : right - wide] == 3).all()
+    assert mask[top + wide : bottom - wide, left + wide : right - wide].size
+
+
+def times(out, *folders):
+    return {path: path.stat().st_mtime_ns for folder in folders for path in (out / folder).rglob("*.png")}
+
+
+def test_what_is_there_and_whole_is_kept_and_stands_in_the_table(predictor, tmp_path):
+    source = save(tmp_path / "in", **{f"p{n}": noise((30, 26), n).astype(np.uint8) for n in range(5)})
+    out, parts = tmp_path / "out", ("masks", "colours", "overlays")
+    segment(predictor, source, out)
+    rows, before = table(out), times(out, *parts)
+    outcomes, work = segment(predictor, source, out)
+    assert (dict(work.counts), table(out), times(out, *parts)) == ({"done": 5, "kept": 5}, rows, before)
+    assert [outcome.result.name for outcome in outcomes] == [f"p{n}.png" for n in range(5)]
+    mask = out / "masks" / "p0.png"
+    mask.write_bytes(mask.read_bytes()[:60])  # cut short
+    Image.fromarray(np.full((30, 26), 4, np.uint8)).save(out / "masks" / "p1.png")  # a class that there is not
+    Image.fromarray(np.zeros((26, 30), np.uint8)).save(out / "masks" / "p2.png")  # of another picture
+    (out / "overlays" / "p3.png").unlink()
+    _, work = segment(predictor, source, out)
+    assert dict(work.counts) == {"done": 5, "kept": 1}
+    assert table(out) == rows
+    after = times(out, *parts)
+    assert [path for path in before if after[path] == before[path]] == [out / part / "p4.png" for part in parts]
+    _, work = segment(predictor, source, out, overwrite=True)
+    assert dict(work.counts) == {"done": 5}
+    assert not set(times(out, *parts).values()) & set(after.values())
+
+
+def test_structures_that_overlap_have_masks_of_their_own(overlapping, tmp_path):
+    grey = noise((32, 32), 5)
+    source, out = save(tmp_path / "in", a=grey.astype(np.uint8)), tmp_path / "out"
+    segment(overlapping, source, out)
+    wanted = [grey / 255 > least for least in (0.25, 0.5, 0.75)]
+    for name, one in zip(NAMES, wanted, strict=True):
+        assert np.array_equal(pixels(out / "structures" / name / "a.png"), one * 255)
+    mask = pixels(out / "masks" / "a.png")
+    order = [NAMES.index(name) for name in LabelMap(NAMES).painting_order()]
+    label = np.zeros((32, 32), int)
+    for index in order:
+        label[wanted[index]] = index + 1
+    assert np.array_equal(mask, label)
+    assert np.array_equal(pixels(out / "colours" / "a.png"), COLOURS[label])
+    rows = table(out)
+    assert [int(row["pixels"]) for row in rows] == [np.count_nonzero(one) for one in wanted]
+    _, work = segment(overlapping, source, out)
+    assert (work.counts["kept"], table(out)) == (1, rows)  # the parts under others count as before
+    (out / "structures" / "small_bowel" / "a.png").unlink()
+    assert segment(overlapping, source, out)[1].counts["kept"] == 0
+    assert np.array_equal(pixels(out / "structures" / "small_bowel" / "a.png"), wanted[1] * 255)
+
+
+def test_areas_are_in_the_mm_of_the_names_that_say_them(predictor, tmp_path):
+    scans = tmp_path / "in" / "case7" / "case7_day3" / "scans"
+    picture = np.zeros((32, 32), np.uint16)
+    picture[2:12, 4:9], picture[20:23, 1:3] = 900, 300
+    save(scans, **{"slice_0002_32_32_1.50_2.50": picture, "slice_0001_32_32_1.50_2.50": picture.T})
+    segment(predictor, tmp_path / "in", tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert {(row["slice"], row["scan"]) for row in rows} == {(f"case7_day3_slice_000{n}", "case7_day3") for n in (1, 2)}
+    found = {(row["slice"][-1], row["structure"]): (int(row["pixels"]), float(row["area_mm2"])) for row in rows}
+    for number in "12":  # 900 is the scan's white, 300 a third of it
+        assert found[number, "large_bowel"] == (50, 50 * 1.5 * 2.5)
+        assert found[number, "stomach"] == (6, 22.5)
+        assert found[number, "small_bowel"] == (0, 0.0)
+    assert np.array_equal(pixels(tmp_path / "out/masks/case7_day3_slice_0001.png") == 3, picture.T == 900)
+
+
+def test_only_what_is_wanted_comes_out(trained_slices, tmp_path):
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, only=["small_bowel"], pictures=True)
+    predictor.network = Levels()
+    grey = noise((32, 32), 1)
+    segment(predictor, save(tmp_path / "in", a=grey.astype(np.uint8)), tmp_path / "out")
+    mask = pixels(tmp_path / "out" / "masks" / "a.png")
+    assert set(np.unique(mask)) == {0, 2}
+    assert np.mean((mask == 2) == (levels(grey / 255) == 2)) > 0.998
+    assert [int(row["pixels"]) for row in table(tmp_path / "out")] == [0, np.count_nonzero(mask), 0]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(predictor, tmp_path):
+    out = tmp_path / "out"
+    left = ["masks/.a.12ab34cd.partial.png", "structures/stomach/.a.12ab34cd.partial.png", ".pixels.0a.partial.csv"]
+    others = ["runs/one/checkpoints/.last.0a.partial.pt", ".notes.0a.partial.txt", "masks/old.png"]
+    for name in (*left, *others):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    segment(predictor, save(tmp_path / "in", a=noise((32, 32)).astype(np.uint8)), out)
+    own = [f"{folder}/a.png" for folder in ("masks", "colours", "overlays")] + ["label_map.json", "pixels.csv"]
+    assert written(out) == sorted(own + others)
+
+
+def test_an_error_of_one_stops_no_other(predictor, tmp_path):
+    source = save(tmp_path / "in", **{f"p{n}": noise((32, 32), n).astype(np.uint8) for n in range(3)})
+    broken = source / "p1.png"
+    content = bytearray(broken.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    broken.write_bytes(content)
+    outcomes, work = segment(predictor, source, tmp_path / "out")
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+    assert isinstance(outcomes[1].error, MedsegError)
+    assert str(outcomes[1].error).startswith(f"{broken}: must be a sound PNG")
+    assert dict(work.counts) == {"done": 2, "failed": 1}
+    assert {row["slice"] for row in table(tmp_path / "out")} == {"p0", "p2"}
+    assert [path.name for path in sorted((tmp_path / "out" / "masks").iterdir())] == ["p0.png", "p2.png"]
+
+
+def test_what_the_config_of_the_bundle_writes_is_the_same(trained_slices, tmp_path):
+    scans = tmp_path / "in" / "case7" / "case7_day3" / "scans"
+    save(scans, **{f"slice_000{n}_40_30_1.50_1.25": (noise((30, 40), n, 999)).astype(np.uint16) for n in (1, 2, 3)})
+    overrides = {"device": "cpu", "dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "eval")}
+    parser = Bundle(trained_slices).resolve("inference", overrides)
+    evaluator = parser.get_parsed_content("evaluator")
+    evaluator.network.decode_head.classifier.weight.data.mul_(40)
+    evaluator.run()
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    predictor.network.decode_head.classifier.weight.data.mul_(40)
+    segment(predictor, tmp_path / "in", tmp_path / "out")
+    assert len(np.unique(np.stack([pixels(path) for path in (tmp_path / "out" / "masks").iterdir()]))) > 1
+    assert written(tmp_path / "eval") == written(tmp_path / "out")
+    assert len(written(tmp_path / "out")) == 3 * 3 + 2
+    for name in written(tmp_path / "out"):
+        assert (tmp_path / "eval" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+    assert float(table(tmp_path / "out")[0]["area_mm2"]) == int(table(tmp_path / "out")[0]["pixels"]) * 1.875
+
+
+def test_colours_that_do_not_fit_are_refused(tmp_path):
+    labels, path = LabelMap(["liver", "spleen"]), tmp_path / "classes.json"
+    assert read_colours(path, labels) is None
+    path.write_text(json.dumps({"spleen": [1, 2, 3], "liver": [4, 5, 6], "other": [7, 8, 9]}))
+    assert read_colours(path, labels).tolist() == [[0, 0, 0], [4, 5, 6], [1, 2, 3]]
+    wrong = {"{}": "colour to each class", "[]": "colour to each class", "no json": "colour to each class"}
+    wrong[json.dumps({"liver": [1, 2, 3], "spleen": [1, 2, 300]})] = "three numbers from 0 to 255"
+    wrong[json.dumps({"liver": [1, 2], "spleen": [1, 2]})] = "to each class"
+    for text, message in wrong.items():
+        path.write_text(text)
+        with pytest.raises(DataError, match=rf"classes\.json: must give .*{message}"):
+            read_colours(path, labels)
+
+
+def test_what_has_another_size_than_its_picture_is_no_prediction(tmp_path):
+    save(tmp_path, a=np.zeros((6, 8), np.uint8))
+    item, labels = {"image": str(tmp_path / "a.png"), "case": "x"}, LabelMap(["liver"])
+    assert to_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False).pixels(labels) == {"liver": 48}
+    for shape in ((1, 8, 6), (2, 6, 8), (6, 8)):
+        with pytest.raises(DataError, match=r"a\.png: must get a mask of 6 rows and 8 columns"):
+            to_prediction(torch.ones(shape, dtype=torch.uint8), item, labels, False)
+    with pytest.raises(LabelError):
+        to_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False, only=["spleen"])
+
+
+def test_small_things():
+    assert spacing_of({"spacing": [1.5, 2]}) == (1.5, 2.0)
+    assert spacing_of({"spacing": (1.0, 1.0)}) is spacing_of({}) is None
+    masks = np.array([[[1, 1, 0]], [[0, 1, 1]]], bool)
+    assert painted(masks, LabelMap(["kidney_left", "kidney_cyst_left"])).tolist() == [[1, 2, 2]]
+    assert painted(masks, LabelMap(["kidney_cyst_left", "kidney_left"])).tolist() == [[1, 1, 2]]

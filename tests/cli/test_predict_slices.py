@@ -1,0 +1,158 @@
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.bundle import Bundle, Predictor
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures of one scan, wider than high."""
+    for k in (1, 2, 3):
+        path = tmp_path / "in" / f"case7_day3_slice_{k:04d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (32, 40)).astype(np.uint8)).save(path)
+    return tmp_path / "in"
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_folder_of_pictures_becomes_masks_colours_overlays_and_a_table(medseg, trained_slices, pictures, tmp_path):
+    out = tmp_path / "out"
+    done = medseg("predict", trained_slices, pictures, "-o", out)
+    assert done.code == 0, done.err
+    assert "3 segmented, 0 left as they were (--overwrite makes them again), 0 failed." in done.out
+    assert f"Masks in {out / 'masks'}, pixels and areas in {out / 'pixels.csv'}" in done.out
+    names = [path.name for path in sorted(pictures.iterdir())]
+    for folder in ("masks", "colours", "overlays"):
+        assert sorted(path.name for path in (out / folder).iterdir()) == names
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    for name in names:
+        item = predictor.preprocessing({"image": str(pictures / name)})
+        assert np.array_equal(pixels(out / "masks" / name), np.asarray(predictor.infer(item["image"][None]))[0, 0])
+    with (out / "pixels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["slice"] for row in rows[::3]] == [name[:-4] for name in names]
+    assert {row["scan"] for row in rows} == {"case7_day3"}
+
+
+def test_what_is_there_is_left_unless_told_otherwise(medseg, trained_slices, pictures, tmp_path):
+    call = ("predict", trained_slices, pictures, "-o", tmp_path / "out")
+    assert medseg(*call).code == 0
+    mask = tmp_path / "out" / "masks" / "case7_day3_slice_0002.png"
+    first = mask.stat().st_mtime_ns
+    done = medseg(*call)
+    assert (done.code, mask.stat().st_mtime_ns) == (0, first)
+    assert "0 segmented, 3 left as they were" in done.out
+    assert "3 segmented, 0 left as they were" in medseg(*call, "--overwrite").out
+    assert mask.stat().st_mtime_ns != first
+
+
+def test_one_picture_and_one_structure(medseg, trained_slices, pictures, tmp_path):
+    (picture, *_) = sorted(pictures.iterdir())
+    for number, subset in enumerate(([], ["--roi-subset", "small_bowel"])):
+        done = medseg("predict", trained_slices, picture, "-o", tmp_path / str(number), *subset)
+        assert done.code == 0, done.err
+        assert "1 segmented" in done.out
+    everything, one = (pixels(tmp_path / name / "masks" / picture.name) for name in "01")
+    assert np.array_equal(one, np.where(everything == 2, 2, 0))
+
+
+def test_one_broken_picture_stops_no_other_but_shows_in_the_exit_code(medseg, trained_slices, pictures, tmp_path):
+    broken = pictures / "case7_day3_slice_0002.png"
+    content = bytearray(broken.read_bytes())
+    content[-30] ^= 0xFF
+    broken.write_bytes(content)
+    done = medseg("predict", trained_slices, pictures, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert f"Error: {broken}: must be a sound PNG" in done.err
+    assert "2 segmented, 0 left as they were (--overwrite makes them again), 1 failed." in done.out
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
+
+
+VOLUMES = {
+    "--skip-empty": ["--skip-empty", "--roi-subset", "stomach"],
+    "--allow-shear": ["--allow-shear"],
+    "--split": ["--split"],
+    "--stats": ["--stats"],
+    "--preview": ["--preview"],
+    "--monitor": ["--monitor", "trackio"],
+    "--memory": ["--memory", "1GB"],
+}
+
+
+@pytest.mark.parametrize("option", VOLUMES)
+def test_options_for_volumes_are_wrong_use_with_pictures(medseg, trained_slices, pictures, tmp_path, option):
+    done = medseg("predict", trained_slices, pictures, "-o", tmp_path / "out", *VOLUMES[option])
+    assert done.code == 2
+    assert "holds pictures" in done.err
+    assert f"{option} is for volumes." in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_and_volumes_together_are_wrong_use(medseg, trained_slices, pictures, phantom, tmp_path):
+    scan = phantom / "p0003" / "ct.nii.gz"
+    for inputs in ((pictures, scan), (scan, pictures)):
+        done = medseg("predict", trained_slices, *inputs, "-o", tmp_path / "out")
+        assert done.code == 2
+        assert f"{pictures} holds pictures" in done.err
+        assert str(scan) in done.err
+        assert "for volumes." in done.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_for_volumes_takes_no_pictures(medseg, trained, pictures, tmp_path):
+    done = medseg("predict", trained, pictures, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "must take 2D slices to segment pictures, but found a bundle for volumes alone" in done.err
+
+
+def test_masks_do_not_go_where_the_pictures_are(medseg, trained_slices, pictures, tmp_path):
+    before = sorted(pictures.iterdir())
+    for inputs, folder in ((pictures, pictures), (before[0], tmp_path), (pictures, tmp_path / "a" / "..")):
+        done = medseg("predict", trained_slices, inputs, "-o", folder)
+        assert done.code == 2
+        assert "lies in the output folder itself. Choose another folder with -o." in done.err
+    assert sorted(pictures.iterdir()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_wrong_arguments_are_one_error_each(medseg, trained_slices, pictures, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "out"
+    wrong = {
+        "missing.png: must be a picture or a folder of pictures": [tmp_path / "missing.png", "-o", out],
+        "must be a folder that can be written": [pictures, "-o", tmp_path / "file"],
+        "Did you mean 'inferer#overlap'": [pictures, "-o", out, "--set", "inferer#overlp=0.5"],
+        "'stomack'": [pictures, "-o", out, "--roi-subset", "stomack"],
+        "context: must be a whole number from 0 on, but found 'two'": [pictures, "-o", out, "--set", "context=two"],
+    }
+    for message, arguments in wrong.items():
+        done = medseg("predict", trained_slices, *arguments)
+        assert done.code == 1, message
+        assert message in done.err
+        assert done.err.count("Error") == 1
+    untrained = medseg("predict", "segformer2d", pictures, "-o", out)
+    assert (untrained.code, "Train the bundle first" in untrained.err) == (1, True)
+    assert not list(out.glob("*"))
+
+
+def test_a_volume_goes_slice_by_slice_once_its_window_is_said(medseg, trained_slices, save, tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (30, 26, 3)).astype(np.int16)
+    scan = save("mr.nii.gz", values, np.diag([-1.5, -1.5, 4, 1]))
+    done = medseg("predict", trained_slices, scan, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "--set window=[-160,240]" in done.err
+    assert not list((tmp_path / "out").iterdir())
+    done = medseg("predict", trained_slices, scan, "-o", tmp_path / "out", "--set", "window=[0,255]", "--stats")
+    assert done.code == 0, done.err
+    mask = nib.load(tmp_path / "out" / "mr.nii.gz")
+    assert mask.shape == values.shape
+    assert np.array_equal(mask.affine, nib.load(scan).affine)
+    assert (tmp_path / "out" / "mr.statistics.csv").is_file()
