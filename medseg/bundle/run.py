@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import shutil
 import sys
@@ -18,7 +19,7 @@ from medseg.atomic import write_json
 from medseg.bundle import resuming, strict
 from medseg.bundle.bundle import Bundle, find_overlay
 from medseg.bundle.resuming import PLACES
-from medseg.bundle.source import METADATA, effective_config
+from medseg.bundle.source import METADATA, effective_config, resolved
 from medseg.cases import Dataset
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
@@ -169,8 +170,10 @@ def start_run(
         "working_directory": str(Path().resolve()),
     }
 
+    channels = {"inputs": resolved("in_channels"), "outputs": resolved("out_channels")}
+
     def furnish(folder: Path) -> None:
-        _write_bundle(folder, bundle, config, merged, labels)
+        _write_bundle(folder, bundle, config, merged, labels, channels)
 
     run = BundleRun(found or new_folder(parent, name), who, about, furnish)
     if backup is not None:
@@ -188,7 +191,14 @@ def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> P
     return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 
-def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str, Any], labels: LabelMap) -> None:
+def _write_bundle(
+    folder: Path,
+    bundle: Bundle,
+    config: str,
+    merged: Mapping[str, Any],
+    labels: LabelMap,
+    channels: Mapping[str, int | None],
+) -> None:
     """Make the run's folder a bundle: configs as they run, label map, docs; the weights come with training."""
     recipe = bundle.content(config)
     effective = {**resuming.plain(merged), "bundle_root": recipe["bundle_root"], "resume": True}
@@ -206,16 +216,33 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
         write_json(folder / "configs" / f"{name}.json", resuming.plain(content))
     if folder.resolve() == bundle.root:
         return
-    metadata = dict(bundle.metadata)
-    outputs = metadata.get("network_data_format", {}).get("outputs", {}).get("pred")
-    if outputs is not None:
-        outputs["channel_def"] = labels.to_dict()
-    write_json(folder / "configs" / METADATA, metadata)
+    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels, channels))
     for name in ("configs/logging.conf", "docs/README.md", "LICENSE"):
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.root / name, folder / name)
     labels.save(folder / "label_map.json")
+
+
+def _metadata_of_run(
+    metadata: Mapping[str, Any], labels: LabelMap, channels: Mapping[str, int | None]
+) -> dict[str, Any]:
+    """The bundle's metadata with the run's own channels.
+
+    `channel_def` of the output names the values of the label map that inference writes: also where the channels
+    overlap and the network has none for the background.
+    """
+    own = copy.deepcopy(dict(metadata))
+    for side, name in (("inputs", "image"), ("outputs", "pred")):
+        tensor, count = own.get("network_data_format", {}).get(side, {}).get(name), channels[side]
+        if not isinstance(tensor, dict):
+            continue
+        if count is not None and count != tensor.get("num_channels"):
+            tensor["num_channels"] = count
+            tensor["channel_def"] = {str(channel): name for channel in range(count)}
+        if side == "outputs":
+            tensor["channel_def"] = labels.to_dict()
+    return own
 
 
 def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[str, Any]:
