@@ -170,10 +170,8 @@ def start_run(
         "working_directory": str(Path().resolve()),
     }
 
-    channels = {"inputs": resolved("in_channels"), "outputs": resolved("out_channels")}
-
     def furnish(folder: Path) -> None:
-        _write_bundle(folder, bundle, config, merged, labels, channels)
+        _write_bundle(folder, bundle, config, merged, labels)
 
     run = BundleRun(found or new_folder(parent, name), who, about, furnish)
     if backup is not None:
@@ -191,14 +189,7 @@ def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> P
     return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 
-def _write_bundle(
-    folder: Path,
-    bundle: Bundle,
-    config: str,
-    merged: Mapping[str, Any],
-    labels: LabelMap,
-    channels: Mapping[str, int | None],
-) -> None:
+def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str, Any], labels: LabelMap) -> None:
     """Make the run's folder a bundle: configs as they run, label map, docs; the weights come with training."""
     recipe = bundle.content(config)
     effective = {**resuming.plain(merged), "bundle_root": recipe["bundle_root"], "resume": True}
@@ -216,7 +207,7 @@ def _write_bundle(
         write_json(folder / "configs" / f"{name}.json", resuming.plain(content))
     if folder.resolve() == bundle.root:
         return
-    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels, channels))
+    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels))
     for name in ("configs/logging.conf", "docs/README.md", "LICENSE"):
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -224,24 +215,21 @@ def _write_bundle(
     labels.save(folder / "label_map.json")
 
 
-def _metadata_of_run(
-    metadata: Mapping[str, Any], labels: LabelMap, channels: Mapping[str, int | None]
-) -> dict[str, Any]:
+def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap) -> dict[str, Any]:
     """The bundle's metadata with the run's own channels.
 
     `channel_def` of the output names the values of the label map that inference writes: also where the channels
     overlap and the network has none for the background.
     """
     own = copy.deepcopy(dict(metadata))
-    for side, name in (("inputs", "image"), ("outputs", "pred")):
-        tensor, count = own.get("network_data_format", {}).get(side, {}).get(name), channels[side]
-        if not isinstance(tensor, dict):
-            continue
-        if count is not None and count != tensor.get("num_channels"):
-            tensor["num_channels"] = count
-            tensor["channel_def"] = {str(channel): name for channel in range(count)}
-        if side == "outputs":
-            tensor["channel_def"] = labels.to_dict()
+    tensors = own.get("network_data_format", {})
+    image, pred = tensors.get("inputs", {}).get("image"), tensors.get("outputs", {}).get("pred")
+    inputs, outputs = resolved("in_channels"), resolved("out_channels")
+    if image is not None and inputs not in (None, image.get("num_channels")):
+        names = {str(channel): f"image_{channel}" for channel in range(inputs)}
+        image |= {"num_channels": inputs, "channel_def": names}
+    if pred is not None:
+        pred |= {"channel_def": labels.to_dict()} | ({} if outputs is None else {"num_channels": outputs})
     return own
 
 

@@ -225,7 +225,8 @@ def _metadata(made: Bundle, source: Bundle, name: str, authors: str | None) -> d
     if image is None or pred is None:
         raise ConfigError(f"bundle '{source.name}'", "must describe 'image' and 'pred' in its metadata", "neither")
     if image["num_channels"] != inputs:
-        image |= {"num_channels": inputs, "channel_def": {str(channel): "image" for channel in range(inputs)}}
+        names = {str(channel): f"image_{channel}" for channel in range(inputs)}
+        image |= {"num_channels": inputs, "channel_def": names}
     pred |= {"num_channels": outputs, "channel_def": labels.to_dict()}
     return metadata
 
