@@ -120,8 +120,11 @@ def test_it_says_its_own_classes_channels_and_spacing(tmp_path):
 
 
 def test_overlays_that_choose_structures_or_cases_stay_behind(root):
-    there = {path.stem for path in Bundle.open("unet2d").root.glob("configs/*.json")}
-    assert there - {path.stem for path in root.glob("configs/*.json")} == {"one_case"}
+    there = {path.stem: json.loads(path.read_text()) for path in Bundle.open("unet2d").root.glob("configs/*.json")}
+    chosen = {name for name, overlay in there.items() if "split" in overlay or "structures" in overlay}
+    left_out = chosen - {"train", "evaluate", "inference"}
+    assert "one_case" in left_out
+    assert set(there) - {path.stem for path in root.glob("configs/*.json")} == left_out
     assert not list(root.glob("models/*.pt"))
 
 
