@@ -142,7 +142,8 @@ def _spacing(
 
 def _channels(made: Bundle, source: Bundle, channels: int | None) -> dict[str, Any]:
     """What must change for that many channels of input."""
-    if channels is None or channels == _resolved(made)[1]:
+    there = _resolved(made)[1]
+    if channels in (None, there):
         return {}
     recipe = made.content("train")
     change: dict[str, Any] = {}
@@ -151,8 +152,12 @@ def _channels(made: Bundle, source: Bundle, channels: int | None) -> dict[str, A
     elif "context" in recipe and channels % 2 == 1:
         change = {"context": channels // 2}
     if channels < 1 or not change or _resolved(made, change)[1] != channels:
-        rule = f"must be a number of channels that {source.name} can take"
-        raise ConfigError("channels", rule, str(channels), "A network of slices takes 1, 3, 5 ...: neighbours as well.")
+        remedy = f"Leave it out for {there}" + (
+            ", or take 3, 5, 7 ... for neighbours as well." if "context" in recipe else "."
+        )
+        raise ConfigError(
+            "channels", f"must be a number of channels that {source.name} can take", str(channels), remedy
+        )
     return change
 
 
