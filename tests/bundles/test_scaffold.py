@@ -84,6 +84,12 @@ def test_there_are_rules_to_keep():
     assert len(RULES) > 12
 
 
+def test_verification_finds_nothing_in_it_or_its_run(root, bundle_run):
+    verification = pytest.importorskip("medseg.bundle.verification")
+    for folder in (root, bundle_run):
+        assert verification.verify_bundle(folder) == []
+
+
 # What it says
 
 
