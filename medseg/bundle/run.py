@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import shutil
 import sys
@@ -18,7 +19,7 @@ from medseg.atomic import write_json
 from medseg.bundle import resuming, strict
 from medseg.bundle.bundle import Bundle, find_overlay
 from medseg.bundle.resuming import PLACES
-from medseg.bundle.source import METADATA, effective_config
+from medseg.bundle.source import METADATA, effective_config, resolved
 from medseg.cases import Dataset
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
@@ -210,16 +211,30 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
         write_json(folder / "configs" / f"{name}.json", resuming.plain(content))
     if folder.resolve() == bundle.root:
         return
-    metadata = dict(bundle.metadata)
-    outputs = metadata.get("network_data_format", {}).get("outputs", {}).get("pred")
-    if outputs is not None:
-        outputs["channel_def"] = labels.to_dict()
-    write_json(folder / "configs" / METADATA, metadata)
+    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels))
     for name in ("configs/logging.conf", "docs/README.md", "LICENSE"):
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.root / name, folder / name)
     labels.save(folder / "label_map.json")
+
+
+def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap) -> dict[str, Any]:
+    """The bundle's metadata with the run's own channels.
+
+    `channel_def` of the output names the values of the label map that inference writes: also where the channels
+    overlap and the network has none for the background.
+    """
+    own = copy.deepcopy(dict(metadata))
+    tensors = own.get("network_data_format", {})
+    image, pred = tensors.get("inputs", {}).get("image"), tensors.get("outputs", {}).get("pred")
+    inputs, outputs = resolved("in_channels"), resolved("out_channels")
+    if image is not None and inputs not in (None, image.get("num_channels")):
+        names = {str(channel): f"image_{channel}" for channel in range(inputs)}
+        image |= {"num_channels": inputs, "channel_def": names}
+    if pred is not None:
+        pred |= {"channel_def": labels.to_dict()} | ({} if outputs is None else {"num_channels": outputs})
+    return own
 
 
 def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,12 @@ def effective_config() -> dict[str, Any] | None:
     return config
 
 
+def resolved(key: str, default: Any = None) -> Any:
+    """What a key of the config that is being evaluated comes to; `default` where there is none."""
+    parser = _on_stack(ConfigParser)
+    return parser.get_parsed_content(key, default=default) if parser is not None else default
+
+
 def _by_name(handlers: list[Any], named: dict[str, Any], prefix: str) -> list[Any]:
     """Every handler that is a copy of a named one, as the macro it was copied by."""
     folded = []

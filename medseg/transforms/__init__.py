@@ -6,6 +6,7 @@ from medseg.transforms.overlaps import MultiHotd
 from medseg.transforms.pictures import LoadSliced
 from medseg.transforms.scale_window import ScaleWindowd
 from medseg.transforms.slices import IndexSlicesd, RandSlicePatchd
+from medseg.transforms.spacing import Spacingd
 from medseg.transforms.standardize import Standardize, Standardized
 from medseg.transforms.window import WindowHUd
 
@@ -18,6 +19,7 @@ __all__ = [
     "RandAugmentd",
     "RandSlicePatchd",
     "ScaleWindowd",
+    "Spacingd",
     "Standardize",
     "Standardized",
     "WindowHUd",

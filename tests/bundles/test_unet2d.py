@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from monai.bundle import verify_net_in_out
 from monai.networks.nets import BasicUNet, UNet
 
 from medseg.bundle import Bundle, Predictor, run_bundle
@@ -75,9 +76,15 @@ def run(runs, overlays, settings):
     return record.parent
 
 
+def network_is_as_the_metadata_say(folder):
+    files = {"config_file": f"{folder}/configs/inference.json", "meta_file": f"{folder}/configs/metadata.json"}
+    verify_net_in_out("network", **files, device="cpu", bundle_root=str(folder))
+
+
 def test_neighbouring_slices_train_and_predict(settings, runs, phantom):
     folder = run(runs, ["context25d"], settings)
     assert json.loads((folder / "configs" / "inference.json").read_text())["context"] > 0
+    network_is_as_the_metadata_say(folder)
     prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
     assert prediction.label.shape == prediction.grid.shape
 
@@ -127,6 +134,7 @@ def test_overlapping_structures_train_and_predict(settings, runs, phantom):
     folder = run(runs, ["multilabel"], {**settings, "structures": structures})
     history = json.loads((folder / "training_history.json").read_text())
     assert set(history["dice"]) == set(structures)
+    network_is_as_the_metadata_say(folder)
     weights = torch.load(folder / "models" / "model.pt", weights_only=True)
     assert list(weights.values())[-1].shape == (5,)  # a channel for each structure, none for the background
     prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")

@@ -1,0 +1,92 @@
+import io
+import json
+import sys
+import types
+
+import pytest
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    return tmp_path
+
+
+def config(folder, name="train"):
+    return json.loads((folder / "configs" / f"{name}.json").read_text())
+
+
+def test_a_bundle_is_made_and_found_by_name(medseg, here):
+    done = medseg(
+        "bundle", "new", "lesions", "--classes", "liver, liver tumour", "--channels", 3, "--spacing", 1, 1, -1
+    )
+    assert done.code == 0, done.err
+    assert "2 classes: liver, liver tumour" in done.out
+    assert "medseg train lesions --data FOLDER" in done.out
+    made = config(here / "bundles" / "lesions")
+    assert (made["structures"], made["context"], made["spacing"]) == (["liver", "liver tumour"], 1, [1.0, 1.0, -1])
+    again = medseg("bundle", "new", "lesions", "--classes", "liver")
+    assert (again.code, again.out) == (1, "")
+    assert "must be a place where nothing is" in again.err
+
+
+def test_classes_come_from_a_label_map(medseg, here):
+    (here / "label_map.json").write_text(json.dumps({"0": "background", "1": "spleen", "2": "Zyste"}))
+    done = medseg("bundle", "new", "zysten", "--label-map", "label_map.json", "--into", "elsewhere")
+    assert done.code == 0, done.err
+    assert config(here / "elsewhere" / "zysten")["structures"] == ["spleen", "Zyste"]
+    assert f"medseg train {(here / 'elsewhere' / 'zysten').relative_to(here)} --data" in done.out
+
+
+def test_a_terminal_is_asked_for_what_is_not_given(medseg, here, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal("liver,tumour\n5\n2 2 -1\n"))
+    done = medseg("bundle", "new", "asked")
+    assert done.code == 0, done.err
+    made = config(here / "bundles" / "asked")
+    assert (made["structures"], made["context"], made["spacing"]) == (["liver", "tumour"], 2, [2.0, 2.0, -1])
+    monkeypatch.setattr(sys, "stdin", Terminal("\n\n"))
+    assert medseg("bundle", "new", "by_default", "--classes", "organs").code == 0
+    made = config(here / "bundles" / "by_default")
+    assert (made["context"], made["spacing"]) == (0, [1.5, 1.5, -1])
+    monkeypatch.setattr(sys, "stdin", Terminal("1\nfew\n"))
+    done = medseg("bundle", "new", "third", "--classes", "liver")
+    assert (done.code, "Spacing must be three numbers, but found 'few'" in done.err) == (2, True)
+    assert not (here / "bundles" / "third").exists()
+
+
+def test_nobody_is_asked_where_there_is_no_terminal(medseg, here):
+    done = medseg("bundle", "new", "mine")
+    assert (done.code, done.out) == (2, "")
+    assert "Say which classes it learns: --classes A,B,... or --label-map FILE." in done.err
+    both = medseg("bundle", "new", "mine", "--classes", "a", "--label-map", "x.json")
+    assert "say the same; give one of them" in both.err
+    assert medseg("bundle", "new", "mine", "--classes", "a", "--from", "unet").err.count("Did you mean 'unet2d'?") == 1
+
+
+def test_a_foreign_model_must_be_trusted(medseg, here, monkeypatch):
+    """Its configs are evaluated, so the gate stands before."""
+    from medseg.errors import ConfigError
+
+    asked = []
+
+    def require_trust(root, trust):
+        asked.append((root.name, trust))
+        if not trust:
+            raise ConfigError(root, "must be trusted")
+
+    gate = types.ModuleType("medseg.bundle.trust")
+    gate.require_trust = require_trust
+    monkeypatch.setitem(sys.modules, "medseg.bundle.trust", gate)
+    assert medseg("bundle", "new", "model", "--classes", "liver", "--into", "foreign").code == 0
+    assert not asked
+    command = "bundle", "new", "mine", "--classes", "liver", "--from", here / "foreign" / "model"
+    assert "must be trusted" in medseg(*command).err
+    assert not (here / "bundles").exists()
+    assert medseg(*command, "--trust").code == 0
+    assert asked == [("model", False), ("model", True)]
