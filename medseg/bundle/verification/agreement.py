@@ -7,10 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from medseg.bundle.verification.chains import Step, arguments, chain
-from medseg.bundle.verification.opened import Opened
+from medseg.bundle.verification.chains import Step, Unknown, arguments, chain
+from medseg.bundle.verification.opened import Opened, mapping
 from medseg.findings import Finding, error, note
 
+# What a network begins with, and what it does in training alone.
+_NO_WEIGHTS = {"pretrained", "allow_random", "drop_path", "drop_path_rate", "dropout", "dropout_prob", "dropout_rate",
+               "attn_drop_rate", "drop_rate", "gradient_checkpointing", "use_checkpoint"}  # fmt: skip
 _DATASETS = {
     "train": ("train#dataset", "validate#dataset"),
     "evaluate": ("dataset", "validate#dataset"),
@@ -42,8 +45,10 @@ def _networks(bundle: Opened) -> Iterator[Finding]:
     first = arguments(bundle, there[0], "network_def")
     for config in there[1:]:
         other = arguments(bundle, config, "network_def")
-        for name in sorted({*first, *other}):
-            if first.get(name) != other.get(name):
+        for name in sorted({*first, *other} - _NO_WEIGHTS):
+            written = [mapping(bundle.expanded(one)["network_def"]).get(name) for one in (there[0], config)]
+            unknown = name in first and isinstance(first[name], Unknown) or isinstance(other.get(name), Unknown)
+            if first.get(name) != other.get(name) and not (unknown and written[0] == written[1]):
                 yield error(
                     "network-drift",
                     bundle.place(config, f"network_def#{name}"),

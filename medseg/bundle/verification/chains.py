@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,12 @@ _ASIDE = {"keys", "allow_missing_keys", "image_only", "overwriting", "simple_key
           "lazy_evaluation", "start_coord_key", "end_coord_key", "recompute_affine", "source_key"}  # fmt: skip
 # One value for each key, where a list is given.
 _PER_KEY = {"mode", "padding_mode", "align_corners", "dtype", "anti_aliasing", "reader", "sigma", "value"}
+
+
+class Unknown(str):
+    """A value that cannot be had, as it is written."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,13 @@ def arguments(bundle: Opened, config: str, path: str) -> dict[str, Any]:
     for key, value in component.items():
         if key in SPECIAL:
             continue
-        if isinstance(value, str | list | Mapping) and not syntax.is_component(value):
-            with contextlib.suppress(UnknownValueError):
-                value = bundle.value(config, f"{path}#{key}")
-        found[key] = plain(value)
+        if not isinstance(value, str | list | Mapping) or syntax.is_component(value):
+            found[key] = plain(value)
+            continue
+        try:
+            found[key] = plain(bundle.value(config, f"{path}#{key}"))
+        except UnknownValueError:
+            found[key] = Unknown(json.dumps(value, sort_keys=True, default=str))
     return found
 
 

@@ -46,9 +46,7 @@ def named_channels(bundle: Opened) -> list[str]:
 
 def label_map(bundle: Opened, config: str) -> LabelMap | None:
     """The label map of a config; None where it has none that can be had without the data."""
-    entry = bundle.configs[config].get("labels")
-    text = str(entry.get("_target_")) if syntax.is_component(entry) else str(entry)
-    if "LabelMap" not in text:
+    if "labels" not in bundle.configs[config]:
         return None
     try:
         found = bundle.value(config, "labels")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from medseg.bundle.verification.opened import METADATA, Opened, UnknownValueError, cause, mapping
-from medseg.findings import Finding, error, warning
+from medseg.findings import Finding, error, note, warning
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -29,19 +29,23 @@ _REAL = 2**18  # values of an input above which shapes are followed without comp
 
 def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on building the network, and on running it forward once with nothing in it."""
-    if bundle.network_config is None:
-        return  # that the key is missing has been said
-    place = bundle.place(bundle.network_config, "network_def")
-    try:
-        network = bundle.network
-    except UnknownValueError as fault:
-        yield error("network-fails", place, f"it cannot be built: {fault}", "Correct its arguments.")
+    for config, found in bundle.networks.items():
+        if isinstance(found, UnknownValueError) and not found.data:
+            yield error(
+                "network-fails", bundle.place(config, "network_def"), f"it cannot be built: {found}", "Correct it."
+            )
+    network = bundle.network
+    if network is None:
+        if bundle.networks and all(one.data for one in bundle.networks.values()):
+            place = bundle.place(next(iter(bundle.networks)), "network_def")
+            yield note("network-unknown", place, "it hangs on the data, so that it was not tried", "Train it first.")
         return
     data_format = mapping(bundle.metadata.get("network_data_format"))
     image = mapping(mapping(data_format.get("inputs")).get("image"))
     output = mapping(mapping(data_format.get("outputs")).get("pred"))
     where = bundle.place(METADATA, "network_data_format")
     if not isinstance(network, torch.nn.Module):
+        place = bundle.place(list(bundle.networks)[-1], "network_def")
         yield error("network-fails", place, f"it is a {type(network).__name__} and no network", "Correct it.")
     elif isinstance(image.get("num_channels"), int) and isinstance(image.get("spatial_shape"), list):
         yield from _forward(network, image, output, where)

@@ -6,6 +6,7 @@ import copy
 import functools
 import io
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -22,11 +23,21 @@ from medseg.findings import Finding, error, warning
 METADATA = "metadata"
 MAIN = ("train", "evaluate", "inference")
 RECORDS = ("run.json", "manifest.json", "label_map.json")  # a folder with one of them is no mere recipe
-_DATA = "dataset_dir"
+_PLACE = "dataset_dir"
+_DATASETS = re.compile(r"dataset|loader$", re.IGNORECASE)  # what opens data, by its class
 
 
 class UnknownValueError(Exception):
-    """A value of a config that cannot be had: it needs the data, or evaluating it fails."""
+    """A value of a config that cannot be had.
+
+    Args:
+        why: what stands in the way.
+        data: whether it is that there is no data set at hand.
+    """
+
+    def __init__(self, why: str, data: bool = False) -> None:
+        super().__init__(why)
+        self.data = data
 
 
 class Opened:
@@ -151,9 +162,14 @@ class Opened:
         except UnknownValueError:
             return self.configs[config]
 
-    def needs_data(self, config: str, value: Any) -> bool:
-        """Whether a value hangs on the data set, which is not at hand."""
-        return _DATA in syntax.closure(self.expanded(config), value)
+    def needs_dataset(self, config: str, value: Any) -> bool:
+        """Whether a value hangs on a data set that would have to be opened for it."""
+        content = self.expanded(config)
+        for path in syntax.closure(content, value):
+            entry = syntax.at(content, syntax.resolved_path(content, path))
+            if syntax.is_component(entry) and _DATASETS.search(str(entry["_target_"]).rpartition(".")[2]):
+                return True
+        return False
 
     def value(self, config: str, path: str) -> Any:
         """What MONAI makes of the entry at a path.
@@ -162,8 +178,8 @@ class Opened:
             UnknownValueError: it hangs on the data, or cannot be made.
         """
         entry = syntax.at(self.expanded(config), path)
-        if self.needs_data(config, entry):
-            raise UnknownValueError(f"{path} hangs on the data")
+        if self.needs_dataset(config, entry):
+            raise UnknownValueError(f"{path} hangs on the data", data=True)
         try:
             with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
@@ -171,34 +187,39 @@ class Opened:
         except UnknownValueError:
             raise
         except Exception as fault:  # whatever the bundle's own parts raise
-            raise UnknownValueError(cause(fault)) from fault
-
-    @property
-    def network_config(self) -> str | None:
-        """The config of which the network is taken: that of inference, if there is one."""
-        return next(
-            (one for one in ("inference", "evaluate", "train") if "network_def" in self.configs.get(one, {})), None
-        )
+            raise UnknownValueError(cause(fault), _PLACE in syntax.closure(self.expanded(config), entry)) from fault
 
     @functools.cached_property
-    def _built(self) -> Any:
+    def networks(self) -> dict[str, Any]:
+        """The network of each config, without weights, on the CPU, or the UnknownValueError that it is not built for.
+
+        One is enough: of those after it only arguments are compared.
+        """
+        found: dict[str, Any] = {}
+        for config in ("inference", "evaluate", "train"):
+            content = self.configs.get(config, {})
+            if "network_def" not in content:
+                continue
+            try:
+                if config == "train" and self._pretrained():
+                    raise UnknownValueError("it would fetch weights to begin with", data=True)
+                found[config] = self.value(config, "network_def")
+                break
+            except UnknownValueError as fault:
+                found[config] = fault
+        return found
+
+    def _pretrained(self) -> bool:
+        given = mapping(self.configs["train"]["network_def"]).get("pretrained")
         try:
-            return self.value(self.network_config or "", "network_def")
-        except UnknownValueError as fault:
-            return fault
+            return bool(self.value("train", "network_def#pretrained")) if given is not None else False
+        except UnknownValueError:
+            return True
 
     @property
     def network(self) -> Any:
-        """The network, without weights, on the CPU.
-
-        Raises:
-            UnknownValueError: it cannot be built.
-        """
-        if self.network_config is None:
-            raise UnknownValueError("there is no network_def")
-        if isinstance(self._built, UnknownValueError):
-            raise self._built
-        return self._built
+        """The first network that can be built; None where none can be."""
+        return next((one for one in self.networks.values() if not isinstance(one, UnknownValueError)), None)
 
 
 def cause(fault: BaseException) -> str:

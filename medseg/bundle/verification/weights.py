@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from medseg.bundle.verification.files import WEIGHTS
-from medseg.bundle.verification.opened import Opened, UnknownValueError, cause
+from medseg.bundle.verification.opened import Opened, cause
 from medseg.findings import Finding, error
 
 _WITHIN = ("network", "model", "state_dict", "net")  # where checkpoints keep the network's
@@ -48,12 +48,9 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 
 def _fit(bundle: Opened, name: str, state: Mapping[str, Any]) -> Iterator[Finding]:
-    try:
-        network = bundle.network
-    except UnknownValueError:
-        return  # the network's rule says why
+    network = bundle.network
     if not isinstance(network, torch.nn.Module):
-        return
+        return  # the network's rule says why
     own = network.state_dict()
     missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
     if missing or extra:
