@@ -78,10 +78,14 @@ class Opened:
         try:
             content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
         except (OSError, ValueError, RecursionError) as fault:
-            self.faults.append(error("config-unreadable", self.place(path.name), f"it is no JSON: {fault}", "Write it again."))
+            self.faults.append(
+                error("config-unreadable", self.place(path.name), f"it is no JSON: {fault}", "Write it again.")
+            )
             return
         if not isinstance(content, dict):
-            self.faults.append(error("config-unreadable", self.place(path.name), "it holds no JSON object", "Write it again."))
+            self.faults.append(
+                error("config-unreadable", self.place(path.name), "it holds no JSON object", "Write it again.")
+            )
             return
         for name in twice:
             self.faults.append(

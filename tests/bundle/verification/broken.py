@@ -44,8 +44,8 @@ SHARED = {
 def network_data_format(channels: int, names: list[str], shape: list[Any]) -> dict[str, Any]:
     def side(kind: str, named: list[str]) -> dict[str, Any]:
         numbered = {str(number): name for number, name in enumerate(named)}
-        return {"type": "image", "format": kind, "num_channels": len(named), "spatial_shape": shape, "dtype": "float32",
-                "value_range": [], "is_patch_data": True, "channel_def": numbered}  # fmt: skip
+        return {"type": "image", "format": kind, "num_channels": len(named), "spatial_shape": list(shape),
+                "dtype": "float32", "value_range": [], "is_patch_data": True, "channel_def": numbered}  # fmt: skip
 
     inputs = [f"image {number}" for number in range(channels)]
     return {"inputs": {"image": side("hounsfield", inputs)}, "outputs": {"pred": side("segmentation", names)}}
@@ -63,7 +63,11 @@ def steps(keys: list[str]) -> list[dict[str, Any]]:
 
 
 def dataset(engine: str) -> dict[str, Any]:
-    return {"_target_": "Dataset", "data": "$medseg.data.find_scans(@dataset_dir)", "transform": f"@{engine}preprocessing"}
+    return {
+        "_target_": "Dataset",
+        "data": "$medseg.data.find_scans(@dataset_dir)",
+        "transform": f"@{engine}preprocessing",
+    }
 
 
 def loader(engine: str) -> dict[str, Any]:

@@ -18,7 +18,12 @@ def deterministic(keys: Any, spacing: Any, both: bool, *intensities: dict[str, A
         {"_target_": "LoadImaged", "keys": keys},
         {"_target_": "EnsureChannelFirstd", "keys": keys},
         {"_target_": "Orientationd", "keys": keys, "axcodes": "RAS"},
-        {"_target_": "Spacingd", "keys": keys, "pixdim": spacing, "mode": ["bilinear", "nearest"] if both else "bilinear"},
+        {
+            "_target_": "Spacingd",
+            "keys": keys,
+            "pixdim": spacing,
+            "mode": ["bilinear", "nearest"] if both else "bilinear",
+        },
         *intensities,
         {"_target_": "EnsureTyped", "keys": keys},
     ]
@@ -28,7 +33,9 @@ def engine(kind: str, **arguments: Any) -> dict[str, Any]:
     return {"_target_": kind, "device": "@device", "network": "@network", "amp": True, **arguments}
 
 
-def train_config(network: dict[str, Any], channels: int, dataset_dir: str, steps: list[dict[str, Any]], held: int) -> dict:
+def train_config(
+    network: dict[str, Any], channels: int, dataset_dir: str, steps: list[dict[str, Any]], held: int
+) -> dict:
     after = [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
         {"_target_": "AsDiscreted", "keys": ["pred", "label"], "argmax": [True, False], "to_onehot": channels},
@@ -50,7 +57,7 @@ def train_config(network: dict[str, Any], channels: int, dataset_dir: str, steps
         "optimizer": {"_target_": "torch.optim.Adam", "params": "$@network.parameters()", "lr": 0.0001},
         "train": {
             "deterministic_transforms": steps,
-            "random_transforms": [{"_target_": "RandSpatialCropd", "keys": BOTH, "roi_size": [16] * 3, "random_size": False}],
+            "random_transforms": [{"_target_": "RandSpatialCropd", "keys": BOTH, "roi_size": [16] * 3}],
             "preprocessing": {
                 "_target_": "Compose",
                 "transforms": "$@train#deterministic_transforms + @train#random_transforms",
@@ -105,7 +112,8 @@ def train_config(network: dict[str, Any], channels: int, dataset_dir: str, steps
 def evaluate_config(metrics: list[str]) -> dict[str, Any]:
     return {
         "validate#handlers": [
-            {"_target_": "CheckpointLoader", "load_path": "$@ckpt_dir + '/model.pt'", "load_dict": {"model": "@network"}},
+            {"_target_": "CheckpointLoader", "load_path": "$@ckpt_dir + '/model.pt'",
+             "load_dict": {"model": "@network"}},
             {"_target_": "StatsHandler", "iteration_log": False},
             {"_target_": "MetricsSaver", "save_dir": "@output_dir", "metrics": metrics, "metric_details": metrics[:1],
              "summary_ops": "*"},
@@ -114,7 +122,9 @@ def evaluate_config(metrics: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def inference_config(network: dict[str, Any], dataset_dir: str, steps: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+def inference_config(
+    network: dict[str, Any], dataset_dir: str, steps: list[dict[str, Any]], **more: Any
+) -> dict[str, Any]:
     after = [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
         {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image",
