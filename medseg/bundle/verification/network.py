@@ -81,11 +81,17 @@ def _forward(
                 f"{said} holds for {shape} and larger alone: {why}",
                 "Say what the smallest is, such as '16*n'.",
             )
-        yield from _held(given, output, [size_of(one, n, p) for one in output.get("spatial_shape", said)], where)
+        shape_out = output.get("spatial_shape", said)
+        try:
+            wanted = [size_of(one, n, p) for one in shape_out] if isinstance(shape_out, list) else None
+        except ValueError as fault:
+            yield error("network-shape", f"{where}#outputs#pred#spatial_shape", str(fault), "Write 96, '*' or '8*n'.")
+            wanted = None
+        yield from _held(given, output, wanted, where)
         return
 
 
-def _held(given: Any, output: Mapping[str, Any], shape: Sequence[int], where: str) -> Iterator[Finding]:
+def _held(given: Any, output: Mapping[str, Any], shape: Sequence[int] | None, where: str) -> Iterator[Finding]:
     found = next(_tensors(given), None)
     if found is None:
         yield error("network-shape", f"{where}#outputs", "the network gives no tensor", "Correct it.")
@@ -98,7 +104,7 @@ def _held(given: Any, output: Mapping[str, Any], shape: Sequence[int], where: st
             f"it says {channels}, and the network gives {found.shape[1]}",
             "One of them is wrong.",
         )
-    if list(found.shape[2:]) != list(shape):
+    if shape is not None and list(found.shape[2:]) != list(shape):
         yield error(
             "network-shape",
             f"{where}#outputs#pred#spatial_shape",
@@ -125,7 +131,7 @@ def size_of(said: Any, n: int = 1, p: int = 1) -> int:
     """
     try:
         size = said if isinstance(said, int) else _ANY if said == "*" else _evaluate(said, {"n": n, "p": p})
-    except (SyntaxError, TypeError, KeyError, ZeroDivisionError) as fault:
+    except (SyntaxError, TypeError, KeyError, ZeroDivisionError, RecursionError) as fault:
         raise ValueError(f"'{said}' is no size") from fault
     if not 0 < size <= _LARGEST:
         raise ValueError(f"'{said}' is {size}, and no size of an axis")

@@ -106,18 +106,17 @@ def test_chance_is_left_as_it_was(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_inspection_comes_first_and_unsafe_bundles_are_left_alone(tmp_path):
+def test_inspection_comes_first_and_unsafe_bundles_are_left_alone(tmp_path, monkeypatch):
     root = plain(tmp_path / "plain")
-    canary = tmp_path / "canary"
-    change(root, "inference", spacing=f"$[open({str(canary)!r}, 'w').close() or 1.5, 1.5]")
+    monkeypatch.chdir(tmp_path)
+    change(root, "inference", spacing="$[open('canary', 'w').close() or 1.5, 1.5]")
     found = verify_bundle(root)
     assert "not-verified" in {one.code for one in found}
     assert "error" in {one.severity for one in found}
-    assert not canary.exists()
+    assert not (tmp_path / "canary").exists()
     trusted = verify_bundle(root, trust=True)
-    assert "error" not in {one.severity for one in trusted}
-    assert [one for one in trusted if one.severity == "warning"]
-    assert canary.exists()
+    assert {one.severity for one in trusted} == {"warning"}
+    assert (tmp_path / "canary").exists()
 
 
 def test_a_bundle_that_is_clean_is_verified(tmp_path):
