@@ -44,11 +44,14 @@ def check(bundle: Opened) -> Iterator[Finding]:
     image = mapping(mapping(data_format.get("inputs")).get("image"))
     output = mapping(mapping(data_format.get("outputs")).get("pred"))
     where = bundle.place(METADATA, "network_data_format")
+    place = bundle.place(list(bundle.networks)[-1], "network_def")
     if not isinstance(network, torch.nn.Module):
-        place = bundle.place(list(bundle.networks)[-1], "network_def")
         yield error("network-fails", place, f"it is a {type(network).__name__} and no network", "Correct it.")
     elif isinstance(image.get("num_channels"), int) and isinstance(image.get("spatial_shape"), list):
-        yield from _forward(network, image, output, where)
+        try:
+            yield from _forward(network, image, output, where)
+        except ImportError as fault:
+            yield error("network-fails", place, f"it cannot be run: {cause(fault)}", "Install what it needs.")
 
 
 def _forward(
@@ -63,6 +66,8 @@ def _forward(
             return
         try:
             given = run(network, (1, image["num_channels"], *shape), image.get("dtype"))
+        except ImportError:
+            raise
         except Exception as fault:  # whatever a network does with what does not fit
             why = why or f"{cause(fault)} (with {'x'.join(map(str, shape))})"
             if number + 1 == len(_TRIES) or not any(isinstance(one, str) for one in said):

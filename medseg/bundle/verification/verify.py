@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +89,20 @@ def check_bundle(root: str | Path) -> list[Finding]:
                 findings += rule(bundle)
             except Exception as fault:  # a bundle that no rule foresaw; the other rules still count
                 findings.append(warning("rule-failed", name, f"the rule could not be applied: {cause(fault)}", _REPORT))
-    return ranked(dict.fromkeys(findings))
+    return ranked(_said_once(bundle, findings))
+
+
+def _said_once(bundle: Opened, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings, without those that a config has only from the one below it, of which they are said."""
+    findings = set(findings)
+    for one in findings:
+        for name, bases in bundle.overlays.items():
+            file = bundle.place(name)
+            below = (replace(one, place=one.place.replace(file, bundle.place(base), 1)) for base in bases)
+            if one.place.startswith(file) and any(other in findings for other in below):
+                break
+        else:
+            yield one
 
 
 @contextlib.contextmanager

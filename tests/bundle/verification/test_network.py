@@ -80,3 +80,13 @@ def test_classes_that_come_from_the_data_are_a_note(plain):
         change(plain, config, labels="$medseg.data.discover(@dataset_dir).labels")
     (one,) = network.check(Opened(plain))
     assert (one.severity, one.code) == ("note", "network-unknown")
+
+
+def test_a_package_that_the_network_needs_is_named(plain, monkeypatch):
+    def needs(*_):
+        raise ImportError("required package `einops` is not installed")
+
+    monkeypatch.setattr(network, "run", needs)
+    (one,) = network.check(Opened(plain))
+    assert (one.code, one.place) == ("network-fails", "configs/inference.json, network_def")
+    assert "einops" in one.message

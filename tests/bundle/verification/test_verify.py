@@ -51,6 +51,13 @@ def test_the_zoos_spleen_has_its_known_faults(tmp_path):
     }, [str(one) for one in found]  # fmt: skip
 
 
+def test_what_evaluation_has_from_training_is_said_once(tmp_path):
+    found = check_bundle(zoo.spleen(tmp_path / "spleen"))
+    assert [one.place for one in found if one.code == "pairing"] == [
+        "configs/train.json, train#dataset#data", "configs/train.json, validate#dataset#data"
+    ]  # fmt: skip
+
+
 def test_the_zoos_whole_body_has_its_known_faults(tmp_path):
     found = check_bundle(zoo.whole_body(tmp_path / "whole_body"))
     assert {one.code for one in found} == {
