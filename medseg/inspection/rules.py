@@ -31,7 +31,13 @@ _CHOICES: Mapping[str, set[Any]] = {
 }
 _COMPILING = {"dynamic", "fullgraph", "mode"}
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_SAVED = {"output_dir": PLACE, "output_postfix": NAME, "output_ext": EXTENSION, "output_format": EXTENSION, "writer": WRITER}
+_SAVED = {
+    "output_dir": PLACE,
+    "output_postfix": NAME,
+    "output_ext": EXTENSION,
+    "output_format": EXTENSION,
+    "writer": WRITER,
+}
 _IMAGE = {**_SAVED, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_name_formatter": NOTHING}
 _ENGINE = {"compile_kwargs": COMPILE}
 _READ = {"reader": READER, "allow_pickle": NO}
@@ -53,9 +59,6 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "medseg.training.NanGuard": {"folder": PLACE},
     "monai.data.ImageDataset": _READ,
     "monai.data.NumpyReader": {"allow_pickle": NO},
-    "monai.engines.EnsembleEvaluator": _ENGINE,
-    "monai.engines.Evaluator": _ENGINE,
-    "monai.engines.GanTrainer": _ENGINE,
     "monai.engines.SupervisedEvaluator": _ENGINE,
     "monai.engines.SupervisedTrainer": _ENGINE,
     "monai.handlers.CheckpointSaver": _CKPT,

@@ -81,21 +81,21 @@ def both(*makes: Make) -> Make:
 TOUCH = "touch CANARY"
 EXPRESSIONS = {
     "import-function": f"$__import__('os').system('{TOUCH}')",
-    "eval": f"$eval('__import__(\"os\").system(\"{TOUCH}\")')",
-    "exec": "$exec('open(\"CANARY\", \"w\")')",
+    "eval": f'$eval(\'__import__("os").system("{TOUCH}")\')',
+    "exec": '$exec(\'open("CANARY", "w")\')',
     "open": "$open('CANARY', 'w')",
     "getattr-chain": "$getattr(getattr(torch, 'hub'), 'load')('CANARY', 'x', source='local')",
-    "class-walk": f"$[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == 'Popen'][0]('{TOUCH}', shell=True)",
+    "class-walk": f"$[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == 'Popen'][0](['{TOUCH}'])",
     "lambda-call": f"$(lambda f: f('{TOUCH}'))(__import__('os').system)",
     "lambda-default": f"$lambda x=__import__('os').system('{TOUCH}'): x",
     "comprehension": f"$[x('{TOUCH}') for x in [__import__('os').system]]",
     "comprehension-shadows-a-module": "$[torch.run('CANARY') for torch in [monai.bundle]]",
-    "f-string": f"$f'{{__import__(\"os\").system(\"{TOUCH}\")}}'",
-    "f-string-width": f"$f'{{1:{{__import__(\"os\").system(\"{TOUCH}\")}}}}'",
+    "f-string": f'$f\'{{__import__("os").system("{TOUCH}")}}\'',
+    "f-string-width": f'$f\'{{1:{{__import__("os").system("{TOUCH}")}}}}\'',
     "format-attribute": "$'{0.__class__.__init__.__globals__}'.format(@labels)",
     "walrus": f"$(s := __import__('os')).system('{TOUCH}')",
     "subscript-call": f"$[__import__('os').system][0]('{TOUCH}')",
-    "wide-letters": f"$\uff45val('__import__(\"os\").system(\"{TOUCH}\")')",
+    "wide-letters": f'$\uff45val(\'__import__("os").system("{TOUCH}")\')',
     "globals": f"$globals()['__builtins__']['eval']('__import__(\"os\").system(\"{TOUCH}\")')",
     "two-statements": f"$import os; os.system('{TOUCH}')",
     "torch-load": "$torch.load(@bundle_root + '/models/evil.pt', weights_only=False)",
@@ -129,11 +129,24 @@ for name, expression in EXPRESSIONS.items():
 
 add("expression-in-metadata", "expression-unknown", setting("configs/metadata.json", "task", EXPRESSIONS["eval"]))
 add("expression-in-requires", "expression-unknown", train("loss#_requires_", [EXPRESSIONS["open"]]))
-add("expression-in-initialize", "expression-unknown", setting("configs/inference.json", "initialize", [EXPRESSIONS["eval"]]))
-add("expression-in-an-overlay", "expression-unknown", text("configs/quick.json", '{"lr": "$open(\'CANARY\', \'w\')"}'))
-add("expression-in-another-folder", "expression-unknown", text("docs/other.json", '{"a": "$open(\'CANARY\', \'w\')"}'))
+add(
+    "expression-in-initialize",
+    "expression-unknown",
+    setting("configs/inference.json", "initialize", [EXPRESSIONS["eval"]]),
+)
+add("expression-in-an-overlay", "expression-unknown", text("configs/quick.json", "{\"lr\": \"$open('CANARY', 'w')\"}"))
+add("expression-in-another-folder", "expression-unknown", text("docs/other.json", "{\"a\": \"$open('CANARY', 'w')\"}"))
 
-IMPORTS = ["os.system", "functools", "operator", "subprocess", "importlib", "monai.bundle.scripts", "builtins", "pickle"]
+IMPORTS = [
+    "os.system",
+    "functools",
+    "operator",
+    "subprocess",
+    "importlib",
+    "monai.bundle.scripts",
+    "builtins",
+    "pickle",
+]
 for module in IMPORTS:
     add(f"import-{module}", "config-import", train("imports", ["$import torch", "$import medseg", f"$import {module}"]))
 add("import-from", "config-import", train("evil", "$from os import system"))
@@ -166,7 +179,11 @@ TARGETS = {
 for name, component in TARGETS.items():
     add(f"target-{name}", "target-unknown", both(train("where", "os.system"), train("evil", component)))
 add("target-in-an-overlay", "target-unknown", text("configs/quick.json", '{"loss#_target_": "os.system"}'))
-add("target-in-tracking", "target-unknown", text("configs/tracking.json", '{"configs": {"trainer": {"_target_": "x.Y"}}}'))
+add(
+    "target-in-tracking",
+    "target-unknown",
+    text("configs/tracking.json", '{"configs": {"trainer": {"_target_": "x.Y"}}}'),
+)
 
 LOAD = {"_target_": "LoadImaged", "keys": "image"}
 SAVE = {"_target_": "SaveImaged", "keys": "image"}
@@ -201,7 +218,11 @@ ARGUMENTS = {
 }
 for name, component in ARGUMENTS.items():
     add(f"argument-{name}", "argument-unsafe", both(train("where", "os.system"), train("evil", component)))
-add("argument-in-an-overlay", "argument-unsafe", text("configs/quick.json", '{"train#handler_set#history#folder": "/etc"}'))
+add(
+    "argument-in-an-overlay",
+    "argument-unsafe",
+    text("configs/quick.json", '{"train#handler_set#history#folder": "/etc"}'),
+)
 add("mode-debug", "mode-unsafe", train("loss#_mode_", "debug"))
 RUN = "$medseg.bundle.start_run(@bundle_root, {}, @dataset, @labels, @run_name, {})"
 add("call-writes-elsewhere", "expression-unknown", train("this_run", RUN.format("'/home/somebody'", "True")))
@@ -215,7 +236,11 @@ add("macro-relative", "config-macro", both(train("a", {"b": "@##c"}), train("d",
 SHAPES = ["().__class__.__base__.__subclasses__()", 8]
 PRED = "network_data_format#outputs#pred#spatial_shape"
 add("metadata-shape", "metadata-shape", setting("configs/metadata.json", PRED, SHAPES))
-add("config-key-twice", "config-unreadable", text("configs/train.json", '{"a": {"_target_": "UNet", "_target_": "os.system"}}'))
+add(
+    "config-key-twice",
+    "config-unreadable",
+    text("configs/train.json", '{"a": {"_target_": "UNet", "_target_": "os.system"}}'),
+)
 add("config-deep", "config-unreadable", text("configs/train.json", '{"a":' * 5000 + "1" + "}" * 5000))
 add("config-other-encoding", "config-unreadable", text("configs/train.json", '{"a": 1}'.encode("utf-16")))
 add("config-yaml", "config-yaml", text("configs/evaluate.yaml", "run: $open('CANARY', 'w')\n"))
@@ -228,7 +253,8 @@ LOGS = {
     "socket": LOGGING.replace("class=StreamHandler", "class=handlers.SocketHandler"),
     "formatter": LOGGING.replace("[formatter_plain]", "[formatter_plain]\nclass=helper.Evil"),
     "defaults": LOGGING.replace("[formatter_plain]", "[formatter_plain]\ndefaults={'a': open('CANARY', 'w')}"),
-    "interpolation": f"[DEFAULT]\nevil=__import__('os').system('{TOUCH}')\n" + LOGGING.replace("StreamHandler", "%(evil)s"),
+    "interpolation": f"[DEFAULT]\nevil=__import__('os').system('{TOUCH}')\n"
+    + LOGGING.replace("StreamHandler", "%(evil)s"),
 }
 for name, content in LOGS.items():
     add(f"logging-{name}", "logging-unsafe", text("configs/logging.conf", content))
@@ -285,7 +311,10 @@ def _legacy(path: Path, canary: Path) -> None:
 BUILT = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
 CUT = pickle.dumps(Evil(Path("CANARY")), protocol=2)[:-1] + b"\xff"
 PICKLES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
-    "torch": ("models/model.pt", lambda path, canary: path.write_bytes(torch_zip(pickle.dumps(Evil(canary), protocol=2)))),
+    "torch": (
+        "models/model.pt",
+        lambda path, canary: path.write_bytes(torch_zip(pickle.dumps(Evil(canary), protocol=2))),
+    ),
     "torch-older-format": ("models/model.pt", _legacy),
     "plain": ("docs/a.pkl", lambda path, canary: path.write_bytes(pickle.dumps(Evil(canary)))),
     "protocol-0": ("docs/a.pkl", lambda path, canary: path.write_bytes(pickle.dumps(Evil(canary), protocol=0))),
@@ -311,7 +340,9 @@ def _script(path: Path, canary: Path) -> None:
 
 add("torchscript-writes", "torchscript-unsafe", weights("models/model.ts", _script))
 TABLE = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]}}).encode()
-add("safetensors-beyond-its-end", "weights-damaged", text("models/m.safetensors", struct.pack("<Q", len(TABLE)) + TABLE))
+add(
+    "safetensors-beyond-its-end", "weights-damaged", text("models/m.safetensors", struct.pack("<Q", len(TABLE)) + TABLE)
+)
 BASE_URL = {"backend": "wandb", "base_url": "https://example.org"}
 add("run-sends-the-key", "sends-elsewhere", text("monitor/settings.json", json.dumps(BASE_URL)))
 COMMAND = {"command": ["medseg", "train", "unet2d", "lr=$open('CANARY', 'w')"]}

@@ -80,7 +80,10 @@ for _name, _written in NAMES.items():
     ALL[f"zip-name-{_name}"] = "zip-name", zipped(entry(_written))
 ALL["zip-duplicate"] = "zip-duplicate", zipped(entry("configs/train.json", b"{}"))
 ALL["zip-duplicate-case"] = "zip-duplicate", zipped(entry("Configs/TRAIN.json", b"{}"))
-ALL["zip-duplicate-letters"] = "zip-duplicate", zipped(entry("configs/tra\u0131n\u200b.json".replace("\u0131n\u200b", "\uff49n")))
+ALL["zip-duplicate-letters"] = (
+    "zip-duplicate",
+    zipped(entry("configs/tra\u0131n\u200b.json".replace("\u0131n\u200b", "\uff49n"))),
+)
 ALL["zip-file-as-folder"] = "zip-duplicate", zipped(entry("LICENSE/evil"))
 ALL["zip-link"] = "zip-link", zipped(entry("models/model.pt", b"/etc/passwd", stat.S_IFLNK | 0o777))
 ALL["zip-pipe"] = "zip-special", zipped(entry("models/pipe", b"", stat.S_IFIFO | 0o666))

@@ -12,7 +12,9 @@ NAMES |= {"medseg": "medseg", "find": "glob.glob"}
 def judged():
     paths, calls = [], []
     ruled = {"medseg.bundle.start_run", "monai.transforms.SaveImage"}
-    made = Expression(NAMES, paths.append, lambda name, node: calls.append((name, node is not None)), ruled.__contains__)
+    made = Expression(
+        NAMES, paths.append, lambda name, node: calls.append((name, node is not None)), ruled.__contains__
+    )
 
     def judge(text):
         made.judge(text)

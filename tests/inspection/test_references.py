@@ -40,7 +40,9 @@ def test_imports(text):
     assert references.imported(text) is not None
 
 
-@pytest.mark.parametrize("text", ["$import os, sys", "$import os; 1", "$ import os", "$from . import x", "$imports", "$1"])
+@pytest.mark.parametrize(
+    "text", ["$import os, sys", "$import os; 1", "$ import os", "$from . import x", "$imports", "$1"]
+)
 def test_what_is_no_plain_import(text):
     found = references.imported(text)
     assert found is None or found[1].startswith(".")
