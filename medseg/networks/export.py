@@ -54,13 +54,13 @@ def to_torchscript(
     try:
         with _quiet(), torch.no_grad(), atomic_path(path) as partial:
             try:
-                made = torch.jit.trace(eager, image, check_trace=False, _compilation_unit=state._python_cu)
+                made = torch.jit.trace(eager, image, check_trace=False, _compilation_unit=state._python_cu)  # type: ignore[no-untyped-call]
             except Exception as error:  # whatever the network's code raises while it is traced
                 raise _not_possible(path, "traced", error) from error
             held = io.BytesIO()
             torch.jit.save(made, held)
             partial.write_bytes(_without_places(held))
-            loaded = torch.jit.load(str(partial), map_location="cpu")
+            loaded = torch.jit.load(str(partial), map_location="cpu")  # type: ignore[no-untyped-call]
             _compare(eager, loaded, image, sample, path)
     finally:
         state._python_cu = before
