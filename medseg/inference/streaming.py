@@ -173,11 +173,13 @@ class StreamingInferer(Inferer):
         sure = [one for _, _, one in found]
         if not isinstance(inputs, MetaTensor):
             return torch.as_tensor(MetaTensor(whole, meta={"confidence": sure})) if self.confidence else whole
-        back = found[0][1]
         if self.output == "network":
             result = MetaTensor(whole, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
         else:
-            result = MetaTensor(whole, affine=torch.as_tensor(back.affine), meta=_read_meta(inputs))
+            places = np.stack([back.affine for _, back, _ in found if back.affine is not None])
+            affine = torch.as_tensor(places if inputs.is_batch else places[0])
+            result = MetaTensor(whole, affine=affine, meta=_read_meta(inputs))
+        result.is_batch = inputs.is_batch  # of a loader's batch each scan has its own place
         if self.confidence:
             result.meta["confidence"] = sure
         return torch.as_tensor(result)

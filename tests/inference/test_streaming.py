@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import SliceInferer, sliding_window_inference
 from monai.transforms import Compose, CropForegroundd, Invertd, Orientationd, Spacingd
 
@@ -122,6 +122,21 @@ def test_what_was_cropped_away_is_background():
     assert not found[:4].any()
     assert not found[:, 15:].any()
     assert (found[4:, :15] > 0).all()
+
+
+@pytest.mark.parametrize("output", ["source", "network"])
+def test_of_a_loaders_batch_each_scan_keeps_its_own_place(output):
+    there = Orientationd("image", "RAS", labels=None)
+    affines = [affine_of("LPS", (1, 1, 2)), affine_of("RAS", (1, 2, 1))]
+    items = [there({"image": scan((12, 10, 9), affine, seed)}) for seed, affine in enumerate(affines)]
+    inferer, net = StreamingInferer((8, 8), output=output), network()
+    batch = list_data_collate(items)["image"]
+    found = decollate_batch(inferer(batch, net))
+    for item, affine, one in zip(items, affines, found, strict=True):
+        assert np.allclose(one.affine, affine if output == "source" else item["image"].affine)
+        alone = inferer(item["image"][None], net)
+        assert torch.equal(one.as_tensor(), alone[0].as_tensor())
+        assert np.allclose(alone.affine, one.affine)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
