@@ -12,8 +12,8 @@ from medseg.errors import RunError
 from medseg.labels import LabelMap
 from medseg.report.run_data import RunData, number_of, read_run
 
-_SETTINGS = ("max_epochs", "batch_size", "samples_per_case", "lr", "weight_decay", "patch_size", "image_size", "spacing",
-             "context", "multilabel", "variant", "seed")  # fmt: skip
+_SETTINGS = ("max_epochs", "batch_size", "samples_per_case", "lr", "weight_decay", "patch_size", "image_size",
+             "spacing", "context", "multilabel", "variant", "seed")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def _data(metadata: Mapping[str, Any], history: History) -> str:
         said.append("Cases: " + ", ".join(f"{count} {side}" for side, count in history.cases.items() if count))
     if history.data:
         said.append(
-            f"Fingerprint of the data set: `{history.data}` (of the names, sizes and times of its files, its classes and its "
-            "split; who has the same set gets the same one, and nothing can be read from it)"
+            f"Fingerprint of the data set: `{history.data}` (of its files' names, sizes and times, its classes and "
+            "its split; who has the same set gets the same one, and nothing can be read from it)"
         )
     return "\n\n".join(f"{text}." for text in said if text) or "Nobody said."
 

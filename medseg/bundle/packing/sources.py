@@ -9,7 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from medseg.bundle.packing import hub
@@ -99,7 +99,8 @@ def name_in(url: str) -> str:
     >>> name_in("https://example.org/a/unet%202d.zip?download=1")
     'unet 2d.zip'
     """
-    return PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+    last = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+    return PureWindowsPath(last).name.strip(".")
 
 
 def _from_web(url: str, folder: Path) -> tuple[Path, Path | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
@@ -86,17 +88,14 @@ def _gathered(folder: Path) -> Path:
     if not any(entry.endswith("/METADATA") for entry in held):
         raise ConfigError("medseg's wheel", "needs the files that medseg was installed from", "no list of them")
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for entry, path in held.items():
-            archive.writestr(entry, path.read_bytes())
+        for inside, file in held.items():
+            archive.writestr(inside, file.read_bytes())
         archive.writestr(f"{name}.dist-info/RECORD", _record(held, name))
     return wheel
 
 
 def _record(held: dict[str, Path], name: str) -> str:
     """The list of files that a wheel carries, with their hashes."""
-    import base64
-    import hashlib
-
     lines = []
     for entry, path in sorted(held.items()):
         content = path.read_bytes()
