@@ -1,0 +1,29 @@
+"""A packed bundle against its manifest: files that were changed, lost or put in afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from medseg.bundle.verification.opened import Opened
+from medseg.errors import DataError
+from medseg.findings import Finding, error
+
+_OF_THE_BUNDLE = ("configs/", "models/", "docs/", "scripts/")
+
+
+def check(bundle: Opened) -> Iterator[Finding]:
+    """Findings on files that are not what was packed."""
+    from medseg.bundle.packing import manifest  # which verifies what it packs
+
+    if not (bundle.root / manifest.MANIFEST).is_file():
+        return
+    try:
+        findings = manifest.compare(bundle.root)
+    except DataError as fault:
+        yield error("manifest", manifest.MANIFEST, f"{fault.rule}, but found {fault.found}", fault.remedy)
+        return
+    for finding in findings:
+        own = finding.place.startswith(_OF_THE_BUNDLE)
+        # what evaluating and predicting leave in the folder was made here
+        yield finding if own or finding.code != "file-not-listed" else replace(finding, severity="note")

@@ -1,0 +1,105 @@
+"""All rules over a bundle: inspection first, and what executes something of it only where that is clean or trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from medseg.bundle.verification import (
+    agreement,
+    classes,
+    described,
+    expressions,
+    files,
+    flips,
+    keys,
+    links,
+    network,
+    packages,
+    pairing,
+    paths,
+    positions,
+    scores,
+    tampering,
+    targets,
+    weights,
+)
+from medseg.bundle.verification.opened import Opened, cause
+from medseg.errors import ConfigError
+from medseg.findings import Finding, ranked, warning
+
+RULES: dict[str, Callable[[Opened], Iterator[Finding]]] = {
+    module.__name__.rpartition(".")[2]: module.check
+    for module in (files, tampering, described, packages, keys, links, expressions, targets, positions, pairing, scores,
+                   paths, network, weights, classes, agreement, flips)
+}  # fmt: skip
+
+
+def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
+    """Look whether a bundle is whole, agrees with itself and does what it says.
+
+    It is inspected first, which executes nothing. The rules then import the components that it names, evaluate
+    expressions that do not hang on the data, build the network and run it once: they go ahead only where inspection
+    found nothing unsafe, or the bundle is trusted.
+
+    Args:
+        root: the bundle's folder.
+        trust: whether to go on where inspection found something unsafe, which is a warning then.
+
+    Returns:
+        what was found, errors first.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    from medseg.inspection import inspect_bundle
+
+    root = Path(root)
+    if not root.is_dir():
+        found = "a file" if root.is_file() else "nothing"
+        raise ConfigError(root, "must be the folder of a bundle", found, "Unpack it: medseg bundle install.")
+    inspection = inspect_bundle(root)
+    if not inspection.trusted and not trust:
+        return ranked(inspection.findings)
+    known = [replace(one, severity="warning") if one.severity == "error" else one for one in inspection.findings]
+    return ranked([*known, *check_bundle(root)])
+
+
+def check_bundle(root: str | Path) -> list[Finding]:
+    """The rules alone, without inspection: for a bundle that is trusted. It is executed in part.
+
+    Returns:
+        what was found, errors first.
+    """
+    with _importable(Path(root)), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a bundle's parts say of themselves
+        bundle = Opened(Path(root))
+        findings = list(bundle.faults)
+        for name, rule in RULES.items():
+            try:
+                findings += rule(bundle)
+            except Exception as fault:  # a bundle that no rule foresaw; the other rules still count
+                findings.append(warning("rule-failed", name, f"the rule could not be applied: {cause(fault)}"))
+    return ranked(dict.fromkeys(findings))
+
+
+@contextlib.contextmanager
+def _importable(root: Path) -> Iterator[None]:
+    """Modules in the bundle's own folder can be imported, as MONAI does it, and are forgotten afterwards."""
+    place = str(root.resolve())
+    before = set(sys.modules)
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).is_relative_to(place):
+                del sys.modules[name]
