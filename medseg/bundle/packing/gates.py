@@ -27,11 +27,16 @@ def require_trust(path: Path, trust: bool) -> None:
 
     found = [one for one in inspect_bundle(path).findings if one.severity == "error"]
     if found and not trust:
-        refuse(path, "must run only what is known to be safe", found, "Read what it would run, then give --trust.")
+        refuse(path.name, "must run only what is known to be safe", found, "Read what it would run, then give --trust.")
 
 
-def require_clean(root: Path, trust: bool) -> None:
+def require_clean(root: Path, trust: bool, name: str) -> None:
     """See that a bundle is whole and consistent; warnings are logged.
+
+    Args:
+        root: its folder.
+        trust: whether what it would run is trusted.
+        name: what errors call it.
 
     Raises:
         ConfigError: it is not.
@@ -44,10 +49,10 @@ def require_clean(root: Path, trust: bool) -> None:
             logger.warning("%s", one)
     wrong = [one for one in found if one.severity == "error"]
     if wrong:
-        refuse(root, "must be whole and consistent", wrong, "medseg bundle verify lists all of it.")
+        refuse(name, "must be whole and consistent", wrong, "medseg bundle verify lists all of it.")
 
 
-def refuse(path: Path, rule: str, found: Sequence[Finding], remedy: str) -> None:
+def refuse(name: str, rule: str, found: Sequence[Finding], remedy: str) -> None:
     """Raise what was found as one error.
 
     Raises:
@@ -55,4 +60,4 @@ def refuse(path: Path, rule: str, found: Sequence[Finding], remedy: str) -> None
     """
     shown = "; ".join(f"{one.code} in {one.place}: {one.message}" for one in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    raise ConfigError(path.name, rule, f"{len(found)} faults: {shown}{more}", remedy)
+    raise ConfigError(name, rule, f"{len(found)} fault{'s' * (len(found) > 1)}: {shown}{more}", remedy)

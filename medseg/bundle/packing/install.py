@@ -75,14 +75,14 @@ def install_bundle(
         manifest = read_manifest(path)
         wrong = [one for one in compare(path) if one.severity == "error"]
         if wrong:
-            refuse(path, "must hold the files that its manifest lists", wrong, "Fetch it again.")
+            refuse(path.name, "must hold the files that its manifest lists", wrong, "Fetch it again.")
         if manifest is not None:
             _require_versions(path, manifest.get("made_with"))
         target = Path(folder) if folder is not None else Path("bundles", _plain(_name(path, manifest)))
         _require_free(target)
         with atomic_folder(target) as partial:
             root = _unpacked(path, partial)
-            require_clean(root, trust)
+            require_clean(root, trust, path.name)
             bundle = Bundle(root)
             test = run_self_test(bundle, device) if self_test else None
             if test is not None and not test.reproduced:

@@ -24,7 +24,7 @@ from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, stage
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
 from medseg.bundle.source import METADATA
-from medseg.errors import ConfigError, OutputError, WeightsError
+from medseg.errors import ConfigError, DataError, MedsegError, OutputError, WeightsError
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
 
@@ -92,7 +92,7 @@ def pack_bundle(
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)
-        require_clean(folder, trust)
+        require_clean(folder, trust, packed.name)
         write_json(folder / MANIFEST, make_manifest(folder, _about(staged)))
         write_archive(folder, path, str(staged.metadata.get("name") or packed.name))
     for key in staged.removed:
@@ -154,9 +154,9 @@ def _export(
             source.mkdir()
             try:
                 (source / given.name).write_bytes(given.read_bytes())
-            except OSError as error:
-                raise ConfigError(given, "must be a scan that can be read", str(error)) from error
-            self_test.infer(bundle, source, Path(place, "masks"), "cpu", own.watch)
+                self_test.infer(bundle, source, Path(place, "masks"), "cpu", own.watch)
+            except (OSError, MedsegError) as error:
+                raise DataError(given, "must be a scan that the bundle segments", str(error)) from error
         if own.window is not None:
             samples.append(own.window)
     if torchscript:

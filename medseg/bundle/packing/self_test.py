@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ SAME = 0.999  # share of voxels from which on a machine is said to give the mask
 VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 20.0), region="abdomen")
 SLICES = SlicePhantomSpec(train=1, val=0, slices=4, size=(128, 128), layout="folder", seed=7)
 _FORMAT = 1
+_LEVELS = {"medseg.bundle": logging.WARNING, "ignite.engine": logging.CRITICAL, "LoadImage": logging.CRITICAL}
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,13 @@ def infer(
     if device is not None and "device" in bundle.content("inference"):
         overrides["device"] = device
     try:
-        parser = bundle.resolve("inference", overrides)
-        if watch is not None:
-            watch(parser)
-        for key in ("initialize", "run"):
-            if key in parser:
-                parser.get_parsed_content(key)
+        with _quiet():
+            parser = bundle.resolve("inference", overrides)
+            if watch is not None:
+                watch(parser)
+            for key in ("initialize", "run"):
+                if key in parser:
+                    parser.get_parsed_content(key)
     except Exception as error:  # of any library; MONAI wraps what its configs raise
         raise _ours(error, bundle) from error
 
@@ -219,10 +223,23 @@ def _ours(error: Exception, bundle: Bundle) -> MedsegError:
         found = found.__cause__
     if isinstance(error, torch.OutOfMemoryError):
         return DataError(bundle.name, "needs more memory than there is for its self-test", str(error).splitlines()[0])
-    said = (str(error).strip().splitlines() or [""])[-1]
-    return ConfigError(
-        bundle.name,
-        "must run its own inference.json",
-        f"{type(error).__name__}: {said}",
-        "medseg bundle verify says more.",
-    )
+    found = error
+    while found.__cause__ is not None:
+        found = found.__cause__
+    said = (str(found).strip().splitlines() or [""])[0]
+    rule, remedy = "must run its own inference.json", "medseg bundle verify says more."
+    return ConfigError(bundle.name, rule, f"{type(found).__name__}: {said}", remedy)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what inference says of each file, and ignite of an error that is raised anyway."""
+    levels = {logging.getLogger(name): level for name, level in _LEVELS.items()}
+    before = {logger: logger.level for logger in levels}
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)

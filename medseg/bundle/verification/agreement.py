@@ -47,7 +47,7 @@ def _networks(bundle: Opened) -> Iterator[Finding]:
         other = arguments(bundle, config, "network_def")
         for name in sorted({*first, *other} - _NO_WEIGHTS):
             written = [mapping(bundle.expanded(one)["network_def"]).get(name) for one in (there[0], config)]
-            unknown = name in first and isinstance(first[name], Unknown) or isinstance(other.get(name), Unknown)
+            unknown = (name in first and isinstance(first[name], Unknown)) or isinstance(other.get(name), Unknown)
             if first.get(name) != other.get(name) and not (unknown and written[0] == written[1]):
                 yield error(
                     "network-drift",
