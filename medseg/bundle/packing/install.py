@@ -19,6 +19,7 @@ from medseg.bundle.packing.gates import refuse, require_clean, require_trust
 from medseg.bundle.packing.manifest import compare, read_manifest
 from medseg.bundle.packing.self_test import SelfTest, run_self_test
 from medseg.bundle.packing.sources import fetch
+from medseg.bundle.source import METADATA
 from medseg.errors import ConfigError, DataError, OutputError
 
 
@@ -96,10 +97,14 @@ def _unpacked(path: Path, partial: Path) -> Path:
     """The bundle's folder made of a zip, at that place itself whatever folder the zip has around it."""
     from medseg.inspection.archive import unpack
 
-    root = unpack(path, partial)
-    if root.resolve() != partial.resolve():
+    unpack(path, partial)
+    places = [partial, *sorted(one for one in partial.iterdir() if one.is_dir())]
+    found = [place for place in places if (place / "configs" / METADATA).is_file()]
+    if not found:
+        raise ConfigError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
+    if found[0] != partial:
         aside = partial.with_name(f"{partial.name}.{uuid.uuid4().hex[:8]}")
-        root.rename(aside)
+        found[0].rename(aside)
         shutil.rmtree(partial)
         aside.rename(partial)
     return partial

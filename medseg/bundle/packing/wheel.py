@@ -30,7 +30,9 @@ def make_wheel(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(medseg.__file__).resolve().parents[1]
-    wheel = _built(source, folder) if (source / "setup.cfg").is_file() else _gathered(folder)
+    recipe = source / "setup.cfg"
+    own = recipe.is_file() and "name = medseg" in recipe.read_text(encoding="utf-8", errors="replace")
+    wheel = _built(source, folder) if own else _gathered(folder)
     rewrite(wheel)
     return wheel
 

@@ -50,7 +50,7 @@ def swapped(files):
     state = torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True)
     torch.manual_seed(1)
     held = io.BytesIO()
-    other = {name: torch.randn_like(one) if one.is_floating_point() else one for name, one in state.items()}
+    other = {name: torch.randn(one.shape) if one.is_floating_point() else one for name, one in state.items()}
     torch.save(other, held)
     files["models/model.pt"] = held.getvalue()
     files["models/model.safetensors"] = safetensors.torch.save(other)
