@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 from medseg.errors import ConfigError, DataError, OutputError
 from medseg.optional import require
 
 T = TypeVar("T")
-_ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+?))?(?:/(?P<file>[^@]+\.zip))?/?")
+_ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.%-]+))?(?:/(?P<file>[^@]+\.zip))?/?")
+SECONDS = 10.0  # that the hub is given to answer
 _NETWORK = "Is there a network? HF_TOKEN or `hf auth login` says who you are."
 
 
@@ -24,7 +29,7 @@ class Address(NamedTuple):
 
 
 def parse(url: str) -> Address:
-    """What `hf://owner/model@revision/file.zip` names; revision and file may be left out.
+    """What `hf://owner/model@revision/file.zip` names; revision and file may be left out, and a `/` in a revision is `%2F`.
 
     Raises:
         ConfigError: another form.
@@ -35,7 +40,8 @@ def parse(url: str) -> Address:
     found = _ADDRESS.fullmatch(url)
     if found is None:
         raise ConfigError(url, "must be hf://owner/model, with @revision and /file.zip where wanted", "another form")
-    return Address(found["repo"], found["revision"], found["file"])
+    revision = found["revision"]
+    return Address(found["repo"], revision and unquote(revision), found["file"])
 
 
 def fetch(url: str, folder: Path) -> tuple[Path, Path | None]:
@@ -98,6 +104,10 @@ def push(path: Path, url: str, card: str, line: str, private: bool = True) -> st
 def _asked(url: str, work: Callable[[Any, Any], T]) -> T:
     hub = require("huggingface_hub", extra="segformer")
     errors = require("huggingface_hub.errors", extra="segformer")
+    settings = require("huggingface_hub.constants", extra="segformer")
+    if settings.HF_HUB_OFFLINE:
+        raise OutputError(url, "must be within reach", "HF_HUB_OFFLINE, which forbids to ask", "Unset it.")
+    _probe(url, settings.ENDPOINT)
     try:
         return work(hub.HfApi(library_name="medseg"), hub)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -106,6 +116,20 @@ def _asked(url: str, work: Callable[[Any, Any], T]) -> T:
         ) from error
     except (OSError, ValueError, *errors.HfHubHTTPError.__bases__) as error:  # among them every failed connection
         raise OutputError(url, "must be within reach, and open to you", _first_line(error), _NETWORK) from error
+
+
+def _probe(url: str, endpoint: str) -> None:
+    """See that the hub answers at all: its own client asks again for half a minute, or waits for ever."""
+    try:
+        with urllib.request.urlopen(endpoint, timeout=SECONDS):
+            pass
+    except urllib.error.HTTPError as error:  # it answers
+        error.close()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise OutputError(
+            url, "must be within reach", f"{type(error).__name__}: {reason} at {endpoint}", "Is there a network?"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

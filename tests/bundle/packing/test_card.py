@@ -39,8 +39,16 @@ def test_the_history_is_that_of_the_best_epoch_and_names_no_case(run):
 
 
 def test_all_of_it_stands_in_the_card(run):
-    metadata = {"name": "it", "version": "1.2.0", "task": "Liver in CT", "authors": "A. Nobody",
-                "monai_version": "1.6.1", "intended_use": "Research only.", "data_source": "A hospital", "image_classes": "CT"}  # fmt: skip
+    metadata = {
+        "name": "it",
+        "version": "1.2.0",
+        "task": "Liver in CT",
+        "authors": "A. Nobody",
+        "monai_version": "1.6.1",
+        "intended_use": "Research only.",
+        "data_source": "A hospital",
+        "image_classes": "CT",
+    }
     docs = "# it\n\n## Limits\n\nAdults only.\nNo contrast.\n\n## Else\n\nmore"
     text = card_text(metadata, LABELS, history_of(run), docs, "It runs.")
     for said in (
