@@ -29,7 +29,7 @@ class Address(NamedTuple):
 
 
 def parse(url: str) -> Address:
-    """What `hf://owner/model@revision/file.zip` names; revision and file may be left out, and a `/` in a revision is `%2F`.
+    """What `hf://owner/model@revision/file.zip` names; revision and file may be left out; `/` in a revision is `%2F`.
 
     Raises:
         ConfigError: another form.

@@ -105,11 +105,14 @@ def stage(bundle: Bundle, folder: Path, said: Described, changes: Mapping[str, s
 
 
 def _usable(config: dict[str, Any], taken: list[str]) -> dict[str, Any]:
-    """The config with the places of the weights as a bundle has them, where they were on this machine alone."""
+    """The config with the places of weights and results as bundles have them, where they were this machine's."""
     if "ckpt_path" in taken:
         config["ckpt_path"] = "$@bundle_root + '/models/model.pt'"
     if "bundle_root" in taken:
         config["bundle_root"] = "."
+    if "output_dir" in taken:
+        ours = "$import medseg" in config.get("imports", ()) and "this_run" in config
+        config["output_dir"] = "$medseg.bundle.runs_dir(@bundle_root)" if ours else "$@bundle_root + '/eval'"
     return config
 
 

@@ -17,7 +17,7 @@ def root(tmp_path):
     configs = {
         "metadata": {"name": "it", "version": "1.0.0", "required_packages_version": {"nibabel": "1.0", "unheard": "2"}},
         "inference": {"bundle_root": ".", "ckpt_path": "/here/model.pt", "colours": "$@bundle_root + '/classes.json'"},
-        "train": {"dataset_dir": "/data/secret", "lr": 0.1},
+        "train": {"dataset_dir": "/data/secret", "output_dir": "/data/runs", "lr": 0.1},
         "overlay": {"lr": 0.2},
     }
     for name, content in configs.items():
@@ -36,7 +36,9 @@ def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     configs = {f"configs/{name}.json" for name in ("metadata", "inference", "train", "overlay")}
     assert found == {*configs, "LICENSE", "docs/README.md", "classes.json", "label_map.json"}
-    assert staged.removed == ["inference.json: ckpt_path", "train.json: dataset_dir"]
+    assert staged.removed == ["inference.json: ckpt_path", "train.json: dataset_dir", "train.json: output_dir"]
+    train = json.loads((tmp_path / "out" / "configs" / "train.json").read_text())
+    assert train == {"dataset_dir": None, "output_dir": "$@bundle_root + '/eval'", "lr": 0.1}
     inference = json.loads((tmp_path / "out" / "configs" / "inference.json").read_text())
     assert inference["ckpt_path"] == "$@bundle_root + '/models/model.pt'"
 
