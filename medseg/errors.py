@@ -5,6 +5,8 @@ MedsegError
 │   └── GeometryError  shapes, affines, spacings
 ├── LabelError         structure names and label values
 ├── ConfigError        configs, overlays, overrides
+├── BundleError        the files of a bundle, packed or not
+│   └── UntrustedError it could do what nobody asked for
 ├── WeightsError       checkpoints
 ├── RunError           the folder and the state of a run
 ├── TrainingError      numbers in training that are none
@@ -62,6 +64,14 @@ class LabelError(MedsegError):
 
 class ConfigError(MedsegError):
     """A config, an overlay or an override that cannot be what was meant."""
+
+
+class BundleError(MedsegError):
+    """A bundle's files are damaged, missing or not what a bundle may hold."""
+
+
+class UntrustedError(BundleError):
+    """A bundle names code that is not known to be harmless, and nobody said that it is trusted."""
 
 
 class WeightsError(MedsegError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medseg.cli.options import parse_pairs
+from medseg.cli.options import parse_pairs, with_trust
 from medseg.cli.tables import console, number, table
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def command() -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--pictures", default=12, show_default=True, help="Of how many of the worst cases.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. Default: one for each core, at most 8.")
+@with_trust
 def run(**options: Any) -> int:
     """Hold the label maps in PREDICTION against those in TRUTH, case by case and structure by structure.
 
@@ -134,10 +135,12 @@ def _segment(options: Mapping[str, Any], folder: Path) -> tuple[dict[str, Source
 
     from medseg.atomic import writable_folder, write_json
     from medseg.bundle import Bundle, Predictor, Segmentation
+    from medseg.bundle.trust import require_trust
     from medseg.errors import DataError
     from medseg.evaluation import Source, find_sources
 
     bundle = Bundle.open(options["prediction"])
+    require_trust(bundle.root, options["trust"], "evaluate")
     overrides = {"dataset_dir": str(options["data"]), "output_dir": str(folder.parent)}
     dataset = bundle.resolve("evaluate", overrides).get_parsed_content("data")
     cases = dataset.side(options["side"])

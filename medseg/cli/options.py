@@ -1,4 +1,4 @@
-"""What several commands take: KEY=VALUE pairs, overlays."""
+"""What several commands take: KEY=VALUE pairs, overlays, --trust."""
 
 from __future__ import annotations
 
@@ -47,4 +47,10 @@ with_overlays = click.option(
     multiple=True,
     metavar="OVERLAY",
     help="A JSON file, or the name of one in configs/ or the bundle's configs/. Several may be given; later ones win.",
+)
+
+with_trust = click.option(
+    "--trust",
+    is_flag=True,
+    help="Run the bundle even where it could do more than what is known to be harmless; see medseg bundle inspect.",
 )

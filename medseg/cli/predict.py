@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medseg.cli.options import parse_pairs
+from medseg.cli.options import parse_pairs, with_trust
 
 if TYPE_CHECKING:
     from medseg.bundle import Bundle, Segmentation
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a key of the bundle's inference.json."
 )
+@with_trust
 @click.pass_context
 def command(
     context: click.Context,
@@ -73,6 +74,7 @@ def command(
     overwrite: bool,
     budget: str | None,
     pairs: tuple[str, ...],
+    trust: bool,
 ) -> None:
     """Segment scans with BUNDLE, a trained bundle or the folder of a run.
 
@@ -100,6 +102,7 @@ def command(
             )
     writable_folder(folder)
     from medseg.bundle import Bundle, Outputs, Predictor, Segmentation
+    from medseg.bundle.trust import require_trust
     from medseg.inference.memory import parse_bytes
 
     try:
@@ -107,6 +110,7 @@ def command(
     except ValueError:
         raise click.UsageError(f"--memory takes an amount such as 6GB or 800MB, not '{budget}'.") from None
     opened = Bundle.open(bundle)
+    require_trust(opened.root, trust, "inference")
     log = _log(opened, folder, backend) if backend is not None else None
     predictor = Predictor(opened, overrides, only, skip_empty, allow_shear)
     outputs = Outputs(split, stats, preview or log is not None)

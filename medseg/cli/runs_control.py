@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medseg.cli.options import parse_pairs
+from medseg.cli.options import parse_pairs, with_trust
 
 if TYPE_CHECKING:
     from medseg.launch.detach import Started
@@ -99,9 +99,12 @@ def stop(context: click.Context, run: str | None, now: bool, timeout: float, run
 @click.argument("run", required=False)
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--detach", "detached", is_flag=True, help="Let it run on after this terminal closes.")
+@with_trust
 @with_runs
 @click.pass_context
-def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], detached: bool, runs: Path | None) -> None:
+def resume(
+    context: click.Context, run: str | None, pairs: tuple[str, ...], detached: bool, trust: bool, runs: Path | None
+) -> None:
     """Go on with a run that was stopped, failed or died, from its last checkpoint.
 
     KEY=VALUE changes a setting on the way; what cannot be changed in a run is refused. A finished run trains on
@@ -117,9 +120,9 @@ def resume(context: click.Context, run: str | None, pairs: tuple[str, ...], deta
     if run is None:
         click.echo(f"Going on with {folder.name}", err=True)
     if detached:
-        follow_start(resume_detached(folder, pairs))
+        follow_start(resume_detached(folder, pairs, trust))
     else:
-        context.exit(resume_here(folder, pairs))
+        context.exit(resume_here(folder, pairs, trust))
 
 
 def follow_start(started: Started) -> None:
@@ -171,6 +174,7 @@ def follow_start(started: Started) -> None:
     help="Gets a JSON POST, as Slack takes it.  [default: MEDSEG_WEBHOOK]",
 )
 @click.option("--detach", "detached", is_flag=True, help="Let the watching go on after this terminal closes.")
+@with_trust
 @with_runs
 @click.pass_context
 def watch(
@@ -181,6 +185,7 @@ def watch(
     program: str | None,
     webhook: str | None,
     detached: bool,
+    trust: bool,
     runs: Path | None,
 ) -> None:
     """Start a run again when it dies, and tell somebody when it dies or ends.
@@ -201,10 +206,11 @@ def watch(
     notice = Notice(program, webhook)
     folders = list(dict.fromkeys(_chosen_all(context, names, runs)))
     if not detached:
-        context.exit(0 if watch_runs(folders, Terms(restarts, waits, notice)) else 1)
+        context.exit(0 if watch_runs(folders, Terms(restarts, waits, notice, trust)) else 1)
     from medseg.launch.detach import detach, wait_for_run
 
     arguments = ["--restarts", str(restarts), "--pauses", pauses, *(["--command", program] if program else [])]
+    arguments += ["--trust"] if trust else []
     line = [sys.executable, "-m", "medseg", "runs", "watch", *(str(one.resolve()) for one in folders), *arguments]
     secret = {"MEDSEG_WEBHOOK": webhook} if webhook else {}  # a command line can be read by others on the machine
     started = detach(line, folders[0].resolve().parent.parent, environment=secret)

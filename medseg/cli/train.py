@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medseg.cli.options import parse_pairs, with_overlays
+from medseg.cli.options import parse_pairs, with_overlays, with_trust
 
 
 @click.command()
@@ -20,6 +20,7 @@ from medseg.cli.options import parse_pairs, with_overlays
 @click.option("--fresh", is_flag=True, help="Start anew, even if the same run was begun before and did not finish.")
 @click.option("--backup", metavar="URL", help="Keep a copy of the run off this machine: a folder, s3://..., ssh://...")
 @click.option("--detach", is_flag=True, help="Let it run on after this terminal closes; see medseg runs.")
+@with_trust
 def command(
     bundle: str,
     pairs: tuple[str, ...],
@@ -28,6 +29,7 @@ def command(
     fresh: bool,
     backup: str | None,
     detach: bool,
+    trust: bool,
 ) -> None:
     """Train BUNDLE (a name, or a folder), with overlays and overrides.
 
@@ -53,11 +55,18 @@ def command(
     if detach:
         words = [bundle, *(part for overlay in overlays for part in ("--with", overlay))]
         words += [*(["--data", str(data)] if data is not None else []), *(["--backup", backup] if backup else [])]
-        _detach([*words, *(["--fresh"] if fresh else []), *pairs], overrides.get("output_dir"))
+        _detach(
+            [*words, *(["--fresh"] if fresh else []), *(["--trust"] if trust else []), *pairs],
+            overrides.get("output_dir"),
+        )
         return
     from medseg.bundle import Bundle, run_bundle
+    from medseg.bundle.bundle import find_overlay
+    from medseg.bundle.trust import require_trust
 
-    run_bundle(Bundle.open(bundle), "training", "train", overlays, overrides)
+    opened = Bundle.open(bundle)
+    require_trust(opened.root, trust, "train", [find_overlay(overlay, opened.root) for overlay in overlays])
+    run_bundle(opened, "training", "train", overlays, overrides)
 
 
 def _detach(arguments: list[str], runs: str | None) -> None:

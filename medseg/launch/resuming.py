@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import RunError
+from medseg.inspection.trusting import require_trusted_command
 from medseg.launch.detach import Started, detach
 from medseg.launch.runs import SILENT_MINUTES, is_here, standing, summarize
 from medseg.places import RUNS_VARIABLE, homes
@@ -23,7 +24,7 @@ from medseg.records import FINISHED, RUNNING, read_record
 
 # Options of `medseg train` that take a value, and those that do not. The value says which key of the config they set.
 VALUED = {"--data": "dataset_dir", "--with": "", "--backup": "backup"}
-FLAGS = {"--fresh": "resume", "--detach": ""}
+FLAGS = {"--fresh": "resume", "--detach": "", "--trust": ""}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Plan:
     environment: dict[str, str]
 
 
-def plan(folder: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def plan(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Plan:
     """The command that goes on with a run: the recorded one, told which run it is; or the run's folder as a bundle.
 
     The folder serves where the recorded command cannot be given again: it was no `medseg train` and no
@@ -50,9 +51,11 @@ def plan(folder: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Args:
         folder: the run's folder.
         overrides: `KEY=VALUE`, overruling what the command says of these keys.
+        trust: whether somebody said that run and bundle are trusted; that the command once said so does not count.
 
     Raises:
         RunError: it is running, or has finished and nothing is to be changed.
+        UntrustedError: its record would do more than what is known to be harmless.
     """
     folder = Path(folder).resolve()
     record = read_record(folder)
@@ -66,24 +69,29 @@ def plan(folder: str | Path, overrides: Sequence[str] = ()) -> Plan:
         here, arguments = where, _again([str(one) for one in record.get("command") or []], changes, runs)
     if arguments is None or not _has_bundle(arguments, here):
         arguments = ["-m", "medseg", "train", str(folder), *(f"{key}={value}" for key, value in changes.items())]
+    require_trusted_command(folder, arguments, here, trust)
+    if trust and arguments[1] == "medseg":
+        arguments.append("--trust")
     environment = {RUNS_VARIABLE: str(runs)} if runs is not None else {}
+    if Path(__file__).resolve().parents[2] != here.resolve():
+        environment["PYTHONSAFEPATH"] = "1"  # a folder that the record names brings no module
     return Plan([sys.executable, *arguments], here.resolve(), environment)
 
 
-def resume_detached(folder: str | Path, overrides: Sequence[str] = ()) -> Started:
+def resume_detached(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Started:
     """Go on with a run in a process of its own that outlives this terminal; see `plan` and `detach`."""
     folder = Path(folder).resolve()
-    work = plan(folder, overrides)
+    work = plan(folder, overrides, trust)
     return detach(work.command, folder.parent.parent, folder=work.folder, environment=work.environment)
 
 
-def resume_here(folder: str | Path, overrides: Sequence[str] = ()) -> int:
+def resume_here(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> int:
     """Go on with a run in this terminal, which gets Ctrl-C and all output; its exit code.
 
     Raises:
-        RunError: see `plan`.
+        RunError, UntrustedError: see `plan`.
     """
-    work = plan(folder, overrides)
+    work = plan(folder, overrides, trust)
     with _signals_passed_on() as children:
         process = subprocess.Popen(work.command, cwd=work.folder, env={**os.environ, **work.environment})
         children.append(process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal
 import time
@@ -37,11 +38,13 @@ class Terms:
         restarts: how often it is started again without having come further in between.
         pauses: seconds before the first restart, the second ..., the last for all that follow.
         notice: who is told.
+        trust: whether the runs are trusted, see `medseg.launch.resuming.plan`.
     """
 
     restarts: int = 5
     pauses: Sequence[float] = PAUSES
     notice: Notice = field(default_factory=Notice)
+    trust: bool = False
 
 
 class Watch:
@@ -56,11 +59,12 @@ class Watch:
     """
 
     def __init__(
-        self, folder: str | Path, terms: Terms | None = None, restart: Callable[[Path], Started] = resume_detached
+        self, folder: str | Path, terms: Terms | None = None, restart: Callable[[Path], Started] | None = None
     ) -> None:
         self.folder, self.terms = Path(folder).resolve(), terms or Terms()
         self.attempts, self.restarts, self.ended = 0, 0, ""
-        self._restart, self._starting, self._trouble = restart, False, ""
+        self._restart = restart or functools.partial(resume_detached, trust=self.terms.trust)
+        self._starting, self._trouble = False, ""
         self._child: Started | None = None
         self._furthest, self._due, self._first = -1, -1.0, True
         self._fallen = ""  # the state at which the restart that is due was planned

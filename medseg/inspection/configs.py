@@ -1,0 +1,189 @@
+"""What the configs of a bundle would run: every `_target_` and every expression, and why it is known or not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from medseg.findings import Finding, error
+from medseg.inspection.expressions import Expression, Refusal
+from medseg.inspection.known import known, modules
+from medseg.inspection.names import shown
+from medseg.inspection.places import Places
+from medseg.inspection.references import imported, macro, referred
+from medseg.inspection.rules import Rules, ruled
+from medseg.inspection.universe import Entry, Universe
+
+META = "_meta_"  # where MONAI puts metadata.json, expressions and all
+_SHAPE = re.compile(r"[0-9pn*+ ]{1,24}")
+_TRUST = "Read it; if you trust who made the bundle, give --trust."
+_PLAIN = "Write it without, or give --trust if you trust who made the bundle."
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that a bundle would run.
+
+    Args:
+        kind: `target` or `expression`.
+        text: as it stands in the file.
+        place: file and path in it.
+        known: whether all that it can do is known and harmless.
+        why: why it is not known; empty where it is.
+    """
+
+    kind: str
+    text: str
+    place: str
+    known: bool
+    why: str = ""
+
+
+@dataclass
+class Judged:
+    """The parts of some configs, and what was found about them."""
+
+    parts: list[Part] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def judge(contents: Mapping[str, Mapping[str, Any]], metadata: str | None = None) -> Judged:
+    """Judge configs that may be laid over each other in any order.
+
+    Args:
+        contents: the configs, by file.
+        metadata: which of them MONAI keeps under `_meta_`.
+
+    Raises:
+        UnreadableError: one is too deep.
+    """
+    universe = Universe()
+    for file, content in contents.items():
+        universe.add(file, content, f"{META}::" if file == metadata else "")
+    return _Judge(universe).run()
+
+
+class _Judge:
+    def __init__(self, universe: Universe) -> None:
+        self.universe, self.found = universe, Judged()
+        single = {name: next(iter(found)) for name, found in universe.names.items() if len(found) == 1}
+        self._place = ""
+        self.expression = Expression(single, self._refers, self._calls, ruled)
+        self.places = Places(universe, self.expression)
+        self.rules = Rules(universe, self.places, self._sends)
+
+    def run(self) -> Judged:
+        for name, found in sorted(self.universe.names.items()):
+            if len(found) > 1:
+                said = f"'{name}' stands for {' and for '.join(sorted(found))} in one bundle"
+                self._error("import-alias", "imports", said, "Give each module a name of its own.")
+        for entry in self.universe:
+            self._place = entry.place
+            last = entry.path.rpartition("::")[2]
+            if last == "_target_":
+                self._target(entry)
+            elif last == "_mode_":
+                self._mode(entry)
+            elif isinstance(entry.value, str):
+                self._string(entry)
+        return self.found
+
+    def _error(self, code: str, place: str, message: str, remedy: str = _TRUST) -> None:
+        finding = error(code, shown(place), shown(message, 400), remedy)
+        if finding not in self.found.findings:
+            self.found.findings.append(finding)
+
+    def _string(self, entry: Entry) -> None:
+        text = entry.value
+        if text.startswith("$"):
+            self._expression(entry)
+        elif text.startswith("%"):
+            self._macro(entry)
+        elif text.startswith("@"):
+            for path in referred(text):
+                if self.universe.holds_import(path):
+                    self._error("config-import", entry.place, f"'{text}' takes an imported module as a value")
+        if entry.path.startswith(META) and entry.path.split("::")[-2] == "spatial_shape" and not _SHAPE.fullmatch(text):
+            self._error("metadata-shape", entry.place, f"'{text}' is no size; MONAI would evaluate it", _PLAIN)
+
+    def _expression(self, entry: Entry) -> None:
+        bound = imported(entry.value)
+        try:
+            if bound is None:
+                self.expression.judge(entry.value)
+            elif bound[1] not in modules() and (not entry.value.startswith("$from ") or known(bound[1]) is None):
+                raise Refusal(f"'{bound[1]}' is not known")
+        except Refusal as refusal:
+            self._part("expression", entry, str(refusal))
+            self._error(
+                "config-import" if bound is not None else "expression-unknown",
+                entry.place,
+                f"{refusal}: {entry.value}",
+            )
+        else:
+            self._part("expression", entry)
+
+    def _macro(self, entry: Entry) -> None:
+        file, path = macro(entry.value)
+        if file:
+            self._error("config-macro", entry.place, f"'{entry.value}' would read another file as a config", _PLAIN)
+        elif self.universe.holds_import(path):
+            self._error("config-import", entry.place, f"'{entry.value}' copies an import")
+        elif self.universe.holds_relative(path):
+            self._error("config-macro", entry.place, f"'{entry.value}' copies references that go by where they stand")
+
+    def _target(self, entry: Entry) -> None:
+        name = known(entry.value) if isinstance(entry.value, str) else None
+        if name is None:
+            why = "it is put together when it runs" if str(entry.value)[:1] in "$@%" else "it is not known"
+            self._part("target", entry, why)
+            self._error("target-unknown", entry.place, f"{why}: {entry.value}")
+            return
+        faults = self.rules.component(name, entry.path.rpartition("::")[0])
+        self._part("target", entry, "; ".join(faults.values()))
+        for place, why in faults.items():
+            self._error("argument-unsafe", place, why)
+
+    def _mode(self, entry: Entry) -> None:
+        holder = entry.path.rpartition("::")[0]
+        targets = [known(str(one.value)) for one in self.universe.at(f"{holder}::_target_")]
+        if entry.value == "callable":
+            for name in targets:
+                if name is not None and ruled(name):
+                    said = f"{name} would be called with arguments of somebody else"
+                    self._error("argument-unsafe", entry.place, said)
+        elif entry.value != "default":
+            self._error("mode-unsafe", entry.place, f"'{entry.value}' starts a debugger, or is only known when it runs")
+
+    def _part(self, kind: str, entry: Entry, why: str = "") -> None:
+        self.found.parts.append(Part(kind, str(entry.value).replace("::", "#"), entry.place, not why, why))
+
+    def _refers(self, path: str) -> None:
+        if self.universe.holds_import(path):
+            raise Refusal("it takes an imported module as a value")
+
+    def _calls(self, name: str, node: Any) -> None:
+        self.rules.call(name, node)
+
+    def _sends(self, said: str) -> None:
+        self._error("sends-elsewhere", self._place, said)
+
+
+def strings(content: Any) -> Iterator[str]:
+    """Every string in a value, keys included."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield str(key)
+            yield from strings(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from strings(value)
+
+
+def is_config(content: Mapping[str, Any]) -> bool:
+    """Whether JSON that lies outside of `configs` says something that MONAI would run, were it given it."""
+    return any(text == "_target_" or text[:1] == "$" for text in strings(content))

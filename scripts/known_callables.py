@@ -1,0 +1,266 @@
+"""Write medseg/inspection/known.json: the exact callables that a bundle may name without `--trust`.
+
+What is listed here was looked through for arguments that read pickles, download, write, or are looked up as code. Where
+an argument can, it has a rule in medseg/inspection/rules.py, or the callable is left out below. MONAI's and PyTorch's
+names are listed by what they are (a transform, a network, a loss) less what is left out; a new version adds nothing
+until this is run again and the difference has been read.
+"""
+
+import importlib
+import inspect
+import json
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "medseg" / "inspection" / "known.json"
+
+# Modules that `$import` may name. Importing them does nothing else; of their contents only what is listed counts.
+MODULES = """
+    collections copy datetime glob itertools json logging math os os.path pathlib random re sys time numpy torch
+    torch.nn torch.nn.functional torch.optim torch.optim.lr_scheduler torch.utils.data torch.distributed ignite
+    ignite.engine ignite.handlers ignite.metrics ignite.distributed monai monai.data monai.data.utils
+    monai.engines monai.handlers monai.inferers monai.losses monai.metrics monai.networks monai.networks.nets
+    monai.networks.schedulers monai.optimizers monai.transforms monai.utils medseg medseg.bundle medseg.data
+    medseg.inference medseg.losses medseg.metrics medseg.monitoring medseg.networks medseg.report
+    medseg.training medseg.transforms
+"""
+
+# Left out of what is taken by kind: each looks up a name as code, downloads and runs code, or writes where it is told.
+LEFT_OUT = {
+    "monai.transforms": """
+        TorchVision TorchVisiond RandTorchVision RandTorchVisiond TorchIO TorchIOd RandTorchIO RandTorchIOd
+        CuCIM CuCIMd RandCuCIM RandCuCIMd SaveClassificationd WriteFileMapping WriteFileMappingd
+    """,
+    "monai.networks.nets": """
+        BertAttention BertMixedLayer BertOutput BertPreTrainedModel CellSamWrapper HyenaNDUNETR MILModel
+        MultiModal Pooler TorchVisionFCModel Transchex get_medicalnet_pretrained_resnet_args
+        get_pretrained_resnet_medicalnet
+    """,
+    "monai.losses": "PerceptualLoss",
+    "monai.metrics": "FIDMetric",
+    "monai.inferers": "ZarrAvgMerger",
+}
+
+EXACT = {
+    "monai.data": """
+        ArrayDataset CacheDataset DataLoader Dataset DistributedSampler DistributedWeightedRandomSampler
+        GridPatchDataset ImageDataset IterableDataset ITKReader NibabelReader NrrdReader NumpyReader PILReader
+        PatchDataset PatchIter PatchIterd PydicomReader ShuffleBuffer SmartCacheDataset ThreadBuffer
+        ThreadDataLoader ZipDataset decollate_batch list_data_collate load_decathlon_datalist
+        pad_list_data_collate partition_dataset partition_dataset_classes select_cross_validation_folds
+        worker_init_fn MetaTensor
+    """,
+    "monai.data.utils": "no_collation",
+    "monai.engines": """
+        EnsembleEvaluator Evaluator GanTrainer PrepareBatch PrepareBatchDefault PrepareBatchExtraInput
+        SupervisedEvaluator SupervisedTrainer Trainer Workflow default_metric_cmp_fn default_prepare_batch
+    """,
+    "monai.handlers": """
+        CheckpointLoader CheckpointSaver ClassificationSaver ConfusionMatrix DecollateBatch EarlyStopHandler
+        GarbageCollector HausdorffDistance IgniteMetricHandler LogfileHandler LrScheduleHandler
+        MeanAbsoluteError MeanDice MeanIoUHandler MeanSquaredError MetricLogger MetricsReloadedBinaryHandler
+        MetricsReloadedCategoricalHandler MetricsSaver PanopticQuality ParamSchedulerHandler PostProcessing
+        ROCAUC RootMeanSquaredError SmartCacheHandler StatsHandler SurfaceDistance TensorBoardHandler
+        TensorBoardImageHandler TensorBoardStatsHandler ValidationHandler from_engine ignore_data
+        stopping_fn_from_loss stopping_fn_from_metric
+    """,
+    "monai.optimizers": "ExponentialLR LinearLR Novograd WarmupCosineSchedule generate_param_groups",
+    "monai.networks.schedulers": "DDIMScheduler DDPMScheduler PNDMScheduler RFlowScheduler",
+    "monai.networks": "normal_init one_hot icnr_init pixelshuffle predict_segmentation",
+    "monai.utils": """
+        Average BlendMode CommonKeys DiceCEReduction GridSampleMode GridSamplePadMode InterpolateMode
+        LossReduction MetricReduction NumpyPadMode PytorchPadMode UpsampleMode ensure_tuple first
+        set_determinism
+    """,
+    "torch": """
+        arange bfloat16 bool cat complex64 cuda.device_count cuda.is_available cuda.is_bf16_supported
+        cuda.set_device device double empty eye finfo float float16 float32 float64 full from_numpy
+        get_default_dtype half iinfo inf int int16 int32 int64 int8 linspace long manual_seed nan ones pi rand
+        randn stack tensor uint8 version.cuda zeros Generator Size as_tensor argmax softmax sigmoid sum mean
+        sqrt abs backends.cudnn.is_available backends.mps.is_available distributed.barrier
+        distributed.destroy_process_group distributed.get_rank distributed.get_world_size
+        distributed.init_process_group distributed.is_available distributed.is_initialized
+    """,
+    "torch.optim.lr_scheduler": """
+        ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR
+        LambdaLR LinearLR MultiStepLR MultiplicativeLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR
+        StepLR
+    """,
+    "torch.utils.data": """
+        ConcatDataset DataLoader RandomSampler Sampler SequentialSampler Subset SubsetRandomSampler
+        TensorDataset WeightedRandomSampler distributed.DistributedSampler
+    """,
+    "torch.nn.parallel": "DistributedDataParallel",
+    "torch.nn.functional": "softmax sigmoid relu one_hot interpolate cross_entropy mse_loss l1_loss",
+    "ignite.metrics": """
+        Accuracy Average ConfusionMatrix DiceCoefficient Fbeta IoU JaccardIndex Loss MeanAbsoluteError
+        MeanSquaredError MetricGroup Metric Precision ROC_AUC Recall RootMeanSquaredError RunningAverage
+        TopKCategoricalAccuracy mIoU
+    """,
+    "ignite.handlers": """
+        BasicTimeProfiler CosineAnnealingScheduler EMAHandler EarlyStopping LRScheduler LinearCyclicalScheduler
+        PiecewiseLinear ProgressBar TerminateOnNan TimeLimit Timer create_lr_scheduler_with_warmup
+        global_step_from_engine
+    """,
+    "ignite.engine": "Engine Events State",
+    "ignite.distributed": "get_rank get_world_size device barrier get_local_rank",
+    "numpy": """
+        arange argmax argmin array asarray ascontiguousarray bool_ ceil clip concatenate cumsum diag exp
+        expand_dims eye float16 float32 float64 floor full inf int16 int32 int64 int8 isfinite isnan linspace
+        log log10 log2 max maximum mean median min minimum moveaxis nan ndarray newaxis ones percentile pi prod
+        quantile random.seed round sqrt squeeze stack std sum transpose uint16 uint32 uint64 uint8 unique where
+        zeros
+    """,
+    "medseg": "LabelMap LabelMap.totalsegmentator StreamingInferer open_dataset",
+    "medseg.bundle": "SavePredictions SaveSlices bundle_root check_config runs_dir start_run",
+    "medseg.data": "annotated_classes choose_labels discover find_scans open_dataset slice_items training_items",
+    "medseg.inference": "StreamingInferer",
+    "medseg.losses": "DiceCELoss MarginalLoss",
+    "medseg.metrics": "PixelF1 ScanDice VolumeDice VolumeScores annotated_classes measure_names",
+    "medseg.monitoring": """
+        Histograms History Monitor Previews SaveScores System Tracking check_settings default_backend
+    """,
+    "medseg.networks": "SegFormer load_weights require_variant",
+    "medseg.report": "overlay overlay_with_legend panels picture_panels",
+    "medseg.training": """
+        Checkpoints ClipGradients EarlyStopping EpochSampler FirstValidation FollowEpochs LrSchedule NanGuard
+        PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset WarmUp default_workers has_bf16
+        keep_freed_memory prepare require_patience select_device steps_per_epoch try_network
+    """,
+    "medseg.transforms": """
+        AugmentBatch FitPlaned IndexSlicesd LoadSliced MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd
+        Standardize Standardized WindowHUd
+    """,
+    "glob": "glob",
+    "os": "cpu_count getcwd linesep listdir sep",
+    "os.path": "abspath basename commonpath commonprefix dirname exists isdir isfile join normpath split splitext",
+    "pathlib": "Path PurePath PurePosixPath",
+    "itertools": "chain product repeat zip_longest",
+    "collections": "Counter OrderedDict",
+    "copy": "copy deepcopy",
+    "datetime": "datetime.now datetime.today timedelta",
+    "json": "dumps",
+    "logging": "CRITICAL DEBUG ERROR INFO WARNING getLogger",
+    "random": "randint random seed uniform",
+    "re": "escape findall fullmatch match search split sub",
+    "sys": "maxsize platform",
+    "time": "monotonic perf_counter strftime time",
+    "math": "",
+    "torch.nn": "",
+    "torch.optim": "",
+}  # fmt: skip
+
+
+def _by_kind() -> Iterator[tuple[str, str]]:
+    """Names of MONAI and PyTorch that are listed by what they are."""
+    import monai
+    import torch
+
+    kinds = {
+        "monai.transforms": monai.transforms.Transform,
+        "monai.networks.nets": torch.nn.Module,
+        "monai.losses": torch.nn.Module,
+        "monai.metrics": monai.metrics.metric.Metric,
+        "monai.inferers": (monai.inferers.Inferer, monai.inferers.Splitter),
+        "torch.nn": torch.nn.Module,
+        "torch.optim": torch.optim.Optimizer,
+    }
+    for module, kind in kinds.items():
+        left_out = set(LEFT_OUT.get(module, "").split())
+        found = importlib.import_module(module)
+        for name, value in vars(found).items():
+            own = inspect.isclass(value) and issubclass(value, kind) and value.__module__.startswith(module)
+            if own and value.__name__ not in left_out and name not in left_out and not name.startswith("_"):
+                yield module, name
+    networks = importlib.import_module("monai.networks.nets")  # functions that build one: resnet50, ...
+    for name, value in vars(networks).items():
+        if re.fullmatch("resnet[0-9]+", name) and inspect.isfunction(value):
+            yield "monai.networks.nets", name
+    metrics = importlib.import_module("monai.metrics")
+    for name, value in vars(metrics).items():
+        if inspect.isfunction(value) and name.startswith("compute_"):
+            yield "monai.metrics", name
+    for name in vars(importlib.import_module("math")):
+        if not name.startswith("_"):
+            yield "math", name
+
+
+def _value(dotted: str) -> Any:
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for part in parts[cut:]:
+            value = getattr(value, part)
+        return value
+    raise ImportError(dotted)
+
+
+def build() -> dict[str, list[str]]:
+    """`{name: other spellings}`: the public name, the module it is written in, and the short names MONAI resolves."""
+    from monai.bundle import ComponentLocator
+
+    public = dict.fromkeys(f"{module}.{name}" for module, name in _by_kind())
+    public |= dict.fromkeys(f"{module}.{name}" for module, names in EXACT.items() for name in names.split())
+    values: dict[str, Any] = {}
+    first: dict[Any, str] = {}
+    missing = []
+    for name in public:
+        try:
+            values[name] = _value(name)
+        except AttributeError:
+            missing.append(name)
+            values[name] = object()
+    sys.stderr.write("".join(f"not there, listed all the same: {name}\n" for name in missing))
+    for name, value in values.items():
+        kind = (inspect.isclass(value) or inspect.isfunction(value)) and name.startswith("monai.")
+        key = id(value) if kind else name
+        if key not in first or (kind and name.rpartition(".")[2] == value.__name__):
+            first[key] = name  # by the name that it was written with, of several
+    table: dict[str, set[str]] = {name: set() for name in first.values()}
+    locator = ComponentLocator()
+    locator.get_component_module_name("UNet")
+    for name, value in values.items():
+        canonical = first[id(value) if id(value) in first else name]
+        if name != canonical:
+            table[canonical].add(name)
+        if not name.startswith("monai.") or not hasattr(value, "__module__"):
+            continue
+        home, short = str(value.__module__), name.rpartition(".")[2]
+        if getattr(sys.modules.get(home), short, None) is value:
+            table[canonical].add(f"{home}.{short}")
+        modules = locator._components_table.get(short, [])
+        if modules and all(getattr(sys.modules[one], short) is value for one in modules):
+            table[canonical].add(short)
+    return {name: sorted(spelled - {name}) for name, spelled in sorted(table.items())}
+
+
+def pickle_globals() -> list[str]:
+    """What torch's weights_only reader takes in a file without being told so."""
+    import torch._weights_only_unpickler as reader
+
+    return sorted(reader._get_allowed_globals())
+
+
+def main() -> None:
+    """Write the table anew."""
+    warnings.simplefilter("ignore")
+    content: dict[str, Any] = {"modules": sorted(MODULES.split()), "callables": build(), "pickles": pickle_globals()}
+    lines = ["{", ' "modules": ' + json.dumps(content["modules"]) + ",", ' "callables": {']
+    lines += [
+        ",\n".join(f"  {json.dumps(name)}: {json.dumps(spelled)}" for name, spelled in content["callables"].items())
+    ]
+    lines += [" },", ' "pickles": ' + json.dumps(content["pickles"]), "}"]
+    FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{len(content['callables'])} callables in {FILE}\n")
+
+
+if __name__ == "__main__":
+    main()
