@@ -15,9 +15,9 @@ from medseg.findings import Finding, error, note
 _NO_WEIGHTS = {"pretrained", "allow_random", "drop_path", "drop_path_rate", "dropout", "dropout_prob", "dropout_rate",
                "attn_drop_rate", "drop_rate", "gradient_checkpointing", "use_checkpoint"}  # fmt: skip
 _DATASETS = {
-    "train": ("train#dataset", "validate#dataset"),
-    "evaluate": ("dataset", "validate#dataset"),
-    "inference": ("dataset",),
+    "train": (("train#dataset", "train#trainer"), ("validate#dataset", "validate#evaluator")),
+    "evaluate": (("dataset", "evaluator"), ("validate#dataset", "validate#evaluator")),
+    "inference": (("dataset", "evaluator"),),
 }
 
 
@@ -27,9 +27,9 @@ def check(bundle: Opened) -> Iterator[Finding]:
     chains = {
         (config, path): found
         for config, paths in _DATASETS.items()
-        if config in bundle.configs
-        for path in paths
-        if (found := chain(bundle, config, path))
+        if config in bundle.configs and bundle.can_parse(config)
+        for path, engine in paths
+        if (found := chain(bundle, config, path, engine))
     }
     if not chains:
         return
@@ -39,15 +39,15 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 
 def _networks(bundle: Opened) -> Iterator[Finding]:
-    there = [config for config in bundle.configs if "network_def" in bundle.configs[config]]
+    there = [one for one, content in bundle.configs.items() if "network_def" in content and bundle.can_parse(one)]
     if not there:
         return
-    first = arguments(bundle, there[0], "network_def")
+    first = _network(bundle, there[0])
     for config in there[1:]:
-        other = arguments(bundle, config, "network_def")
-        for name in sorted({*first, *other} - _NO_WEIGHTS):
+        other = _network(bundle, config)
+        for name in sorted({*first, *other, "_target_"} - _NO_WEIGHTS):
             written = [mapping(bundle.expanded(one)["network_def"]).get(name) for one in (there[0], config)]
-            unknown = (name in first and isinstance(first[name], Unknown)) or isinstance(other.get(name), Unknown)
+            unknown = any(isinstance(one.get(name), Unknown) for one in (first, other))
             if first.get(name) != other.get(name) and not (unknown and written[0] == written[1]):
                 yield error(
                     "network-drift",
@@ -55,6 +55,11 @@ def _networks(bundle: Opened) -> Iterator[Finding]:
                     f"it is {_short(other.get(name))} there, and {_short(first.get(name))} in {there[0]}.json",
                     "Weights of one network are nothing to another.",
                 )
+
+
+def _network(bundle: Opened, config: str) -> dict[str, object]:
+    target = mapping(bundle.expanded(config)["network_def"]).get("_target_")
+    return {**arguments(bundle, config, "network_def"), "_target_": str(target).rpartition(".")[2]}
 
 
 def _differences(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms import MapTransform
 
 from medseg.bundle.strict import SPECIAL
 from medseg.bundle.verification import syntax, targets
@@ -62,8 +64,15 @@ class Step:
         return any(word in self.name for word in _CROPS)
 
 
-def chain(bundle: Opened, config: str, dataset: str) -> list[Step]:
-    """The deterministic steps that a dataset does to the image; empty where they cannot be told."""
+def chain(bundle: Opened, config: str, dataset: str, engine: str = "") -> list[Step]:
+    """The deterministic steps that are done to the image; empty where they cannot be told.
+
+    Args:
+        bundle: the bundle.
+        config: which of its configs.
+        dataset: the path of the dataset whose transforms come first.
+        engine: the path of the engine whose `prepare_batch` may do more to whole batches.
+    """
     content = bundle.expanded(config)
     path = syntax.resolved_path(content, dataset)
     holder = syntax.at(content, path)
@@ -76,7 +85,36 @@ def chain(bundle: Opened, config: str, dataset: str) -> list[Step]:
     keys = next((one for part in parts if (one := _keys(bundle, config, part))), ())
     image = "image" if "image" in keys or not keys else keys[0]
     steps = (_step(bundle, config, part, image) for part in parts)
-    return [step for step in steps if step is not None]
+    return [*(step for step in steps if step is not None), *_of_batches(bundle, config, f"{engine}#prepare_batch")]
+
+
+def _of_batches(bundle: Opened, config: str, path: str) -> Iterator[Step]:
+    """What is done to whole batches: the transforms that an expression within `prepare_batch` makes."""
+    content = bundle.expanded(config)
+    path = syntax.resolved_path(content, path)
+    for place, value in syntax.walk({path: syntax.at(content, path)}):
+        tree, names = syntax.parse(value) if syntax.is_expression(value) else (None, {})
+        for node in ast.walk(tree) if tree is not None else ():
+            if isinstance(node, ast.Call) and _is_transform(target := ast.unparse(node.func), sure=True):
+                given = {} if any(isinstance(one, ast.Starred) for one in node.args) else _given(target, node)
+                found = {name: _argument(bundle, config, one, names) for name, one in given.items()}
+                kept = {name: one for name, one in {**_defaults(target), **found}.items() if name not in _ASIDE}
+                yield Step(_name(target), place, kept)
+
+
+def _given(target: str, call: ast.Call) -> dict[str, ast.expr]:
+    found, _ = targets.locate(target)
+    names = list(inspect.signature(found).parameters) if found is not None else []
+    return {**dict(zip(names, call.args, strict=False)), **{one.arg: one.value for one in call.keywords if one.arg}}
+
+
+def _argument(bundle: Opened, config: str, node: ast.expr, names: Mapping[str, str]) -> Any:
+    try:
+        if isinstance(node, ast.Name) and node.id in names:
+            return plain(bundle.value(config, syntax.resolved_path(bundle.expanded(config), names[node.id])))
+        return plain(ast.literal_eval(node))
+    except (UnknownValueError, ValueError):
+        return Unknown(ast.unparse(node))
 
 
 def _components(content: Mapping[str, Any], path: str, seen: set[str]) -> Iterator[str]:
@@ -99,12 +137,24 @@ def _components(content: Mapping[str, Any], path: str, seen: set[str]) -> Iterat
             yield from _components(content, one, seen)
 
 
-def _is_transform(target: str) -> bool:
-    """Whether a component can stand in a chain; one that cannot be found might, and another rule names it."""
+def _is_transform(target: str, sure: bool = False) -> bool:
+    """Whether a component can stand in a chain; one that cannot be found might, unless it must be sure."""
     found, _ = targets.locate(target)
-    return found is None or (
-        isinstance(found, type) and "__call__" in {name for one in found.__mro__ for name in vars(one)}
-    )
+    if found is None:
+        return not sure
+    return isinstance(found, type) and any("__call__" in vars(one) for one in found.__mro__)
+
+
+def _name(target: str) -> str:
+    """The name of a transform, without its module and the `d` or `Dict` of those that work on dictionaries.
+
+    >>> _name("monai.transforms.Spacingd"), _name("SpatialPad"), _name("CropForeground")
+    ('Spacing', 'SpatialPad', 'CropForeground')
+    """
+    short = target.rpartition(".")[2].removesuffix("Dict")
+    found, _ = targets.locate(target)
+    of_dictionaries = issubclass(found, MapTransform) if isinstance(found, type) else short.endswith("d")
+    return short[:-1] if of_dictionaries and short.endswith(("d", "D")) else short
 
 
 def _keys(bundle: Opened, config: str, path: str) -> tuple[str, ...]:
@@ -119,11 +169,9 @@ def _step(bundle: Opened, config: str, path: str, image: str) -> Step | None:
     """The step at a path; None for one of chance, of other keys, switched off, or that changes no value."""
     component = syntax.at(bundle.expanded(config), path)
     target = str(component["_target_"])
-    short = target.rpartition(".")[2]
-    name = short[:-1] if short.endswith(("d", "D")) and short not in ("Pad", "SpatialPad") else short
-    name = short[:-4] if short.endswith("Dict") else name
+    name = _name(target)
     keys = _keys(bundle, config, path)
-    if short.startswith("Rand") or name in _NO_VALUES or (keys and image not in keys):
+    if name.startswith("Rand") or name in _NO_VALUES or (keys and image not in keys):
         return None
     optional, off = False, component.get("_disabled_", False)
     if isinstance(off, str):
@@ -148,7 +196,7 @@ def arguments(bundle: Opened, config: str, path: str) -> dict[str, Any]:
     component = syntax.at(bundle.expanded(config), path)
     if not isinstance(component, Mapping):
         return {"": plain(component)}
-    found = _defaults(str(component.get("_target_"))) | {"_target_": str(component.get("_target_")).rpartition(".")[2]}
+    found = _defaults(str(component.get("_target_")))
     for key, value in component.items():
         if key in SPECIAL:
             continue

@@ -17,8 +17,8 @@ from medseg.findings import Finding, error, warning
 # What MONAI, its zoo, MONAI Label and medseg itself look for by name, in any config.
 _BY_NAME = {
     "imports", "initialize", "finalize", "run", "bundle_root", "output_dir", "ckpt_path", "ckpt_dir", "network",
-    "labels",     "displayable_configs", "volume_preprocessing", "volume_inferer", "spacing", "in_channels", "out_channels", "amp",
-    "use_mlflow", "save_execute_config", "train", "validate", "datalist", "checkpointloader",
+    "labels", "displayable_configs", "volume_preprocessing", "volume_inferer", "spacing", "in_channels",
+    "out_channels", "amp", "use_mlflow", "save_execute_config", "train", "validate", "datalist", "checkpointloader",
 }  # fmt: skip
 _PROPERTIES = {
     syntax.key_path(str(one[BundlePropertyConfig.ID])) for one in [*TrainProperties.values(), *InferProperties.values()]
@@ -73,11 +73,16 @@ def _unused(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator
             continue
         if any(path.startswith(f"{one}#") for one in used if one not in {"train", "validate"}):
             continue
-        if isinstance(value, list) and value and all(syntax.is_expression(one) for one in value) and "#" not in path:
-            continue  # what can be run by its name
+        if _can_run(value) and "#" not in path:
+            continue
         leaf = path.rpartition("#")[2]
         near = did_you_mean(leaf, [one.rpartition("#")[2] for one in used], "Remove it, or refer to it with '@'.")
         yield warning("key-unused", bundle.place(config, path), "nothing refers to it", near)
+
+
+def _can_run(value: Any) -> bool:
+    """Whether MONAI can run it by its name."""
+    return isinstance(value, list) and bool(value) and all(syntax.is_expression(one) for one in value)
 
 
 def _entries(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -102,8 +107,9 @@ def _overlay(bundle: Opened, name: str, bases: tuple[str, ...]) -> Iterator[Find
         return
     files = [bundle.root / "configs" / f"{one}.json" for one in (*bases, name)]
     try:
-        recipe = strict.merge(files[:-1], {})
-        strict.check(recipe, strict.merge(files, {}))
+        recipe, merged = strict.merge(files[:-1], {}), strict.merge(files, {})
+        runs = {key: value for key, value in merged.items() if key in _BY_NAME or _can_run(value)}
+        strict.check({**runs, **recipe}, merged)
     except ConfigError as fault:
         found = f": {fault.found}" if fault.found else ""
         yield error("key-unknown", bundle.place(name), f"{fault.thing}{found}", fault.remedy)

@@ -78,10 +78,14 @@ class Opened:
         try:
             content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
         except (OSError, ValueError, RecursionError) as fault:
-            self.faults.append(error("config-unreadable", self.place(path.name), f"it is no JSON: {fault}"))
+            self.faults.append(
+                error("config-unreadable", self.place(path.name), f"it is no JSON: {fault}", "Write it again.")
+            )
             return
         if not isinstance(content, dict):
-            self.faults.append(error("config-unreadable", self.place(path.name), "it holds no JSON object"))
+            self.faults.append(
+                error("config-unreadable", self.place(path.name), "it holds no JSON object", "Write it again.")
+            )
             return
         for name in twice:
             self.faults.append(
@@ -155,6 +159,14 @@ class Opened:
             raise UnknownValueError(str(fault)) from fault
         return parser
 
+    def can_parse(self, config: str) -> bool:
+        """Whether MONAI can read a config at all; where it cannot, the rule on references says why."""
+        try:
+            self.parser(config)
+        except UnknownValueError:
+            return False
+        return True
+
     def expanded(self, config: str) -> dict[str, Any]:
         """A config with its macros put in, as MONAI reads it; as it stands where they lead nowhere."""
         try:
@@ -198,7 +210,7 @@ class Opened:
         found: dict[str, Any] = {}
         for config in ("inference", "evaluate", "train"):
             content = self.configs.get(config, {})
-            if "network_def" not in content:
+            if "network_def" not in content or not self.can_parse(config):
                 continue
             try:
                 if config == "train" and self._pretrained():

@@ -50,12 +50,18 @@ def _one(place: str, name: str, said: str, required: bool) -> Iterator[Finding]:
 def installed(name: str) -> Version | None:
     """The version of a package, by its distribution's name or by the name that it is imported by; None for none."""
     name = _DISTRIBUTIONS.get(name.lower(), name)
-    for candidate in (name, *importlib.metadata.packages_distributions().get(name.replace("-", "_"), ())):
-        try:
-            return Version(importlib.metadata.version(candidate))
-        except (importlib.metadata.PackageNotFoundError, InvalidVersion):
-            continue
-    return None
+    found = _version(name)
+    if found is not None:
+        return found
+    brought = importlib.metadata.packages_distributions().get(name.replace("-", "_"), ())  # slow: only when needed
+    return next((version for one in brought if (version := _version(one)) is not None), None)
+
+
+def _version(distribution: str) -> Version | None:
+    try:
+        return Version(importlib.metadata.version(distribution))
+    except (importlib.metadata.PackageNotFoundError, InvalidVersion):
+        return None
 
 
 def _requirement(name: str, version: str) -> str:

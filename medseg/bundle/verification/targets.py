@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import warnings
@@ -65,6 +66,7 @@ def component_findings(place: str, component: Mapping[str, Any]) -> Iterator[Fin
             yield error("argument-missing", place, f"{target} needs '{name}'", "Give it.")
 
 
+@functools.cache
 def locate(target: str) -> tuple[Callable[..., Any] | None, tuple[str, str]]:
     """What a `_target_` names, as MONAI finds it; without it, why not and what to do."""
     with warnings.catch_warnings():

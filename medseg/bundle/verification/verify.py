@@ -32,8 +32,10 @@ from medseg.bundle.verification import (
 )
 from medseg.bundle.verification.opened import Opened, cause
 from medseg.errors import ConfigError
-from medseg.findings import Finding, ranked, warning
+from medseg.findings import Finding, note, ranked, warning
 
+_TRUST = "Read what it would run (medseg bundle inspect), then give --trust."
+_REPORT = "The other rules were applied; report the bundle that this one fails on."
 RULES: dict[str, Callable[[Opened], Iterator[Finding]]] = {
     module.__name__.rpartition(".")[2]: module.check
     for module in (files, tampering, described, packages, keys, links, expressions, targets, positions, pairing, scores,
@@ -66,7 +68,8 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
         raise ConfigError(root, "must be the folder of a bundle", found, "Unpack it: medseg bundle install.")
     inspection = inspect_bundle(root)
     if not inspection.trusted and not trust:
-        return ranked(inspection.findings)
+        stopped = note("not-verified", root, "what inspection found is unsafe, so that nothing of it was tried", _TRUST)
+        return ranked([*inspection.findings, stopped])
     known = [replace(one, severity="warning") if one.severity == "error" else one for one in inspection.findings]
     return ranked([*known, *check_bundle(root)])
 
@@ -85,7 +88,7 @@ def check_bundle(root: str | Path) -> list[Finding]:
             try:
                 findings += rule(bundle)
             except Exception as fault:  # a bundle that no rule foresaw; the other rules still count
-                findings.append(warning("rule-failed", name, f"the rule could not be applied: {cause(fault)}"))
+                findings.append(warning("rule-failed", name, f"the rule could not be applied: {cause(fault)}", _REPORT))
     return ranked(dict.fromkeys(findings))
 
 

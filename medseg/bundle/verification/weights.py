@@ -27,7 +27,9 @@ def check(bundle: Opened) -> Iterator[Finding]:
         try:
             states[name] = read(path)
         except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as fault:
-            yield error("weights-damaged", name, f"it is no whole file of weights: {cause(fault)}", "Copy it again.")
+            yield error(
+                "weights-damaged", name, f"it is no whole file of weights: {cause(fault)[:120]}", "Copy it again."
+            )
     for name, state in states.items():
         broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
         if broken:
