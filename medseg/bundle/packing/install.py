@@ -15,12 +15,14 @@ from packaging.version import InvalidVersion, Version
 import medseg
 from medseg.atomic import atomic_folder
 from medseg.bundle.bundle import Bundle
-from medseg.bundle.packing.gates import refuse, require_clean, require_trust
+from medseg.bundle.packing.gates import refuse, require_clean
 from medseg.bundle.packing.manifest import compare, read_manifest
 from medseg.bundle.packing.self_test import SelfTest, run_self_test
 from medseg.bundle.packing.sources import fetch
 from medseg.bundle.source import METADATA
-from medseg.errors import ConfigError, DataError, OutputError
+from medseg.bundle.trust import require_trust
+from medseg.errors import BundleError, DataError, OutputError
+from medseg.inspection import unpack
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ def install_bundle(
 
     Raises:
         DataError: it cannot be fetched, is damaged or tampered with, or gives another mask.
-        ConfigError: it is not safe, not whole, or made by a newer medseg or MONAI.
+        BundleError: it is not safe, not whole, or made by a newer medseg or MONAI.
         OutputError: the folder holds other files, or cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="medseg-install-") as place:
         path = fetch(source, Path(place), sha256)
-        require_trust(path, trust)
+        require_trust(path, trust, "install")
         manifest = read_manifest(path)
         wrong = [one for one in compare(path) if one.severity == "error"]
         if wrong:
@@ -95,13 +97,11 @@ def install_bundle(
 
 def _unpacked(path: Path, partial: Path) -> Path:
     """The bundle's folder made of a zip, at that place itself whatever folder the zip has around it."""
-    from medseg.inspection.archive import unpack
-
     unpack(path, partial)
     places = [partial, *sorted(one for one in partial.iterdir() if one.is_dir())]
     found = [place for place in places if (place / "configs" / METADATA).is_file()]
     if not found:
-        raise ConfigError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
+        raise BundleError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
     if found[0] != partial:
         aside = partial.with_name(f"{partial.name}.{uuid.uuid4().hex[:8]}")
         found[0].rename(aside)
@@ -122,7 +122,7 @@ def _require_versions(path: Path, made_with: object) -> None:
             continue
         if newer:
             wheel = " Its own may lie in the zip, in wheels/." if package == "medseg" else ""
-            raise ConfigError(
+            raise BundleError(
                 path.name, f"needs {package} {said} or later", here, f"pip install --upgrade {package}.{wheel}"
             )
 

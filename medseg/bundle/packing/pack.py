@@ -17,13 +17,14 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.packing import self_test
 from medseg.bundle.packing.archiving import write_archive
 from medseg.bundle.packing.card import card_text, history_of, metrics_of
-from medseg.bundle.packing.gates import require_clean, require_trust
+from medseg.bundle.packing.gates import require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
 from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, stage
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
 from medseg.bundle.source import METADATA
+from medseg.bundle.trust import require_trust
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError, WeightsError
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
@@ -68,7 +69,7 @@ def pack_bundle(
     bundle, path = Bundle.open(root), Path(path)
     if path.suffix.lower() != ".zip" or path.is_dir():
         raise OutputError(path, "must be a file called .zip", "another name" if not path.is_dir() else "a folder")
-    require_trust(bundle.root, trust)
+    require_trust(bundle.root, trust, "pack")
     said, weights = _described(bundle)
     state = read_state(weights)
     history = history_of(bundle.root)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from medseg.bundle.packing import gates
-from medseg.errors import ConfigError
+from medseg.errors import BundleError
 from medseg.findings import error, note, warning
 
 
@@ -15,16 +15,16 @@ def test_errors_of_verification_refuse_and_warnings_are_said(monkeypatch, tmp_pa
         warning("old", "metadata", "it is old"),
         note("a", "b", "c"),
     ]
-    monkeypatch.setattr("medseg.bundle.verification.verify_bundle", lambda root, trust: found[1:])
+    monkeypatch.setattr("medseg.bundle.packing.gates.verify_bundle", lambda root, trust: found[1:])
     with caplog.at_level(logging.WARNING):
         gates.require_clean(tmp_path, False, "a.zip")
     assert [record.message for record in caplog.records] == ["warning old: metadata: it is old."]
-    monkeypatch.setattr("medseg.bundle.verification.verify_bundle", lambda root, trust: found)
-    with pytest.raises(ConfigError, match=r"a\.zip: must be whole and consistent, but found 1 fault: weights-missing"):
+    monkeypatch.setattr("medseg.bundle.packing.gates.verify_bundle", lambda root, trust: found)
+    with pytest.raises(BundleError, match=r"a\.zip: must be whole and consistent, but found 1 fault: weights-missing"):
         gates.require_clean(tmp_path, True, "a.zip")
 
 
 def test_many_faults_are_counted_and_the_first_shown():
     many = [error("fault", f"place{number}", "it is wrong") for number in range(8)]
-    with pytest.raises(ConfigError, match=r"8 faults: fault in place0: .*place4: it is wrong; and 3 more\. Mend it\."):
+    with pytest.raises(BundleError, match=r"8 faults: fault in place0: .*place4: it is wrong; and 3 more\. Mend it\."):
         gates.refuse("a.zip", "must be right", many, "Mend it.")

@@ -77,7 +77,8 @@ def no_weights(files):
 REFUSED = {
     "a changed file": (lambda files: files.update({"LICENSE": b"mine"}), False, "file-changed in LICENSE"),
     "a lost file": (lambda files: files.pop("label_map.json"), False, "file-missing in label_map"),
-    "a file more": (lambda files: files.update({"scripts/a.py": b"1"}), False, "file-not-listed in scripts/a.py"),
+    "a file more": (lambda files: files.update({"docs/a.md": b"1"}), False, "file-not-listed in docs/a.md"),
+    "a program": (lambda files: files.update({"scripts/a.py": b"1"}), True, "code-in-bundle in scripts/a.py"),
     "a newer medseg": (newer("medseg"), False, r"needs medseg 99\.1\.0 or later, but found 0\..*wheels/"),
     "a newer MONAI": (newer("monai"), False, r"needs monai 99\.1\.0 or later.*pip install --upgrade monai"),
     "a newer form": (newer_form, False, "form 99, of a newer medseg"),

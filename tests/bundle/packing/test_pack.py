@@ -13,7 +13,7 @@ import torch
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.packing import install_bundle, pack_bundle
-from medseg.errors import ConfigError, DataError, OutputError, WeightsError
+from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
 
 PROMISED = {
     "LICENSE",
@@ -143,7 +143,7 @@ def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp
     shutil.copytree(trained, tmp_path / "run")
     model = tmp_path / "run" / "models" / "model.pt"
     model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=r"model\.pt: must be a whole file of weights"):
+    with pytest.raises(UntrustedError, match=r"weights-damaged in models/model\.pt"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
     with pytest.raises(WeightsError, match="must belong to this network"):
