@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medseg.bundle.verification import verify_bundle
@@ -14,20 +14,21 @@ logger = logging.getLogger(__name__)
 _SHOWN = 5
 
 
-def require_clean(root: Path, trust: bool, name: str) -> None:
+def require_clean(root: Path, trust: bool, name: str, meant: Collection[str] = ()) -> None:
     """See that a bundle is whole and consistent; warnings are logged.
 
     Args:
         root: its folder.
         trust: whether what it would run is trusted.
         name: what errors call it.
+        meant: codes of warnings that are not said.
 
     Raises:
         BundleError: it is not.
     """
     found = verify_bundle(root, trust)
     for one in found:
-        if one.severity == "warning":
+        if one.severity == "warning" and one.code not in meant:
             logger.warning("%s", one)
     wrong = [one for one in found if one.severity == "error"]
     if wrong:

@@ -20,12 +20,11 @@ from medseg.bundle.packing.card import card_text, history_of, metrics_of
 from medseg.bundle.packing.gates import require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
-from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, stage
+from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, stage
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
-from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
-from medseg.errors import ConfigError, DataError, MedsegError, OutputError, WeightsError
+from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
 
@@ -69,18 +68,22 @@ def pack_bundle(
     bundle, path = Bundle.open(root), Path(path)
     if path.suffix.lower() != ".zip" or path.is_dir():
         raise OutputError(path, "must be a file called .zip", "another name" if not path.is_dir() else "a folder")
-    require_trust(bundle.root, trust, "pack")
-    said, weights = _described(bundle)
-    state = read_state(weights)
     history = history_of(bundle.root)
     with tempfile.TemporaryDirectory(prefix="medseg-pack-") as place:
         folder = Path(place, "bundle")
-        staged = stage(bundle, folder, said, metadata)
+        staged = stage(bundle, folder, metadata)
+        try:
+            require_trust(folder, trust, "pack")
+        except UntrustedError as error:
+            remedy = f"See all of it with: medseg bundle inspect {bundle.root}. If you mean it, give --trust."
+            raise UntrustedError(bundle.root, error.rule, error.found, remedy) from error
+        packed = Bundle(folder)
+        said, weights = _described(packed, bundle)
+        state = read_state(weights)
         if metrics := metrics_of(history):
             staged.metadata["eval_metrics"] = metrics
-            write_json(folder / "configs" / METADATA, staged.metadata)
+        describe(staged, said)
         write_state(state, folder / "models")
-        packed = Bundle(folder)
         seen = _Windows()
         tested = self_test.make_self_test(packed, folder / self_test.FOLDER, seen.watch)
         if not tested:
@@ -93,7 +96,7 @@ def pack_bundle(
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)
-        require_clean(folder, trust, packed.name)
+        require_clean(folder, trust, packed.name, ("wheel-in-bundle",))
         write_json(folder / MANIFEST, make_manifest(folder, _about(staged)))
         write_archive(folder, path, str(staged.metadata.get("name") or packed.name))
     for key in staged.removed:
@@ -101,11 +104,15 @@ def pack_bundle(
     return path
 
 
-def _described(bundle: Bundle) -> tuple[Described, Path]:
+def _described(packed: Bundle, bundle: Bundle) -> tuple[Described, Path]:
     """What the configs say of classes and channels, and where the weights are."""
-    parser = bundle.resolve("inference")
-    weights = parser.get_parsed_content("ckpt_path") if "ckpt_path" in parser else bundle.root / "models" / "model.pt"
-    if not Path(str(weights)).is_file():
+    parser = packed.resolve("inference")
+    own = bundle.content("inference").get("ckpt_path", "")
+    path = Path(str(parser.get_parsed_content("ckpt_path"))) if "ckpt_path" in parser else Path("models", "model.pt")
+    if path.is_relative_to(packed.root):
+        path = path.relative_to(packed.root)
+    weights = Path(str(own)) if Path(str(own)).is_absolute() else bundle.root / path
+    if not weights.is_file():
         rule, remedy = "must hold the trained weights to be packed", "Train the bundle first, or pack a run's folder."
         raise WeightsError(weights, rule, "no such file", remedy)
     labels = parser.get_parsed_content("labels") if "labels" in parser else None

@@ -59,15 +59,15 @@ class Staged:
     removed: list[str] = field(default_factory=list)
 
 
-def stage(bundle: Bundle, folder: Path, said: Described, changes: Mapping[str, str] | None = None) -> Staged:
+def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None) -> Staged:
     """Copy configs, label map and docs of a bundle into a folder, fit to be shared; weights are not among them.
 
-    Of a run, previews, logs, checkpoints and its record stay where they are: they name cases, people and places.
+    Nothing is executed. Of a run, previews, logs, checkpoints and its record stay where they are: they name cases,
+    people and places.
 
     Args:
         bundle: a bundle, or the folder of a run.
         folder: an empty folder.
-        said: what the configs say, see `Described`.
         changes: texts of the metadata that are to be others (`description`, `authors`, `version`, ...).
 
     Raises:
@@ -95,13 +95,33 @@ def stage(bundle: Bundle, folder: Path, said: Described, changes: Mapping[str, s
     for path in bundle.root.glob("*.json"):  # what a config reads beside itself, such as the colours of the classes
         if path.name not in (RECORD, EPOCHS, MANIFEST, LABELS) and f"/{path.name}'" in texts:
             shutil.copyfile(path, folder / path.name)
-    if said.labels is not None:
-        said.labels.save(folder / LABELS)
-    elif (bundle.root / LABELS).is_file():
+    if (bundle.root / LABELS).is_file():
         write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
-    description = _metadata(bundle, said, changes or {})
+    description = _metadata(bundle, changes or {})
     write_json(folder / "configs" / METADATA, description)
     return Staged(folder, description, removed)
+
+
+def describe(staged: Staged, said: Described) -> None:
+    """Let metadata and label map of what was put together say what its configs say.
+
+    Args:
+        staged: see `stage`; its metadata is changed, here and in its file.
+        said: what the configs say.
+    """
+    if said.labels is not None:
+        said.labels.save(staged.folder / LABELS)
+    data = staged.metadata.get("network_data_format", {})
+    outputs, inputs = data.get("outputs", {}).get("pred"), data.get("inputs", {}).get("image")
+    if isinstance(outputs, dict) and said.out_channels is not None:
+        outputs["num_channels"] = said.out_channels
+        if said.labels is not None:
+            names = said.labels.names if said.out_channels == len(said.labels) else said.labels.structures
+            outputs["channel_def"] = {str(index): name for index, name in enumerate(names)}
+    if isinstance(inputs, dict) and said.in_channels is not None and inputs.get("num_channels") != said.in_channels:
+        inputs["num_channels"] = said.in_channels
+        inputs["channel_def"] = {str(index): f"image_{index}" for index in range(said.in_channels)}
+    write_json(staged.folder / "configs" / METADATA, staged.metadata)
 
 
 def _usable(config: dict[str, Any], taken: list[str]) -> dict[str, Any]:
@@ -116,8 +136,8 @@ def _usable(config: dict[str, Any], taken: list[str]) -> dict[str, Any]:
     return config
 
 
-def _metadata(bundle: Bundle, said: Described, changes: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata with the versions it was made with, the shapes of its network, and what was asked for."""
+def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata with the versions it was made with, and what was asked for."""
     found: dict[str, Any] = json.loads(json.dumps(bundle.metadata))
     for key, value in changes.items():
         if not isinstance(found.get(key, ""), str):
@@ -136,16 +156,6 @@ def _metadata(bundle: Bundle, said: Described, changes: Mapping[str, str]) -> di
         found[key] = made_with.get(package, found.get(key))
     if isinstance(needed, dict):
         found["required_packages_version"] = {name: made_with.get(name, value) for name, value in needed.items()}
-    outputs = found.get("network_data_format", {}).get("outputs", {}).get("pred")
-    inputs = found.get("network_data_format", {}).get("inputs", {}).get("image")
-    if isinstance(outputs, dict) and said.out_channels is not None:
-        outputs["num_channels"] = said.out_channels
-        if said.labels is not None:
-            names = said.labels.names if said.out_channels == len(said.labels) else said.labels.structures
-            outputs["channel_def"] = {str(index): name for index, name in enumerate(names)}
-    if isinstance(inputs, dict) and said.in_channels is not None and inputs.get("num_channels") != said.in_channels:
-        inputs["num_channels"] = said.in_channels
-        inputs["channel_def"] = {str(index): f"image_{index}" for index in range(said.in_channels)}
     return found
 
 

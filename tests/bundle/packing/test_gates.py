@@ -19,6 +19,9 @@ def test_errors_of_verification_refuse_and_warnings_are_said(monkeypatch, tmp_pa
     with caplog.at_level(logging.WARNING):
         gates.require_clean(tmp_path, False, "a.zip")
     assert [record.message for record in caplog.records] == ["warning old: metadata: it is old."]
+    caplog.clear()
+    gates.require_clean(tmp_path, False, "a.zip", ("old",))
+    assert not caplog.records
     monkeypatch.setattr("medseg.bundle.packing.gates.verify_bundle", lambda root, trust: found)
     with pytest.raises(BundleError, match=r"a\.zip: must be whole and consistent, but found 1 fault: weights-missing"):
         gates.require_clean(tmp_path, True, "a.zip")

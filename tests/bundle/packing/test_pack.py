@@ -143,9 +143,14 @@ def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp
     shutil.copytree(trained, tmp_path / "run")
     model = tmp_path / "run" / "models" / "model.pt"
     model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(UntrustedError, match=r"weights-damaged in models/model\.pt"):
+    with pytest.raises(WeightsError, match=r"model\.pt: must be a whole file of weights"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
     with pytest.raises(WeightsError, match="must belong to this network"):
+        pack_bundle(tmp_path / "run", tmp_path / "a.zip")
+    inference = json.loads((trained / "configs" / "inference.json").read_text())
+    inference["amp"] = "$__import__('os').system('touch canary')"
+    (tmp_path / "run" / "configs" / "inference.json").write_text(json.dumps(inference))
+    with pytest.raises(UntrustedError, match=r"/run: must do nothing but .*in configs/inference\.json, amp: "):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

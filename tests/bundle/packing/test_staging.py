@@ -5,7 +5,7 @@ import json
 import pytest
 
 from medseg.bundle import Bundle
-from medseg.bundle.packing.staging import Described, stage, versions
+from medseg.bundle.packing.staging import Described, describe, stage, versions
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 
@@ -32,7 +32,7 @@ def root(tmp_path):
 
 
 def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):
-    staged = stage(Bundle(root), tmp_path / "out", Described())
+    staged = stage(Bundle(root), tmp_path / "out")
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     configs = {f"configs/{name}.json" for name in ("metadata", "inference", "train", "overlay")}
     assert found == {*configs, "LICENSE", "docs/README.md", "classes.json", "label_map.json"}
@@ -48,10 +48,15 @@ def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     data = {"inputs": {"image": {"num_channels": 1}}, "outputs": {"pred": {"num_channels": 118, "channel_def": {}}}}
     file.write_text(json.dumps({**json.loads(file.read_text()), "network_data_format": data, "changelog": {}}))
     labels = LabelMap(["liver", "spleen"])
-    softmax = stage(Bundle(root), tmp_path / "a", Described(labels, 5, 3)).metadata["network_data_format"]
+    staged = stage(Bundle(root), tmp_path / "a")
+    describe(staged, Described(labels, 5, 3))
+    softmax = json.loads((tmp_path / "a" / "configs" / "metadata.json").read_text())["network_data_format"]
+    assert staged.metadata["network_data_format"] == softmax
     assert softmax["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "liver", "2": "spleen"}
     assert softmax["inputs"]["image"]["num_channels"] == len(softmax["inputs"]["image"]["channel_def"]) == 5
-    sigmoid = stage(Bundle(root), tmp_path / "b", Described(labels, 1, 2)).metadata["network_data_format"]
+    staged = stage(Bundle(root), tmp_path / "b")
+    describe(staged, Described(labels, 1, 2))
+    sigmoid = staged.metadata["network_data_format"]
     assert sigmoid["outputs"]["pred"]["channel_def"] == {"0": "liver", "1": "spleen"}
     assert json.loads((tmp_path / "b" / "label_map.json").read_text()) == labels.to_dict()
 
@@ -62,7 +67,7 @@ def test_versions_are_those_of_the_run_then_those_that_are_installed(root, tmp_p
     assert (found["torch"], found["monai"]) == ("2.9.0", "1.6.0")
     assert found["nibabel"][0].isdigit()
     assert "unheard" not in found
-    metadata = stage(Bundle(root), tmp_path / "a", Described()).metadata
+    metadata = stage(Bundle(root), tmp_path / "a").metadata
     assert (metadata["pytorch_version"], metadata["monai_version"]) == ("2.9.0", "1.6.0")
     assert metadata["required_packages_version"] == {"nibabel": found["nibabel"], "unheard": "2"}
     assert metadata["changelog"] == {"1.0.0": "Packed with trained weights"}
@@ -71,4 +76,4 @@ def test_versions_are_those_of_the_run_then_those_that_are_installed(root, tmp_p
 def test_without_an_inference_config_there_is_nothing_to_share(root, tmp_path):
     (root / "configs" / "inference.json").unlink()
     with pytest.raises(ConfigError, match=r"must hold configs/inference\.json to be packed"):
-        stage(Bundle(root), tmp_path / "out", Described())
+        stage(Bundle(root), tmp_path / "out")
