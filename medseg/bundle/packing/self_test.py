@@ -113,7 +113,12 @@ def make_self_test(bundle: Bundle, folder: Path, watch: Callable[[ConfigParser],
             for path in sorted((made / "images").rglob("*.png")):
                 shutil.copyfile(path, source / path.name)
     infer(bundle, source, folder / EXPECTED, "cpu", watch)
-    masks = {name for name in files_of(folder / EXPECTED) if _is_mask(name)}
+    masks = _masks(folder / EXPECTED)
+    for name, path in files_of(folder / EXPECTED).items():
+        if name not in masks:  # such as the same masks in colours
+            path.unlink()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
     if not masks:
         raise ConfigError(bundle.root, "must write masks to output_dir in its inference.json", "none")
     spec = asdict(VOLUME if kind == "volume" else SLICES)
@@ -173,7 +178,7 @@ def compare_masks(found: Path, expected: Path, names: Mapping[int, str]) -> Self
     Raises:
         DataError: a mask is missing, or of another shape or place.
     """
-    masks = [name for name in files_of(expected) if _is_mask(name)]
+    masks = _masks(expected)
     if not masks:
         raise DataError(expected, "must hold the masks of the self-test", "none")
     size = max(names, default=0) + 1
@@ -203,8 +208,14 @@ def _labels(path: Path) -> npt.NDArray[Any]:
     return np.asarray(read_picture(path).values if is_picture(path) else read_volume(path)[0])
 
 
-def _is_mask(name: str) -> bool:
-    return name.endswith((*SUFFIXES, ".png"))
+def _masks(folder: Path) -> list[str]:
+    """The files below a folder that hold a label for each voxel or pixel; colours are none."""
+    files = files_of(folder)
+    return [
+        name
+        for name, path in files.items()
+        if name.endswith(SUFFIXES) or (is_picture(path) and read_picture(path).values.ndim == 2)
+    ]
 
 
 def _names(bundle: Bundle) -> dict[int, str]:

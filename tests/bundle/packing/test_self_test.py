@@ -103,6 +103,19 @@ def test_a_bundle_of_slices_gets_pictures(tmp_path):
     assert (found.differing, found.files, found.total) == (0, 4, 4 * 128 * 128)
 
 
+def test_only_masks_are_kept_of_what_a_bundle_writes(tmp_path):
+    def infer(bundle, source, target, device, watch):
+        write(target, "a.png", np.ones((4, 5), np.uint8))
+        write(target / "colours", "a.png", np.ones((4, 5, 3), np.uint8))
+        (target / "label_map.json").write_text("{}")
+
+    made = bundle(tmp_path, PLACES, data_type="png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(self_test, "infer", infer)
+        assert self_test.make_self_test(made, tmp_path / "selftest")
+        assert [path.name for path in (tmp_path / "selftest" / "expected").rglob("*")] == ["a.png"]
+
+
 def test_a_bundle_that_fails_or_writes_no_masks_says_so_in_one_line(tmp_path):
     fails = bundle(tmp_path / "a", {**PLACES, "run": "$1 / 0"}, data_type="png")
     with pytest.raises(ConfigError, match=r"made-up: must run its own inference\.json, but found ZeroDivisionError"):
