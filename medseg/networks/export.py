@@ -26,9 +26,7 @@ _NOT_COPIED = ("version", "byteorder", ".data/serialization_id")  # the writer m
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 
-def to_torchscript(
-    network: torch.nn.Module, path: str | Path, shape: Sequence[int], sample: torch.Tensor | None = None
-) -> Path:
+def to_torchscript(network: torch.nn.Module, path: str | Path, shape: Sequence[int], *samples: torch.Tensor) -> Path:
     """Trace a network, and write it where it gives what the network gives.
 
     The file tells nothing of the machine it was made on, and the same network gives the same bytes. It can be loaded
@@ -39,7 +37,7 @@ def to_torchscript(
         network: any network that gives one tensor; it is left as it is.
         path: where the file goes.
         shape: `(B, C, H, W)` or `(B, C, I, J, K)` of an input that the network takes.
-        sample: an input of that rank, such as a real slice, that is looked at beside made-up ones.
+        samples: inputs of that rank, such as real slices, that are looked at beside made-up ones.
 
     Raises:
         GeometryError: a shape that is none, or that the network does not take.
@@ -61,15 +59,13 @@ def to_torchscript(
             torch.jit.save(made, held)
             partial.write_bytes(_without_places(held))
             loaded = torch.jit.load(str(partial), map_location="cpu")  # type: ignore[no-untyped-call]
-            _compare(eager, loaded, image, sample, path)
+            _compare(eager, loaded, image, samples, path)
     finally:
         state._python_cu = before
     return path
 
 
-def to_onnx(
-    network: torch.nn.Module, path: str | Path, shape: Sequence[int], sample: torch.Tensor | None = None
-) -> Path:
+def to_onnx(network: torch.nn.Module, path: str | Path, shape: Sequence[int], *samples: torch.Tensor) -> Path:
     """Write a network as ONNX where ONNX Runtime gives what the network gives.
 
     Its input is called `image`, its output `pred`; batch and sizes are free, within what is said of `to_torchscript`.
@@ -78,7 +74,7 @@ def to_onnx(
         network: any network that gives one tensor; it is left as it is.
         path: where the file goes.
         shape: `(B, C, H, W)` or `(B, C, I, J, K)` of an input that the network takes.
-        sample: an input of that rank, such as a real slice, that is looked at beside made-up ones.
+        samples: inputs of that rank, such as real slices, that are looked at beside made-up ones.
 
     Raises:
         GeometryError: a shape that is none, or that the network does not take.
@@ -112,7 +108,7 @@ def to_onnx(
         def run(given: torch.Tensor) -> torch.Tensor:
             return torch.from_numpy(session.run([OUTPUT], {INPUT: given.numpy()})[0])
 
-        _compare(eager, run, image, sample, path)
+        _compare(eager, run, image, samples, path)
     return path
 
 
@@ -142,14 +138,12 @@ def _answer(network: torch.nn.Module, image: torch.Tensor, shape: Sequence[int])
 
 
 def _compare(
-    eager: torch.nn.Module, made: Function, image: torch.Tensor, sample: torch.Tensor | None, path: Path
+    eager: torch.nn.Module, made: Function, image: torch.Tensor, samples: Sequence[torch.Tensor], path: Path
 ) -> None:
-    """Hold the file's answers against the network's: of noise, of noise of another size and batch, of the sample."""
+    """Hold the file's answers against the network's: of noise, of noise of another size and batch, of samples."""
     other = (image.shape[0] + 1, image.shape[1], *(2 * size for size in image.shape[2:]))
-    looked_at = [("made-up values", image)]
-    if sample is not None:
-        looked_at.append(("the sample", sample.detach().cpu().float().contiguous()))
-    for name, given in looked_at:
+    given_samples = [("the sample", sample.detach().cpu().float().contiguous()) for sample in samples]
+    for name, given in [("made-up values", image), *given_samples]:
         _same(_answer(eager, given, given.shape), made(given), f"{name}, {tuple(given.shape)}", path)
     try:
         given = _image(other, seed=1)

@@ -1,0 +1,201 @@
+"""The model card of a packed bundle: what it is for, what it learned from, how well, and what it cannot do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import RunError
+from medseg.labels import LabelMap
+from medseg.report.run_data import RunData, number_of, read_run
+
+_SETTINGS = ("max_epochs", "batch_size", "samples_per_case", "lr", "weight_decay", "patch_size", "image_size",
+             "spacing", "context", "multilabel", "variant", "seed")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class History:
+    """What the training of the weights tells, without a name of any case.
+
+    Args:
+        settings: what the run was set to, by key.
+        cases: how many cases stood on each side of the split.
+        data: the fingerprint of the data set, which two people can compare without showing it.
+        epochs: epochs that were trained; None where nothing says.
+        best_epoch: the epoch that the weights are of.
+        mean_dice: their mean Dice on the validation cases.
+        dice: the same by structure; None for one that no case has.
+        seconds: of training.
+        started: day on which it began.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cases: Mapping[str, int] = field(default_factory=dict)
+    data: str | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    mean_dice: float | None = None
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None
+    started: str | None = None
+
+
+def history_of(root: Path) -> History:
+    """What the folder of a run tells of its training; nothing for a bundle that is no run's."""
+    try:
+        run = read_run(root)
+    except RunError:
+        return History()
+    best = run.best
+    rows = [row for row in run.of("validation") if best is not None and number_of(row.get("epoch")) == best[1]]
+    dice = rows[-1].get("dice") if rows else None
+    cases = run.record.get("cases")
+    epoch = number_of(run.record.get("epoch"))
+    started = str(run.record.get("started") or "")[:10]
+    return History(
+        {key: run.config[key] for key in _SETTINGS if _is_plain(run.config.get(key))},
+        {side: len(ids) for side, ids in cases.items() if isinstance(ids, list)} if isinstance(cases, Mapping) else {},
+        str(run.record["data"]) if run.record.get("data") else None,
+        None if epoch is None else int(epoch),
+        best[1] if best else None,
+        best[0] if best else None,
+        {str(name): number_of(score) for name, score in dice.items()} if isinstance(dice, Mapping) else {},
+        _seconds(run),
+        started or None,
+    )
+
+
+def metrics_of(history: History) -> dict[str, float]:
+    """What goes into the metadata's `eval_metrics`: figures by name; empty where nothing was validated."""
+    if history.mean_dice is None:
+        return {}
+    single = {f"val_dice_{name}": round(score, 4) for name, score in history.dice.items() if score is not None}
+    return {"val_mean_dice": round(history.mean_dice, 4), **single}
+
+
+def card_text(
+    metadata: Mapping[str, Any], labels: LabelMap | None, history: History, docs: str = "", test: str | None = None
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        metadata: of the packed bundle.
+        labels: the classes.
+        history: see `history_of`.
+        docs: the bundle's README, of which the limits are taken.
+        test: what the self-test is, in a sentence; None where there is none.
+    """
+    parts = [
+        f"# {metadata.get('name', 'A bundle')} {metadata.get('version', '')}".rstrip(),
+        str(metadata.get("task") or metadata.get("description") or ""),
+        _about(metadata),
+        "## Intended use",
+        str(metadata.get("intended_use") or "Nobody said. Not for clinical decisions."),
+        "## Limits",
+        _limits(docs),
+        "## Classes",
+        _classes(labels, history),
+        "## Training data",
+        _data(metadata, history),
+        "## Training",
+        _training(history),
+        "## Is it whole, and does it do here what it did there?",
+        "`medseg bundle install` holds every file against `manifest.json` (SHA-256). "
+        + (test or "There is no self-test with it."),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(metadata: Mapping[str, Any]) -> str:
+    rows = [
+        ("Authors", metadata.get("authors")),
+        ("Copyright", metadata.get("copyright")),
+        ("Input", metadata.get("image_classes")),
+        ("Output", metadata.get("pred_classes")),
+        ("Made with", ", ".join(_made_with(metadata))),
+    ]
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows if value]
+    return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""
+
+
+def _made_with(metadata: Mapping[str, Any]) -> list[str]:
+    names = {"monai_version": "MONAI", "pytorch_version": "PyTorch", "numpy_version": "NumPy"}
+    found = [f"{name} {metadata[key]}" for key, name in names.items() if metadata.get(key)]
+    needed = metadata.get("required_packages_version")
+    return [*found, *(f"{name} {value}" for name, value in needed.items())] if isinstance(needed, Mapping) else found
+
+
+def _limits(docs: str) -> str:
+    """What the bundle's own README says under "Limits"."""
+    said = re.search(r"^## Limits\s*\n(.*?)(?=^#|\Z)", docs, re.MULTILINE | re.DOTALL)
+    return said[1].strip() if said else "Nobody said. Expect it to fail on what its training data did not have."
+
+
+def _classes(labels: LabelMap | None, history: History) -> str:
+    if labels is None:
+        return "See `label_map.json`."
+    scored = bool(history.dice)
+    head = [
+        "| index | structure |" + (" Dice (validation) |" if scored else ""),
+        "|---|---|" + ("---|" if scored else ""),
+    ]
+    rows = []
+    for index, name in enumerate(labels.names):
+        row = f"| {index} | {_cell(name)} |"
+        if scored:
+            score = history.dice.get(name)
+            row += f" {'' if name == labels.names[0] else 'absent' if score is None else f'{score:.4f}'} |"
+        rows.append(row)
+    return "\n".join([*head, *rows])
+
+
+def _data(metadata: Mapping[str, Any], history: History) -> str:
+    said = [str(metadata.get("data_source") or "").rstrip(".")]
+    if history.cases:
+        said.append("Cases: " + ", ".join(f"{count} {side}" for side, count in history.cases.items() if count))
+    if history.data:
+        said.append(
+            f"Fingerprint of the data set: `{history.data}` (of its files' names, sizes and times, its classes and "
+            "its split; who has the same set gets the same one, and nothing can be read from it)"
+        )
+    return "\n\n".join(f"{text}." for text in said if text) or "Nobody said."
+
+
+def _training(history: History) -> str:
+    if history.epochs is None and history.mean_dice is None:
+        return "No history came with the weights."
+    said = []
+    if history.epochs is not None:
+        started = f", begun on {history.started}" if history.started else ""
+        time = f", {history.seconds / 60:.0f} minutes of training" if history.seconds else ""
+        said.append(f"{history.epochs} epochs{time}{started}.")
+    if history.mean_dice is not None:
+        said.append(
+            f"The weights are those of epoch {history.best_epoch}, the best on the validation cases: mean Dice "
+            f"{history.mean_dice:.4f}. They were chosen by these cases, so others will not do quite as well."
+        )
+    lines = [f"| `{key}` | {_cell(value)} |" for key, value in history.settings.items()]
+    table = "\n".join(["| setting | |", "|---|---|", *lines]) if lines else ""
+    return "\n\n".join(part for part in (" ".join(said), table) if part)
+
+
+def _seconds(run: RunData) -> float | None:
+    rows: Sequence[Mapping[str, Any]] = run.of("epoch")
+    found = [seconds for row in rows if (seconds := number_of(row.get("train_seconds"))) is not None]
+    return sum(found) if found else None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a setting is a number, a choice or a list of such, and not an expression."""
+    if isinstance(value, list):
+        return all(_is_plain(one) for one in value)
+    if isinstance(value, str):
+        return not value.startswith(("$", "@", "%")) and "/" not in value and "\\" not in value
+    return isinstance(value, (bool, int, float))
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,154 @@
+"""From a zip that somebody sent to a bundle that runs here: looked at before anything of it is executed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+import medseg
+from medseg.atomic import atomic_folder
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.packing.gates import refuse, require_clean
+from medseg.bundle.packing.manifest import compare, read_manifest
+from medseg.bundle.packing.self_test import SelfTest, run_self_test
+from medseg.bundle.packing.sources import fetch
+from medseg.bundle.source import METADATA
+from medseg.bundle.trust import require_trust
+from medseg.errors import BundleError, DataError, OutputError
+from medseg.inspection import unpack
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A bundle that was installed.
+
+    Args:
+        root: its folder.
+        name: what its metadata calls it.
+        version: its version.
+        listed: whether a manifest lists its files.
+        test: how its masks here stand to those that came with it; None where no self-test came, or none was wanted.
+    """
+
+    root: Path
+    name: str
+    version: str
+    listed: bool
+    test: SelfTest | None
+
+
+def install_bundle(
+    source: str | Path,
+    folder: str | Path | None = None,
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+    self_test: bool = True,
+    device: str | None = None,
+) -> Installed:
+    """Unpack a packed bundle, having looked at it first, and see that it does here what it did where it was packed.
+
+    In this order: fetched, its SHA-256; inspected, nothing of it executed; every file held against the manifest;
+    unpacked; verified; its self-test run. An error at any of these leaves nothing behind.
+
+    Args:
+        source: a zip, or where to fetch it, see `medseg.bundle.packing.sources.fetch`.
+        folder: becomes the bundle's folder; by default `bundles/<name>` in the working directory, where it is found
+            by its name.
+        trust: go on though it would run what nobody knows to be safe.
+        sha256: what the SHA-256 of the zip must be.
+        self_test: whether to run it, and refuse a bundle whose mask is another one here.
+        device: for the self-test; by default what the bundle chooses.
+
+    Raises:
+        DataError: it cannot be fetched, is damaged or tampered with, or gives another mask.
+        BundleError: it is not safe, not whole, or made by a newer medseg or MONAI.
+        OutputError: the folder holds other files, or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="medseg-install-") as place:
+        path = fetch(source, Path(place), sha256)
+        require_trust(path, trust, "install")
+        manifest = read_manifest(path)
+        wrong = [one for one in compare(path) if one.severity == "error"]
+        if wrong:
+            refuse(path.name, "must hold the files that its manifest lists", wrong, "Fetch it again.")
+        if manifest is not None:
+            _require_versions(path, manifest.get("made_with"))
+        target = Path(folder) if folder is not None else Path("bundles", _plain(_name(path, manifest)))
+        _require_free(target)
+        with atomic_folder(target) as partial:
+            root = _unpacked(path, partial)
+            require_clean(root, trust, path.name)
+            bundle = Bundle(root)
+            test = run_self_test(bundle, device) if self_test else None
+            if test is not None and not test.reproduced:
+                rule = "must give the mask here that came with it"
+                raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
+            name, version = bundle.name, str(bundle.metadata.get("version", ""))
+    return Installed(target.resolve(), name, version, manifest is not None, test)
+
+
+def _unpacked(path: Path, partial: Path) -> Path:
+    """The bundle's folder made of a zip, at that place itself whatever folder the zip has around it."""
+    unpack(path, partial)
+    places = [partial, *sorted(one for one in partial.iterdir() if one.is_dir())]
+    found = [place for place in places if (place / "configs" / METADATA).is_file()]
+    if not found:
+        raise BundleError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
+    if found[0] != partial:
+        aside = partial.with_name(f"{partial.name}.{uuid.uuid4().hex[:8]}")
+        found[0].rename(aside)
+        shutil.rmtree(partial)
+        aside.rename(partial)
+    return partial
+
+
+def _require_versions(path: Path, made_with: object) -> None:
+    """See that medseg and MONAI here are not older than those it was packed with, by their first two numbers."""
+    if not isinstance(made_with, dict):
+        return
+    for package, here in (("medseg", medseg.__version__), ("monai", _installed("monai"))):
+        said = made_with.get(package)
+        try:
+            newer = bool(said) and Version(str(said)).release[:2] > Version(here).release[:2]
+        except InvalidVersion:
+            continue
+        if newer:
+            wheel = " Its own may lie in the zip, in wheels/." if package == "medseg" else ""
+            raise BundleError(
+                path.name, f"needs {package} {said} or later", here, f"pip install --upgrade {package}.{wheel}"
+            )
+
+
+def _installed(package: str) -> str:
+    try:
+        return installed_version(package)
+    except PackageNotFoundError:
+        return "0"
+
+
+def _name(path: Path, manifest: dict[str, object] | None) -> str:
+    said = (manifest or {}).get("bundle")
+    return str(said) if said else path.stem
+
+
+def _plain(name: str) -> str:
+    """A name that is a folder's and nothing more.
+
+    >>> _plain("../unet 2d"), _plain("..")
+    ('unet_2d', 'bundle')
+    """
+    found = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).strip("._-")
+    return found[:100] or "bundle"
+
+
+def _require_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(target, "must be a new or an empty folder", "other files", "Choose another one with -o.")

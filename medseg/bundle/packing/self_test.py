@@ -1,0 +1,256 @@
+"""A small made-up scan and the mask that the bundle gave of it: does another machine give the same?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.bundle import ConfigParser
+
+from medseg.atomic import write_json
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.packing.manifest import files_of
+from medseg.data import PhantomSpec, SlicePhantomSpec, read_volume, write_slice_phantom
+from medseg.data.nifti import SUFFIXES, write_volume
+from medseg.data.phantom import make_body
+from medseg.errors import ConfigError, DataError, MedsegError
+from medseg.grid import Grid
+from medseg.pictures import is_picture, read_picture
+
+FOLDER, RECORD = "selftest", "selftest.json"
+INPUT, EXPECTED = "input", "expected"
+SAME = 0.999  # share of voxels from which on a machine is said to give the mask again
+VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 20.0), region="abdomen")
+SLICES = SlicePhantomSpec(train=1, val=0, slices=4, size=(128, 128), layout="folder", seed=7)
+_FORMAT = 1
+_LEVELS = {"medseg.bundle": logging.WARNING, "ignite.engine": logging.CRITICAL, "LoadImage": logging.CRITICAL}
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How a bundle's masks on this machine stand to those that came with it.
+
+    Args:
+        dice: by structure, over all voxels; structures that neither mask has are left out.
+        differing: voxels with another label.
+        total: all voxels.
+        files: masks that were compared.
+    """
+
+    dice: Mapping[str, float]
+    differing: int
+    total: int
+    files: int
+
+    @property
+    def mean_dice(self) -> float:
+        """The mean over the structures that are in either mask; 1.0 where there are none in both."""
+        return float(np.mean(list(self.dice.values()))) if self.dice else 1.0
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether at least 99.9 % of the voxels have the same label; rounding on another processor costs fewer."""
+        return self.total > 0 and self.differing <= (1 - SAME) * self.total
+
+    def __str__(self) -> str:
+        """One line with the figures."""
+        share = 100 * self.differing / max(self.total, 1)
+        return f"mean Dice {self.mean_dice:.4f}, {self.differing} of {self.total} voxels differ ({share:.3f} %)"
+
+
+def kind_of(bundle: Bundle) -> str | None:
+    """What a bundle takes: `volume` (NIfTI files), `slices` (pictures), or None where nothing tells.
+
+    Its inference.json is read, not run: how it lists what lies in `dataset_dir`, then its metadata's `data_type`.
+    """
+    inference = bundle.content("inference")
+    if not {"dataset_dir", "output_dir"} <= set(inference):
+        return None
+    listed = json.dumps({key: value for key, value in inference.items() if key != "dataset_dir"})
+    said = str(bundle.metadata.get("data_type", "")).lower()
+    if "slice_items" in listed or said in ("png", "jpeg", "pil", "pillow", "image"):
+        return "slices"
+    return "volume" if "find_scans" in listed or said in ("nibabel", "nifti", "nii", "itk", "dicom") else None
+
+
+def make_self_test(bundle: Bundle, folder: Path, watch: Callable[[ConfigParser], Any] | None = None) -> bool:
+    """Make the self-test of a bundle: made-up scans in `input`, and what the bundle makes of them in `expected`.
+
+    It is computed on the CPU, whatever there is. Nothing of a patient goes in.
+
+    Args:
+        bundle: it, with its weights.
+        folder: becomes the folder of the self-test.
+        watch: gets the parser of the config before it runs.
+
+    Returns:
+        False where it is not known what the bundle takes; nothing is written then.
+
+    Raises:
+        MedsegError: the bundle does not run, or gives no masks.
+    """
+    kind = kind_of(bundle)
+    if kind is None:
+        return False
+    source = folder / INPUT
+    source.mkdir(parents=True)
+    if kind == "volume":
+        body = make_body(VOLUME, 0)
+        write_volume(source / "phantom.nii.gz", body.hu, Grid(body.hu.shape, body.affine))
+    else:
+        with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as place:
+            made = write_slice_phantom(Path(place, "set"), SLICES)
+            for path in sorted((made / "images").rglob("*.png")):
+                shutil.copyfile(path, source / path.name)
+    infer(bundle, source, folder / EXPECTED, "cpu", watch)
+    masks = _masks(folder / EXPECTED)
+    for name, path in files_of(folder / EXPECTED).items():
+        if name not in masks:  # such as the same masks in colours
+            path.unlink()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+    if not masks:
+        raise ConfigError(bundle.root, "must write masks to output_dir in its inference.json", "none")
+    spec = asdict(VOLUME if kind == "volume" else SLICES)
+    write_json(folder / RECORD, {"format": _FORMAT, "kind": kind, "phantom": spec, "device": "cpu"})
+    return True
+
+
+def run_self_test(bundle: Bundle, device: str | None = None) -> SelfTest | None:
+    """Run the self-test that came with a bundle; None where none did.
+
+    Args:
+        bundle: an unpacked bundle.
+        device: `cpu`, `cuda`, ...; by default what the bundle chooses itself.
+
+    Raises:
+        MedsegError: the bundle does not run, or what came with it is not whole.
+    """
+    folder = bundle.root / FOLDER
+    if not (folder / RECORD).is_file():
+        return None
+    with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as place:
+        infer(bundle, folder / INPUT, Path(place, "masks"), device)
+        return compare_masks(Path(place, "masks"), folder / EXPECTED, _names(bundle))
+
+
+def infer(
+    bundle: Bundle, source: Path, target: Path, device: str | None, watch: Callable[[ConfigParser], Any] | None = None
+) -> None:
+    """Run a bundle's inference.json, as MONAI does: what lies in a folder, to masks in another one.
+
+    Raises:
+        MedsegError: whatever went wrong, as one of ours.
+    """
+    overrides: dict[str, Any] = {"dataset_dir": str(source.resolve()), "output_dir": str(target.resolve())}
+    if device is not None and "device" in bundle.content("inference"):
+        overrides["device"] = device
+    try:
+        with _quiet():
+            parser = bundle.resolve("inference", overrides)
+            if watch is not None:
+                watch(parser)
+            for key in ("initialize", "run"):
+                if key in parser:
+                    parser.get_parsed_content(key)
+    except Exception as error:  # of any library; MONAI wraps what its configs raise
+        raise _ours(error, bundle) from error
+
+
+def compare_masks(found: Path, expected: Path, names: Mapping[int, str]) -> SelfTest:
+    """Hold masks against those of the same names.
+
+    Args:
+        found: the folder of what was made here.
+        expected: the folder of what came.
+        names: of the structures, by label.
+
+    Raises:
+        DataError: a mask is missing, or of another shape or place.
+    """
+    masks = _masks(expected)
+    if not masks:
+        raise DataError(expected, "must hold the masks of the self-test", "none")
+    size = max(names, default=0) + 1
+    table = np.zeros((0, 0), np.int64)
+    for name in masks:
+        if not (found / name).is_file():
+            raise DataError(expected.parent, f"must give the mask {name}", "none", "The bundle writes other files now.")
+        mine, theirs = _labels(found / name), _labels(expected / name)
+        if mine.shape != theirs.shape:
+            raise DataError(name, f"must have the shape {theirs.shape}", f"shape {mine.shape}")
+        size = max(size, int(mine.max(initial=0)) + 1, int(theirs.max(initial=0)) + 1, len(table))
+        grown = np.zeros((size, size), np.int64)
+        grown[: len(table), : len(table)] = table
+        pairs = theirs.ravel().astype(np.int64) * size + mine.ravel()
+        table = grown + np.bincount(pairs, minlength=size * size).reshape(size, size)
+    total, same = int(table.sum()), int(np.trace(table))
+    both = table.sum(axis=0) + table.sum(axis=1)
+    dice = {
+        names.get(index, f"label {index}"): float(2 * table[index, index] / both[index])
+        for index in range(1, size)
+        if both[index]
+    }
+    return SelfTest(dice, total - same, total, len(masks))
+
+
+def _labels(path: Path) -> npt.NDArray[Any]:
+    return np.asarray(read_picture(path).values if is_picture(path) else read_volume(path)[0])
+
+
+def _masks(folder: Path) -> list[str]:
+    """The files below a folder that hold a label for each voxel or pixel; colours are none."""
+    files = files_of(folder)
+    return [
+        name
+        for name, path in files.items()
+        if name.endswith(SUFFIXES) or (is_picture(path) and read_picture(path).values.ndim == 2)
+    ]
+
+
+def _names(bundle: Bundle) -> dict[int, str]:
+    try:
+        content = json.loads((bundle.root / "label_map.json").read_text(encoding="utf-8"))
+        return {int(index): str(name) for index, name in content.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _ours(error: Exception, bundle: Bundle) -> MedsegError:
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MedsegError):
+            return found
+        found = found.__cause__
+    if isinstance(error, torch.OutOfMemoryError):
+        return DataError(bundle.name, "needs more memory than there is for its self-test", str(error).splitlines()[0])
+    found = error
+    while found.__cause__ is not None:
+        found = found.__cause__
+    said = (str(found).strip().splitlines() or [""])[0]
+    rule, remedy = "must run its own inference.json", "medseg bundle verify says more."
+    return ConfigError(bundle.name, rule, f"{type(found).__name__}: {said}", remedy)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what inference says of each file, and ignite of an error that is raised anyway."""
+    levels = {logging.getLogger(name): level for name, level in _LEVELS.items()}
+    before = {logger: logger.level for logger in levels}
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)

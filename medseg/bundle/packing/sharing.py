@@ -1,0 +1,113 @@
+"""Bringing a packed bundle to a place where others find it, and fetching it from there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from medseg.atomic import atomic_path, write_text
+from medseg.bundle.packing import hub
+from medseg.bundle.packing.manifest import compare
+from medseg.bundle.packing.sources import SUM, asked, fetch, sum_line
+from medseg.bundle.packing.staging import CARD
+from medseg.errors import DataError, OutputError
+from medseg.training.backup import PARTIAL, open_place
+
+_HOUR = 3600.0
+_CARD_MOST = 1 << 20
+
+
+def push(path: str | Path, where: str | Path, private: bool = True) -> str:
+    """Bring a packed bundle to another place, with a file beside it that has its SHA-256.
+
+    Args:
+        path: the zip, as `pack_bundle` wrote it; held against its manifest first.
+        where: `hf://owner/model` (one commit, with the model card as its README), a folder, or a folder as a URL of
+            fsspec. There it is whole or not there.
+        private: whether a repository that is made on the hub is seen by its owner alone.
+
+    Returns:
+        Where it can be fetched from.
+
+    Raises:
+        DataError: no packed bundle, or a damaged one.
+        ConfigError, OutputError: a place that cannot be, cannot be reached or cannot be written.
+    """
+    path, text = Path(path), str(where)
+    if not path.is_file():
+        raise DataError(path, "must be a packed bundle", "no such file", "medseg bundle pack makes one.")
+    wrong = compare(path)
+    if wrong:
+        raise DataError(path, "must be a whole packed bundle", str(wrong[0]), "Pack it again.")
+    if text.startswith("hf://"):
+        return hub.push(path, text, _card(path), sum_line(path), private)
+    if "://" in text or "::" in text:
+        return _to_place(path, text)
+    folder = Path(text).expanduser()
+    target = folder / path.name
+    if target.exists() and target.samefile(path):
+        raise OutputError(folder, "must be another folder than the one it lies in", str(path.parent))
+    with atomic_path(target) as partial:
+        shutil.copyfile(path, partial)
+    write_text(target.with_name(target.name + SUM), sum_line(path))
+    return str(target)
+
+
+def pull(source: str, folder: str | Path, sha256: str | None = None) -> Path:
+    """Fetch a packed bundle into a folder, held against its SHA-256 and its manifest; whole or not there.
+
+    Args:
+        source: see `medseg.bundle.packing.sources.fetch`.
+        folder: where it goes.
+        sha256: what its SHA-256 must be.
+
+    Raises:
+        DataError: no packed bundle, a damaged or another one.
+        ConfigError, OutputError: a place that cannot be, or cannot be reached or written.
+    """
+    with tempfile.TemporaryDirectory(prefix="medseg-pull-") as place:
+        path = fetch(source, Path(place), sha256)
+        wrong = [one for one in compare(path) if one.severity == "error"]
+        if wrong:
+            raise DataError(source, "must be a whole packed bundle", str(wrong[0]), "Fetch it again.")
+        target = Path(folder) / path.name
+        with atomic_path(target) as partial:
+            shutil.copyfile(path, partial)
+    return target
+
+
+def _to_place(path: Path, url: str) -> str:
+    place, folder = asked(url, lambda: open_place(url))
+    target = f"{folder}/{path.name}"
+    partial = target + PARTIAL
+
+    def send() -> None:
+        place.makedirs(folder, exist_ok=True)
+        try:
+            place.put_file(str(path), partial)
+            if place.size(partial) != path.stat().st_size:
+                raise OSError(f"{place.size(partial)} of {path.stat().st_size} bytes are there")
+            if place.exists(target):
+                place.rm_file(target)
+            place.mv(partial, target)
+            place.pipe_file(target + SUM, sum_line(path).encode())
+        finally:
+            if place.exists(partial):
+                place.rm_file(partial)
+
+    asked(url, send, _HOUR)
+    return f"{url.rstrip('/')}/{path.name}"
+
+
+def _card(path: Path) -> str:
+    """The model card in a zip, with the head that the hub reads."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if PurePosixPath(name).match(f"*/{CARD}")]
+        text = ""
+        if names:
+            with archive.open(names[0]) as file:
+                text = file.read(_CARD_MOST).decode(errors="replace")
+    head = "---\ntags:\n- monai\n- medical\n- image-segmentation\nlibrary_name: monai\n---\n\n"
+    return f"{head}{text}\nFetch and check it: `medseg bundle install hf://OWNER/MODEL`\n"

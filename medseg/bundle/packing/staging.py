@@ -1,0 +1,171 @@
+"""The folder that is packed: a bundle's files less what belongs to one run and one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import medseg
+from medseg.atomic import write_json, write_text
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.packing.manifest import MANIFEST
+from medseg.bundle.packing.privacy import without_places
+from medseg.bundle.source import METADATA
+from medseg.errors import ConfigError
+from medseg.labels import LabelMap
+from medseg.records import EPOCHS, RECORD, read_record
+
+LABELS = "label_map.json"
+CARD = "docs/model_card.md"
+_NO_WEIGHTS = "A recipe: it comes without weights."  # what our recipes say of themselves
+_COPIED = ("configs/logging.conf", "LICENSE")
+_VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the bundle's own configs say once they are read: what its metadata has to agree with.
+
+    Args:
+        labels: the classes; None where its inference.json names none.
+        in_channels: channels of the network's input; None where nothing says.
+        out_channels: of its output.
+    """
+
+    labels: LabelMap | None = None
+    in_channels: int | None = None
+    out_channels: int | None = None
+
+
+@dataclass
+class Staged:
+    """What was put together.
+
+    Attributes:
+        folder: where it lies.
+        metadata: what its metadata says.
+        removed: `file: key` of all that became null.
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    removed: list[str] = field(default_factory=list)
+
+
+def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None) -> Staged:
+    """Copy configs, label map and docs of a bundle into a folder, fit to be shared; weights are not among them.
+
+    Nothing is executed. Of a run, previews, logs, checkpoints and its record stay where they are: they name cases,
+    people and places.
+
+    Args:
+        bundle: a bundle, or the folder of a run.
+        folder: an empty folder.
+        changes: texts of the metadata that are to be others (`description`, `authors`, `version`, ...).
+
+    Raises:
+        ConfigError: a config that cannot be read or names a place, see `without_places`; a key of the metadata that
+            is no text.
+    """
+    removed: list[str] = []
+    for path in sorted((bundle.root / "configs").glob("*.json")):
+        if path.name == METADATA:
+            continue
+        cleaned, taken = without_places(bundle.content(path.stem), path)
+        removed += [f"{path.name}: {key}" for key in taken]
+        write_json(folder / "configs" / path.name, _usable(cleaned, taken))
+    if not (folder / "configs" / "inference.json").is_file():
+        raise ConfigError(bundle.root, "must hold configs/inference.json to be packed", "no such file")
+    for name in _COPIED:
+        if (bundle.root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.root / name, folder / name)
+    for path in sorted((bundle.root / "docs").glob("*")):
+        if path.suffix in (".md", ".txt", ".png") and path.is_file():
+            (folder / "docs").mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / "docs" / path.name)
+    texts = "".join(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
+    for path in bundle.root.glob("*.json"):  # what a config reads beside itself, such as the colours of the classes
+        if path.name not in (RECORD, EPOCHS, MANIFEST, LABELS) and f"/{path.name}'" in texts:
+            shutil.copyfile(path, folder / path.name)
+    if (bundle.root / LABELS).is_file():
+        write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
+    description = _metadata(bundle, changes or {})
+    write_json(folder / "configs" / METADATA, description)
+    return Staged(folder, description, removed)
+
+
+def describe(staged: Staged, said: Described) -> None:
+    """Let metadata and label map of what was put together say what its configs say.
+
+    Args:
+        staged: see `stage`; its metadata is changed, here and in its file.
+        said: what the configs say.
+    """
+    if said.labels is not None:
+        said.labels.save(staged.folder / LABELS)
+    data = staged.metadata.get("network_data_format", {})
+    outputs, inputs = data.get("outputs", {}).get("pred"), data.get("inputs", {}).get("image")
+    if isinstance(outputs, dict) and said.out_channels is not None:
+        outputs["num_channels"] = said.out_channels
+        if said.labels is not None:
+            names = said.labels.names if said.out_channels == len(said.labels) else said.labels.structures
+            outputs["channel_def"] = {str(index): name for index, name in enumerate(names)}
+    if isinstance(inputs, dict) and said.in_channels is not None and inputs.get("num_channels") != said.in_channels:
+        inputs["num_channels"] = said.in_channels
+        inputs["channel_def"] = {str(index): f"image_{index}" for index in range(said.in_channels)}
+    write_json(staged.folder / "configs" / METADATA, staged.metadata)
+
+
+def _usable(config: dict[str, Any], taken: list[str]) -> dict[str, Any]:
+    """The config with the places of weights and results as bundles have them, where they were this machine's."""
+    if "ckpt_path" in taken:
+        config["ckpt_path"] = "$@bundle_root + '/models/model.pt'"
+    if "bundle_root" in taken:
+        config["bundle_root"] = "."
+    if "output_dir" in taken:
+        ours = "$import medseg" in config.get("imports", ()) and "this_run" in config
+        config["output_dir"] = "$medseg.bundle.runs_dir(@bundle_root)" if ours else "$@bundle_root + '/eval'"
+    return config
+
+
+def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata with the versions it was made with, and what was asked for."""
+    found: dict[str, Any] = json.loads(json.dumps(bundle.metadata))
+    for key, value in changes.items():
+        if not isinstance(found.get(key, ""), str):
+            raise ConfigError(f"metadata, {key}", "must be a text to be changed", type(found[key]).__name__)
+        found[key] = value
+    if isinstance(found.get("description"), str):
+        found["description"] = found["description"].replace(_NO_WEIGHTS, "").strip()
+    changelog = found.setdefault("changelog", {})
+    version = str(found.get("version", "0.1.0"))
+    found["version"] = version
+    if isinstance(changelog, dict):
+        changelog.setdefault(version, "Packed with trained weights")
+    needed = found.get("required_packages_version")
+    made_with = versions(bundle.root, needed if isinstance(needed, dict) else ())
+    for key, package in _VERSIONS.items():
+        found[key] = made_with.get(package, found.get(key))
+    if isinstance(needed, dict):
+        found["required_packages_version"] = {name: made_with.get(name, value) for name, value in needed.items()}
+    return found
+
+
+def versions(root: Path, others: Iterable[str] = ()) -> dict[str, str]:
+    """The versions that a run was trained with, without their builds; where nothing says, those installed here."""
+    said = read_record(root).get("versions", {})
+    found = {str(name): str(value).partition("+")[0] for name, value in said.items()}
+    found.setdefault("medseg", medseg.__version__)
+    for name in (*_VERSIONS.values(), *others):
+        if name not in found:
+            with contextlib.suppress(PackageNotFoundError):
+                found[name] = installed(name).partition("+")[0]
+    return found

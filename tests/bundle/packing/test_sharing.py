@@ -1,0 +1,75 @@
+"""Pushed and pulled through folders and places: whole or not there."""
+
+import zipfile
+
+import fsspec
+import pytest
+
+from medseg.bundle.packing import hub, install_bundle, pull, push
+from medseg.errors import DataError, OutputError
+
+
+def test_through_a_folder(packed, tmp_path):
+    place = push(packed, tmp_path / "share" / "bundles")
+    assert place == str(tmp_path / "share" / "bundles" / packed.name)
+    assert sorted(path.name for path in (tmp_path / "share" / "bundles").iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
+    got = pull(str(tmp_path / "share" / "bundles"), tmp_path / "mine")
+    assert got == tmp_path / "mine" / "tiny.zip"
+    assert got.read_bytes() == packed.read_bytes()
+    made = install_bundle(str(tmp_path / "share" / "bundles"), tmp_path / "there", self_test=False)
+    assert made.name == "unet2d"
+    with pytest.raises(OutputError, match="must be another folder than the one it lies in"):
+        push(packed, packed.parent)
+
+
+def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
+    place = fsspec.filesystem("memory")
+    try:
+        for _ in range(2):
+            assert push(packed, "memory://h3s/bundles/") == "memory://h3s/bundles/tiny.zip"
+        assert sorted(place.ls("/h3s/bundles", detail=False)) == [
+            "/h3s/bundles/tiny.zip",
+            "/h3s/bundles/tiny.zip.sha256",
+        ]
+        assert pull("memory://h3s/bundles", tmp_path).read_bytes() == packed.read_bytes()
+        place.pipe_file("/h3s/bundles/tiny.zip", packed.read_bytes()[:-5])
+        with pytest.raises(DataError, match="must have the SHA-256"):
+            pull("memory://h3s/bundles", tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+    finally:
+        place.rm("/h3s", recursive=True)
+
+
+def test_to_the_hub_it_goes_with_its_card(packed, monkeypatch):
+    said = {}
+
+    def pushed(path, url, card, line, private):
+        said.update(path=path, url=url, card=card, line=line, private=private)
+        return "hf://o/m/tiny.zip"
+
+    monkeypatch.setattr(hub, "push", pushed)
+    assert push(packed, "hf://o/m") == "hf://o/m/tiny.zip"
+    assert said["private"]
+    assert said["line"].endswith("  tiny.zip\n")
+    with zipfile.ZipFile(packed) as archive:
+        card = archive.read("unet2d/docs/model_card.md").decode()
+    assert said["card"].startswith("---\ntags:\n- monai\n")
+    assert card in said["card"]
+
+
+def test_what_is_damaged_or_none_is_neither_pushed_nor_pulled(packed, tmp_path):
+    bad = tmp_path / "bad.zip"
+    with zipfile.ZipFile(packed) as source, zipfile.ZipFile(bad, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, b"other" if name.endswith("LICENSE") else source.read(name))
+    with pytest.raises(DataError, match=r"bad\.zip: must be a whole packed bundle, but found error file-changed"):
+        push(bad, tmp_path / "share")
+    with pytest.raises(DataError, match="file-changed"):
+        pull(str(bad), tmp_path / "mine")
+    with pytest.raises(DataError, match="no such file"):
+        push(tmp_path / "none.zip", tmp_path / "share")
+    with zipfile.ZipFile(tmp_path / "any.zip", "w") as target:
+        target.writestr("a.txt", "x")
+    with pytest.raises(DataError, match="no-manifest"):
+        push(tmp_path / "any.zip", tmp_path / "share")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["any.zip", "bad.zip"]
