@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.inspection import hostile
 
 from medseg.bundle.verification import verify_bundle
 from medseg.errors import ConfigError
+from tests.inspection import hostile
 
 
 @pytest.mark.parametrize("name", hostile.ALL)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from medseg.bundle.packing.manifest import make_manifest
 
 from medseg.atomic import write_json
+from medseg.bundle.packing.manifest import make_manifest
 from medseg.bundle.verification import tampering
 from medseg.bundle.verification.opened import Opened
 
