@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from medseg.bundle.verification import (
     targets,
     weights,
 )
-from medseg.bundle.verification.opened import Opened, cause
+from medseg.bundle.verification.opened import METADATA, Opened, cause
 from medseg.errors import ConfigError
 from medseg.findings import Finding, note, ranked, warning
 
@@ -51,27 +52,33 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
     found nothing unsafe, or the bundle is trusted.
 
     Args:
-        root: the bundle's folder.
+        root: the bundle's folder, or a zip of it, which is unpacked to a temporary folder.
         trust: whether to go on where inspection found something unsafe, which is a warning then.
 
     Returns:
         what was found, errors first.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: there is nothing of that name.
+        BundleError: a zip that cannot be unpacked safely, of a bundle that is trusted.
     """
-    from medseg.inspection import inspect_bundle
+    from medseg.inspection import inspect_bundle, unpack
 
     root = Path(root)
-    if not root.is_dir():
-        found = "a file" if root.is_file() else "nothing"
-        raise ConfigError(root, "must be the folder of a bundle", found, "Unpack it: medseg bundle install.")
+    if not root.exists():
+        raise ConfigError(root, "must be the folder of a bundle, or a zip of it", "nothing")
     inspection = inspect_bundle(root)
     if not inspection.trusted and not trust:
-        stopped = note("not-verified", root, "what inspection found is unsafe, so that nothing of it was tried", _TRUST)
+        stopped = note("not-verified", root.name, "inspection found something unsafe: no rule was applied", _TRUST)
         return ranked([*inspection.findings, stopped])
     known = [replace(one, severity="warning") if one.severity == "error" else one for one in inspection.findings]
-    return ranked([*known, *check_bundle(root)])
+    if root.is_dir():
+        return ranked([*known, *check_bundle(root)])
+    with tempfile.TemporaryDirectory() as place:
+        folder = unpack(root, Path(place, root.stem))
+        inner = [path.parents[1] for path in folder.glob(f"*/configs/{METADATA}.json")]
+        whole = not (folder / "configs").is_dir() and len(inner) == 1
+        return ranked([*known, *check_bundle(inner[0] if whole else folder)])
 
 
 def check_bundle(root: str | Path) -> list[Finding]:

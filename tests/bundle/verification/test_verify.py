@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -133,6 +134,14 @@ def test_a_bundle_that_is_clean_is_verified(tmp_path):
     assert [one.code for one in verify_bundle(root)] == ["weights-missing"]
 
 
-def test_there_must_be_a_folder(tmp_path):
-    with pytest.raises(ConfigError, match="must be the folder of a bundle, but found nothing"):
+@pytest.mark.parametrize("top", ["", "plain"])
+def test_a_zip_is_looked_at_as_its_folder_is(tmp_path, top):
+    root = plain(tmp_path / "up" / "plain")
+    (root / "LICENSE").unlink()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root if not top else root.parent)
+    assert [one.place for one in verify_bundle(packed)] == ["LICENSE"]
+
+
+def test_there_must_be_something(tmp_path):
+    with pytest.raises(ConfigError, match="must be the folder of a bundle, or a zip of it, but found nothing"):
         verify_bundle(tmp_path / "nothing")
