@@ -5,18 +5,11 @@ from __future__ import annotations
 import warnings
 
 import pytest
-<<<<<<< HEAD
 
 from medseg.bundle.verification import verify_bundle
-from medseg.errors import ConfigError
-from tests.inspection import hostile
-=======
 from tests.inspection import hostile, hostile_zips
 
-from medseg.bundle.verification import verify_bundle
-
 CASES = {**hostile.ALL, **hostile_zips.ALL}
->>>>>>> verify
 
 
 @pytest.mark.parametrize("name", CASES)
