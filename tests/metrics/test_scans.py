@@ -90,6 +90,17 @@ def test_through_an_engine_whose_batches_say_which_scan_a_slice_is_of(collated):
     assert details["present"]["spleen"] == sum((truth == 2).any() for _, truth in scans.values())
 
 
+def test_it_can_be_asked_between_slices():
+    scans, metric = volumes(seed=2), ScanDice(LABELS)
+    slices = cut(scans)
+    for prediction, truth, scan in slices[::2] + slices[1::2]:
+        metric.update(([torch.tensor(prediction)[None]], [torch.tensor(truth)[None]], [None], [scan]))
+        last = metric.compute()
+    assert last == pytest.approx(by_hand(scans)[1], abs=1e-12)
+    assert metric.compute() == last
+    assert metric._details("dice")["cases"] == 3
+
+
 def test_it_is_not_the_mean_of_the_slices():
     slices = [([1] * 9 + [0], [1] * 9 + [0]), ([0] * 10, [0] * 9 + [1])]  # all right, and one pixel missed
     lists = [[torch.tensor(one[side])[None] for one in slices] for side in (0, 1)]
