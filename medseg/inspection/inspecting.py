@@ -21,7 +21,6 @@ _LARGEST = 8 * 2**20  # a config
 _CODE = (".py", ".pyc", ".pyo", ".pyw", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".egg", ".pyi", ".pth.py")
 _SCRIPTS = (".sh", ".bash", ".bat", ".cmd", ".ps1", ".exe", ".com", ".msi", ".jar", ".js", ".vbs", ".ipynb", ".desktop")
 _SETTINGS = (".conf", ".ini", ".cfg")
-_DOCUMENTS = (".md", ".txt", ".png", ".jpg", ".jpeg", ".csv", ".jsonl", ".log", ".html", ".svg", ".gif")
 _TRUST = "Read it; if you trust who made the bundle, give --trust."
 _LICENCES = {
     "Apache License": "Apache-2.0", "MIT License": "MIT", "Permission is hereby granted, free of charge": "MIT",
@@ -164,7 +163,7 @@ class _Inspector:
             yield from logging_conf.check(data.decode("utf-8", "replace"), where)
         elif re.fullmatch(r"requirements[\w.-]*", last):
             yield from _requirements(self._read(name).decode("utf-8", "replace"), where)
-        elif not lower.endswith(_DOCUMENTS) and not lower.endswith(".json"):
+        elif not lower.endswith(".json"):
             yield from self._weights(name)
 
     def _weights(self, name: str) -> Iterator[Finding]:

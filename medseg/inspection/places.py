@@ -51,17 +51,13 @@ class Places:
             return "where it would write cannot be worked out"
         return next((why for why in map(_place_fault, sorted(found)) if why), None)
 
-    def name_fault(self, value: Any) -> str | None:
-        """Why a value may not be the name of a file that is written; None where it may."""
+    def name_fault(self, value: Any, extension: bool = False) -> str | None:
+        """Why a value may not be the name of a file that is written, or its extension; None where it may."""
         found = self.texts(value)
         if found is None:
             return "what it would be called cannot be worked out"
         for text in found:
-            if (
-                not _NAME.fullmatch(text)
-                or ".." in text
-                or (text.startswith(".") and not re.fullmatch(r"\.\w+(\.gz)?", text))
-            ):
+            if not _NAME.fullmatch(text) or ".." in text or (text.startswith(".") and not extension):
                 return "it is no plain name of a file"
             if _CODE.search(text):
                 return "it is the name of a file that is run or read as settings"

@@ -16,7 +16,7 @@ from medseg.inspection.places import Places
 from medseg.inspection.references import macro, referred
 from medseg.inspection.universe import Entry, Universe
 
-PLACE, NAME, NOTHING, NO, YES_OR_NO = "place", "name", "nothing", "no", "yes or no"
+PLACE, NAME, EXTENSION, NOTHING, NO, YES_OR_NO = "place", "name", "extension", "nothing", "no", "yes or no"
 READER, MERGER, WRITER, BACKEND = "reader", "merger", "writer", "backend"
 ADDRESS, SETTINGS, COMPILE = "address", "settings", "compile"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
@@ -31,7 +31,13 @@ _CHOICES: Mapping[str, set[Any]] = {
 }
 _COMPILING = {"dynamic", "fullgraph", "mode"}
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_SAVED = {"output_dir": PLACE, "output_postfix": NAME, "output_ext": NAME, "output_format": NAME, "writer": WRITER}
+_SAVED = {
+    "output_dir": PLACE,
+    "output_postfix": NAME,
+    "output_ext": EXTENSION,
+    "output_format": EXTENSION,
+    "writer": WRITER,
+}
 _IMAGE = {**_SAVED, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_name_formatter": NOTHING}
 _ENGINE = {"compile_kwargs": COMPILE}
 _READ = {"reader": READER, "allow_pickle": NO}
@@ -53,9 +59,6 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "medseg.training.NanGuard": {"folder": PLACE},
     "monai.data.ImageDataset": _READ,
     "monai.data.NumpyReader": {"allow_pickle": NO},
-    "monai.engines.EnsembleEvaluator": _ENGINE,
-    "monai.engines.Evaluator": _ENGINE,
-    "monai.engines.GanTrainer": _ENGINE,
     "monai.engines.SupervisedEvaluator": _ENGINE,
     "monai.engines.SupervisedTrainer": _ENGINE,
     "monai.handlers.CheckpointSaver": _CKPT,
@@ -145,8 +148,8 @@ class Rules:
         """
         if kind == PLACE:
             return self.places.fault(value)
-        if kind == NAME:
-            return self.places.name_fault(value)
+        if kind in (NAME, EXTENSION):
+            return self.places.name_fault(value, kind == EXTENSION)
         if kind == ADDRESS:
             return self._address(value)
         return self._choice(kind, value, depth)

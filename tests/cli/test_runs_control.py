@@ -96,9 +96,11 @@ def test_resume_in_this_terminal_ends_with_the_code_of_the_run(medseg, make, mon
     assert (done.code, done.err) == (75, "Going on with run\n")
     assert medseg("runs", "resume", "lr=0.1").code == 75
     assert medseg("runs", "resume", "run", "lr=0.1", "max_epochs=9").code == 75
-    assert given == [(folder, ()), (folder, ("lr=0.1",)), (folder, ("lr=0.1", "max_epochs=9"))]
+    assert medseg("runs", "resume", "run", "--trust").code == 75
+    said = [(), ("lr=0.1",), ("lr=0.1", "max_epochs=9")]
+    assert given == [*((folder, pairs, False) for pairs in said), (folder, (), True)]
     assert medseg("runs", "resume", "run", "lr").code == 2
-    assert len(given) == 3
+    assert len(given) == 4
 
 
 def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make, program, runs, monkeypatch):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from medseg.errors import RunError
+from medseg.errors import RunError, UntrustedError
 from medseg.launch import resuming
 from medseg.launch.resuming import plan, resume_here
 from medseg.records import this_process
@@ -40,7 +40,7 @@ def test_the_recorded_command_is_given_again_and_told_which_run_it_is(stopped, t
         *["lr=0.1", "max_epochs=5", f"resume={folder}"],
     ]
     assert found.folder == tmp_path
-    assert found.environment == {"MEDSEG_RUNS": str(tmp_path / "runs")}
+    assert found.environment == {"MEDSEG_RUNS": str(tmp_path / "runs"), "PYTHONSAFEPATH": "1"}
 
 
 def test_what_is_changed_takes_the_place_of_what_was_said_and_fresh_is_not_said_again(stopped, tmp_path):
@@ -49,6 +49,19 @@ def test_what_is_changed_takes_the_place_of_what_was_said_and_fresh_is_not_said_
     found = arguments(plan(folder, ["lr=0.2", "dataset_dir=z", "backup=w", "a#b=2"]))
     changes = ["lr=0.2", "dataset_dir=z", "backup=w", "a#b=2", f"resume={folder}"]
     assert found[2:] == ["train", "unet2d", "--with", "demo", f"output_dir={tmp_path / 'runs'}", *changes]
+
+
+def test_that_it_was_trusted_once_does_not_count(stopped):
+    folder = stopped([*TRAIN, "--trust", "lr=0.1"])
+    assert "--trust" not in arguments(plan(folder))
+    assert arguments(plan(folder, trust=True))[-1] == "--trust"
+
+
+def test_a_record_that_would_run_code_is_refused(stopped):
+    folder = stopped([*TRAIN, "lr=$__import__('os').getpid()"])
+    with pytest.raises(UntrustedError, match=r"command-unsafe in run\.json, command, lr"):
+        plan(folder)
+    assert plan(folder, trust=True).command
 
 
 def test_the_plain_monai_command_is_given_again_as_such(stopped, tmp_path):
@@ -91,7 +104,7 @@ def test_a_run_that_was_moved_out_of_its_place_makes_no_runs_folder_of_what_lies
     folder = stopped(TRAIN)
     moved = folder.rename(tmp_path / "copy")
     found = plan(moved)
-    assert found.environment == {}
+    assert "MEDSEG_RUNS" not in found.environment
     assert arguments(found)[-1] == f"resume={moved}"
 
 

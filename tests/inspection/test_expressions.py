@@ -1,0 +1,99 @@
+"""Expressions that are known, as bundles write them; those that are not, hostile.py holds."""
+
+import pytest
+
+from medseg.inspection.expressions import Expression, Refusal, parsed, reference
+
+NAMES = {"torch": "torch", "monai": "monai", "np": "numpy", "os": "os", "glob": "glob", "dist": "torch.distributed"}
+NAMES |= {"medseg": "medseg", "find": "glob.glob"}
+
+
+@pytest.fixture
+def judged():
+    paths, calls = [], []
+    ruled = {"medseg.bundle.start_run", "monai.transforms.SaveImage"}
+    made = Expression(
+        NAMES, paths.append, lambda name, node: calls.append((name, node is not None)), ruled.__contains__
+    )
+
+    def judge(text):
+        made.judge(text)
+        return paths, calls
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "$list(sorted(glob.glob(@dataset_dir + '/imagesTr/*.nii.gz')))",
+        "$[{'image': i, 'label': l} for i, l in zip(@images[:-9], @labels[:-9])]",
+        "$@train#deterministic_transforms + @train#random_transforms",
+        "$monai.handlers.from_engine(['pred', 'label'])",
+        "$monai.utils.CommonKeys.IMAGE",
+        "$lambda x: x['loss']",
+        "$lambda engine: engine.state.metrics['val_mean_dice']",
+        "$@network_def.to(@device)",
+        "$[h for h in @handlers if h is not None]",
+        "$'bs%d-lr%g' % (@batch_size, @lr)",
+        "$f'cuda:{dist.get_rank()}'",
+        "$dist.is_initialized() or dist.init_process_group(backend='nccl')",
+        "$setattr(torch.backends.cudnn, 'benchmark', True)",
+        "$os.path.join(@bundle_root, 'models', 'model.pt')",
+        "$@a.replace('imagesTr', 'labelsTr')",
+        "$sorted(@cases, key=lambda one: one['id'])",
+        "$list(map(str, @cases))",
+        "$np.float32",
+        "$find('*.png')",
+        "$1e-3 if @fast else -2 ** 3",
+        "${k: v for k, v in @settings.items() if v not in (None, '')}",
+    ],
+)
+def test_what_bundles_write_is_known(judged, text):
+    judged(text)
+
+
+def test_references_and_ruled_callables_are_handed_on(judged):
+    paths, calls = judged("$medseg.bundle.start_run(@bundle_root, [@a::b])")
+    assert paths == ["bundle_root", "a::b"]
+    assert calls == [("medseg.bundle.start_run", True)]
+    assert judged("$monai.transforms.SaveImage")[1][-1] == ("monai.transforms.SaveImage", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$os.system('x')", "'os.system' is not known"),
+        ("$torch", "module 'torch' as a value"),
+        ("$@x.__class__", r"'\.__class__' is not known"),
+        ("$@x.replace('a')", r"'\.replace' is not known with these"),
+        ("$@x.eval('1')", "with these arguments"),
+        ("$@f('x')", "only known when it runs"),
+        ("$[x for os in @y]", "another meaning"),
+        ("$[1 for @x in @y]", "assigns|cannot read"),
+        ("$(lambda len: len)(1)", "only known when it runs"),
+        ("$lambda len: len", "another meaning"),
+        ("$print(1)", "calls 'print'"),
+        ("$max(@x, key=@f)", "max would call"),
+        ("$sorted(@x, cmp=1)", "no such argument"),
+        ("$setattr(torch.backends.cudnn, 'benchmark', @x)", "settings of cudnn alone"),
+        ("$setattr(torch, 'load', True)", "settings of cudnn alone"),
+        ("$(x := 1)", "NamedExpr"),
+        ("$unknown", "'unknown' is not known"),
+        ("$" + "(" * 3000 + ")" * 900, "cannot read|characters"),
+        ("$" + "-" * 3900 + "1", "too deep|cannot read"),
+        ("$" + "1+" * 2500, "characters"),
+        ("$\x00", "cannot read"),
+        ("$(yield)", "Yield|cannot read"),
+        ("$__builtins__", "not known"),
+    ],
+)
+def test_what_is_refused(judged, text, said):
+    with pytest.raises(Refusal, match=said):
+        judged(text)
+
+
+def test_references_in_a_tree():
+    assert reference(parsed("$@a#b".replace("#", "::"))) == "a::b"
+    assert reference(parsed("$x['a']")) is None

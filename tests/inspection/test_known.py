@@ -1,0 +1,75 @@
+"""The table of known callables: what must be in it, what must not, and that it is what it says."""
+
+import pydoc
+
+import pytest
+
+from medseg.inspection import known
+
+DENIED = [
+    "os.system", "os.popen", "subprocess.run", "builtins.eval", "builtins.open", "functools.partial", "torch.load",
+    "torch.save", "torch.hub.load", "torch.jit.load", "torch.compile", "numpy.load", "numpy.save", "numpy.memmap",
+    "monai.bundle.run", "monai.bundle.load", "monai.bundle.ConfigParser", "monai.utils.instantiate",
+    "monai.utils.optional_import", "monai.apps.download_url", "PersistentDataset", "LMDBDataset", "CSVDataset",
+    "TorchVisiond", "TorchIOd", "CuCIMd", "PerceptualLoss", "MLFlowHandler", "ClearMLHandler", "TrtHandler",
+    "WriteFileMappingd", "run", "load", "instantiate", "ignite.handlers.WandBLogger", "medseg.bundle.run_bundle",
+    "medseg.bundle.Bundle", "medseg.write_phantom", "pathlib", "os.environ", "os.remove", "os.path.expanduser",
+    "shutil.copy", "importlib.import_module", "pickle.loads",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DENIED)
+def test_what_must_never_be_known(name):
+    assert known.known(name) is None
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        ("LoadImaged", "monai.transforms.LoadImaged"),
+        ("LoadImageDict", "monai.transforms.LoadImaged"),
+        ("monai.transforms.io.dictionary.LoadImageD", "monai.transforms.LoadImaged"),
+        ("UNet", "monai.networks.nets.UNet"),
+        ("DiceCELoss", "monai.losses.DiceCELoss"),
+        ("SlidingWindowInferer", "monai.inferers.SlidingWindowInferer"),
+        ("torch.optim.AdamW", "torch.optim.AdamW"),
+        ("ignite.metrics.Accuracy", "ignite.metrics.Accuracy"),
+        ("medseg.losses.DiceCELoss", "medseg.losses.DiceCELoss"),
+    ],
+)
+def test_every_spelling_leads_to_one_name(spelled, name):
+    assert known.known(spelled) == name
+
+
+def test_short_names_are_those_of_monai_and_mean_what_monai_takes_them_for():
+    from monai.bundle import ComponentLocator
+
+    locator = ComponentLocator()
+    short = {spelled: name for spelled, name in known.spellings().items() if "." not in spelled}
+    assert len(short) > 600
+    for spelled, name in short.items():
+        module = locator.get_component_module_name(spelled)
+        assert isinstance(module, str), (spelled, module)
+        assert pydoc.locate(f"{module}.{spelled}") is pydoc.locate(name)
+
+
+def test_no_module_that_runs_things_may_be_imported():
+    for name in (
+        "subprocess",
+        "importlib",
+        "functools",
+        "operator",
+        "builtins",
+        "pickle",
+        "shutil",
+        "ctypes",
+        "monai.bundle",
+    ):
+        assert name not in known.modules()
+
+
+def test_what_pickles_may_name_is_what_torch_takes():
+    import torch._weights_only_unpickler as reader
+
+    assert known.pickled() <= set(reader._get_allowed_globals())
+    assert "torch._utils._rebuild_tensor_v2" in known.pickled()
