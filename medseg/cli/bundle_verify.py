@@ -18,7 +18,7 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "bright_black"}
 @click.option("--trust", is_flag=True, help="Go on where inspection finds code that it does not know to be safe.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(root: Path, trust: bool, as_json: bool) -> int:
-    """Check that the bundle in ROOT (a path, or a name) is whole, consistent and does what it says.
+    """Check that the bundle ROOT (a folder, a zip, or a name) is whole, consistent and does what it says.
 
     It is inspected first, and nothing of it is executed. Where that finds nothing unsafe, or with --trust, the rules
     follow: files and keys, metadata, packages, components with their arguments, references, the network against the

@@ -37,6 +37,9 @@ class Unknown(str):
     __slots__ = ()
 
 
+_EXACT = 2**53  # below it a whole number and a floating one are the same
+
+
 @dataclass(frozen=True)
 class Step:
     """One transform of the image.
@@ -224,7 +227,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, bool | str | None):
         return value
     if isinstance(value, int | float):
-        return float(value)
+        return float(value) if abs(value) < _EXACT else value
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray | torch.Tensor):

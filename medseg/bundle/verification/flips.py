@@ -18,11 +18,36 @@ _FLIPS = {"RandFlip", "Flip", "RandAxisFlip"}
 
 def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on flips along the axis from left to right."""
-    if "train" not in bundle.configs:
-        return
     pair = twins(bundle)
     if pair is None:
         return
+    for config in bundle.configs:
+        yield from _at_inference(bundle, config, pair)
+    if "train" in bundle.configs:
+        yield from _in_training(bundle, pair)
+
+
+def _at_inference(bundle: Opened, config: str, pair: tuple[str, str]) -> Iterator[Finding]:
+    """Windows that the inferer turns round, left and right, without being told which channels change places."""
+    for path, component in syntax.nested_targets(bundle.expanded(config)):
+        if str(component["_target_"]).rpartition(".")[2] != "StreamingInferer":
+            continue
+        try:
+            flips, exchanged = (
+                bundle.value(config, f"{path}#{name}") if component.get(name) else None for name in ("flips", "twins")
+            )
+        except UnknownValueError:
+            continue
+        if exchanged is None and any(0 in flip for flip in flips or () if isinstance(flip, list | tuple)):
+            yield error(
+                "flip-twins",
+                bundle.place(config, f"{path}#flips"),
+                f"left and right are turned round, and {pair[0]} would pass for {pair[1]}",
+                "Say in 'twins' which channels change places: $@labels.mirrored().",
+            )
+
+
+def _in_training(bundle: Opened, pair: tuple[str, str]) -> Iterator[Finding]:
     side = _axis(bundle)
     content = bundle.expanded("train")
     seen: set[str] = set()

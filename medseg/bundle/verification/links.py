@@ -62,12 +62,11 @@ def _missing(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterato
 
 
 def _unused(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator[Finding]:
-    relative = any("@#" in value or "%#" in value for _, value in syntax.walk(content) if isinstance(value, str))
-    used = set() if relative else set(syntax.references(content))
-    used |= {found[1] for _, value in syntax.walk(content) if (found := syntax.macro(value)) is not None}
-    used |= _BY_NAME | _PROPERTIES
-    if relative:
-        return  # what they refer to depends on where they stand
+    strings = [value for _, value in syntax.walk(content) if isinstance(value, str)]
+    if any("@#" in value or "%#" in value for value in strings):
+        return  # what relative references use depends on where they stand
+    used = {*syntax.references(content), *_BY_NAME, *_PROPERTIES}
+    used |= {found[1] for value in strings if (found := syntax.macro(value)) is not None}
     for path, value in _entries(content):
         if path in used or any(one.startswith(f"{path}#") for one in used):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,11 +45,14 @@ def check(bundle: Opened) -> Iterator[Finding]:
     image = mapping(mapping(data_format.get("inputs")).get("image"))
     output = mapping(mapping(data_format.get("outputs")).get("pred"))
     where = bundle.place(METADATA, "network_data_format")
+    place = bundle.place(list(bundle.networks)[-1], "network_def")
     if not isinstance(network, torch.nn.Module):
-        place = bundle.place(list(bundle.networks)[-1], "network_def")
         yield error("network-fails", place, f"it is a {type(network).__name__} and no network", "Correct it.")
     elif isinstance(image.get("num_channels"), int) and isinstance(image.get("spatial_shape"), list):
-        yield from _forward(network, image, output, where)
+        try:
+            yield from _forward(network, image, output, where)
+        except ImportError as fault:
+            yield error("network-fails", place, f"it cannot be run: {cause(fault)}", "Install what it needs.")
 
 
 def _forward(
@@ -63,6 +67,8 @@ def _forward(
             return
         try:
             given = run(network, (1, image["num_channels"], *shape), image.get("dtype"))
+        except ImportError:
+            raise
         except Exception as fault:  # whatever a network does with what does not fit
             why = why or f"{cause(fault)} (with {'x'.join(map(str, shape))})"
             if number + 1 == len(_TRIES) or not any(isinstance(one, str) for one in said):
@@ -81,11 +87,17 @@ def _forward(
                 f"{said} holds for {shape} and larger alone: {why}",
                 "Say what the smallest is, such as '16*n'.",
             )
-        yield from _held(given, output, [size_of(one, n, p) for one in output.get("spatial_shape", said)], where)
+        shape_out = output.get("spatial_shape", said)
+        try:
+            wanted = [size_of(one, n, p) for one in shape_out] if isinstance(shape_out, list) else None
+        except ValueError as fault:
+            yield error("network-shape", f"{where}#outputs#pred#spatial_shape", str(fault), "Write 96, '*' or '8*n'.")
+            wanted = None
+        yield from _held(given, output, wanted, where)
         return
 
 
-def _held(given: Any, output: Mapping[str, Any], shape: Sequence[int], where: str) -> Iterator[Finding]:
+def _held(given: Any, output: Mapping[str, Any], shape: Sequence[int] | None, where: str) -> Iterator[Finding]:
     found = next(_tensors(given), None)
     if found is None:
         yield error("network-shape", f"{where}#outputs", "the network gives no tensor", "Correct it.")
@@ -98,7 +110,7 @@ def _held(given: Any, output: Mapping[str, Any], shape: Sequence[int], where: st
             f"it says {channels}, and the network gives {found.shape[1]}",
             "One of them is wrong.",
         )
-    if list(found.shape[2:]) != list(shape):
+    if shape is not None and list(found.shape[2:]) != list(shape):
         yield error(
             "network-shape",
             f"{where}#outputs#pred#spatial_shape",
@@ -125,7 +137,7 @@ def size_of(said: Any, n: int = 1, p: int = 1) -> int:
     """
     try:
         size = said if isinstance(said, int) else _ANY if said == "*" else _evaluate(said, {"n": n, "p": p})
-    except (SyntaxError, TypeError, KeyError, ZeroDivisionError) as fault:
+    except (SyntaxError, TypeError, KeyError, ZeroDivisionError, RecursionError) as fault:
         raise ValueError(f"'{said}' is no size") from fault
     if not 0 < size <= _LARGEST:
         raise ValueError(f"'{said}' is {size}, and no size of an axis")
@@ -157,10 +169,8 @@ def run(network: torch.nn.Module, shape: Sequence[int], dtype: str | None = None
     training = network.training
     try:
         if torch.Size(shape).numel() > _REAL:
-            try:
+            with contextlib.suppress(Exception):  # some networks look at values; others fail below, too
                 return copy.deepcopy(network).to("meta").eval()(torch.zeros(*shape, dtype=wanted, device="meta"))
-            except NotImplementedError:
-                pass  # some operations cannot do without values
         device = next((one.device for one in network.parameters()), torch.device("cpu"))
         return network.eval()(torch.zeros(*shape, dtype=wanted, device=device))
     finally:

@@ -51,6 +51,7 @@ class Opened:
         self.root = root.resolve()
         self.faults: list[Finding] = []
         self.files: dict[str, dict[str, Any]] = {}
+        self._parsers: dict[str, ConfigParser] = {}
         for path in sorted(self.root.glob("configs/*")):
             if path.suffix == ".json":
                 self._read(path)
@@ -143,13 +144,14 @@ class Opened:
         except ConfigError:
             return None  # the overlays' rule says why
 
-    @functools.cache  # noqa: B019 - one object a verification
     def parser(self, config: str) -> ConfigParser:
         """The parser of a config, nothing evaluated yet; macros and relative paths are put in.
 
         Raises:
             UnknownValueError: macros lead nowhere.
         """
+        if config in self._parsers:
+            return self._parsers[config]
         parser = ConfigParser(copy.deepcopy(self.configs[config]))
         parser["bundle_root"] = str(self.root)
         parser[ConfigParser.meta_key] = copy.deepcopy(self.metadata)
@@ -157,6 +159,7 @@ class Opened:
             parser.parse(True)
         except Exception as fault:  # whatever MONAI meets in a config that others wrote
             raise UnknownValueError(str(fault)) from fault
+        self._parsers[config] = parser
         return parser
 
     def can_parse(self, config: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from medseg.bundle.verification import (
     targets,
     weights,
 )
-from medseg.bundle.verification.opened import Opened, cause
+from medseg.bundle.verification.opened import METADATA, Opened, cause
 from medseg.errors import ConfigError
 from medseg.findings import Finding, note, ranked, warning
 
@@ -51,27 +52,33 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
     found nothing unsafe, or the bundle is trusted.
 
     Args:
-        root: the bundle's folder.
+        root: the bundle's folder, or a zip of it, which is unpacked to a temporary folder.
         trust: whether to go on where inspection found something unsafe, which is a warning then.
 
     Returns:
         what was found, errors first.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: there is nothing of that name.
+        BundleError: a zip that cannot be unpacked safely, of a bundle that is trusted.
     """
-    from medseg.inspection import inspect_bundle
+    from medseg.inspection import inspect_bundle, unpack
 
     root = Path(root)
-    if not root.is_dir():
-        found = "a file" if root.is_file() else "nothing"
-        raise ConfigError(root, "must be the folder of a bundle", found, "Unpack it: medseg bundle install.")
+    if not root.exists():
+        raise ConfigError(root, "must be the folder of a bundle, or a zip of it", "nothing")
     inspection = inspect_bundle(root)
     if not inspection.trusted and not trust:
-        stopped = note("not-verified", root, "what inspection found is unsafe, so that nothing of it was tried", _TRUST)
+        stopped = note("not-verified", root.name, "inspection found something unsafe: no rule was applied", _TRUST)
         return ranked([*inspection.findings, stopped])
     known = [replace(one, severity="warning") if one.severity == "error" else one for one in inspection.findings]
-    return ranked([*known, *check_bundle(root)])
+    if root.is_dir():
+        return ranked([*known, *check_bundle(root)])
+    with tempfile.TemporaryDirectory() as place:
+        folder = unpack(root, Path(place, root.stem))
+        inner = [path.parents[1] for path in folder.glob(f"*/configs/{METADATA}.json")]
+        whole = not (folder / "configs").is_dir() and len(inner) == 1
+        return ranked([*known, *check_bundle(inner[0] if whole else folder)])
 
 
 def check_bundle(root: str | Path) -> list[Finding]:
@@ -89,7 +96,20 @@ def check_bundle(root: str | Path) -> list[Finding]:
                 findings += rule(bundle)
             except Exception as fault:  # a bundle that no rule foresaw; the other rules still count
                 findings.append(warning("rule-failed", name, f"the rule could not be applied: {cause(fault)}", _REPORT))
-    return ranked(dict.fromkeys(findings))
+    return ranked(_said_once(bundle, findings))
+
+
+def _said_once(bundle: Opened, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings, without those that a config has only from the one below it, of which they are said."""
+    findings = set(findings)
+    for one in findings:
+        for name, bases in bundle.overlays.items():
+            file = bundle.place(name)
+            below = (replace(one, place=one.place.replace(file, bundle.place(base), 1)) for base in bases)
+            if one.place.startswith(file) and any(other in findings for other in below):
+                break
+        else:
+            yield one
 
 
 @contextlib.contextmanager

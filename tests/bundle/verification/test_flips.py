@@ -49,3 +49,11 @@ def test_where_the_axis_is_not_known_it_is_a_warning(plain):
     change(plain, "train", deterministic__2=REMOVE)
     (one,) = flips.check(Opened(plain))
     assert one.severity == "warning"
+
+
+def test_windows_that_inference_turns_round(found):
+    inferer = {"_target_": "medseg.inference.StreamingInferer", "roi_size": [32, 32], "flips": [[0], [0, 1]]}
+    place = ("flip-twins", "configs/inference.json, inferer#flips")
+    assert found(flips, edit("inference", inferer=inferer)) == [place]
+    assert found(flips, edit("inference", inferer={**inferer, "flips": [[1]]})) == []
+    assert found(flips, edit("inference", inferer={**inferer, "twins": "$@labels.mirrored()"})) == []

@@ -54,12 +54,13 @@ def test_large_inputs_are_followed_without_computing_and_the_network_stays(plain
     assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
 
 
-def test_what_cannot_be_followed_is_computed():
-    class Odd(torch.nn.Module):
+@pytest.mark.parametrize("look", [lambda x: float(x.max()), lambda x: len(torch.nonzero(x)), lambda x: x.numpy().max()])
+def test_a_network_that_looks_at_values_is_computed(look):
+    class Looks(torch.nn.Module):
         def forward(self, x):
-            return x * torch.tensor(x.numpy().max()) if x.device.type == "cpu" else torch.nonzero(x)
+            return x + look(x)
 
-    given = network.run(Odd(), (1, 1, 1024, 1024))
+    given = network.run(Looks(), (1, 1, 1024, 1024))
     assert given.device.type == "cpu"
 
 
@@ -80,3 +81,13 @@ def test_classes_that_come_from_the_data_are_a_note(plain):
         change(plain, config, labels="$medseg.data.discover(@dataset_dir).labels")
     (one,) = network.check(Opened(plain))
     assert (one.severity, one.code) == ("note", "network-unknown")
+
+
+def test_a_package_that_the_network_needs_is_named(plain, monkeypatch):
+    def needs(*_):
+        raise ImportError("required package `einops` is not installed")
+
+    monkeypatch.setattr(network, "run", needs)
+    (one,) = network.check(Opened(plain))
+    assert (one.code, one.place) == ("network-fails", "configs/inference.json, network_def")
+    assert "einops" in one.message

@@ -38,7 +38,7 @@ def test_it_judges_as_jsonschema_does(changes):
                 del holder[leaf]
             else:
                 holder[leaf] = new
-        elif isinstance(holder, list) and int(leaf) < len(holder):
+        elif isinstance(holder, list) and leaf.isdigit() and int(leaf) < len(holder):
             holder[int(leaf)] = new
     found = list(problems(value, metadata_schema(), metadata_schema()))
     assert (found == []) == JUDGE.is_valid(value), found

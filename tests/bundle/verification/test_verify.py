@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_the_zoos_spleen_has_its_known_faults(tmp_path):
     assert {one.code for one in found} == {
         "pairing", "metric-unknown", "position", "path-absolute", "weights-elsewhere"
     }, [str(one) for one in found]  # fmt: skip
+
+
+def test_what_evaluation_has_from_training_is_said_once(tmp_path):
+    found = check_bundle(zoo.spleen(tmp_path / "spleen"))
+    assert [one.place for one in found if one.code == "pairing"] == [
+        "configs/train.json, train#dataset#data", "configs/train.json, validate#dataset#data"
+    ]  # fmt: skip
 
 
 def test_the_zoos_whole_body_has_its_known_faults(tmp_path):
@@ -106,18 +114,17 @@ def test_chance_is_left_as_it_was(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_inspection_comes_first_and_unsafe_bundles_are_left_alone(tmp_path):
+def test_inspection_comes_first_and_unsafe_bundles_are_left_alone(tmp_path, monkeypatch):
     root = plain(tmp_path / "plain")
-    canary = tmp_path / "canary"
-    change(root, "inference", spacing=f"$[open({str(canary)!r}, 'w').close() or 1.5, 1.5]")
+    monkeypatch.chdir(tmp_path)
+    change(root, "inference", spacing="$[open('canary', 'w').close() or 1.5, 1.5]")
     found = verify_bundle(root)
     assert "not-verified" in {one.code for one in found}
     assert "error" in {one.severity for one in found}
-    assert not canary.exists()
+    assert not (tmp_path / "canary").exists()
     trusted = verify_bundle(root, trust=True)
-    assert "error" not in {one.severity for one in trusted}
-    assert [one for one in trusted if one.severity == "warning"]
-    assert canary.exists()
+    assert {one.severity for one in trusted} == {"warning"}
+    assert (tmp_path / "canary").exists()
 
 
 def test_a_bundle_that_is_clean_is_verified(tmp_path):
@@ -127,6 +134,14 @@ def test_a_bundle_that_is_clean_is_verified(tmp_path):
     assert [one.code for one in verify_bundle(root)] == ["weights-missing"]
 
 
-def test_there_must_be_a_folder(tmp_path):
-    with pytest.raises(ConfigError, match="must be the folder of a bundle, but found nothing"):
+@pytest.mark.parametrize("top", ["", "plain"])
+def test_a_zip_is_looked_at_as_its_folder_is(tmp_path, top):
+    root = plain(tmp_path / "up" / "plain")
+    (root / "LICENSE").unlink()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root if not top else root.parent)
+    assert [one.place for one in verify_bundle(packed)] == ["LICENSE"]
+
+
+def test_there_must_be_something(tmp_path):
+    with pytest.raises(ConfigError, match="must be the folder of a bundle, or a zip of it, but found nothing"):
         verify_bundle(tmp_path / "nothing")
