@@ -64,7 +64,7 @@ def install_bundle(
             by its name.
         trust: go on though it would run what nobody knows to be safe.
         sha256: what the SHA-256 of the zip must be.
-        self_test: whether to run it, and refuse a bundle whose mask is another one here.
+        self_test: whether to run it, and refuse a bundle whose mask is another one here (`SelfTest.close`).
         device: for the self-test; by default what the bundle chooses.
 
     Raises:
@@ -88,7 +88,7 @@ def install_bundle(
             require_clean(root, trust, path.name)
             bundle = Bundle(root)
             test = run_self_test(bundle, device) if self_test else None
-            if test is not None and not test.reproduced:
+            if test is not None and not test.close:
                 rule = "must give the mask here that came with it"
                 raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))

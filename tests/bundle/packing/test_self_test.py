@@ -48,7 +48,10 @@ def test_a_thousandth_is_the_bar():
     assert SelfTest({"liver": 1.0}, 0, 1000, 1).reproduced
     assert SelfTest({"liver": 1.0}, 1, 1000, 1).reproduced
     assert not SelfTest({"liver": 1.0}, 2, 1000, 1).reproduced
-    assert not SelfTest({}, 0, 0, 0).reproduced
+    assert not SelfTest({}, 0, 0, 0).close
+    assert SelfTest({"liver": 1.0, "spleen": 0.96}, 2, 1000, 1).close
+    assert not SelfTest({"liver": 1.0, "spleen": 0.95}, 2, 1000, 1).close
+    assert SelfTest({"cyst": 0.0}, 1, 1000, 1).close
     assert str(SelfTest({"liver": 0.5}, 3, 1000, 1)) == "mean Dice 0.5000, 3 of 1000 voxels differ (0.300 %)"
 
 
