@@ -44,7 +44,8 @@ def command(
     if not made.listed:
         click.echo("It has no manifest: nothing says whether its files are those that were packed.", err=True)
     if made.test is not None:
-        click.echo(f"Self-test: this machine gives the mask that came with it: {made.test}")
+        said = "gives" if made.test.reproduced else "nearly gives, with more than rounding between them,"
+        click.echo(f"Self-test: this machine {said} the mask that came with it: {made.test}")
     else:
         click.echo("No self-test was run." if not self_test else "It came without a self-test.", err=True)
     click.echo(f"Segment a scan: medseg predict {made.root} SCAN.nii.gz -o masks")

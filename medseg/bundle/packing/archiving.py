@@ -45,3 +45,13 @@ def rewrite(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(place)
         write_archive(Path(place), path)
+
+
+def folder_name(name: str) -> str:
+    """A name that is a folder's and nothing more.
+
+    >>> folder_name("../unet 2d"), folder_name("..")
+    ('unet_2d', 'bundle')
+    """
+    found = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).strip("._-")
+    return found[:100] or "bundle"

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 import medseg
 from medseg.atomic import atomic_folder
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.packing.archiving import folder_name
 from medseg.bundle.packing.gates import refuse, require_clean
 from medseg.bundle.packing.manifest import compare, read_manifest
 from medseg.bundle.packing.self_test import SelfTest, run_self_test
@@ -64,7 +65,7 @@ def install_bundle(
             by its name.
         trust: go on though it would run what nobody knows to be safe.
         sha256: what the SHA-256 of the zip must be.
-        self_test: whether to run it, and refuse a bundle whose mask is another one here.
+        self_test: whether to run it, and refuse a bundle whose mask is another one here (`SelfTest.close`).
         device: for the self-test; by default what the bundle chooses.
 
     Raises:
@@ -81,14 +82,14 @@ def install_bundle(
             refuse(path.name, "must hold the files that its manifest lists", wrong, "Fetch it again.")
         if manifest is not None:
             _require_versions(path, manifest.get("made_with"))
-        target = Path(folder) if folder is not None else Path("bundles", _plain(_name(path, manifest)))
+        target = Path(folder) if folder is not None else Path("bundles", folder_name(_name(path, manifest)))
         _require_free(target)
         with atomic_folder(target) as partial:
             root = _unpacked(path, partial)
             require_clean(root, trust, path.name)
             bundle = Bundle(root)
             test = run_self_test(bundle, device) if self_test else None
-            if test is not None and not test.reproduced:
+            if test is not None and not test.close:
                 rule = "must give the mask here that came with it"
                 raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))
@@ -137,16 +138,6 @@ def _installed(package: str) -> str:
 def _name(path: Path, manifest: dict[str, object] | None) -> str:
     said = (manifest or {}).get("bundle")
     return str(said) if said else path.stem
-
-
-def _plain(name: str) -> str:
-    """A name that is a folder's and nothing more.
-
-    >>> _plain("../unet 2d"), _plain("..")
-    ('unet_2d', 'bundle')
-    """
-    found = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).strip("._-")
-    return found[:100] or "bundle"
 
 
 def _require_free(target: Path) -> None:

@@ -12,7 +12,7 @@ from medseg.errors import ConfigError
 
 _PLACE = re.compile(r"^(?:~|[A-Za-z]:)?[/\\]|^\w[\w+.-]*://")
 _SPLIT, _MONITOR = "split", "monitor"
-_KEPT_OF_MONITOR = {"backend", "images", "mode", "dashboard"}  # the rest names people, projects and servers
+_KEPT_OF_MONITOR = {"backend", "images", "mode", "dashboard"}
 
 
 def without_places(config: Mapping[str, Any], source: Path) -> tuple[dict[str, Any], list[str]]:
@@ -33,19 +33,33 @@ def without_places(config: Mapping[str, Any], source: Path) -> tuple[dict[str, A
     """
     taken: list[str] = []
     cleaned = {key: _value(value, str(key), taken, source) for key, value in config.items()}
-    split = cleaned.get(_SPLIT)
-    if isinstance(split, Mapping):
-        cleaned[_SPLIT] = dict.fromkeys(split)
-        taken += [f"{_SPLIT}#{side}" for side, ids in split.items() if ids]
-    elif isinstance(split, list):
-        cleaned[_SPLIT] = None
-        taken.append(_SPLIT)
-    monitor = cleaned.get(_MONITOR)
-    if isinstance(monitor, Mapping):
-        said = {key: value for key, value in monitor.items() if key not in _KEPT_OF_MONITOR and value}
-        cleaned[_MONITOR] = {**monitor, **{key: [] if isinstance(said[key], list) else None for key in said}}
-        taken += [f"{_MONITOR}#{key}" for key in said]
+    for key, value in cleaned.items():
+        path = key.replace("::", "#").removeprefix("+")  # overlays write the whole path as the key
+        part, _, below = path.partition("#")
+        if part == _SPLIT:
+            cleaned[key] = _without_cases(value, path, taken)
+        elif part == _MONITOR and isinstance(value, Mapping):
+            cleaned[key] = {name: _nothing(one, name, f"{path}#{name}", taken) for name, one in value.items()}
+        elif part == _MONITOR and below:
+            cleaned[key] = _nothing(value, below, path, taken)
     return cleaned, sorted(set(taken))
+
+
+def _without_cases(value: Any, path: str, taken: list[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {side: _without_cases(ids, f"{path}#{side}", taken) for side, ids in value.items()}
+    if not value or isinstance(value, (bool, int, float)):
+        return None if isinstance(value, list) else value
+    taken.append(path)
+    return None
+
+
+def _nothing(value: Any, name: str, path: str, taken: list[str]) -> Any:
+    """What a tracker is told less what names people, projects and servers."""
+    if name in _KEPT_OF_MONITOR or not value:
+        return value
+    taken.append(path)
+    return [] if isinstance(value, list) else None
 
 
 def _value(value: Any, path: str, taken: list[str], source: Path) -> Any:

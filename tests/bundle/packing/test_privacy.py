@@ -54,6 +54,10 @@ def test_names_of_cases_go(tmp_path):
     assert cleaned == {"split": {"train": None, "val": None, "test": None}}
     assert taken == ["split#train"]
     assert without_places({"split": ["miller"]}, SOURCE) == ({"split": None}, ["split"])
+    overlay = {"split#train": ["miller"], "split::val": ["smith"], "split": "@other", "monitor#name": "miller"}
+    cleaned, taken = without_places(overlay, SOURCE)
+    assert cleaned == {"split#train": None, "split::val": None, "split": None, "monitor#name": None}
+    assert taken == ["monitor#name", "split", "split#train", "split#val"]
 
 
 def test_of_a_tracker_only_what_names_nobody_stays():

@@ -48,7 +48,10 @@ def test_a_thousandth_is_the_bar():
     assert SelfTest({"liver": 1.0}, 0, 1000, 1).reproduced
     assert SelfTest({"liver": 1.0}, 1, 1000, 1).reproduced
     assert not SelfTest({"liver": 1.0}, 2, 1000, 1).reproduced
-    assert not SelfTest({}, 0, 0, 0).reproduced
+    assert not SelfTest({}, 0, 0, 0).close
+    assert SelfTest({"liver": 1.0, "spleen": 0.96}, 2, 1000, 1).close
+    assert not SelfTest({"liver": 1.0, "spleen": 0.95}, 2, 1000, 1).close
+    assert SelfTest({"cyst": 0.0}, 1, 1000, 1).close
     assert str(SelfTest({"liver": 0.5}, 3, 1000, 1)) == "mean Dice 0.5000, 3 of 1000 voxels differ (0.300 %)"
 
 
@@ -116,13 +119,18 @@ def test_only_masks_are_kept_of_what_a_bundle_writes(tmp_path):
         assert [path.name for path in (tmp_path / "selftest" / "expected").rglob("*")] == ["a.png"]
 
 
-def test_a_bundle_that_fails_or_writes_no_masks_says_so_in_one_line(tmp_path):
-    fails = bundle(tmp_path / "a", {**PLACES, "run": "$1 / 0"}, data_type="png")
+def test_a_bundle_that_fails_or_writes_no_masks_says_so_in_one_line(tmp_path, caplog):
+    ours = {**PLACES, "listed": "medseg.data.slice_items"}
+    fails = bundle(tmp_path / "a", {**ours, "run": "$1 / 0"})
     with pytest.raises(ConfigError, match=r"made-up: must run its own inference\.json, but found ZeroDivisionError"):
         self_test.make_self_test(fails, tmp_path / "at")
-    silent = bundle(tmp_path / "b", {**PLACES, "run": "$1"}, data_type="png")
+    silent = bundle(tmp_path / "b", {**ours, "run": "$1"})
     with pytest.raises(ConfigError, match="must write masks to output_dir"):
         self_test.make_self_test(silent, tmp_path / "bt")
     unknown = bundle(tmp_path / "c", PLACES)
     assert not self_test.make_self_test(unknown, tmp_path / "ct")
     assert self_test.run_self_test(unknown) is None
+    guessed = bundle(tmp_path / "d", {**PLACES, "run": "$1 / 0"}, data_type="png")
+    assert not self_test.make_self_test(guessed, tmp_path / "dt")
+    assert "ZeroDivisionError" in caplog.text
+    assert not (tmp_path / "dt").exists()
