@@ -266,8 +266,9 @@ class Dataset:
             DataError: the side is empty, or a case has no label map.
         """
         items = []
-        around = neighbours({case.id: case.slice for case in self.cases if case.slice}, context)
-        for case in self.side(side):
+        cases = self.side(side)
+        around = neighbours({case.id: case.slice for case in cases if case.slice}, context)
+        for case in cases:
             if case.label is None:
                 raise DataError(f"case {case.id}", "needs a label map", "none", "Run it through medseg data prepare.")
             item: dict[str, Any] = {"image": str(case.image), "label": str(case.label), "case": case.id}

@@ -107,7 +107,7 @@ def command(
         from medseg.cli.predict_slices import predict_slices
 
         show = bool((context.obj or {}).get("traceback"))
-        predict_slices(bundle, inputs, folder, overrides, only, overwrite, show)
+        predict_slices(bundle, inputs, folder, overrides, only, overwrite, trust, show)
         return
     scans = find_scans(inputs, dicom=True)
     targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in scans}

@@ -17,6 +17,7 @@ def predict_slices(
     overrides: Mapping[str, Any],
     only: Sequence[str],
     overwrite: bool,
+    trust: bool,
     show: bool,
 ) -> None:
     """Segment pictures, say what becomes of each, and where the table is; exits with 1 where one failed."""
@@ -26,17 +27,19 @@ def predict_slices(
 
     from medseg.bundle import Bundle, Predictor, SliceSegmentation
     from medseg.bundle.slices import MASKS, TABLE
+    from medseg.bundle.trust import require_trust
     from medseg.data import slice_items
     from medseg.errors import ConfigError
 
     opened = Bundle.open(bundle)
+    require_trust(opened.root, trust, "inference")
     context = overrides.get("context", opened.content("inference").get("context", 0))
     if not isinstance(context, int) or context < 0:
         raise ConfigError("context", "must be a whole number from 0 on", repr(context))
-    items = slice_items(inputs, context)
-    inside = [item["image"] for item in items if folder.resolve() in Path(item["image"]).resolve().parents]
+    inside = [path for path in inputs if folder.resolve() in (path.resolve(), *path.resolve().parents)]
     if inside:
         raise click.UsageError(f"{inside[0]} lies in the output folder itself. Choose another folder with -o.")
+    items = slice_items(inputs, context, without=folder)
     predictor = Predictor(opened, dict(overrides), list(only) or None, pictures=True)
     work = SliceSegmentation(predictor, items, folder, overwrite)
     with closing(work.run()) as outcomes, tqdm(total=len(items), unit="slice", disable=None) as bar:

@@ -128,13 +128,13 @@ def _slices(folder: Path, owner: Callable[[str], str], found: list[Finding]) -> 
     return slices
 
 
-def _spacing(path: Path, match: re.Match[str]) -> tuple[float, float]:
-    """Row and column spacing, mm. Only where the two differ the file has to say which of its sides is meant."""
+def _spacing(path: Path, match: re.Match[str]) -> tuple[float, float] | None:
+    """Row and column spacing, mm; None where the name does not say it. Only where the two differ the file has to say which of its sides is meant."""
     if match[2] is None:
-        return 1.0, 1.0
+        return None
     first, second = float(match[4]), float(match[5])
     if min(first, second) <= 0:
-        return 1.0, 1.0
+        return None
     if first == second:
         return first, second
     try:

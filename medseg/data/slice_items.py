@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from medseg.data.layouts import discover
 from medseg.data.slice_phantom import STRUCTURES
 from medseg.data.slices import PATIENT, info, owner
 from medseg.errors import ConfigError, DataError, LabelError
-from medseg.labels import LabelMap
+from medseg.labels import LabelMap, groups
 from medseg.pictures import SliceInfo, is_picture, neighbours, read_picture
+
+logger = logging.getLogger(__name__)
 
 
 def choose_labels(
@@ -37,7 +42,8 @@ def choose_labels(
     wanted = [structures] if isinstance(structures, str) else list(structures)
     if known is not None and Path(known).is_file():
         labels = LabelMap.load(known)
-        if "all" not in wanted and set(wanted) != set(labels.structures):
+        meant = [name for entry in wanted for name in groups().get(entry, (entry,))]
+        if "all" not in wanted and not set(labels.structures) <= set(meant):
             raise ConfigError(
                 "structures", f"must be those of the network, as {known} names them", ", ".join(wanted), "Leave it out."
             )
@@ -50,18 +56,21 @@ def choose_labels(
     return LabelMap([name for name in STRUCTURES if name in wanted or "all" in wanted])
 
 
-def slice_items(inputs: str | Path | Iterable[str | Path], context: int = 0) -> list[dict[str, Any]]:
+def slice_items(
+    inputs: str | Path | Iterable[str | Path], context: int = 0, without: str | Path | None = None
+) -> list[dict[str, Any]]:
     """Pictures to segment as items: `[{"image": path, "case": id, ...}, ...]`; see `SliceInfo.item`.
 
-    Scans are told by the pictures' names. Where a picture of a scan has more than 8 bits, all of the scan is read for
-    its range, within the folders that were given.
+    Scans are told by the pictures' names and folders. Where a picture of a scan has more than 8 bits, all of the scan
+    is read for its range, within the folders that were given. A picture that cannot be read is an item nevertheless.
 
     Args:
         inputs: pictures, and folders of pictures (with all below them).
         context: how many neighbours on each side an item names.
+        without: a folder whose pictures are none of them, such as that of the output.
 
     Raises:
-        DataError: nothing of that name, no picture, two pictures of one name, or one that cannot be read.
+        DataError: nothing of that name, no picture, or two pictures of one name.
     """
     files: list[Path] = []
     for given in [inputs] if isinstance(inputs, (str, Path)) else inputs:
@@ -69,37 +78,80 @@ def slice_items(inputs: str | Path | Iterable[str | Path], context: int = 0) -> 
         if not path.exists():
             raise DataError(path, "must be a picture or a folder of pictures", "no such file")
         files += sorted(one for one in path.rglob("*") if is_picture(one)) if path.is_dir() else [path]
+    if without is not None:
+        files = [file for file in files if Path(without).resolve() not in file.resolve().parents]
     if not files:
         raise DataError(str(inputs), "must hold pictures (.png and the like)", "none")
     found: dict[str, tuple[Path, SliceInfo]] = {}
+    names: dict[str, Path] = {}
     for file in files:
-        named = kaggle.slice_at(file, _owner) if file.parent.name == kaggle.SCANS else None
+        whole = file.resolve()  # the folders above tell more than what was typed
+        named = kaggle.slice_at(whole, _owner) if whole.parent.name == kaggle.SCANS else None
         id, said = named or (file.stem, info(file.stem))
-        if id in found and found[id][0] != file:
-            raise DataError(file, "needs a name of its own, for its mask is called after it", f"{found[id][0]}, too")
+        twin = names.setdefault(id.lower(), file)
+        if twin.resolve() != whole:
+            raise DataError(
+                file,
+                "needs a name of its own, for its mask is called after it",
+                f"{twin}, too",
+                "Give folders of images alone (DATA/train/images), or one folder at a time.",
+            )
         found[id] = (file, said)
-    limits = _limits([(file, said) for file, said in found.values()])
-    around = neighbours({id: said for id, (_, said) in found.items()}, context)
+    scans = {id: f"{file.resolve().parent}/{said.scan}" if said.scan else "" for id, (file, said) in found.items()}
+    limits = _limits([(file, scans[id]) for id, (file, _) in found.items()])
+    apart = {id: replace(said, scan=scans[id]) for id, (_, said) in found.items()}
+    around = neighbours(apart, context)
+    if context:
+        _warn_of_gaps(apart)
     items = []
     for id, (file, said) in found.items():
-        known = SliceInfo(said.patient, said.scan, said.number, said.spacing, limits.get(said.scan))
+        known = replace(said, limits=limits.get(scans[id]))
         items.append({"image": str(file), "case": id, **known.item([found[one][0] for one in around[id]])})
     return items
+
+
+def _warn_of_gaps(slices: Mapping[str, SliceInfo]) -> None:
+    """Say so where the slices of a scan are not numbered one by one: their neighbours may be missing."""
+    numbers: dict[str, list[int]] = {}
+    for said in slices.values():
+        if said.scan and said.number is not None:
+            numbers.setdefault(said.scan, []).append(said.number)
+    for scan, held in numbers.items():
+        gaps = {after - before for before, after in pairwise(sorted(held))}
+        if len(held) == 1 or gaps != {1}:
+            logger.warning(
+                "%s: slices are missing between those that are there (%d of %d to %d); the network wants neighbours as in "
+                "training",
+                scan,
+                len(held),
+                min(held),
+                max(held),
+            )
+            return
 
 
 def _owner(name: str) -> str:
     return owner(name, re.compile(PATIENT))
 
 
-def _limits(slices: Sequence[tuple[Path, SliceInfo]]) -> dict[str, tuple[float, float]]:
-    """The range of each scan whose pictures have more than 8 bits; those of 8 bits are told by their first."""
+def _limits(slices: Sequence[tuple[Path, str]]) -> dict[str, tuple[float, float]]:
+    """The range of each scan with pictures of more than 8 bits; whatever cannot be read is passed over here."""
     scans: dict[str, list[Path]] = {}
-    for file, said in slices:
-        if said.scan:
-            scans.setdefault(said.scan, []).append(file)
+    for file, scan in slices:
+        if scan:
+            scans.setdefault(scan, []).append(file)
     found = {}
     for scan, files in scans.items():
-        if read_picture(files[0]).deep:
-            ends = [picture.limits for picture in map(read_picture, files) if picture.deep]
+        ends = []
+        for file in files:
+            try:
+                ends += [picture.limits] if (picture := read_picture(file)).deep else []
+            except DataError:
+                continue  # its own item says so
+        if ends:
             found[scan] = (min(low for low, _ in ends), max(high for _, high in ends))
+        if len(ends) == 1:
+            logger.warning(
+                "%s: one slice of its scan alone is scaled by its own range, not by that of the whole scan", files[0]
+            )
     return found

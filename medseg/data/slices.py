@@ -24,7 +24,9 @@ IMAGES, MASKS = "images", ("masks", "labels")
 SIDES = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 PATIENT = r"[^_]+"  # what stands before the first underscore: `case101` of `case101_day20_slice_0078`
 _ENDINGS = ("mask", "masks", "seg", "label", "labels", "segmentation", "gt")
-_NUMBERED = re.compile(r"(?P<scan>.*?)[_-]?(?:slice[_-]?)?(?P<number>\d+)")
+_NUMBERED = re.compile(
+    r"(?P<scan>.*?)[_-]?(?:slice[_-]?)?(?P<number>\d+)(?:_\d+_\d+_(?P<rows>\d+\.\d+)_(?P<columns>\d+\.\d+))?"
+)
 
 
 @dataclass
@@ -138,12 +140,16 @@ def info(stem: str, pattern: re.Pattern[str] | None = None, id: str = "") -> Sli
     """What a picture's name tells: patient, scan and number.
 
     >>> info("case101_day20_slice_0078")
-    SliceInfo(patient='case101', scan='case101_day20', number=78, spacing=(1.0, 1.0), limits=None, runs=None)
+    SliceInfo(patient='case101', scan='case101_day20', number=78, spacing=None, limits=None, runs=None)
     """
     patient = owner(stem, pattern or re.compile(PATIENT))
     match = _NUMBERED.fullmatch(stem)
     scan = match["scan"] if match else ""
-    return SliceInfo(id or stem if patient == stem else patient, scan, int(match["number"]) if match and scan else None)
+    number = int(match["number"]) if match and scan else None
+    named = (float(match["rows"]), float(match["columns"])) if match and match["rows"] else (0.0, 0.0)
+    # as Kaggle writes it; where the two differ, only the file could say which of its sides is meant
+    spacing = named if named[0] == named[1] > 0 else None
+    return SliceInfo(id or stem if patient == stem else patient, scan, number, spacing)
 
 
 def pictures(folder: Path) -> tuple[dict[str, Path], list[Finding]]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Resize, SpatialPad
 
 from medseg.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+_UNEVEN = 1.2  # sides of a pixel that a network of square ones does not know any more
 
 
 class FitPlaned(MapTransform):
@@ -34,8 +41,8 @@ class FitPlaned(MapTransform):
         self, keys: KeysCollection, size: Sequence[int], label_key: str = "label", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if len(size) != 2 or min(size) < 1:
-            raise ConfigError("FitPlaned, size", "must be two numbers above 0, rows and columns", repr(list(size)))
+        if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+            raise ConfigError("FitPlaned, size", "must be two whole numbers above 0, rows and columns", repr(size))
         self.size, self.label_key = (int(size[0]), int(size[1])), label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -51,6 +58,10 @@ class FitPlaned(MapTransform):
                 "FitPlaned", "takes pictures (C, rows, columns) or volumes with slices last", f"{tuple(image.shape)}"
             )
         plane = image.shape[1:3]
+        rows, columns = _spacing(image)
+        if max(rows, columns) > _UNEVEN * min(rows, columns):
+            name = image.meta.get("filename_or_obj", "an image")
+            logger.warning("%s: its slices have pixels of %.3g x %.3g mm and are shown squeezed", name, rows, columns)
         inner = fitted(plane, self.size)
         rest = [-1] * (image.ndim - 3)
         if tuple(plane) != inner:
@@ -61,6 +72,14 @@ class FitPlaned(MapTransform):
             image = Resize([*inner, *rest], mode=mode, anti_aliasing=shrinks, dtype=torch.float32)(image)
             image = image.to(dtype) if label else image
         return SpatialPad([*self.size, *rest])(image)
+
+
+def _spacing(image: torch.Tensor) -> tuple[float, float]:
+    """mm along the first two axes; 1 where nobody says."""
+    if not isinstance(image, MetaTensor):
+        return 1.0, 1.0
+    steps = np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, :2], axis=0)
+    return float(steps[0]) or 1.0, float(steps[1]) or 1.0
 
 
 def fitted(plane: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
