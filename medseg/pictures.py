@@ -21,6 +21,7 @@ from medseg.atomic import atomic_path
 from medseg.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_COMMENT = "Comment"  # a keyword of the PNG specification
 _PNG, _LFS = b"\x89PNG\r\n\x1a\n", b"version https://git-lfs"
 _AGAIN = "Download or copy it again."
 _GREY = np.array([19595, 38470, 7471], dtype=np.int64)  # ITU-R BT.601, in 65536ths
@@ -193,19 +194,22 @@ def intensities(
     return np.ascontiguousarray(np.moveaxis(scaled, -1, 0) if scaled.ndim == 3 else np.stack([scaled] * channels))
 
 
-def write_picture(path: str | Path, values: npt.NDArray[Any], colours: Sequence[Sequence[int]] | None = None) -> Path:
+def write_picture(
+    path: str | Path, values: npt.NDArray[Any], colours: Sequence[Sequence[int]] | None = None, comment: str = ""
+) -> Path:
     """Write an array as a PNG that looks the same on the screen: whole or not at all.
 
     Args:
         path: the file.
         values: `(rows, columns)` of uint8 or uint16, or `(rows, columns, 3)` of uint8.
         colours: for class indices (uint8): the colour of each; the file keeps the indices, a viewer shows the colours.
+        comment: is kept in the file, see `read_comment`.
 
     Raises:
         DataError: an array of another kind.
         OutputError: the place cannot be written.
     """
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
     grey = values.ndim == 2 and values.dtype in (np.uint8, np.uint16)
     if not (grey or (values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8)):
@@ -215,9 +219,27 @@ def write_picture(path: str | Path, values: npt.NDArray[Any], colours: Sequence[
         if values.ndim != 2 or values.dtype != np.uint8:
             raise DataError(path, "needs class indices (uint8) where colours are given", f"{values.dtype}")
         image.putpalette([int(one) for colour in colours for one in colour])
+    said = PngImagePlugin.PngInfo()
+    if comment:
+        said.add_text(_COMMENT, comment)
     with atomic_path(path) as partial:
-        image.save(partial, format="PNG")
+        image.save(partial, format="PNG", pnginfo=said)
     return Path(path)
+
+
+def read_comment(path: str | Path) -> str:
+    """What `write_picture` was told to keep in the file; empty where that was nothing.
+
+    Raises:
+        DataError: it is missing or no picture.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get(_COMMENT, ""))
+    except Exception as error:
+        raise DataError(path, "must be a readable picture", _first_line(error), _AGAIN) from error
 
 
 def neighbours(slices: Mapping[str, SliceInfo], context: int) -> dict[str, tuple[str, ...]]:

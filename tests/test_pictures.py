@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from medseg.errors import DataError
-from medseg.pictures import SliceInfo, intensities, neighbours, read_picture, read_size, write_picture
+from medseg.pictures import SliceInfo, intensities, neighbours, read_comment, read_picture, read_size, write_picture
 
 CORNER = np.zeros((3, 5), np.uint8)  # higher than wide it is not, and no corner is like another
 CORNER[0, 0], CORNER[0, 4], CORNER[2, 0] = 255, 100, 40
@@ -132,3 +132,15 @@ def test_an_item_says_what_loading_needs(tmp_path):
         "patient": "p", "scan": "", "slice": -1, "spacing": [1.0, 1.0], "neighbours": [str(tmp_path)],
     }  # fmt: skip
     assert SliceInfo("p", "s", 3, limits=(1.0, 2.0)).item([])["limits"] == [1.0, 2.0]
+
+
+def test_a_comment_stays_in_the_file_and_changes_no_pixel(tmp_path):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    plain, said = write_picture(tmp_path / "a.png", values), write_picture(tmp_path / "b.png", values, comment="only x")
+    assert (read_comment(plain), read_comment(said)) == ("", "only x")
+    assert np.array_equal(read_picture(said).values, values)
+    with Image.open(said) as image:
+        assert image.text == {"Comment": "only x"}
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"c\.png: must be a readable picture"):
+        read_comment(tmp_path / "c.png")

@@ -21,7 +21,7 @@ from medseg.bundle.pipeline import Outcome, overlapped
 from medseg.bundle.predict import Predictor, cause
 from medseg.errors import DataError, MedsegError
 from medseg.labels import LabelMap
-from medseg.pictures import intensities, read_picture, read_size, write_picture
+from medseg.pictures import intensities, read_comment, read_picture, read_size, write_picture
 from medseg.report import picture_overlay
 
 logger = logging.getLogger(__name__)
@@ -76,17 +76,23 @@ class SliceWriter:
         labels: the classes.
         colours: of each class, `(classes, 3)`; by default the label map's.
         multilabel: whether structures may overlap.
+        only: the structures that were looked for, where it was not all; every mask says so of itself.
     """
 
     folder: Path
     labels: LabelMap
     colours: npt.NDArray[np.int64] | None = None
     multilabel: bool = False
+    only: Sequence[str] | None = None
     _rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.colours is None:
             self.colours = np.array([self.labels.colour(index) for index in range(len(self.labels))])
+
+    @property
+    def _comment(self) -> str:
+        return "" if self.only is None else f"only {', '.join(self.only)}"
 
     def files(self, id: str) -> dict[str, Path]:
         """What is written for a slice."""
@@ -111,7 +117,7 @@ class SliceWriter:
         with atomic_path(files[OVERLAYS]) as partial:
             shown.save(partial, format="PNG", compress_level=3)
         write_picture(files[COLOURS], colours.astype(np.uint8)[prediction.label])
-        write_picture(files[MASKS], prediction.label)  # last: where it is, the rest is, too
+        write_picture(files[MASKS], prediction.label, comment=self._comment)  # last: where it is, the rest is, too
         self.note(prediction)
         return files[MASKS]
 
@@ -124,7 +130,7 @@ class SliceWriter:
         ]
 
     def kept(self, id: str, item: Mapping[str, Any]) -> SlicePrediction | None:
-        """The prediction of a slice that is there already and whole; None where it is not.
+        """The prediction of a slice that is there already and whole; None where it is not, or is of other structures.
 
         Raises:
             DataError: the picture cannot be read.
@@ -132,10 +138,11 @@ class SliceWriter:
         files, size = self.files(id), read_size(item["image"])
         try:
             mask, *parts = (read_picture(files[name]) for name in files if name not in (COLOURS, OVERLAYS))
+            said = read_comment(files[MASKS])
         except DataError:
             return None
         whole = all(one.values.shape == size for one in (mask, *parts)) and int(mask.values.max()) < len(self.labels)
-        if not whole or not (files[COLOURS].is_file() and files[OVERLAYS].is_file()):
+        if not whole or said != self._comment or not (files[COLOURS].is_file() and files[OVERLAYS].is_file()):
             return None
         channels = np.stack([one.values > 0 for one in parts]) if self.multilabel else None
         label = mask.values.astype(np.uint8)
@@ -234,7 +241,7 @@ class SliceSegmentation:
         self.predictor, self.items, self.overwrite = predictor, list(items), overwrite
         colours = read_colours(predictor.root / "classes.json", predictor.labels)
         multilabel = bool(getattr(predictor.inferer, "multilabel", False))
-        self.writer = SliceWriter(writable_folder(folder), predictor.labels, colours, multilabel)
+        self.writer = SliceWriter(writable_folder(folder), predictor.labels, colours, multilabel, predictor.only)
         self.counts: Counter[str] = Counter()
 
     def run(self) -> Generator[Outcome[Mapping[str, Any], Path]]:

@@ -219,6 +219,12 @@ def test_only_what_is_wanted_comes_out(trained_slices, tmp_path):
     assert set(np.unique(mask)) == {0, 2}
     assert np.mean((mask == 2) == (levels(grey / 255) == 2)) > 0.998
     assert [int(row["pixels"]) for row in table(tmp_path / "out")] == [0, np.count_nonzero(mask), 0]
+    assert segment(predictor, tmp_path / "in", tmp_path / "out")[1].counts["kept"] == 1
+    whole = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    whole.network = Levels()
+    for work, found in ((whole, {0, 1, 2, 3}), (predictor, {0, 2})):  # a mask of other structures is no mask of these
+        assert segment(work, tmp_path / "in", tmp_path / "out")[1].counts["kept"] == 0
+        assert set(np.unique(pixels(tmp_path / "out" / "masks" / "a.png"))) == found
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(predictor, tmp_path):
