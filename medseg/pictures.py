@@ -24,6 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _COMMENT = "Comment"  # a keyword of the PNG specification
 _PNG, _LFS = b"\x89PNG\r\n\x1a\n", b"version https://git-lfs"
 _AGAIN = "Download or copy it again."
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, 5  # of EXIF: from 5 on rows are columns
 _GREY = np.array([19595, 38470, 7471], dtype=np.int64)  # ITU-R BT.601, in 65536ths
 
 
@@ -52,7 +53,7 @@ class SliceInfo:
         patient: whose it is: no patient stands on two sides of a split.
         scan: the scan it is a slice of; empty where it belongs to none.
         number: its number in the scan; None where it has none.
-        spacing: mm from row to row and from column to column; 1 where that is not known.
+        spacing: mm from row to row and from column to column; None where that is not known.
         limits: least and greatest value of the scan; None where that is not known yet, or there is no scan.
         runs: its masks as run lengths by structure (`medseg.data.runs`), where it comes with these.
     """
@@ -60,20 +61,22 @@ class SliceInfo:
     patient: str
     scan: str = ""
     number: int | None = None
-    spacing: tuple[float, float] = (1.0, 1.0)
+    spacing: tuple[float, float] | None = None
     limits: tuple[float, float] | None = None
     runs: Mapping[str, str] | None = None
 
     def item(self, around: Sequence[Path]) -> dict[str, Any]:
         """What an item of a slice holds beside its files.
 
-        `patient` and `scan` (empty where it belongs to none), `slice` (its number, -1 where it has none), `spacing`
-        (mm from row to row and from column to column), `neighbours` (the paths of the slices around it, itself in
-        the middle) and, where the scan's least and greatest value are known, `limits`.
+        `patient` and `scan` (empty where it belongs to none), `slice` (its number, -1 where it has none), `neighbours`
+        (the paths of the slices around it, itself in the middle) and, where they are known, `spacing` (mm from row to
+        row and from column to column) and `limits` (the scan's least and greatest value).
         """
         number = -1 if self.number is None else self.number
         item: dict[str, Any] = {"patient": self.patient, "scan": self.scan, "slice": number}
-        item |= {"spacing": list(self.spacing), "neighbours": [str(path) for path in around]}
+        item["neighbours"] = [str(path) for path in around]
+        if self.spacing is not None:
+            item["spacing"] = list(self.spacing)
         return item if self.limits is None else {**item, "limits": list(self.limits)}
 
 
@@ -129,6 +132,8 @@ def read_picture(path: str | Path) -> Picture:
         raise
     except Exception as error:  # Pillow raises many kinds for one thing: a file that is not what it says
         raise DataError(path, "must be a whole and readable picture", _first_line(error), _AGAIN) from error
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB", "1"):
+        _opaque(path, image.convert("RGBA"))  # a colour that is transparent, where any pixel has it
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         image, loss = _opaque(path, image), "its alpha channel, which is opaque everywhere"
     if image.mode == "P":
@@ -157,7 +162,8 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            turned = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+            return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:
         raise DataError(path, "must be a readable picture", _first_line(error), _AGAIN) from error
 

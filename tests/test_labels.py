@@ -135,3 +135,9 @@ def test_in_a_mirror_every_structure_becomes_its_twin():
     assert labels.mirrored(background=False) == [index - 1 for index in mirrored[1:]]
     with pytest.raises(LabelError, match="'kidney_left': needs 'kidney_right' beside it"):
         LabelMap(["kidney_left", "liver"]).mirrored()
+
+
+@pytest.mark.parametrize("name", ["../liver", "a/b", "a\\b", ".liver", "li\x1b[2Jver", "x\0"])
+def test_a_name_that_cannot_be_a_files_is_refused(name):
+    with pytest.raises(LabelError, match="names of files"):
+        LabelMap(["spleen", name])

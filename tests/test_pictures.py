@@ -129,7 +129,7 @@ def test_neighbours_stay_in_their_scan_and_stop_at_gaps():
 
 def test_an_item_says_what_loading_needs(tmp_path):
     assert SliceInfo("p").item([tmp_path]) == {
-        "patient": "p", "scan": "", "slice": -1, "spacing": [1.0, 1.0], "neighbours": [str(tmp_path)],
+        "patient": "p", "scan": "", "slice": -1, "neighbours": [str(tmp_path)],
     }  # fmt: skip
     assert SliceInfo("p", "s", 3, limits=(1.0, 2.0)).item([])["limits"] == [1.0, 2.0]
 
@@ -144,3 +144,22 @@ def test_a_comment_stays_in_the_file_and_changes_no_pixel(tmp_path):
     (tmp_path / "c.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"c\.png: must be a readable picture"):
         read_comment(tmp_path / "c.png")
+
+
+def test_a_photograph_on_its_side_has_the_size_it_is_shown_in(tmp_path):
+    image = Image.fromarray(np.arange(60 * 40, dtype=np.uint8).reshape(60, 40) % 251)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_size(tmp_path / "a.jpg") == read_picture(tmp_path / "a.jpg").values.shape == (40, 60)
+
+
+def test_a_transparent_colour_counts_where_a_pixel_has_it(tmp_path):
+    for value, refused in ((3, True), (9, False)):
+        image = Image.fromarray(np.array([[1, 2, 3]], np.uint8))
+        image.save(tmp_path / "a.png", transparency=value)
+        if refused:
+            with pytest.raises(DataError, match="transparent"):
+                read_picture(tmp_path / "a.png")
+        else:
+            assert read_picture(tmp_path / "a.png").values.tolist() == [[1, 2, 3]]

@@ -114,10 +114,10 @@ class Segmentation:
             if outcome.error is None:
                 yield outcome
                 continue
-            named = _named(outcome.error, outcome.item)
-            if named is not outcome.error and named.__cause__ is None:
-                named.__cause__ = outcome.error
-            yield Outcome(outcome.item, None, named)
+            error = named(outcome.error, outcome.item)
+            if error is not outcome.error and error.__cause__ is None:
+                error.__cause__ = outcome.error
+            yield Outcome(outcome.item, None, error)
 
     def _read(self, scan: Path) -> _Work:
         if scan in self.refused:
@@ -185,7 +185,7 @@ def network_shape(grid: Grid, spacing: Any) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _named(error: BaseException, scan: Path) -> MedsegError:
+def named(error: BaseException, scan: Path) -> MedsegError:
     """An error as one of ours, whatever it was."""
     found: BaseException | None = error
     while found is not None:

@@ -18,8 +18,9 @@ from ignite.engine import Engine, Events
 
 from medseg.atomic import atomic_path, remove_partial, writable_folder
 from medseg.bundle.pipeline import Outcome, overlapped
-from medseg.bundle.predict import Predictor, cause
-from medseg.errors import DataError, MedsegError
+from medseg.bundle.predict import Predictor
+from medseg.bundle.segmenting import named
+from medseg.errors import DataError, LabelError, MedsegError
 from medseg.labels import LabelMap
 from medseg.pictures import intensities, read_comment, read_picture, read_size, write_picture
 from medseg.report import picture_overlay
@@ -29,9 +30,8 @@ logger = logging.getLogger(__name__)
 MASKS, COLOURS, OVERLAYS, STRUCTURES = "masks", "colours", "overlays", "structures"
 TABLE, LABELS = "pixels.csv", "label_map.json"
 _COLUMNS = ("slice", "scan", "structure", "pixels", "area_mm2")
-_UNKNOWN = (1.0, 1.0)  # the spacing of a picture whose name does not say it
 
-Label = npt.NDArray[np.uint8]
+Label = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,38 @@ class SliceWriter:
         if self.colours is None:
             self.colours = np.array([self.labels.colour(index) for index in range(len(self.labels))])
 
+    def begin(self) -> None:
+        """Write what the indices mean, unless masks are there whose indices mean something else.
+
+        Raises:
+            DataError: there are such masks; OutputError: the place cannot be written.
+        """
+        path = self.folder / LABELS
+        try:
+            same = not path.is_file() or LabelMap.load(path) == self.labels
+        except LabelError:
+            same = False
+        if not same and any((self.folder / MASKS).glob("*.png")):
+            raise DataError(
+                self.folder / MASKS,
+                "is added to where the masks in it are of the same classes",
+                f"masks of other ones, see {path}",
+                "Choose another folder with -o.",
+            )
+        self.labels.save(path)
+
     @property
     def _comment(self) -> str:
         return "" if self.only is None else f"only {', '.join(self.only)}"
 
     def files(self, id: str) -> dict[str, Path]:
         """What is written for a slice."""
-        own = {name: self.folder / name / f"{id}.png" for name in (MASKS, COLOURS, OVERLAYS)}
+        return {name: self.folder / name / f"{id}.png" for name in (MASKS, COLOURS, OVERLAYS)}
+
+    def parts(self, id: str) -> list[Path]:
+        """The masks of single structures of a slice, where structures may overlap."""
         names = self.labels.structures if self.multilabel else ()
-        return own | {name: self.folder / STRUCTURES / name / f"{id}.png" for name in names}
+        return [self.folder / STRUCTURES / name / f"{id}.png" for name in names]
 
     def write(self, prediction: SlicePrediction) -> Path:
         """Write the files of one slice; gives its mask.
@@ -106,12 +129,12 @@ class SliceWriter:
         Raises:
             OutputError: the place cannot be written.
         """
-        files, colours = self.files(prediction.id), np.asarray(self.colours)
-        for path in files.values():
+        files, parts, colours = self.files(prediction.id), self.parts(prediction.id), np.asarray(self.colours)
+        for path in (*files.values(), *parts):
             path.parent.mkdir(parents=True, exist_ok=True)
         if prediction.channels is not None:
-            for name, mask in zip(self.labels.structures, prediction.channels, strict=True):
-                write_picture(files[name], mask.astype(np.uint8) * 255)
+            for path, mask in zip(parts, prediction.channels, strict=True):
+                write_picture(path, mask.astype(np.uint8) * 255)
         picture = intensities(read_picture(prediction.source), 1)[0]
         shown = picture_overlay(picture, prediction.label, self.labels, prediction.id, colours)
         with atomic_path(files[OVERLAYS]) as partial:
@@ -137,7 +160,7 @@ class SliceWriter:
         """
         files, size = self.files(id), read_size(item["image"])
         try:
-            mask, *parts = (read_picture(files[name]) for name in files if name not in (COLOURS, OVERLAYS))
+            mask, *parts = (read_picture(path) for path in (files[MASKS], *self.parts(id)))
             said = read_comment(files[MASKS])
         except DataError:
             return None
@@ -145,16 +168,16 @@ class SliceWriter:
         if not whole or said != self._comment or not (files[COLOURS].is_file() and files[OVERLAYS].is_file()):
             return None
         channels = np.stack([one.values > 0 for one in parts]) if self.multilabel else None
-        label = mask.values.astype(np.uint8)
+        label = mask.values.astype(label_type(self.labels))
         return SlicePrediction(id, Path(item["image"]), label, channels, item.get("scan", ""), spacing_of(item))
 
     def close(self) -> Path:
-        """Write the table of all slices, and what the indices mean.
+        """Write the table of all slices; those of earlier ones stay in it as long as their masks are there.
 
         Raises:
             OutputError: the place cannot be written.
         """
-        self.labels.save(self.folder / LABELS)
+        self._rows = self._earlier() | self._rows
         with atomic_path(self.folder / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(_COLUMNS)
@@ -162,11 +185,28 @@ class SliceWriter:
                 table.writerows(self._rows[id])
         return self.folder / TABLE
 
+    def _earlier(self) -> dict[str, list[tuple[Any, ...]]]:
+        """The rows of the table that is there, of slices that are not in this one."""
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        try:
+            with (self.folder / TABLE).open(newline="", encoding="utf-8") as file:
+                for row in csv.reader(file):
+                    if len(row) == len(_COLUMNS) and (self.folder / MASKS / f"{row[0]}.png").is_file():
+                        found.setdefault(row[0], []).append(tuple(row))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return {}
+        return found
+
+
+def label_type(labels: LabelMap) -> type[np.unsignedinteger[Any]]:
+    """What holds the indices of these classes."""
+    return np.uint8 if len(labels) <= 256 else np.uint16
+
 
 def spacing_of(item: Mapping[str, Any]) -> tuple[float, float] | None:
     """The spacing that an item names, mm; None where nobody said it."""
-    rows, columns = (float(one) for one in item.get("spacing", _UNKNOWN))
-    return None if (rows, columns) == _UNKNOWN else (rows, columns)
+    said = item.get("spacing")
+    return None if said is None else (float(said[0]), float(said[1]))
 
 
 def read_colours(path: str | Path, labels: LabelMap) -> npt.NDArray[np.int64] | None:
@@ -205,7 +245,7 @@ def to_prediction(
         channels: npt.NDArray[np.bool_] | None = (values > 0) & held[:, None, None]
         label = painted(np.asarray(channels), labels)
     else:
-        channels, table = None, np.zeros(len(labels), np.uint8)
+        channels, table = None, np.zeros(len(labels), label_type(labels))
         chosen = [labels.index(name) for name in wanted]
         table[chosen] = chosen
         label = table[values[0]]
@@ -215,7 +255,7 @@ def to_prediction(
 
 def painted(channels: npt.NDArray[np.bool_], labels: LabelMap) -> Label:
     """Masks that may overlap, `(structures, rows, columns)`, as one label; the smaller by nature covers the larger."""
-    label = np.zeros(channels.shape[1:], np.uint8)
+    label = np.zeros(channels.shape[1:], label_type(labels))
     for name in labels.painting_order():
         label[channels[labels.index(name) - 1]] = labels.index(name)
     return label
@@ -232,7 +272,7 @@ class SliceSegmentation:
 
     Raises:
         OutputError: the folder cannot be written.
-        DataError: see `read_colours`.
+        DataError: see `read_colours` and `SliceWriter.begin`.
     """
 
     def __init__(
@@ -242,6 +282,7 @@ class SliceSegmentation:
         colours = read_colours(predictor.root / "classes.json", predictor.labels)
         multilabel = bool(getattr(predictor.inferer, "multilabel", False))
         self.writer = SliceWriter(writable_folder(folder), predictor.labels, colours, multilabel, predictor.only)
+        self.writer.begin()
         self.counts: Counter[str] = Counter()
 
     def run(self) -> Generator[Outcome[Mapping[str, Any], Path]]:
@@ -254,7 +295,7 @@ class SliceSegmentation:
         for outcome in overlapped(self.items, self._read, self._compute, self._write):
             error = outcome.error
             if error is not None and not isinstance(error, MedsegError):
-                outcome = Outcome(outcome.item, None, cause(error, Path(outcome.item["image"])))
+                outcome = Outcome(outcome.item, None, named(error, Path(outcome.item["image"])))
             self.counts["failed" if outcome.error is not None else "done"] += 1
             yield outcome
         self.writer.close()
@@ -289,10 +330,13 @@ class SaveSlices:
         folder: where the files go.
         labels: the classes.
         colours: a set's `classes.json`, where there is one.
+        multilabel: whether structures may overlap.
     """
 
-    def __init__(self, folder: str | Path, labels: LabelMap, colours: str | Path | None = None) -> None:
-        self.folder, self.labels = Path(folder), labels
+    def __init__(
+        self, folder: str | Path, labels: LabelMap, colours: str | Path | None = None, multilabel: bool = False
+    ) -> None:
+        self.folder, self.labels, self.multilabel = Path(folder), labels, multilabel
         self.colours = None if colours is None else read_colours(colours, labels)
         self._writer: SliceWriter | None = None
 
@@ -307,13 +351,15 @@ class SaveSlices:
         batch: Any = engine.state.batch
         for output, loaded in zip(outputs, batch, strict=True):
             meta, pred = output["image"].meta, output["pred"]
-            multilabel = len(pred) > 1
             if self._writer is None:
-                self._writer = SliceWriter(writable_folder(self.folder), self.labels, self.colours, multilabel)
+                self._writer = SliceWriter(writable_folder(self.folder), self.labels, self.colours, self.multilabel)
+                self._writer.begin()
             affine = np.asarray(meta["original_affine"]).reshape(4, 4)
             said = {name: loaded[name] for name in ("case", "scan") if name in loaded}
-            item = {**said, "image": meta["filename_or_obj"], "spacing": (affine[0, 0], affine[1, 1])}
-            path = self._writer.write(to_prediction(pred, item, self.labels, multilabel))
+            item = {**said, "image": meta["filename_or_obj"]}
+            if (affine[0, 0], affine[1, 1]) != (1.0, 1.0):  # what `LoadSliced` writes where nobody says it
+                item["spacing"] = (affine[0, 0], affine[1, 1])
+            path = self._writer.write(to_prediction(pred, item, self.labels, self.multilabel))
             logger.info("%s -> %s", item["image"], path)
 
     def _close(self, engine: Engine) -> None:

@@ -108,7 +108,8 @@ def resume(
     """Go on with a run that was stopped, failed or died, from its last checkpoint.
 
     KEY=VALUE changes a setting on the way; what cannot be changed in a run is refused. A finished run trains on
-    with a larger max_epochs=N. Without RUN: the latest that neither runs nor has finished.
+    with a larger max_epochs=N, unless its learning rate follows a schedule made for max_epochs. Without RUN: the
+    latest that neither runs nor has finished.
     """
     from medseg.launch.resuming import resume_detached, resume_here
     from medseg.launch.runs import choose_resumable

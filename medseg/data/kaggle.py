@@ -129,7 +129,10 @@ def _slices(folder: Path, owner: Callable[[str], str], found: list[Finding]) -> 
 
 
 def _spacing(path: Path, match: re.Match[str]) -> tuple[float, float] | None:
-    """Row and column spacing, mm; None where the name does not say it. Only where the two differ the file has to say which of its sides is meant."""
+    """Row and column spacing, mm; None where the name does not say it.
+
+    Only where the two differ the file has to say which of its sides is meant.
+    """
     if match[2] is None:
         return None
     first, second = float(match[4]), float(match[5])

@@ -42,8 +42,10 @@ def choose_labels(
     wanted = [structures] if isinstance(structures, str) else list(structures)
     if known is not None and Path(known).is_file():
         labels = LabelMap.load(known)
-        meant = [name for entry in wanted for name in groups().get(entry, (entry,))]
-        if "all" not in wanted and not set(labels.structures) <= set(meant):
+        known_groups, meant = groups(), set[str]()
+        for entry in wanted:
+            meant |= set(known_groups.get(entry, ())) & set(labels.structures) or {entry}
+        if "all" not in wanted and meant != set(labels.structures):
             raise ConfigError(
                 "structures", f"must be those of the network, as {known} names them", ", ".join(wanted), "Leave it out."
             )
@@ -120,8 +122,7 @@ def _warn_of_gaps(slices: Mapping[str, SliceInfo]) -> None:
         gaps = {after - before for before, after in pairwise(sorted(held))}
         if len(held) == 1 or gaps != {1}:
             logger.warning(
-                "%s: slices are missing between those that are there (%d of %d to %d); the network wants neighbours as in "
-                "training",
+                "%s: slices are missing (%d of numbers %d to %d are there); neighbours are not those of training",
                 scan,
                 len(held),
                 min(held),

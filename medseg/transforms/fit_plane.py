@@ -60,7 +60,7 @@ class FitPlaned(MapTransform):
         plane = image.shape[1:3]
         rows, columns = _spacing(image)
         if max(rows, columns) > _UNEVEN * min(rows, columns):
-            name = image.meta.get("filename_or_obj", "an image")
+            name = getattr(image, "meta", {}).get("filename_or_obj", "an image")
             logger.warning("%s: its slices have pixels of %.3g x %.3g mm and are shown squeezed", name, rows, columns)
         inner = fitted(plane, self.size)
         rest = [-1] * (image.ndim - 3)
@@ -75,7 +75,7 @@ class FitPlaned(MapTransform):
 
 
 def _spacing(image: torch.Tensor) -> tuple[float, float]:
-    """mm along the first two axes; 1 where nobody says."""
+    """Lengths, mm, along the first two axes; 1 where nobody says."""
     if not isinstance(image, MetaTensor):
         return 1.0, 1.0
     steps = np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, :2], axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from monai.transforms import MapTransform
 
 from medseg.errors import ConfigError, DataError
 from medseg.pictures import intensities, read_picture
+
+logger = logging.getLogger(__name__)
 
 _HELPERS = ("neighbours", "limits", "spacing")
 
@@ -51,6 +54,7 @@ class LoadSliced(MapTransform):
                 "LoadSliced", "needs 1 or 3 channels and a context of 0 or more", f"{channels}, {context}"
             )
         self.label_key, self.channels, self.context = label_key, channels, context
+        self._said = False
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load every key."""
@@ -81,7 +85,11 @@ class LoadSliced(MapTransform):
         limits = data.get("limits")
         ends = (float(limits[0]), float(limits[1])) if limits is not None else None
         if not self.context:
-            return intensities(read_picture(path), self.channels, ends)
+            picture = read_picture(path)
+            if picture.loss and not self._said and "16 bits" in picture.loss:
+                self._said = True
+                logger.warning("%s: not read: %s; so it is of all such pictures", path, picture.loss)
+            return intensities(picture, self.channels, ends)
         count = 2 * self.context + 1
         around = [str(one) for one in data.get("neighbours", [path] * count)]
         if len(around) != count:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medseg.bundle import Bundle, Predictor, SliceSegmentation
+from medseg.bundle import Bundle, Predictor, SliceSegmentation, SliceWriter
 from medseg.bundle.slices import painted, read_colours, spacing_of, to_prediction
 from medseg.data import slice_items
 from medseg.errors import DataError, LabelError, MedsegError
@@ -300,7 +300,53 @@ def test_what_has_another_size_than_its_picture_is_no_prediction(tmp_path):
 
 def test_small_things():
     assert spacing_of({"spacing": [1.5, 2]}) == (1.5, 2.0)
-    assert spacing_of({"spacing": (1.0, 1.0)}) is spacing_of({}) is None
+    assert spacing_of({"spacing": (1.0, 1.0)}) == (1.0, 1.0)
+    assert spacing_of({}) is None
     masks = np.array([[[1, 1, 0]], [[0, 1, 1]]], bool)
     assert painted(masks, LabelMap(["kidney_left", "kidney_cyst_left"])).tolist() == [[1, 2, 2]]
     assert painted(masks, LabelMap(["kidney_cyst_left", "kidney_left"])).tolist() == [[1, 1, 2]]
+
+
+def test_masks_of_other_classes_are_never_mixed(predictor, tmp_path, monkeypatch):
+    source, out = save(tmp_path / "in", a=noise((32, 32)).astype(np.uint8)), tmp_path / "out"
+    segment(predictor, source, out)
+    before = {name: (out / name).read_bytes() for name in written(out)}
+    monkeypatch.setattr(predictor, "labels", LabelMap(["liver", "kidney", "pancreas"]))
+    monkeypatch.setattr(predictor, "root", tmp_path)  # whose classes have no colours of their own
+    with pytest.raises(DataError, match="is added to where the masks in it are of the same classes"):
+        segment(predictor, source, out, overwrite=True)
+    assert {name: (out / name).read_bytes() for name in written(out)} == before
+
+
+def test_the_table_keeps_what_was_there_as_long_as_its_mask_is(predictor, tmp_path):
+    out = tmp_path / "out"
+    for name in ("a", "b", "c"):
+        segment(predictor, save(tmp_path / name, **{name: noise((32, 32)).astype(np.uint8)}), out)
+        if name == "a":
+            first = table(out)
+        if name == "b":
+            (out / "masks" / "b.png").unlink()
+    assert [row for row in table(out) if row["slice"] == "a"] == first
+    assert {row["slice"] for row in table(out)} == {"a", "c"}
+
+
+def test_more_than_255_classes_have_indices_of_16_bits(tmp_path):
+    labels = LabelMap([f"class_{index}" for index in range(1, 300)])
+    source = save(tmp_path / "in", a=noise((4, 5)).astype(np.uint8)) / "a.png"
+    wanted = np.arange(280, 300).reshape(4, 5)
+    found = to_prediction(torch.from_numpy(wanted)[None], {"image": str(source)}, labels, False)
+    writer = SliceWriter(tmp_path / "out", labels)
+    assert np.array_equal(pixels(writer.write(found)), wanted)
+    kept = writer.kept("a", {"image": str(source)})
+    assert np.array_equal(kept.label, wanted)
+    assert kept.pixels(labels) == found.pixels(labels)
+
+
+def test_a_structure_called_like_a_folder_is_a_structure(tmp_path):
+    labels = LabelMap(["masks", "colours"])
+    source = save(tmp_path / "in", a=noise((2, 3)).astype(np.uint8)) / "a.png"
+    channels = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]]])
+    writer = SliceWriter(tmp_path / "out", labels, multilabel=True)
+    writer.write(to_prediction(channels, {"image": str(source)}, labels, True))
+    assert (pixels(tmp_path / "out" / "structures" / "masks" / "a.png") > 0).tolist() == channels[0].bool().tolist()
+    assert sorted(np.unique(pixels(tmp_path / "out" / "masks" / "a.png"))) == [0, 1, 2]

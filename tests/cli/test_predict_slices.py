@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -156,3 +157,26 @@ def test_a_volume_goes_slice_by_slice_once_its_window_is_said(medseg, trained_sl
     assert mask.shape == values.shape
     assert np.array_equal(mask.affine, nib.load(scan).affine)
     assert (tmp_path / "out" / "mr.statistics.csv").is_file()
+
+
+def test_a_bundle_that_would_run_code_is_refused_for_pictures_too(
+    medseg, trained_slices, pictures, tmp_path, monkeypatch
+):
+    bundle = tmp_path / "foreign"
+    shutil.copytree(trained_slices, bundle)
+    config = bundle / "configs" / "inference.json"
+    config.write_text(
+        config.read_text().replace('"amp": "', f'"amp": "$open({str(tmp_path / "canary")!r}, \'w\') or ', 1)
+    )
+    done = medseg("predict", bundle, pictures, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "--trust" in done.err
+    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "out" / "masks").exists()
+
+
+def test_the_output_may_lie_below_the_input_each_time(medseg, trained_slices, pictures):
+    for said in ("3 segmented", "0 segmented, 3 left"):
+        done = medseg("predict", trained_slices, pictures, "-o", pictures / "out")
+        assert done.code == 0, done.err
+        assert said in done.out

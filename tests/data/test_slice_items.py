@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -53,9 +54,65 @@ def test_classes_of_a_set_that_nobody_has_trained_on_and_of_a_network_that_is(tm
     for place in (root, tmp_path / "pictures of somewhere", None):
         assert choose_labels(place, known=known) == trained
     assert choose_labels(root, ["liver", "tumour"], str(known)) == trained  # in the order of the network
+    LabelMap(["stomach", "colon"]).save(known)
+    assert choose_labels(root, "organs", known).structures == ("stomach", "colon")  # a group, as it was trained on
+    trained.save(known)
     for wrong in ("liver", ["liver", "tumour", "stomach"]):
         with pytest.raises(ConfigError, match=r"structures: must be those of the network, as .*label_map\.json"):
             choose_labels(root, wrong, known)
     known.write_text("{}")
     with pytest.raises(LabelError, match=r"label_map\.json"):
         choose_labels(root, known=known)
+
+
+def grey(path, value=7, deep=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((3, 4), value, np.uint16 if deep else np.uint8)).save(path)
+
+
+def test_scans_of_one_name_in_two_folders_are_two(tmp_path):
+    for number, folder in ((1, "p1"), (2, "p2"), (3, "p1"), (4, "p2")):
+        grey(tmp_path / folder / f"slice_s_{number}.png", 1000 * number, deep=True)
+    found = {item["case"]: item for item in slice_items(tmp_path, context=1)}
+    assert found["slice_s_1"]["limits"] == [1000, 3000]
+    assert [path[-5] for path in found["slice_s_3"]["neighbours"]] == ["1", "3", "3"]
+
+
+def test_slices_of_kaggle_in_any_folder_keep_scan_number_and_spacing(tmp_path, monkeypatch):
+    grey(tmp_path / "case1_day2_slice_0007_4_3_1.50_1.50.png")
+    (item,) = slice_items(tmp_path)
+    assert [item[name] for name in ("scan", "slice", "spacing", "patient")] == ["case1_day2", 7, [1.5, 1.5], "case1"]
+    grey(tmp_path / "k" / "case1_day0" / "scans" / "slice_0003_4_3_1.00_1.00.png")
+    monkeypatch.chdir(tmp_path / "k" / "case1_day0" / "scans")
+    for given in (".", "../scans"):
+        (item,) = slice_items(given)
+        assert (item["case"], item["scan"], item["spacing"]) == ("case1_day0_slice_0003", "case1_day0", [1.0, 1.0])
+
+
+def test_what_cannot_be_read_stops_no_other_and_a_single_slice_is_warned_of(tmp_path, caplog):
+    (tmp_path / "s_1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    grey(tmp_path / "s_2.png")
+    grey(tmp_path / "s_3.png", 900, deep=True)
+    found = slice_items(tmp_path)
+    assert len(found) == 3
+    assert found[2]["limits"] == [900, 900]
+    assert "scaled by its own range" in caplog.text
+
+
+def test_missing_neighbours_are_said(tmp_path, caplog):
+    for number in (1, 2, 3):
+        grey(tmp_path / f"s_{number}.png")
+    slice_items(tmp_path, context=1)
+    assert not caplog.text
+    (tmp_path / "s_2.png").unlink()
+    slice_items(tmp_path, context=1)
+    assert "2 of numbers 1 to 3 are there" in caplog.text
+
+
+def test_the_output_below_the_input_is_none_of_it_and_case_makes_no_name(tmp_path):
+    grey(tmp_path / "a.png")
+    grey(tmp_path / "out" / "masks" / "a.png")
+    assert [item["case"] for item in slice_items(tmp_path, without=tmp_path / "out")] == ["a"]
+    grey(tmp_path / "below" / "A.png")
+    with pytest.raises(DataError, match="needs a name of its own"):
+        slice_items(tmp_path, without=tmp_path / "out")

@@ -53,11 +53,12 @@ def read_slice_case(plan: Plan, picture: bool = False) -> Reading:
         message = f"all of its pixels have the value {values.flat[0]}"
         found.append(warning("picture-constant", case.image, message, "Look at it; export it again."))
     masks = {name: mask for name, mask in content.masks.items() if mask.any()}
-    pixel = plan.slice.spacing[0] * plan.slice.spacing[1]
+    spacing = plan.slice.spacing or (1.0, 1.0)
+    pixel = spacing[0] * spacing[1]
     summary = CaseSummary(
         id=plan.id,
         shape=(rows, columns, 1),
-        spacing=(*plan.slice.spacing, 1.0),
+        spacing=(*spacing, 1.0),
         axes="PLS",
         hu={name: float(np.percentile(values, at)) for name, at in _PERCENTILES.items()},
         voxels={name: int(mask.sum()) for name, mask in masks.items()},
@@ -122,7 +123,7 @@ def _shown(content: Content, plan: Plan) -> CaseSlice:
     step = max(1, -(-max(grey.shape) // PICTURE))
     low, high = _WINDOW
     hu = (low + grey[::step, ::step] * (high - low)).astype(np.float32)[..., None]
-    rows, columns = plan.slice.spacing if plan.slice is not None else (1.0, 1.0)
+    rows, columns = (plan.slice.spacing if plan.slice is not None else None) or (1.0, 1.0)
     affine = np.array([[0, -columns * step, 0, 0], [-rows * step, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=float)
     return CaseSlice(hu, label[::step, ::step, None], tuple(content.masks), Grid(hu.shape, affine))
 
