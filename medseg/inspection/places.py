@@ -20,8 +20,8 @@ from medseg.inspection.universe import Universe
 OWN = "\0"  # the bundle's or the run's own folder
 _MOST = 64
 _OWN_FOLDERS = {"medseg.bundle.bundle_root", "medseg.bundle.runs_dir", "os.getcwd"}
-_SAME = {"str", "os.path.abspath", "os.path.normpath", "pathlib.Path", "pathlib.PurePath", "pathlib.PurePosixPath"}
-_JOIN = {"os.path.join", "pathlib.Path", "pathlib.PurePath", "pathlib.PurePosixPath"}
+_SAME = {"str", "os.path.abspath", "os.path.normpath"}
+_JOIN = {"os.path.join", "pathlib.Path"}
 _RUN = "medseg.bundle.start_run"
 _CODE = re.compile(
     r"\.(py[a-z]?|so|pyd|dll|dylib|pth|exe|bat|cmd|ps1|sh|conf|ini|cfg|toml|ya?ml|lnk)(\.|$)", re.IGNORECASE

@@ -74,6 +74,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "monai.transforms.LoadImaged": _READ,
     "monai.transforms.SaveImage": _IMAGE,
     "monai.transforms.SaveImaged": _IMAGE,
+    "pathlib.Path": {},  # its methods move files: no value, whose methods could be called with any object
     "torch.distributed.init_process_group": {
         "backend": BACKEND,
         **dict.fromkeys(("init_method", "store", "pg_options"), NOTHING),
@@ -84,6 +85,7 @@ ANYWHERE = {"_debug_": NOTHING, "allow_pickle": NO, "pickle_module": NOTHING, "p
 POSITIONAL: Mapping[str, Sequence[str]] = {
     "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "config", "backup"],
     "medseg.data.open_dataset": ["root", "labels", "cache_dir"],
+    "pathlib.Path": [f"part {number}" for number in range(8)],
     "torch.distributed.init_process_group": ["backend"],
 }
 

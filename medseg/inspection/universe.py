@@ -14,6 +14,7 @@ from typing import Any
 from medseg.inspection.references import absolute, imported, macro, normal
 
 _DEEPEST = 60
+_MOST = 20_000  # entries
 
 
 class UnreadableError(ValueError):
@@ -78,15 +79,18 @@ class Universe:
     )
     imports: list[Entry] = field(default_factory=list)
     relative: set[str] = field(default_factory=set)
+    _count: int = 0
 
     def add(self, file: str, content: Mapping[str, Any], prefix: str = "") -> None:
         """Add what a file says.
 
         Raises:
-            UnreadableError: it is too deep.
+            UnreadableError: it is too deep, too much, or has keys that mean another place.
         """
         for number, (key, value) in enumerate(content.items()):
             plain = normal(key)
+            if "" in plain.removeprefix("+").split("::"):
+                raise UnreadableError(f"the key '{key[:40]}' has an empty part")
             if plain.startswith("+") and isinstance(value, list):  # goes behind what is there
                 for index, one in enumerate(value):
                     self._put(file, f"{prefix}{plain[1:]}::+{file}.{number}.{index}", one, 0)
@@ -101,6 +105,9 @@ class Universe:
             if raw != value:
                 self.relative.add(path)
         entry = Entry(path, value, file)
+        self._count += 1
+        if self._count > _MOST:
+            raise UnreadableError(f"the configs have more than {_MOST} entries")
         self.entries.setdefault(path, []).append(entry)
         if isinstance(value, str) and value.startswith("$"):
             found = imported(value)
@@ -109,6 +116,8 @@ class Universe:
                 self.names.setdefault(found[0], set()).add(found[1])
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, one in children:
+            if (not key and key != 0) or "::" in normal(str(key)):
+                raise UnreadableError(f"the key '{str(key)[:40]}' has another meaning as a path")
             self._put(file, f"{path}::{normal(str(key))}", one, depth + 1)
 
     def __iter__(self) -> Iterator[Entry]:
