@@ -88,6 +88,9 @@ class _Judge:
         for entry in self.universe:
             self._place = entry.place
             last = entry.path.rpartition("::")[2]
+            if last.startswith("/") or "../" in last or "..\\" in last:
+                said = f"the key '{last}' is a path, and files are called by keys"
+                self._error("argument-unsafe", entry.place, said, "Rename it.")
             if last == UNSAFE_KEY:
                 self._error("argument-unsafe", entry.place, f"'{UNSAFE_KEY}' moves what MONAI saves to another place")
             if last == "_target_":

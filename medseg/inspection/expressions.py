@@ -135,6 +135,8 @@ class Expression:
             return
         if isinstance(node, (ast.Dict, ast.DictComp)):
             keys = node.keys if isinstance(node, ast.Dict) else [node.key]
+            if any(isinstance(key, ast.Constant) and "/" in str(key.value) for key in keys):
+                raise Refusal("it has a path as a key, and files are called by keys")
             if not all(isinstance(key, ast.Constant) for key in keys):
                 raise Refusal("it makes a dictionary whose keys are only known when it runs")
         if isinstance(node, ast.Name):

@@ -99,4 +99,30 @@ def collect(hostile: Any) -> dict[str, Any]:
     )
     found["yaml-beside-json"] = "config-yaml", text("configs/Train.YML", "a: 1")
     found["config-in-capitals"] = "expression-unknown", text("Configs/x.JSON", '{"a": "$open(1)"}')
+    # Numbers in a list that are written in another way, or stand behind those of another file.
+    found["index-from-the-end"] = (
+        "config-unreadable",
+        text("configs/quick.json", '{"truth#-1#reader": "x"}'),
+    )
+    found["index-with-a-zero"] = (
+        "config-unreadable",
+        text("configs/quick.json", '{"truth#00#reader": "x"}'),
+    )
+    added = {"+places": ["x", "/home/x"], "save": {"_target_": "MetricsSaver", "save_dir": "@places#3"}}
+    found["index-behind-the-end"] = (
+        "argument-unsafe",
+        both(
+            train("places", ["a", "b"]),
+            setting("configs/evaluate.json", "places", ["a", "b", "c", "d"]),
+            text("configs/quick.json", json.dumps(added)),
+        ),
+    )
+    found["runs-beside-another"] = "argument-unsafe", train("output_dir", "$medseg.bundle.runs_dir('/home/bundles/x')")
+    found["bundle-of-another-name"] = "argument-unsafe", train("bundle_root", "$medseg.bundle.bundle_root('../../x')")
+    start = "$medseg.bundle.start_run('/home/x', @output_dir, @dataset, @labels, @run_name)"
+    found["run-of-another-bundle"] = "expression-unknown", train("this_run", start)
+    found["key-that-is-a-file"] = "argument-unsafe", setting("configs/evaluate.json", "key_metric", {"../../x": 1})
+    found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
+    network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
+    found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
     return found
