@@ -133,7 +133,7 @@ EXACT = {
         keep_freed_memory prepare require_patience select_device steps_per_epoch try_network
     """,
     "medseg.transforms": """
-        AugmentBatch FitPlaned IndexSlicesd LoadSliced MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd
+        AugmentBatch FitPlaned IndexSlicesd LoadSliced MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd Spacingd
         Standardize Standardized WindowHUd
     """,
     "glob": "glob",
