@@ -165,9 +165,8 @@ def test_a_bundle_that_would_run_code_is_refused_for_pictures_too(
     bundle = tmp_path / "foreign"
     shutil.copytree(trained_slices, bundle)
     config = bundle / "configs" / "inference.json"
-    config.write_text(
-        config.read_text().replace('"amp": "', f'"amp": "$open({str(tmp_path / "canary")!r}, \'w\') or ', 1)
-    )
+    opens = f"$open({str(tmp_path / 'canary')!r}, 'w') or "
+    config.write_text(config.read_text().replace('"amp": "$', f'"amp": "{opens}', 1))
     done = medseg("predict", bundle, pictures, "-o", tmp_path / "out")
     assert done.code == 1
     assert "--trust" in done.err
