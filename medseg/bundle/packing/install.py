@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -84,7 +86,7 @@ def install_bundle(
             _require_versions(path, manifest.get("made_with"))
         target = Path(folder) if folder is not None else Path("bundles", folder_name(_name(path, manifest)))
         _require_free(target)
-        with atomic_folder(target) as partial:
+        with _new_parents(target), atomic_folder(target) as partial:
             root = _unpacked(path, partial)
             require_clean(root, trust, path.name)
             bundle = Bundle(root)
@@ -94,6 +96,19 @@ def install_bundle(
                 raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))
     return Installed(target.resolve(), name, version, manifest is not None, test)
+
+
+@contextlib.contextmanager
+def _new_parents(target: Path) -> Iterator[None]:
+    """After an error, remove the folders above a folder that were made for it."""
+    made = [folder for folder in target.absolute().parents if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else's files
+                folder.rmdir()
+        raise
 
 
 def _unpacked(path: Path, partial: Path) -> Path:
