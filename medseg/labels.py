@@ -84,7 +84,8 @@ class LabelMap:
         names: the structures, in the order of their indices from 1 on.
 
     Raises:
-        LabelError: no name, an empty name, one name twice, or `background` among them.
+        LabelError: no name, an empty name, one that cannot be the name of a file, one name twice, or `background`
+            among them.
 
     >>> labels = LabelMap(["liver", "kidney_left", "kidney_right"])
     >>> len(labels), labels.index("kidney_right"), labels.name(1)
@@ -98,6 +99,10 @@ class LabelMap:
             raise LabelError("A label map", "needs a list of structure names", repr(names))
         if not names:
             raise LabelError("A label map", "needs at least one structure", "none")
+        unfit = [name for name in names if set(name) & set("/\\") or name.startswith(".") or not name.isprintable()]
+        if unfit:
+            rule = "must name structures by what can be the name of a file"
+            raise LabelError("A label map", rule, repr(unfit[0]), "Leave out slashes and dots at the start.")
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
             raise LabelError("A label map", "must hold every name once", f"{', '.join(twice)} more than once")

@@ -21,7 +21,7 @@ FILE = ROOT / "medseg" / "inspection" / "known.json"
 
 # Modules that `$import` may name. Importing them does nothing else; of their contents only what is listed counts.
 MODULES = """
-    collections copy datetime glob itertools json logging math os os.path pathlib random re sys time numpy torch
+    copy datetime glob itertools json logging math os os.path pathlib random re sys time numpy torch
     torch.nn torch.nn.functional torch.optim torch.optim.lr_scheduler torch.utils.data torch.distributed ignite
     ignite.engine ignite.handlers ignite.metrics ignite.distributed monai monai.data monai.data.utils
     monai.engines monai.handlers monai.inferers monai.losses monai.metrics monai.networks monai.networks.nets
@@ -126,22 +126,21 @@ EXACT = {
         Histograms History Monitor Previews SaveScores System Tracking check_settings default_backend
     """,
     "medseg.networks": "SegFormer load_weights require_variant",
-    "medseg.report": "overlay overlay_with_legend panels picture_panels",
+    "medseg.report": "overlay overlay_with_legend panels picture_overlay picture_panels",
     "medseg.training": """
         Checkpoints ClipGradients EarlyStopping EpochSampler FirstValidation FollowEpochs LrSchedule NanGuard
         PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset WarmUp default_workers has_bf16
         keep_freed_memory prepare require_patience select_device steps_per_epoch try_network
     """,
     "medseg.transforms": """
-        AugmentBatch FitPlaned IndexSlicesd LoadSliced MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd
+        AugmentBatch FitPlaned IndexSlicesd LoadSliced MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd Spacingd
         Standardize Standardized WindowHUd
     """,
     "glob": "glob",
     "os": "cpu_count getcwd linesep listdir sep",
     "os.path": "abspath basename commonpath commonprefix dirname exists isdir isfile join normpath split splitext",
-    "pathlib": "Path PurePath PurePosixPath",
+    "pathlib": "Path",
     "itertools": "chain product repeat zip_longest",
-    "collections": "Counter OrderedDict",
     "copy": "copy deepcopy",
     "datetime": "datetime.now datetime.today timedelta",
     "json": "dumps",

@@ -37,6 +37,12 @@ def test_twins_are_twins_of_each_other_and_every_side_has_one():
     assert alone == {"atrial_appendage_left", "lung_middle_lobe_right"}
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".ssh", "a\nb"])
+def test_a_name_that_cannot_be_a_file_is_refused(name):
+    with pytest.raises(LabelError, match="name of a file"):
+        LabelMap(["liver", name])
+
+
 def test_a_twin_outside_the_map_is_none():
     assert LabelMap(["kidney_left", "liver"]).twin(1) is None
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.findings import Finding, error
-from medseg.inspection.expressions import Expression, Refusal
+from medseg.inspection.expressions import UNSAFE_KEY, Expression, Refusal
 from medseg.inspection.known import known, modules
 from medseg.inspection.names import shown
 from medseg.inspection.places import Places
-from medseg.inspection.references import imported, macro, referred
+from medseg.inspection.references import LONGEST, imported, macro, referred
 from medseg.inspection.rules import Rules, ruled
 from medseg.inspection.universe import Entry, Universe
 
 META = "_meta_"  # where MONAI puts metadata.json, expressions and all
 _SHAPE = re.compile(r"[0-9pn*+ ]{1,24}")
+_NAME = re.compile(r"\w[\w .+-]{0,99}")
 _TRUST = "Read it; if you trust who made the bundle, give --trust."
 _PLAIN = "Write it without, or give --trust if you trust who made the bundle."
 
@@ -68,7 +70,9 @@ def judge(contents: Mapping[str, Mapping[str, Any]], metadata: str | None = None
 class _Judge:
     def __init__(self, universe: Universe) -> None:
         self.universe, self.found = universe, Judged()
-        single = {name: next(iter(found)) for name, found in universe.names.items() if len(found) == 1}
+        single = {
+            name: next(iter(found)) for name, found in universe.names.items() if len(found) == 1 and not _is_taken(name)
+        }
         self._place = ""
         self.expression = Expression(single, self._refers, self._calls, ruled)
         self.places = Places(universe, self.expression)
@@ -79,9 +83,16 @@ class _Judge:
             if len(found) > 1:
                 said = f"'{name}' stands for {' and for '.join(sorted(found))} in one bundle"
                 self._error("import-alias", "imports", said, "Give each module a name of its own.")
+            if _is_taken(name):
+                self._error("import-alias", "imports", f"'{name}' is a name of Python's own", "Give it another name.")
         for entry in self.universe:
             self._place = entry.place
             last = entry.path.rpartition("::")[2]
+            if last.startswith("/") or "../" in last or "..\\" in last:
+                said = f"the key '{last}' is a path, and files are called by keys"
+                self._error("argument-unsafe", entry.place, said, "Rename it.")
+            if last == UNSAFE_KEY:
+                self._error("argument-unsafe", entry.place, f"'{UNSAFE_KEY}' moves what MONAI saves to another place")
             if last == "_target_":
                 self._target(entry)
             elif last == "_mode_":
@@ -97,7 +108,9 @@ class _Judge:
 
     def _string(self, entry: Entry) -> None:
         text = entry.value
-        if text.startswith("$"):
+        if len(text) > LONGEST and text[:1] in ("$", "@", "%"):
+            self._error("expression-unknown", entry.place, f"it has more than {LONGEST} characters")
+        elif text.startswith("$"):
             self._expression(entry)
         elif text.startswith("%"):
             self._macro(entry)
@@ -107,6 +120,9 @@ class _Judge:
                     self._error("config-import", entry.place, f"'{text}' takes an imported module as a value")
         if entry.path.startswith(META) and entry.path.split("::")[-2] == "spatial_shape" and not _SHAPE.fullmatch(text):
             self._error("metadata-shape", entry.place, f"'{text}' is no size; MONAI would evaluate it", _PLAIN)
+        if entry.path == f"{META}::name" and not _NAME.fullmatch(text):
+            said = f"'{text}' is no plain name, and folders are called by it"
+            self._error("metadata-name", entry.place, said, "Use letters, digits, '-' and '_'.")
 
     def _expression(self, entry: Entry) -> None:
         bound = imported(entry.value)
@@ -169,6 +185,11 @@ class _Judge:
 
     def _sends(self, said: str) -> None:
         self._error("sends-elsewhere", self._place, said)
+
+
+def _is_taken(name: str) -> bool:
+    """Whether an import may not bind a name: expressions are judged by what the name means without it."""
+    return hasattr(builtins, name) or name.startswith("_")
 
 
 def strings(content: Any) -> Iterator[str]:

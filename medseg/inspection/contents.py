@@ -76,9 +76,9 @@ class Folder(Contents):
         for folder, folders, files in os.walk(self.root, onerror=refuse):
             here = Path(folder)
             for name in sorted(folders):
-                if (here / name).is_symlink():
+                if _is_link(here / name):
                     self._link((here / name).relative_to(self.root).as_posix(), here / name)
-            folders[:] = sorted(name for name in folders if not (here / name).is_symlink())
+            folders[:] = sorted(name for name in folders if not _is_link(here / name))
             for name in sorted(files):
                 yield (here / name).relative_to(self.root).as_posix()
 
@@ -119,6 +119,11 @@ class Folder(Contents):
         """A file, to be read and sought in."""
         with (self.root / name).open("rb") as file:
             yield file
+
+
+def _is_link(path: Path) -> bool:
+    """Whether a folder is a link, or what Windows has for it and newer versions of Python know."""
+    return path.is_symlink() or bool(getattr(os.path, "isjunction", lambda one: False)(path))
 
 
 class Packed(Contents):

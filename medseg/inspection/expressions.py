@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from medseg.inspection.known import known
-from medseg.inspection.references import REFERENCES, replaced
+from medseg.inspection.references import LONGEST, REFERENCES, replaced
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-LONGEST = 4000
 _BUILTINS = _words(
     """
     abs all any bool dict divmod enumerate float frozenset int isinstance len list max min range repr reversed
@@ -61,6 +60,7 @@ _PLAIN = (
     ast.BinOp, ast.BoolOp, ast.Compare, ast.Dict, ast.IfExp, ast.List, ast.Set, ast.Slice, ast.Starred, ast.Tuple,
     ast.UnaryOp, ast.FormattedValue, ast.JoinedStr,
 )  # fmt: skip
+UNSAFE_KEY = "patch_index"  # of an image's metadata: MONAI appends it, as text, to the path it saves the image to
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -130,7 +130,15 @@ class Expression:
 
     def _check(self, node: ast.AST, local: frozenset[str]) -> None:
         if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and UNSAFE_KEY in node.value:
+                raise Refusal(f"it names '{UNSAFE_KEY}', which moves what MONAI saves to another place")
             return
+        if isinstance(node, (ast.Dict, ast.DictComp)):
+            keys = node.keys if isinstance(node, ast.Dict) else [node.key]
+            if any(isinstance(key, ast.Constant) and "/" in str(key.value) for key in keys):
+                raise Refusal("it has a path as a key, and files are called by keys")
+            if not all(isinstance(key, ast.Constant) for key in keys):
+                raise Refusal("it makes a dictionary whose keys are only known when it runs")
         if isinstance(node, ast.Name):
             self._name(node.id, local)
         elif isinstance(node, ast.Attribute):
@@ -183,7 +191,10 @@ class Expression:
     def _attribute(self, node: ast.Attribute, local: frozenset[str]) -> None:
         if self._known(node) is not None:
             return
-        if node.attr not in _ATTRIBUTES and not _CONSTANT.fullmatch(node.attr):
+        plain = (
+            node.attr in _ATTRIBUTES and self.dotted(node) is None
+        )  # of a class it may be a method without its object
+        if not plain and not _CONSTANT.fullmatch(node.attr):
             raise Refusal(f"the attribute '.{node.attr}' is not known")
         self._check(node.value, local)
 
@@ -252,6 +263,8 @@ class Expression:
         for one in callbacks:
             if not (isinstance(one, ast.Lambda) or (isinstance(one, ast.Name) and one.id in _TYPES)):
                 raise Refusal(f"{name} would call what is only known when it runs")
+        if name == "dict" and (node.args or any(one.arg is None or one.arg == UNSAFE_KEY for one in node.keywords)):
+            raise Refusal("dict takes keys that stand in the expression")
         allowed = {"key", "reverse", "default", "start", "strict", "base"}
         if name != "dict" and any(one.arg not in allowed for one in node.keywords):
             raise Refusal(f"{name} takes no such argument")
@@ -267,7 +280,7 @@ class Expression:
 
     def _method(self, node: ast.Call, func: ast.Attribute, local: frozenset[str]) -> None:
         name = self.dotted(func)
-        if name is not None and not self._on_known(func):
+        if name is not None:  # also a method of a known class, which would take any object
             raise Refusal(f"'{name}' is not known")
         if func.attr not in _METHODS:
             raise Refusal(f"the method '.{func.attr}' is not known")

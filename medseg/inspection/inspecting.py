@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from medseg.findings import Finding, error, ranked, warning
-from medseg.inspection import logging_conf, run_folder, weights
-from medseg.inspection.configs import Part, is_config, judge
+from medseg.inspection import logging_conf, run_folder, surroundings, weights
+from medseg.inspection.configs import Part, is_config, judge, strings
 from medseg.inspection.contents import METADATA, Contents, contents
+from medseg.inspection.expressions import UNSAFE_KEY
 from medseg.inspection.names import shown
 from medseg.inspection.universe import UnreadableError, parse
 
 _LARGEST = 8 * 2**20  # a config
+_HEAD = 2**14  # of an image
 _CODE = (".py", ".pyc", ".pyo", ".pyw", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".egg", ".pyi", ".pth.py")
 _SCRIPTS = (".sh", ".bash", ".bat", ".cmd", ".ps1", ".exe", ".com", ".msi", ".jar", ".js", ".vbs", ".ipynb", ".desktop")
 _SETTINGS = (".conf", ".ini", ".cfg")
@@ -104,7 +106,7 @@ class _Inspector:
             self.findings += self._file(name)
             content = self._json(name) if name.lower().endswith(".json") else None
             if content is not None:
-                (configs if name.startswith("configs/") else others)[name] = content
+                (configs if name.lower().startswith("configs/") else others)[name] = content
         for overlay in self.overlays:
             try:
                 configs[str(overlay)] = parse(overlay.read_bytes())
@@ -121,6 +123,10 @@ class _Inspector:
             self.findings += found.findings
         for name, content in others.items():
             self.findings += run_folder.check(name, content)
+            if UNSAFE_KEY in strings(content):
+                said = f"'{UNSAFE_KEY}' moves what MONAI saves to another place"
+                self.findings.append(error("argument-unsafe", shown(name), said, _TRUST))
+        self.findings += _labels(configs.get(METADATA, {}), others.get("label_map.json"))
         if not files.findings and METADATA not in files.sizes:
             self.findings.append(error("metadata-missing", METADATA, "it is not there, so this is no bundle"))
         return self._describe(configs.get(METADATA, {}), others, parts)
@@ -144,7 +150,7 @@ class _Inspector:
     def _file(self, name: str) -> Iterator[Finding]:
         lower, where = name.lower(), shown(name)
         last = lower.rpartition("/")[2]
-        if lower.endswith(_CODE) or re.search(r"\.(so|dylib)\.\d", last):
+        if lower.endswith(_CODE) or re.search(r"\.(so|dylib)\.\d|\.(dist|egg)-info/", lower):
             yield error("code-in-bundle", where, "it is code that an import could run instead of what is meant", _TRUST)
         elif lower.endswith(_SCRIPTS):
             yield warning("script-in-bundle", where, "it is a program; medseg never runs it", "Read it before you do.")
@@ -158,9 +164,10 @@ class _Inspector:
         elif lower.startswith("configs/") and lower.endswith((".yaml", ".yml")):
             remedy = "Write it as JSON, or give --trust if you trust who made the bundle."
             yield error("config-yaml", where, "configs are checked as JSON alone", remedy)
-        elif lower.endswith(_SETTINGS):
-            data = self._read(name)
-            yield from logging_conf.check(data.decode("utf-8", "replace"), where)
+        elif lower.startswith("configs/") and lower.endswith(_SETTINGS):
+            yield from logging_conf.check(self._read(name).decode("utf-8", "replace"), where)
+        elif surroundings.is_meant(lower, self.files.sizes):
+            yield from surroundings.check(self._read(name).decode("utf-8", "replace"), lower, where)
         elif re.fullmatch(r"requirements[\w.-]*", last):
             yield from _requirements(self._read(name).decode("utf-8", "replace"), where)
         elif not lower.endswith(".json"):
@@ -169,6 +176,10 @@ class _Inspector:
     def _weights(self, name: str) -> Iterator[Finding]:
         try:
             with self.files.opened(name) as file:
+                if UNSAFE_KEY.encode() in file.read(_HEAD):
+                    said = f"its head names '{UNSAFE_KEY}', which moves what MONAI saves to another place"
+                    yield error("argument-unsafe", shown(name), said, _TRUST)
+                file.seek(0)
                 yield from weights.check(file, name, self.files.sizes[name])
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as problem:
             yield error("unreadable", shown(name), f"it cannot be read: {shown(str(problem))}")
@@ -181,7 +192,7 @@ class _Inspector:
             return b""
 
     def _json(self, name: str) -> dict[str, Any] | None:
-        config = name.startswith("configs/")
+        config = name.lower().startswith("configs/")
         if self.files.sizes[name] > _LARGEST:
             if config:
                 self.findings.append(error("config-unreadable", shown(name), "it is larger than any config"))
@@ -208,24 +219,41 @@ def _text(value: Any) -> str:
     return shown(value, 400) if isinstance(value, str) else ""
 
 
-def _classes(metadata: Mapping[str, Any], label_map: Any) -> dict[str, str]:
+def _channels(metadata: Mapping[str, Any]) -> Any:
     found: Any = metadata
     for key in ("network_data_format", "outputs", "pred", "channel_def"):
         found = found.get(key, {}) if isinstance(found, Mapping) else {}
+    return found
+
+
+def _classes(metadata: Mapping[str, Any], label_map: Any) -> dict[str, str]:
+    found = _channels(metadata)
     if not found and isinstance(label_map, Mapping):
         found = label_map
     names = found if isinstance(found, Mapping) else {}
     return {shown(str(key), 20): shown(str(name), 80) for key, name in names.items()}
 
 
+def _labels(metadata: Mapping[str, Any], label_map: Any) -> Iterator[Finding]:
+    """Names of structures become names of files."""
+    for place, names in ((METADATA, _channels(metadata)), ("label_map.json", label_map)):
+        for name in names.values() if isinstance(names, Mapping) else ():
+            if isinstance(name, str) and (re.search(r"[/\\\\\x00-\x1f]", name) or name.startswith(".")):
+                said = f"'{shown(name)}' is no name of a structure, and files are called by it"
+                yield error("label-name", place, said, "Rename it.")
+
+
 def _requirements(text: str, place: str) -> Iterator[Finding]:
     """Lines that would make pip take a package from somewhere else than its index, or run something."""
     for line in text.splitlines():
-        plain = line.split("#")[0].strip()
-        if plain and not re.fullmatch(
-            r"[A-Za-z0-9._-]+(\[[\w,.-]+\])?\s*([=<>!~]=?=?\s*[\w.*+!-]+\s*,?\s*)*(--hash=\S+|\\|\s)*", plain
-        ):
-            if re.fullmatch(r"--hash=sha256:[0-9a-f]{64}\s*\\?", plain):
-                continue
+        plain = line.split("#")[0].strip().removesuffix("\\").strip()
+        name = re.match(r"[A-Za-z0-9._-]+(\[[\w,.-]+\])?", plain)
+        rest = plain[name.end() :].split(" --hash=")[0] if name and not plain.startswith("-") else plain
+        wanted = (
+            all(re.fullmatch(r"\s*(===?|[<>!~]=|[<>])\s*[\w.*+!-]+\s*", one) for one in rest.split(","))
+            if rest
+            else True
+        )
+        if not wanted and not re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", plain):
             said = f"'{shown(plain, 100)}' would bring a package from elsewhere"
             yield warning("requirements-elsewhere", place, said, "Install what it names by hand.")

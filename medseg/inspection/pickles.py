@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from medseg.inspection.known import pickled
 
 LONGEST = 64 * 2**20
-_MOST = 5_000_000
+_MOST = 1_000_000
 _PUSHES = {
     "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "NEXT_BUFFER",

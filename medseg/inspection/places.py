@@ -19,9 +19,9 @@ from medseg.inspection.universe import Universe
 
 OWN = "\0"  # the bundle's or the run's own folder
 _MOST = 64
-_OWN_FOLDERS = {"medseg.bundle.bundle_root", "medseg.bundle.runs_dir", "os.getcwd"}
-_SAME = {"str", "os.path.abspath", "os.path.normpath", "pathlib.Path", "pathlib.PurePath", "pathlib.PurePosixPath"}
-_JOIN = {"os.path.join", "pathlib.Path", "pathlib.PurePath", "pathlib.PurePosixPath"}
+_OWN_FOLDERS = {"medseg.bundle.bundle_root", "medseg.bundle.runs_dir"}
+_SAME = {"str", "os.path.abspath", "os.path.normpath"}
+_JOIN = {"os.path.join", "pathlib.Path"}
 _RUN = "medseg.bundle.start_run"
 _CODE = re.compile(
     r"\.(py[a-z]?|so|pyd|dll|dylib|pth|exe|bat|cmd|ps1|sh|conf|ini|cfg|toml|ya?ml|lnk)(\.|$)", re.IGNORECASE
@@ -127,8 +127,12 @@ class Places:
         found = known(name) if name is not None else None
         if found is None and isinstance(node.func, ast.Name) and node.func.id == "str":
             found = "str"
-        if found in _OWN_FOLDERS:
-            return {OWN}
+        if found == "os.getcwd":
+            return {"."}
+        if found in _OWN_FOLDERS:  # they go by a bundle's folder or name, which may not be any other
+            safe = len(node.args) == 1 and not node.keywords
+            root = found.endswith("runs_dir")
+            return {OWN} if safe and not (self.fault if root else self.name_fault)(node.args[0]) else None
         if node.keywords or not node.args or any(isinstance(one, ast.Starred) for one in node.args):
             return None
         if found in _JOIN or (found in _SAME and len(node.args) == 1):

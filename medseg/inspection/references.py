@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+LONGEST = 4000  # characters of a string that means something; what is longer is refused, not read
 REFERENCES = "__local_refs"  # the dictionary that MONAI puts in place of each reference
 _RELATIVE = re.compile(r"(?:@|%)(?:::)+")
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
@@ -32,6 +33,8 @@ def absolute(path: str, text: str) -> str:
     '$@a::d + 1'
     """
     text, here = normal(text), path.split("::")
+    if len(text) > LONGEST:
+        return text
     for prefix in sorted(set(_RELATIVE.findall(text)), reverse=True):
         symbol = "@" if "@" in prefix else "%"
         ups = prefix[1:].count("::")
@@ -67,6 +70,8 @@ def macro(text: str) -> tuple[str, str]:
     >>> macro("%a::b"), macro("%../x.json::net")
     (('', 'a::b'), ('../x.json', 'net'))
     """
+    if len(text) > LONGEST:
+        return "?", ""
     found = _FILE.findall(text[1:])
     if not found:
         return "", text[1:]

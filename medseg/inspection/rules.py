@@ -18,7 +18,7 @@ from medseg.inspection.universe import Entry, Universe
 
 PLACE, NAME, EXTENSION, NOTHING, NO, YES_OR_NO = "place", "name", "extension", "nothing", "no", "yes or no"
 READER, MERGER, WRITER, BACKEND = "reader", "merger", "writer", "backend"
-ADDRESS, SETTINGS, COMPILE = "address", "settings", "compile"
+ADDRESS, SETTINGS, COMPILE, VARIANT = "address", "settings", "compile", "variant"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _CHOICES: Mapping[str, set[Any]] = {
     NOTHING: {None, "", False},
@@ -30,6 +30,11 @@ _CHOICES: Mapping[str, set[Any]] = {
     BACKEND: {"nccl", "gloo", "mpi"},
 }
 _COMPILING = {"dynamic", "fullgraph", "mode"}
+_SEGFORMER = {
+    *("num_encoder_blocks", "depths", "sr_ratios", "hidden_sizes", "patch_sizes", "strides", "num_attention_heads"),
+    *("mlp_ratios", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"),
+    *("layer_norm_eps", "decoder_hidden_size"),
+}
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _SAVED = {
     "output_dir": PLACE,
@@ -42,10 +47,11 @@ _IMAGE = {**_SAVED, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_
 _ENGINE = {"compile_kwargs": COMPILE}
 _READ = {"reader": READER, "allow_pickle": NO}
 _CKPT = {"save_dir": PLACE, "name": NAME, "file_prefix": NAME, "final_filename": NAME, "key_metric_filename": NAME}
+_CKPT["key_metric_name"] = NAME
 RULES: Mapping[str, Mapping[str, str]] = {
     "medseg.bundle.SavePredictions": {"folder": PLACE},
     "medseg.bundle.SaveSlices": {"folder": PLACE},
-    "medseg.bundle.start_run": {"output_dir": PLACE, "resume": YES_OR_NO, "backup": ADDRESS},
+    "medseg.bundle.start_run": {"root": PLACE, "output_dir": PLACE, "resume": YES_OR_NO, "backup": ADDRESS},
     "medseg.data.open_dataset": {"cache_dir": PLACE},
     "medseg.monitoring.Histograms": {"folder": PLACE},
     "medseg.monitoring.History": {"folder": PLACE},
@@ -54,6 +60,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "medseg.monitoring.SaveScores": {"path": PLACE},
     "medseg.monitoring.System": {"folder": PLACE},
     "medseg.monitoring.Tracking": {"output_dir": PLACE, "settings": SETTINGS},
+    "medseg.networks.SegFormer": {"variant": VARIANT},
     "medseg.open_dataset": {"cache_dir": PLACE},
     "medseg.training.Checkpoints": {"folder": PLACE, "model_path": PLACE, "backup": ADDRESS},
     "medseg.training.NanGuard": {"folder": PLACE},
@@ -74,6 +81,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "monai.transforms.LoadImaged": _READ,
     "monai.transforms.SaveImage": _IMAGE,
     "monai.transforms.SaveImaged": _IMAGE,
+    "pathlib.Path": {},  # its methods move files: no value, whose methods could be called with any object
     "torch.distributed.init_process_group": {
         "backend": BACKEND,
         **dict.fromkeys(("init_method", "store", "pg_options"), NOTHING),
@@ -84,6 +92,7 @@ ANYWHERE = {"_debug_": NOTHING, "allow_pickle": NO, "pickle_module": NOTHING, "p
 POSITIONAL: Mapping[str, Sequence[str]] = {
     "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "config", "backup"],
     "medseg.data.open_dataset": ["root", "labels", "cache_dir"],
+    "pathlib.Path": [f"part {number}" for number in range(8)],
     "torch.distributed.init_process_group": ["backend"],
 }
 
@@ -110,10 +119,10 @@ class Rules:
         faults = {}
         for argument, kind in {**ANYWHERE, **RULES.get(name, {})}.items():
             for entry in self.universe.at(f"{path}::{argument}"):
-                if kind == SETTINGS:
-                    why = self._settings(entry)
+                if kind in (SETTINGS, COMPILE, VARIANT):
+                    why = self._mapping(kind, entry)
                 else:
-                    why = self._compiling(entry) if kind == COMPILE else self.fault(kind, entry.value)
+                    why = self.fault(kind, entry.value)
                 if why is not None:
                     faults[entry.place] = f"{name}: {argument}: {why}"
         return faults
@@ -162,36 +171,35 @@ class Rules:
             self.sends(f"it would keep a copy at '{text}'")
         return None
 
-    def _compiling(self, entry: Entry) -> str | None:
-        """Arguments of `torch.compile`: a backend or options could name any program as the compiler."""
-        if entry.value is None:
-            return None
-        if not isinstance(entry.value, dict):
-            return "they must stand in the config as they are"
-        for key in {
-            path[len(entry.path) + 2 :] for path in self.universe.entries if path.startswith(f"{entry.path}::")
-        }:
-            for one in self.universe.at(f"{entry.path}::{key}"):
-                if key not in _COMPILING or not (one.value in _MODES or isinstance(one.value, bool)):
-                    return f"{', '.join(sorted(_COMPILING))} may be given"
-        return None
-
-    def _settings(self, entry: Entry, depth: int = 0) -> str | None:
-        """The monitor's settings stand in the config as they are; a server of its own would get the user's key."""
+    def _mapping(self, kind: str, entry: Entry, depth: int = 0) -> str | None:
+        """Why a dictionary of settings is not allowed; it has to stand in the config as it is."""
         value = entry.value
-        if value is None:
+        if value is None or (kind == VARIANT and isinstance(value, str) and value[:1] not in ("$", "@", "%")):
             return None
         if isinstance(value, str) and value[:1] in ("@", "%") and depth < 8:
             found = self.universe.at(macro(value)[1] if value[0] == "%" else value[1:])
-            whys = [self._settings(one, depth + 1) for one in found]
-            return next((why for why in whys if why), None if found else "they cannot be worked out")
+            whys = [self._mapping(kind, one, depth + 1) for one in found]
+            return next((why for why in whys if why), None if found else "what it comes to cannot be worked out")
         if not isinstance(value, dict):
-            return "they cannot be worked out"
+            return "it must stand in the config as it is"
+        if kind == SETTINGS:
+            return self._settings(entry)
+        known_keys = _COMPILING if kind == COMPILE else _SEGFORMER
+        for path in [path for path in self.universe.entries if path.startswith(f"{entry.path}::")]:
+            key, _, below = path[len(entry.path) + 2 :].partition("::")
+            values = [one.value for one in self.universe.at(path)]
+            plain = kind == VARIANT or below or all(one in _MODES or isinstance(one, bool) for one in values)
+            if key not in known_keys or not plain:
+                return f"{', '.join(sorted(known_keys))} may be given"
+        return None
+
+    def _settings(self, entry: Entry) -> str | None:
+        """A server of its own would be told of the run, and get the key that is stored for W&B."""
         for one in self.universe.at(f"{entry.path}::base_url"):
-            found_urls = self.places.texts(one.value)
-            if found_urls is None:
+            found = self.places.texts(one.value)
+            if found is None:
                 return "the server that would be told of the run cannot be worked out"
-            for url in found_urls:
+            for url in found:
                 self.sends(f"the run would be told to '{url}', with the key that is stored for W&B")
         return None
 

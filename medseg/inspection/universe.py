@@ -14,6 +14,7 @@ from typing import Any
 from medseg.inspection.references import absolute, imported, macro, normal
 
 _DEEPEST = 60
+_MOST = 20_000  # entries
 
 
 class UnreadableError(ValueError):
@@ -70,6 +71,7 @@ class Universe:
         names: the modules that a name stands for.
         imports: the import statements.
         relative: where strings stand that refer to where they stand.
+        added: where the entries stand that overlays put behind those of a list.
     """
 
     entries: dict[str, list[Entry]] = field(default_factory=dict)
@@ -78,18 +80,25 @@ class Universe:
     )
     imports: list[Entry] = field(default_factory=list)
     relative: set[str] = field(default_factory=set)
+    added: dict[str, list[str]] = field(default_factory=dict)
+    _count: int = 0
 
     def add(self, file: str, content: Mapping[str, Any], prefix: str = "") -> None:
         """Add what a file says.
 
         Raises:
-            UnreadableError: it is too deep.
+            UnreadableError: it is too deep, too much, or has keys that mean another place.
         """
         for number, (key, value) in enumerate(content.items()):
             plain = normal(key)
+            parts = plain.removeprefix("+").split("::")
+            if "" in parts or any(_is_strange_index(part) for part in parts):
+                raise UnreadableError(f"the key '{key[:40]}' has a part that means another place")
             if plain.startswith("+") and isinstance(value, list):  # goes behind what is there
                 for index, one in enumerate(value):
-                    self._put(file, f"{prefix}{plain[1:]}::+{file}.{number}.{index}", one, 0)
+                    path = f"{prefix}{plain[1:]}::+{file}.{number}.{index}"
+                    self.added.setdefault(prefix + plain[1:], []).append(path)
+                    self._put(file, path, one, 0)
                 continue
             self._put(file, prefix + plain.removeprefix("+"), value, 0)
 
@@ -101,6 +110,9 @@ class Universe:
             if raw != value:
                 self.relative.add(path)
         entry = Entry(path, value, file)
+        self._count += 1
+        if self._count > _MOST:
+            raise UnreadableError(f"the configs have more than {_MOST} entries")
         self.entries.setdefault(path, []).append(entry)
         if isinstance(value, str) and value.startswith("$"):
             found = imported(value)
@@ -109,6 +121,8 @@ class Universe:
                 self.names.setdefault(found[0], set()).add(found[1])
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, one in children:
+            if (not key and key != 0) or "::" in normal(str(key)):
+                raise UnreadableError(f"the key '{str(key)[:40]}' has another meaning as a path")
             self._put(file, f"{path}::{normal(str(key))}", one, depth + 1)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -119,6 +133,11 @@ class Universe:
     def at(self, path: str, depth: int = 0) -> list[Entry]:
         """What may stand at a path, also where it is only reached through a macro or a reference above it."""
         found = list(self.entries.get(path, ()))
+        for holder, places in self.added.items():  # any of them may come to stand at any number
+            index, _, rest = path.removeprefix(f"{holder}::").partition("::")
+            if path.startswith(f"{holder}::") and index.isdigit():
+                for place in places:
+                    found += self.entries.get(f"{place}::{rest}" if rest else place, ())
         above = path.rpartition("::")[0]
         while above and depth < 8:
             rest = path[len(above) :]
@@ -135,3 +154,11 @@ class Universe:
     def holds_import(self, path: str) -> bool:
         """Whether an import statement stands at that path or below it, so that its value holds a module."""
         return path == "" or any(one.path == path or one.path.startswith(f"{path}::") for one in self.imports)
+
+
+def _is_strange_index(part: str) -> bool:
+    """Whether MONAI takes a part of a key for a number in a list, and it is not written as one from 0 on."""
+    try:
+        return part != str(abs(int(part)))
+    except ValueError:
+        return False

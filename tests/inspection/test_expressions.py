@@ -47,7 +47,8 @@ def judged():
         "$np.float32",
         "$find('*.png')",
         "$1e-3 if @fast else -2 ** 3",
-        "${k: v for k, v in @settings.items() if v not in (None, '')}",
+        "${'a': 1, 'b': [v for v in @settings.values() if v not in (None, '')]}",
+        "$dict(a=1)",
     ],
 )
 def test_what_bundles_write_is_known(judged, text):
@@ -87,6 +88,11 @@ def test_references_and_ruled_callables_are_handed_on(judged):
         ("$\x00", "cannot read"),
         ("$(yield)", "Yield|cannot read"),
         ("$__builtins__", "not known"),
+        ("${'patch' + '_index': 1}", "keys are only known"),
+        ("$dict([('a', 1)])", "keys that stand"),
+        ("${'patch_index': 1}", "patch_index"),
+        ("$monai.utils.CommonKeys.replace('a', 'b')", "not known"),
+        ("$monai.utils.CommonKeys.folder", "not known"),
     ],
 )
 def test_what_is_refused(judged, text, said):

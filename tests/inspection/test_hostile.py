@@ -19,8 +19,8 @@ def _beside(name):
     return module
 
 
-hostile, zips = _beside("hostile"), _beside("hostile_zips")
-CASES = {**hostile.ALL, **zips.ALL}
+hostile, zips, tricks = _beside("hostile"), _beside("hostile_zips"), _beside("hostile_tricks")
+CASES = {**hostile.ALL, **zips.ALL, **tricks.collect(hostile)}
 
 
 @pytest.mark.parametrize("name", CASES)

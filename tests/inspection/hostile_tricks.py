@@ -1,0 +1,128 @@
+"""Ways around a check that looks at names, found by trying: each got, or could have got, past an earlier one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+IMPORTS = ["$import torch", "$import monai", "$import medseg", "$import os"]
+LOADER = "$from monai.transforms import LoadImaged as str"
+PATCH = {"image": "x.nii.gz", "image_meta_dict": {"filename_or_obj": "x", "patch_index": "/../../../x"}}
+GIT = '[core]\n\trepositoryformatversion = 0\n\tfsmonitor = "touch CANARY"\n'
+
+
+def collect(hostile: Any) -> dict[str, Any]:
+    """All of them, made with what `hostile.py` has."""
+    both, setting, text, train = hostile.both, hostile.setting, hostile.text, hostile.train
+    found: dict[str, Any] = {}
+    # An import takes a name of Python's own, so that map(str, ...) calls what may be named by _target_ alone.
+    found["import-as-a-builtin"] = (
+        "import-alias",
+        both(train("imports", [*IMPORTS, LOADER]), train("evil", "$list(map(str, ['image'], ['os.system']))")),
+    )
+    found["import-as-the-references"] = "import-alias", train("imports", [*IMPORTS, "$import os as __local_refs"])
+    # os.replace(a, b) looks like str.replace(a, b) where os is a value.
+    found["method-of-a-module"] = (
+        "expression-unknown",
+        both(train("imports", IMPORTS), train("evil", "$@imports#3.replace('a', 'CANARY')")),
+    )
+    found["method-of-a-module-by-key"] = (
+        "expression-unknown",
+        both(
+            train("there", {"is": "$import os"}),
+            train("evil", "$[one.replace('a', 'CANARY') for one in @there.values()]"),
+        ),
+    )
+    # Path.replace of the class, with a text as its object, moves a file.
+    found["method-of-a-class"] = (
+        "expression-unknown",
+        both(train("i", "$import pathlib"), train("evil", "$pathlib.Path.replace('a', 'CANARY')")),
+    )
+    found["method-of-a-class-as-a-value"] = (
+        "expression-unknown",
+        both(train("i", "$from pathlib import Path"), train("evil", "$[Path][0].replace('a', 'CANARY')")),
+    )
+    # A key that is a path: MONAI puts it elsewhere than where it stands.
+    found["key-that-replaces-everything"] = (
+        "config-unreadable",
+        setting("configs/quick.json", "", {"imports": ["$import os"]}),
+    )
+    found["key-that-is-a-path"] = (
+        "config-unreadable",
+        text("configs/train.json", '{"a": {"b::_target_": "x"}}'),
+    )
+    found["key-with-a-plus"] = "target-unknown", text("configs/quick.json", '{"+loss": {"_target_": "os.system"}}')
+    found["list-that-is-added"] = (
+        "target-unknown",
+        text("configs/quick.json", '{"+train#handlers": [{"_target_": "os.system", "command": "x"}]}'),
+    )
+    found["reader-of-a-macro"] = (
+        "argument-unsafe",
+        both(train("load", {"_target_": "LoadImaged", "reader": "%where"}), train("where", "os.system")),
+    )
+    found["argument-of-a-copy"] = (
+        "argument-unsafe",
+        text("configs/quick.json", '{"copy": "%deterministic#0", "deterministic#0#reader": "os.system"}'),
+    )
+    found["path-of-an-overlaid-part"] = (
+        "argument-unsafe",
+        text("configs/quick.json", '{"output_dir": "/home/x"}'),
+    )
+    found["run-that-is-none"] = (
+        "argument-unsafe",
+        text("configs/quick.json", '{"this_run": {"_target_": "ignite.engine.State", "folder": "/home/somebody"}}'),
+    )
+    found["saves-by-metadata"] = "argument-unsafe", train("dataset", {"_target_": "Dataset", "data": [PATCH]})
+    found["saves-by-metadata-in-pieces"] = "expression-unknown", train("evil", "${'patch' + '_index': '/../../x'}")
+    found["saves-by-metadata-in-a-file"] = (
+        "argument-unsafe",
+        text("docs/datalist.json", json.dumps({"training": [PATCH]})),
+    )
+    found["saves-by-metadata-of-an-image"] = "argument-unsafe", text("docs/x.nrrd", "NRRD0004\npatch_index:=/../../x\n")
+    found["expression-too-long"] = "expression-unknown", train("evil", "$" + "1+" * 5000 + "1")
+    found["macro-too-long"] = "expression-unknown", train("evil", "%" + "x.json" * 5000)
+    found["config-too-much"] = "config-unreadable", train("evil", [0] * 30_000)
+    # Names that become names of folders and files.
+    found["name-of-the-bundle"] = "metadata-name", setting("configs/metadata.json", "name", "../../x")
+    CHANNELS = "network_data_format#outputs#pred#channel_def"
+    found["name-of-a-structure"] = "label-name", setting("configs/metadata.json", f"{CHANNELS}#1", "../../x")
+    found["name-of-a-structure-in-its-map"] = "label-name", text("label_map.json", '{"0": "background", "1": "/etc/x"}')
+    # What other programs read in the folder that they are started in.
+    found["git-settings"] = "code-in-bundle", both(text(".git/HEAD", "ref: x"), text(".git/config", GIT))
+    found["git-elsewhere"] = "code-in-bundle", both(text("docs/a/HEAD", "ref: x"), text("docs/a/config", GIT))
+    found["git-by-a-file"] = "code-in-bundle", text(".git", "gitdir: docs/a")
+    found["git-hook"] = "code-in-bundle", text(".git/hooks/post-checkout", "touch CANARY")
+    found["wandb-settings"] = "sends-elsewhere", text("wandb/settings", "[default]\nbase_url = https://example.org\n")
+    found["entry-points"] = (
+        "code-in-bundle",
+        text("x-1.dist-info/entry_points.txt", "[a]\ninit = os:getcwd\n"),
+    )
+    found["yaml-beside-json"] = "config-yaml", text("configs/Train.YML", "a: 1")
+    found["config-in-capitals"] = "expression-unknown", text("Configs/x.JSON", '{"a": "$open(1)"}')
+    # Numbers in a list that are written in another way, or stand behind those of another file.
+    found["index-from-the-end"] = (
+        "config-unreadable",
+        text("configs/quick.json", '{"truth#-1#reader": "x"}'),
+    )
+    found["index-with-a-zero"] = (
+        "config-unreadable",
+        text("configs/quick.json", '{"truth#00#reader": "x"}'),
+    )
+    added = {"+places": ["x", "/home/x"], "save": {"_target_": "MetricsSaver", "save_dir": "@places#3"}}
+    found["index-behind-the-end"] = (
+        "argument-unsafe",
+        both(
+            train("places", ["a", "b"]),
+            setting("configs/evaluate.json", "places", ["a", "b", "c", "d"]),
+            text("configs/quick.json", json.dumps(added)),
+        ),
+    )
+    found["runs-beside-another"] = "argument-unsafe", train("output_dir", "$medseg.bundle.runs_dir('/home/bundles/x')")
+    found["bundle-of-another-name"] = "argument-unsafe", train("bundle_root", "$medseg.bundle.bundle_root('../../x')")
+    start = "$medseg.bundle.start_run('/home/x', @output_dir, @dataset, @labels, @run_name)"
+    found["run-of-another-bundle"] = "expression-unknown", train("this_run", start)
+    found["key-that-is-a-file"] = "argument-unsafe", setting("configs/evaluate.json", "key_metric", {"../../x": 1})
+    found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
+    network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
+    found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
+    return found
