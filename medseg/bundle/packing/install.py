@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -22,8 +24,8 @@ from medseg.bundle.packing.self_test import SelfTest, run_self_test
 from medseg.bundle.packing.sources import fetch
 from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
-from medseg.errors import BundleError, DataError, OutputError
-from medseg.inspection import unpack
+from medseg.errors import BundleError, DataError, OutputError, UntrustedError
+from medseg.inspection import check_archive, unpack
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def install_bundle(
 ) -> Installed:
     """Unpack a packed bundle, having looked at it first, and see that it does here what it did where it was packed.
 
-    In this order: fetched, its SHA-256; inspected, nothing of it executed; every file held against the manifest;
-    unpacked; verified; its self-test run. An error at any of these leaves nothing behind.
+    In this order: fetched, its SHA-256; the zip itself, every file held against the manifest; inspected, nothing of it
+    executed; unpacked; verified; its self-test run. An error at any of these leaves nothing behind.
 
     Args:
         source: a zip, or where to fetch it, see `medseg.bundle.packing.sources.fetch`.
@@ -75,16 +77,27 @@ def install_bundle(
     """
     with tempfile.TemporaryDirectory(prefix="medseg-install-") as place:
         path = fetch(source, Path(place), sha256)
-        require_trust(path, trust, "install")
+        unfit = check_archive(path)
+        if unfit:
+            refuse(path.name, "must be a whole zip that is safe to unpack", unfit, "Fetch it again.")
         manifest = read_manifest(path)
         wrong = [one for one in compare(path) if one.severity == "error"]
         if wrong:
             refuse(path.name, "must hold the files that its manifest lists", wrong, "Fetch it again.")
         if manifest is not None:
             _require_versions(path, manifest.get("made_with"))
+        try:
+            require_trust(path, trust, "install")
+        except UntrustedError as error:
+            if not path.is_relative_to(place):
+                raise
+            look = f"See all of it with: medseg bundle pull {source}, then medseg bundle inspect {path.name}."
+            raise UntrustedError(
+                source, error.rule, error.found, f"{look} If you trust who made it, give --trust."
+            ) from error
         target = Path(folder) if folder is not None else Path("bundles", folder_name(_name(path, manifest)))
         _require_free(target)
-        with atomic_folder(target) as partial:
+        with _new_parents(target), atomic_folder(target) as partial:
             root = _unpacked(path, partial)
             require_clean(root, trust, path.name)
             bundle = Bundle(root)
@@ -94,6 +107,19 @@ def install_bundle(
                 raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))
     return Installed(target.resolve(), name, version, manifest is not None, test)
+
+
+@contextlib.contextmanager
+def _new_parents(target: Path) -> Iterator[None]:
+    """After an error, remove the folders above a folder that were made for it."""
+    made = [folder for folder in target.absolute().parents if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else's files
+                folder.rmdir()
+        raise
 
 
 def _unpacked(path: Path, partial: Path) -> Path:

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 
+import fsspec
 import pytest
 import safetensors.torch
 import torch
@@ -11,7 +12,7 @@ import torch
 from medseg.bundle.packing import install_bundle
 from medseg.bundle.packing.archiving import write_archive
 from medseg.bundle.packing.manifest import make_manifest
-from medseg.errors import DataError, MedsegError, OutputError
+from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
 
 
 def changed(packed, folder, change, relist=False, top="unet2d"):
@@ -93,9 +94,8 @@ def test_what_is_refused_leaves_nothing_behind(packed, tmp_path, name):
     change, relist, why = REFUSED[name]
     path = changed(packed, tmp_path, change, relist)
     with pytest.raises(MedsegError, match=why):
-        install_bundle(path, tmp_path / "place" / "there")
-    place = tmp_path / "place"
-    assert not place.exists() or not list(place.iterdir())
+        install_bundle(path, tmp_path / "new" / "place" / "there")
+    assert not (tmp_path / "new").exists()
 
 
 def test_other_weights_pass_without_the_self_test(packed, tmp_path):
@@ -107,7 +107,9 @@ def test_a_zip_cut_short_and_what_is_no_zip(packed, tmp_path):
     for name, content in (("cut", packed.read_bytes()[:-1000]), ("text", b"hello"), ("empty", b"")):
         path = tmp_path / f"{name}.zip"
         path.write_bytes(content)
-        with pytest.raises(MedsegError, match=rf"{name}\.zip"):
+        with pytest.raises(
+            BundleError, match=rf"^{name}\.zip: must be a whole zip that is safe to unpack.*zip-damaged"
+        ):
             install_bundle(path, tmp_path / "there")
     with pytest.raises(DataError, match="no such file"):
         install_bundle(tmp_path / "missing.zip", tmp_path / "there")
@@ -117,6 +119,22 @@ def test_a_zip_cut_short_and_what_is_no_zip(packed, tmp_path):
 def test_another_sha256_than_was_told(packed, tmp_path):
     with pytest.raises(DataError, match=f"must have the SHA-256 {'0' * 64}"):
         install_bundle(packed, tmp_path / "there", sha256="0" * 64)
+
+
+def test_of_one_that_was_fetched_it_is_said_how_to_look_into_it(packed, tmp_path):
+    path = changed(packed, tmp_path, lambda files: files.update({"scripts/a.py": b"1"}), True)
+    place = fsspec.filesystem("memory")
+    place.put_file(str(path), "/h3i/a.zip")
+    try:
+        with pytest.raises(
+            UntrustedError, match=r"^memory://h3i/a\.zip: .*medseg bundle pull memory://h3i/a\.zip, then"
+        ):
+            install_bundle("memory://h3i/a.zip", tmp_path / "there")
+        with pytest.raises(UntrustedError, match=rf"bundle inspect {path}"):
+            install_bundle(path, tmp_path / "there")
+        assert install_bundle("memory://h3i/a.zip", tmp_path / "there", trust=True).root == tmp_path / "there"
+    finally:
+        place.rm("/h3i", recursive=True)
 
 
 def test_a_zip_without_a_manifest_is_said_to_be_so(packed, tmp_path):
