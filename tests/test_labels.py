@@ -39,7 +39,7 @@ def test_twins_are_twins_of_each_other_and_every_side_has_one():
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".ssh", "a\nb"])
 def test_a_name_that_cannot_be_a_file_is_refused(name):
-    with pytest.raises(LabelError, match="name of a file"):
+    with pytest.raises(LabelError, match="names of files"):
         LabelMap(["liver", name])
 
 
@@ -141,9 +141,3 @@ def test_in_a_mirror_every_structure_becomes_its_twin():
     assert labels.mirrored(background=False) == [index - 1 for index in mirrored[1:]]
     with pytest.raises(LabelError, match="'kidney_left': needs 'kidney_right' beside it"):
         LabelMap(["kidney_left", "liver"]).mirrored()
-
-
-@pytest.mark.parametrize("name", ["../liver", "a/b", "a\\b", ".liver", "li\x1b[2Jver", "x\0"])
-def test_a_name_that_cannot_be_a_files_is_refused(name):
-    with pytest.raises(LabelError, match="names of files"):
-        LabelMap(["spleen", name])
