@@ -111,6 +111,7 @@ def test_the_packed_bundle_gives_the_same_voxels_also_from_python_alone(packed, 
     there = Predictor(Bundle(made.root), {"device": "cpu"}).predict_case(scan).label
     assert len(np.unique(here)) > 1
     assert np.array_equal(there, here)
+    assert pack_bundle(made.root, tmp_path / "again.zip", torchscript=True).read_bytes() == packed.read_bytes()
     run_bundle(Bundle(made.root), "run", "inference", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)})
     assert (tmp_path / "p0002.nii.gz").is_file()
 
