@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -37,14 +36,6 @@ def write_archive(folder: Path, path: Path, top: str = "") -> Path:
             with file.open("rb") as source, archive.open(entry, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
     return path
-
-
-def rewrite(path: Path) -> None:
-    """Write a zip anew with fixed times, order and permissions, nothing deflated; what it holds stays as it is."""
-    with tempfile.TemporaryDirectory(prefix="medseg-zip-") as place:
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(place)
-        write_archive(Path(place), path)
 
 
 def folder_name(name: str) -> str:

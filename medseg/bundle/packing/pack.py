@@ -16,7 +16,7 @@ from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.packing import self_test
 from medseg.bundle.packing.archiving import folder_name, write_archive
-from medseg.bundle.packing.card import card_text, history_of, metrics_of
+from medseg.bundle.packing.card import History, card_text, history_of, metrics_of
 from medseg.bundle.packing.gates import require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
@@ -90,9 +90,10 @@ def pack_bundle(
             logger.warning("%s goes without a self-test: what it takes cannot be told from its configs", packed.name)
         if torchscript or onnx:
             _export(packed, seen, folder / "models", torchscript, onnx, check_on)
-        docs = folder / "docs" / "README.md"
-        text = docs.read_text(encoding="utf-8") if docs.is_file() else ""
-        write_text(folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested)))
+        if history != History() or metadata or not (folder / CARD).is_file():  # else it is packed again as it came
+            docs = folder / "docs" / "README.md"
+            text = docs.read_text(encoding="utf-8") if docs.is_file() else ""
+            write_text(folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested)))
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)

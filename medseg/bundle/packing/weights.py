@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +15,8 @@ from medseg.atomic import atomic_path
 from medseg.errors import WeightsError
 
 PT, SAFETENSORS = "model.pt", "model.safetensors"
+_KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -35,6 +40,32 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return {str(name): tensor for name, tensor in state.items()}
 
 
+def safetensors(state: Mapping[str, torch.Tensor]) -> bytes:
+    """Tensors by name in the format of that name: the length of a header, the header as JSON, then tensor by tensor.
+
+    Larger kinds of numbers come first, so that each tensor lies at a multiple of its numbers' size.
+    Format: https://github.com/huggingface/safetensors
+
+    Raises:
+        WeightsError: numbers of a kind that the format does not have.
+    """
+    header: dict[str, Any] = {}
+    pieces: list[bytes] = []
+    position = 0
+    for name, tensor in sorted(state.items(), key=lambda one: (-one[1].element_size(), one[0])):
+        if tensor.dtype not in _KINDS:
+            raise WeightsError(f"tensor {name}", f"must hold one of {', '.join(_KINDS.values())}", str(tensor.dtype))
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        content = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+        place = [position, position + len(content)]
+        header[name] = {"dtype": _KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        pieces.append(content)
+        position += len(content)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *pieces])
+
+
 def write_state(state: dict[str, torch.Tensor], folder: Path) -> list[Path]:
     """Write weights to `model.pt` and `model.safetensors`; the same weights always give the same bytes.
 
@@ -43,12 +74,9 @@ def write_state(state: dict[str, torch.Tensor], folder: Path) -> list[Path]:
     Raises:
         OutputError: the place cannot be written.
     """
-    from safetensors.torch import save
-
     held = io.BytesIO()
     torch.save(state, held)
-    plain = {name: tensor.detach().clone().contiguous() for name, tensor in sorted(state.items())}
-    made = [(folder / PT, held.getvalue()), (folder / SAFETENSORS, save(plain))]
+    made = [(folder / PT, held.getvalue()), (folder / SAFETENSORS, safetensors(state))]
     for path, content in made:
         with atomic_path(path) as partial:
             partial.write_bytes(content)

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import medseg
-from medseg.bundle.packing.archiving import rewrite
+from medseg.bundle.packing.archiving import write_archive
 from medseg.errors import ConfigError
 
 _SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "medseg", "bundles", "configs")
@@ -33,8 +33,19 @@ def make_wheel(folder: Path) -> Path:
     recipe = source / "setup.cfg"
     own = recipe.is_file() and "name = medseg" in recipe.read_text(encoding="utf-8", errors="replace")
     wheel = _built(source, folder) if own else _gathered(folder)
-    rewrite(wheel)
+    _settle(wheel)
     return wheel
+
+
+def _settle(wheel: Path) -> None:
+    """Give a wheel fixed times, permissions and order, in its own list of files as well; what it holds stays."""
+    with tempfile.TemporaryDirectory(prefix="medseg-wheel-") as place:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(place)
+        for record in Path(place).glob("*.dist-info/RECORD"):
+            lines = record.read_text(encoding="utf-8").splitlines()
+            record.write_text("\n".join(sorted(lines)) + "\n", encoding="utf-8", newline="\n")
+        write_archive(Path(place), wheel)
 
 
 def _built(source: Path, folder: Path) -> Path:

@@ -6,12 +6,12 @@ import zipfile
 
 import fsspec
 import pytest
-import safetensors.torch
 import torch
 
 from medseg.bundle.packing import install_bundle
 from medseg.bundle.packing.archiving import write_archive
 from medseg.bundle.packing.manifest import make_manifest
+from medseg.bundle.packing.weights import safetensors
 from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
 
 
@@ -54,7 +54,7 @@ def swapped(files):
     other = {name: torch.randn(one.shape) if one.is_floating_point() else one for name, one in state.items()}
     torch.save(other, held)
     files["models/model.pt"] = held.getvalue()
-    files["models/model.safetensors"] = safetensors.torch.save(other)
+    files["models/model.safetensors"] = safetensors(other)
 
 
 def newer(package):

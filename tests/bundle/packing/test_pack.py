@@ -8,11 +8,11 @@ import zipfile
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.packing import install_bundle, pack_bundle
+from medseg.bundle.verification.weights import read as read_by_verification
 from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
 
 PROMISED = {
@@ -67,12 +67,13 @@ def test_the_same_bundle_gives_the_same_bytes_wherever_it_lies_and_whenever_it_i
     assert again.read_bytes() == packed.read_bytes()
 
 
-def test_weights_lie_there_twice_and_are_the_same(packed, trained):
+def test_weights_lie_there_twice_and_are_the_same(packed, trained, tmp_path):
     files = read(packed)
+    (tmp_path / "model.safetensors").write_bytes(files["models/model.safetensors"])
     mine = torch.load(trained / "models" / "model.pt", weights_only=True)
     for given in (
         torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True),
-        safetensors.torch.load(files["models/model.safetensors"]),
+        read_by_verification(tmp_path / "model.safetensors"),
     ):
         assert given.keys() == mine.keys()
         assert all(torch.equal(given[name], mine[name]) for name in mine)
@@ -110,6 +111,7 @@ def test_the_packed_bundle_gives_the_same_voxels_also_from_python_alone(packed, 
     there = Predictor(Bundle(made.root), {"device": "cpu"}).predict_case(scan).label
     assert len(np.unique(here)) > 1
     assert np.array_equal(there, here)
+    assert pack_bundle(made.root, tmp_path / "again.zip", torchscript=True).read_bytes() == packed.read_bytes()
     run_bundle(Bundle(made.root), "run", "inference", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)})
     assert (tmp_path / "p0002.nii.gz").is_file()
 

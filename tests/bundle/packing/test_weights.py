@@ -3,10 +3,10 @@
 import pickle
 
 import pytest
-import safetensors.torch
 import torch
 
-from medseg.bundle.packing.weights import read_state, write_state
+from medseg.bundle.packing.weights import read_state, safetensors, write_state
+from medseg.bundle.verification.weights import read as read_by_verification
 from medseg.errors import WeightsError
 
 
@@ -25,15 +25,32 @@ def test_the_same_weights_give_the_same_bytes_and_keep_their_order_in_memory(tmp
         "b": torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last),
         "a": torch.randn(6).bfloat16(),
         "view": torch.randn(8)[2:4],
+        "steps": torch.tensor(7),
+        "on": torch.tensor([True, False, True]),
+        "half ü": torch.randn(3).half(),
+        "none": torch.zeros(0, 4),
     }
     first = [path.read_bytes() for path in write_state(state, tmp_path / "one")]
     again = [path.read_bytes() for path in write_state(dict(state), tmp_path / "two")]
     assert first == again
     back = read_state(tmp_path / "one" / "model.pt")
     assert back["b"].is_contiguous(memory_format=torch.channels_last)
-    plain = safetensors.torch.load_file(tmp_path / "one" / "model.safetensors")
+    plain = read_by_verification(tmp_path / "one" / "model.safetensors")
+    assert plain.keys() == state.keys()
     assert all(torch.equal(plain[name], state[name]) for name in state)
     assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_the_library_of_the_format_reads_the_same_as_it_writes_itself(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    state = {"a": torch.randn(2, 3), "b": torch.arange(5), "c": torch.tensor([True]), "d": torch.randn(3).bfloat16()}
+    content = safetensors(state)
+    found = library.load(content)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    assert all(torch.equal(library.load(library.save(state))[name], found[name]) for name in state)
+    with pytest.raises(WeightsError, match=r"tensor z: must hold one of F64.*complex64"):
+        safetensors({"z": torch.zeros(1, dtype=torch.complex64)})
 
 
 class Evil:
