@@ -73,7 +73,7 @@ class _Judge:
         single = {
             name: next(iter(found)) for name, found in universe.names.items() if len(found) == 1 and not _is_taken(name)
         }
-        self._place = ""
+        self._place, self._said = "", set[Finding]()
         self.expression = Expression(single, self._refers, self._calls, ruled)
         self.places = Places(universe, self.expression)
         self.rules = Rules(universe, self.places, self._sends)
@@ -103,7 +103,8 @@ class _Judge:
 
     def _error(self, code: str, place: str, message: str, remedy: str = _TRUST) -> None:
         finding = error(code, shown(place), shown(message, 400), remedy)
-        if finding not in self.found.findings:
+        if finding not in self._said:
+            self._said.add(finding)
             self.found.findings.append(finding)
 
     def _string(self, entry: Entry) -> None:

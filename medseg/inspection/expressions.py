@@ -282,6 +282,10 @@ class Expression:
         name = self.dotted(func)
         if name is not None:  # also a method of a known class, which would take any object
             raise Refusal(f"'{name}' is not known")
+        if isinstance(func.value, ast.Attribute):
+            self._attribute(func.value, local)
+        else:
+            self._check(func.value, local)
         if func.attr not in _METHODS:
             raise Refusal(f"the method '.{func.attr}' is not known")
         bounds = _METHODS[func.attr]
@@ -289,10 +293,6 @@ class Expression:
             starred = any(isinstance(one, ast.Starred) for one in node.args) or node.keywords
             if starred or not bounds[0] <= len(node.args) <= bounds[1]:
                 raise Refusal(f"the method '.{func.attr}' is not known with these arguments")
-        if isinstance(func.value, ast.Attribute):
-            self._attribute(func.value, local)
-        else:
-            self._check(func.value, local)
 
 
 def _written(node: ast.AST) -> str:

@@ -39,6 +39,7 @@ class Places:
 
     def __init__(self, universe: Universe, expression: Expression) -> None:
         self.universe, self.expression = universe, expression
+        self._found: dict[str, set[str] | None] = {}
 
     def fault(self, value: Any) -> str | None:
         """Why a place to write to is not within the bundle, its run or the working directory; None where it is.
@@ -88,8 +89,12 @@ class Places:
         return {value}
 
     def _at(self, path: str, depth: int) -> set[str] | None:
-        entries = self.universe.at(path)
-        return self._union([self.texts(entry.value, depth + 1) for entry in entries]) if entries else None
+        if path not in self._found:
+            self._found[path] = None  # while it is being looked for: what refers to itself is not known
+            entries = self.universe.at(path)
+            if entries:
+                self._found[path] = self._union([self.texts(entry.value, depth + 1) for entry in entries])
+        return self._found[path]
 
     def _union(self, found: Iterable[set[str] | None]) -> set[str] | None:
         every: set[str] = set()
