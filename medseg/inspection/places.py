@@ -138,6 +138,10 @@ class Places:
             safe = len(node.args) == 1 and not node.keywords
             root = found.endswith("runs_dir")
             return {OWN} if safe and not (self.fault if root else self.name_fault)(node.args[0]) else None
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "strftime" and len(node.args) == 1:
+            said = node.args[0]  # of a time, digits and words stand where a letter with % does
+            plain = isinstance(said, ast.Constant) and isinstance(said.value, str)
+            return {re.sub("%.", "0", str(getattr(said, "value", "")))} if plain else None
         if node.keywords or not node.args or any(isinstance(one, ast.Starred) for one in node.args):
             return None
         if found in _JOIN or (found in _SAME and len(node.args) == 1):
