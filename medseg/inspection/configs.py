@@ -17,6 +17,7 @@ from medseg.inspection.references import LONGEST, imported, macro, referred
 from medseg.inspection.rules import Rules, ruled
 from medseg.inspection.universe import Entry, Universe
 
+_CALLED = ("monai.handlers.CheckpointLoader",)  # once made, they are called with an engine
 META = "_meta_"  # where MONAI puts metadata.json, expressions and all
 _SHAPE = re.compile(r"[0-9pn*+ ]{1,24}")
 _NAME = re.compile(r"\w[\w .+-]{0,99}")
@@ -73,8 +74,8 @@ class _Judge:
         single = {
             name: next(iter(found)) for name, found in universe.names.items() if len(found) == 1 and not _is_taken(name)
         }
-        self._place = ""
-        self.expression = Expression(single, self._refers, self._calls, ruled)
+        self._place, self._said = "", set[Finding]()
+        self.expression = Expression(single, self._refers, self._calls, ruled, self._invokes)
         self.places = Places(universe, self.expression)
         self.rules = Rules(universe, self.places, self._sends)
 
@@ -103,7 +104,8 @@ class _Judge:
 
     def _error(self, code: str, place: str, message: str, remedy: str = _TRUST) -> None:
         finding = error(code, shown(place), shown(message, 400), remedy)
-        if finding not in self.found.findings:
+        if finding not in self._said:
+            self._said.add(finding)
             self.found.findings.append(finding)
 
     def _string(self, entry: Entry) -> None:
@@ -179,6 +181,15 @@ class _Judge:
     def _refers(self, path: str) -> None:
         if self.universe.holds_import(path):
             raise Refusal("it takes an imported module as a value")
+
+    def _invokes(self, path: str) -> None:
+        """A component that was made may be called where it is of a kind that takes nothing but an engine."""
+        here = self.universe.at(path)
+        targets = [known(str(one.value)) for one in self.universe.at(f"{path}::_target_")]
+        modes = [one.value for one in self.universe.at(f"{path}::_mode_")]
+        made = all(isinstance(one.value, dict) and "_target_" in one.value for one in here)
+        if not (here and made and all(one in _CALLED for one in targets) and all(one == "default" for one in modes)):
+            raise Refusal("it calls what is only known when it runs")
 
     def _calls(self, name: str, node: Any) -> None:
         self.rules.call(name, node)

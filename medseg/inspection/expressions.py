@@ -60,6 +60,7 @@ _PLAIN = (
     ast.BinOp, ast.BoolOp, ast.Compare, ast.Dict, ast.IfExp, ast.List, ast.Set, ast.Slice, ast.Starred, ast.Tuple,
     ast.UnaryOp, ast.FormattedValue, ast.JoinedStr,
 )  # fmt: skip
+_ENVIRONMENT = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 UNSAFE_KEY = "patch_index"  # of an image's metadata: MONAI appends it, as text, to the path it saves the image to
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -100,12 +101,14 @@ class Expression:
         calls: called with the known name of each callable that has rules, and the call, or None where it is no call;
             raises `Refusal`.
         ruled: whether a callable has rules.
+        invokes: called with the path of each reference that is called itself; raises `Refusal`.
     """
 
     names: Mapping[str, str]
     refers: Callable[[str], None]
     calls: Callable[[str, ast.Call | None], None]
     ruled: Callable[[str], bool]
+    invokes: Callable[[str], None] | None = None
 
     def judge(self, text: str) -> None:
         """Judge an expression with its `$`.
@@ -230,6 +233,8 @@ class Expression:
         if path is not None:
             self.refers(path)
             return
+        if self.dotted(node.value) == "os.environ" and getattr(node.slice, "value", None) in _ENVIRONMENT:
+            return
         self._check(node.value, local)
         self._check(node.slice, local)
 
@@ -243,6 +248,8 @@ class Expression:
                 self.calls(found, node)
         elif isinstance(node.func, ast.Attribute):
             self._method(node, node.func, local)
+        elif (path := reference(node.func)) is not None and self.invokes is not None:
+            self.invokes(path)
         else:
             raise Refusal("it calls what is only known when it runs")
         self._arguments(node, local)
@@ -282,6 +289,10 @@ class Expression:
         name = self.dotted(func)
         if name is not None:  # also a method of a known class, which would take any object
             raise Refusal(f"'{name}' is not known")
+        if isinstance(func.value, ast.Attribute):
+            self._attribute(func.value, local)
+        else:
+            self._check(func.value, local)
         if func.attr not in _METHODS:
             raise Refusal(f"the method '.{func.attr}' is not known")
         bounds = _METHODS[func.attr]
@@ -289,10 +300,6 @@ class Expression:
             starred = any(isinstance(one, ast.Starred) for one in node.args) or node.keywords
             if starred or not bounds[0] <= len(node.args) <= bounds[1]:
                 raise Refusal(f"the method '.{func.attr}' is not known with these arguments")
-        if isinstance(func.value, ast.Attribute):
-            self._attribute(func.value, local)
-        else:
-            self._check(func.value, local)
 
 
 def _written(node: ast.AST) -> str:

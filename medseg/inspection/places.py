@@ -39,6 +39,7 @@ class Places:
 
     def __init__(self, universe: Universe, expression: Expression) -> None:
         self.universe, self.expression = universe, expression
+        self._found: dict[str, set[str] | None] = {}
 
     def fault(self, value: Any) -> str | None:
         """Why a place to write to is not within the bundle, its run or the working directory; None where it is.
@@ -88,8 +89,12 @@ class Places:
         return {value}
 
     def _at(self, path: str, depth: int) -> set[str] | None:
-        entries = self.universe.at(path)
-        return self._union([self.texts(entry.value, depth + 1) for entry in entries]) if entries else None
+        if path not in self._found:
+            self._found[path] = None  # while it is being looked for: what refers to itself is not known
+            entries = self.universe.at(path)
+            if entries:
+                self._found[path] = self._union([self.texts(entry.value, depth + 1) for entry in entries])
+        return self._found[path]
 
     def _union(self, found: Iterable[set[str] | None]) -> set[str] | None:
         every: set[str] = set()
@@ -133,6 +138,10 @@ class Places:
             safe = len(node.args) == 1 and not node.keywords
             root = found.endswith("runs_dir")
             return {OWN} if safe and not (self.fault if root else self.name_fault)(node.args[0]) else None
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "strftime" and len(node.args) == 1:
+            said = node.args[0]  # of a time, digits and words stand where a letter with % does
+            plain = isinstance(said, ast.Constant) and isinstance(said.value, str)
+            return {re.sub("%.", "0", str(getattr(said, "value", "")))} if plain else None
         if node.keywords or not node.args or any(isinstance(one, ast.Starred) for one in node.args):
             return None
         if found in _JOIN or (found in _SAME and len(node.args) == 1):

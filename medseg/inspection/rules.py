@@ -185,10 +185,9 @@ class Rules:
         if kind == SETTINGS:
             return self._settings(entry)
         known_keys = _COMPILING if kind == COMPILE else _SEGFORMER
-        for path in [path for path in self.universe.entries if path.startswith(f"{entry.path}::")]:
-            key, _, below = path[len(entry.path) + 2 :].partition("::")
-            values = [one.value for one in self.universe.at(path)]
-            plain = kind == VARIANT or below or all(one in _MODES or isinstance(one, bool) for one in values)
+        for path in self.universe.below.get(entry.path, ()):
+            key, values = path.rpartition("::")[2], [one.value for one in self.universe.at(path)]
+            plain = kind == VARIANT or all(one in _MODES or isinstance(one, bool) for one in values)
             if key not in known_keys or not plain:
                 return f"{', '.join(sorted(known_keys))} may be given"
         return None

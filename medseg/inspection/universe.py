@@ -14,7 +14,7 @@ from typing import Any
 from medseg.inspection.references import absolute, imported, macro, normal
 
 _DEEPEST = 60
-_MOST = 20_000  # entries
+_MOST, _MOST_ADDED = 20_000, 100  # entries, and lists that something is added to
 
 
 class UnreadableError(ValueError):
@@ -69,8 +69,9 @@ class Universe:
     Args:
         entries: the values, by path.
         names: the modules that a name stands for.
-        imports: the import statements.
-        relative: where strings stand that refer to where they stand.
+        imports: where import statements stand, and all that they stand below.
+        relative: the same of strings that refer to where they stand.
+        below: the paths right below each path.
         added: where the entries stand that overlays put behind those of a list.
     """
 
@@ -78,8 +79,9 @@ class Universe:
     names: dict[str, set[str]] = field(
         default_factory=lambda: {"monai": {"monai"}, "torch": {"torch"}, "np": {"numpy"}, "numpy": {"numpy"}}
     )
-    imports: list[Entry] = field(default_factory=list)
+    imports: set[str] = field(default_factory=set)
     relative: set[str] = field(default_factory=set)
+    below: dict[str, dict[str, None]] = field(default_factory=dict)
     added: dict[str, list[str]] = field(default_factory=dict)
     _count: int = 0
 
@@ -95,6 +97,8 @@ class Universe:
             if "" in parts or any(_is_strange_index(part) for part in parts):
                 raise UnreadableError(f"the key '{key[:40]}' has a part that means another place")
             if plain.startswith("+") and isinstance(value, list):  # goes behind what is there
+                if len(self.added) > _MOST_ADDED:
+                    raise UnreadableError(f"more than {_MOST_ADDED} lists are added to")
                 for index, one in enumerate(value):
                     path = f"{prefix}{plain[1:]}::+{file}.{number}.{index}"
                     self.added.setdefault(prefix + plain[1:], []).append(path)
@@ -108,16 +112,17 @@ class Universe:
         if isinstance(value, str):
             raw, value = normal(value), absolute(path, value)
             if raw != value:
-                self.relative.add(path)
+                self.relative.update(_above(path))
         entry = Entry(path, value, file)
         self._count += 1
         if self._count > _MOST:
             raise UnreadableError(f"the configs have more than {_MOST} entries")
         self.entries.setdefault(path, []).append(entry)
+        self.below.setdefault(path.rpartition("::")[0], {})[path] = None
         if isinstance(value, str) and value.startswith("$"):
             found = imported(value)
             if found is not None:
-                self.imports.append(entry)
+                self.imports.update(_above(path))
                 self.names.setdefault(found[0], set()).add(found[1])
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, one in children:
@@ -149,11 +154,17 @@ class Universe:
 
     def holds_relative(self, path: str) -> bool:
         """Whether a string at that path or below it would mean something else elsewhere."""
-        return any(one == path or one.startswith(f"{path}::") for one in self.relative)
+        return path in self.relative
 
     def holds_import(self, path: str) -> bool:
         """Whether an import statement stands at that path or below it, so that its value holds a module."""
-        return path == "" or any(one.path == path or one.path.startswith(f"{path}::") for one in self.imports)
+        return path == "" or path in self.imports
+
+
+def _above(path: str) -> list[str]:
+    """A path and all that it stands below."""
+    parts = path.split("::")
+    return ["::".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _is_strange_index(part: str) -> bool:

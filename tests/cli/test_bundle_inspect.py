@@ -56,7 +56,7 @@ def test_json_holds_everything(hostile):
     assert found.return_value == 1
     content = json.loads(found.output)
     assert content["trusted"] is False
-    assert [one["code"] for one in content["findings"]] == ["expression-unknown"]
+    assert [one["code"] for one in content["findings"]] == ["expression-unknown", "metadata-name"]
     assert [one["place"] for one in content["parts"] if not one["known"]] == ["configs/train.json, lr"]
     assert len(content["parts"]) > 150
 

@@ -36,6 +36,15 @@ def test_a_component_with_rules_may_not_be_called_with_arguments_of_others():
     assert codes({"a": {"_target_": "Compose", "_mode_": "default"}}) == []
 
 
+def test_a_checkpoint_loader_that_was_made_may_be_called_and_nothing_else():
+    loader = {"_target_": "CheckpointLoader", "load_path": "models/model.pt", "load_dict": {}}
+    assert codes({"a": loader, "b": "$@a(@c)", "c": 1}) == []
+    assert codes({"a": loader, "b": "$@a(@c)", "c": 1}, other={"a#_target_": "Compose"})
+    assert codes({"a": loader, "b": "$@a(@c)", "c": 1}, other={"a": "$len"})
+    assert codes({"a": {**loader, "_mode_": "callable"}, "b": "$@a('x')"})
+    assert codes({"a": {"_target_": "Compose"}, "b": "$@a('x')"}) == [("expression-unknown", f"{FILE}, b")]
+
+
 def test_macros_within_the_config_are_known():
     assert codes({"a": {"_target_": "UNet"}, "b": "%a", "c": ["%b"]}) == []
 

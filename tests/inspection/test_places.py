@@ -8,7 +8,7 @@ from medseg.inspection.expressions import Expression
 from medseg.inspection.places import OWN, Places
 from medseg.inspection.universe import Universe
 
-NAMES = {"os": "os", "medseg": "medseg", "pathlib": "pathlib"}
+NAMES = {"os": "os", "time": "time", "medseg": "medseg", "pathlib": "pathlib"}
 CONFIG = {
     "bundle_root": "$medseg.bundle.bundle_root('x')",
     "output_dir": "$@bundle_root + '/eval'",
@@ -43,6 +43,7 @@ def places():
         ("$str(@output_dir)", f"{OWN}/eval"),
         ('$f"{@output_dir}/fold{@number}"', f"{OWN}/eval/fold3"),
         ("$@this_run.folder / 'checkpoints'", f"{OWN}/checkpoints"),
+        ("$@output_dir + time.strftime('/%Y-%m')", f"{OWN}/eval/0-0"),
     ],
 )
 def test_what_a_value_comes_to(places, value, text):
