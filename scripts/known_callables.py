@@ -107,7 +107,7 @@ EXACT = {
         PiecewiseLinear ProgressBar TerminateOnNan TimeLimit Timer create_lr_scheduler_with_warmup
         global_step_from_engine
     """,
-    "ignite.engine": "Engine Events State",
+    "ignite.engine": "Engine Events",
     "ignite.distributed": "get_rank get_world_size device barrier get_local_rank",
     "numpy": """
         arange argmax argmin array asarray ascontiguousarray bool_ ceil clip concatenate cumsum diag exp

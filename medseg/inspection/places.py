@@ -138,7 +138,7 @@ class Places:
             safe = len(node.args) == 1 and not node.keywords
             root = found.endswith("runs_dir")
             return {OWN} if safe and not (self.fault if root else self.name_fault)(node.args[0]) else None
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "strftime" and len(node.args) == 1:
+        if len(node.args) == 1 and (found == "time.strftime" or self._is_time(node.func)):
             said = node.args[0]  # of a time, digits and words stand where a letter with % does
             plain = isinstance(said, ast.Constant) and isinstance(said.value, str)
             return {re.sub("%.", "0", str(getattr(said, "value", "")))} if plain else None
@@ -147,6 +147,12 @@ class Places:
         if found in _JOIN or (found in _SAME and len(node.args) == 1):
             return self._joined([self._node(one, depth + 1) for one in node.args], "/")
         return None
+
+    def _is_time(self, func: ast.AST) -> bool:
+        """Whether it is `datetime.datetime.now().strftime`; of any other object it could be a function of its own."""
+        now = func.value if isinstance(func, ast.Attribute) and func.attr == "strftime" else None
+        name = self.expression.dotted(now.func) if isinstance(now, ast.Call) else None
+        return known(name or "") in ("datetime.datetime.now", "datetime.datetime.today")
 
     def _of_run(self, node: ast.Attribute) -> set[str] | None:
         """`@this_run.folder`, where `this_run` is what `start_run` gave in every config."""

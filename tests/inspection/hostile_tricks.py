@@ -125,4 +125,8 @@ def collect(hostile: Any) -> dict[str, Any]:
     found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
     network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
     found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
+    # An object whose method is a lambda of the bundle's, called by a name that means something else of other objects.
+    state = {"_target_": "ignite.engine.State", "strftime": "$lambda form: '/home/x'"}
+    saver = {"_target_": "MetricsSaver", "save_dir": "$@state.strftime('eval')"}
+    found["method-of-its-own"] = "argument-unsafe", both(train("state", state), train("saver", saver))
     return found

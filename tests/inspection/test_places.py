@@ -8,7 +8,7 @@ from medseg.inspection.expressions import Expression
 from medseg.inspection.places import OWN, Places
 from medseg.inspection.universe import Universe
 
-NAMES = {"os": "os", "time": "time", "medseg": "medseg", "pathlib": "pathlib"}
+NAMES = {"os": "os", "time": "time", "datetime": "datetime", "medseg": "medseg", "pathlib": "pathlib"}
 CONFIG = {
     "bundle_root": "$medseg.bundle.bundle_root('x')",
     "output_dir": "$@bundle_root + '/eval'",
@@ -44,6 +44,7 @@ def places():
         ('$f"{@output_dir}/fold{@number}"', f"{OWN}/eval/fold3"),
         ("$@this_run.folder / 'checkpoints'", f"{OWN}/checkpoints"),
         ("$@output_dir + time.strftime('/%Y-%m')", f"{OWN}/eval/0-0"),
+        ("$@output_dir + '/' + datetime.datetime.now().strftime('%Y%m')", f"{OWN}/eval/00"),
     ],
 )
 def test_what_a_value_comes_to(places, value, text):
@@ -63,7 +64,14 @@ def test_what_a_value_comes_to(places, value, text):
             "$((",
             [1],
         ],
-        *["%other.json::a", "$os.path.dirname(@output_dir)", "$os.path.join(*@output_dir)", "$b'x'", "$@this_run.name"],
+        *[
+            "%other.json::a",
+            "$os.path.dirname(@output_dir)",
+            "$os.path.join(*@output_dir)",
+            "$b'x'",
+            "$@this_run.name",
+            "$@x.strftime('a')",
+        ],
     ],
 )
 def test_what_cannot_be_worked_out_is_not_known(places, value):
