@@ -116,7 +116,6 @@ def command(
             raise click.UsageError(
                 f"The mask of {scan} would overwrite the scan itself. Choose another folder with -o."
             )
-    writable_folder(folder)
     from medseg.bundle import Bundle, Outputs, Predictor, Segmentation
     from medseg.bundle.trust import require_trust
     from medseg.inference.memory import parse_bytes
@@ -127,6 +126,7 @@ def command(
         raise click.UsageError(f"--memory takes an amount such as 6GB or 800MB, not '{budget}'.") from None
     opened = Bundle.open(bundle)
     require_trust(opened.root, trust, "inference")
+    writable_folder(folder)
     log = _log(opened, folder, backend) if backend is not None else None
     predictor = Predictor(opened, overrides, only, skip_empty, allow_shear)
     outputs = Outputs(split, stats, preview or log is not None)
