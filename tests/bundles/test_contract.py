@@ -229,14 +229,6 @@ def test_a_run_evaluates_itself(root, bundle_run, data, tmp_path):
     assert set(scores["dice"]) == set(history["dice"])
 
 
-def test_inference_through_monai_alone_writes_masks(root, bundle_run, unseen, tmp_path):
-    run_monai(
-        tmp_path, "run", "--config_file", str(bundle_run / "configs" / "inference.json"),
-        "--bundle_root", str(bundle_run), "--dataset_dir", str(unseen), "--output_dir", str(tmp_path / "out"),
-    )  # fmt: skip
-    assert [path for path in (tmp_path / "out").rglob("*") if path.name.endswith((".nii.gz", ".png"))]
-
-
 def test_a_parser_alone_resolves_the_network_to_its_channels(root, bundle_run):
     parser = ConfigParser(content(bundle_run, "inference"))
     parser["bundle_root"] = str(bundle_run)
