@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import ConfigError, RunError
+from medseg.monitoring import credentials
 from medseg.monitoring.feed import BUSY
 from medseg.monitoring.settings import OFF, TRACKIO, WANDB, Settings, read_state
 from medseg.monitoring.starting import command, environment
@@ -47,7 +49,8 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
 
     Raises:
         RunError: nothing was recorded, a tracker is at it now, or it cannot be reached.
-        ConfigError: no such backend.
+        ConfigError: no such backend, or a server that only the run's own settings name: the key of `WANDB_API_KEY` is
+            not sent to it.
     """
     folder = Path(folder)
     if not (folder / ROWS).is_file():
@@ -57,6 +60,8 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
         raise ConfigError("backend", "must be a tracker to sync with", "'off'", "Choose trackio or wandb.")
     chosen = backend or (settings.backend if settings.backend != OFF else TRACKIO)
     settings = settings.changed(backend=chosen)
+    if chosen == WANDB and not offline:
+        _require_own_server(settings.base_url)
     if Settings.load(folder) is None:
         settings.changed(backend=OFF).save(folder)  # the id is the run's for good
     options = ["--once", "--backend", chosen]
@@ -74,3 +79,14 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
     where = state.get("url") or (settings.store if chosen == TRACKIO else str(folder / "monitor" / "wandb"))
     counts = (int(state["rows"]), int(state["sent"]), int(state["images"]))
     return Synced(chosen, *counts, str(state["id"]), str(where), str(state["mode"]))
+
+
+def _require_own_server(address: str | None) -> None:
+    """See that the key in the environment goes to no server that came with a run, perhaps from somebody else."""
+    if address and os.environ.get("WANDB_API_KEY") and credentials.server() != address.rstrip("/"):
+        raise ConfigError(
+            "base_url",
+            "must be a server that you named yourself, for the key of WANDB_API_KEY goes there",
+            f"{address}, which the run's own settings name",
+            "Set WANDB_BASE_URL to it, if you mean it.",
+        )

@@ -54,3 +54,13 @@ def test_what_cannot_be_synced_says_so(tmp_path, finished):
         sync(finished, "wandbb")
     with pytest.raises(ConfigError, match="must be a tracker to sync with"):
         sync(finished, "off")
+
+
+def test_the_key_goes_to_no_server_that_only_the_run_names(finished, monkeypatch):
+    Settings.of({"backend": "wandb", "base_url": "http://127.0.0.1:9"}).filled(finished).save(finished)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    with pytest.raises(ConfigError, match=r"base_url: must be a server that you named yourself"):
+        sync(finished)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9/")
+    with pytest.raises(RunError, match="cannot be reached"):
+        sync(finished)
