@@ -59,6 +59,7 @@ def test_what_cannot_be_synced_says_so(tmp_path, finished):
 def test_the_key_goes_to_no_server_that_only_the_run_names(finished, monkeypatch):
     Settings.of({"backend": "wandb", "base_url": "http://127.0.0.1:9"}).filled(finished).save(finished)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match=r"base_url: must be a server that you named yourself"):
         sync(finished)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9/")
