@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
+    from medseg.bundle.packing import install_bundle, pack_bundle
+    from medseg.bundle.verification import verify_bundle
     from medseg.cases import Case, Dataset, Split
     from medseg.data import Preparation, check_dataset, discover, merge_masks, open_dataset, prepare, write_phantom
     from medseg.errors import MedsegError
     from medseg.grid import Grid
     from medseg.inference import StreamingInferer
+    from medseg.inspection import inspect_bundle
     from medseg.labels import LabelMap
     from medseg.metrics import dice_by_structure
+    from medseg.networks import SegFormer
 
 __version__ = "0.1.0"
 
@@ -30,15 +34,20 @@ _DOOR = {
     "Prediction": "medseg.bundle",
     "Predictor": "medseg.bundle",
     "Preparation": "medseg.data",
+    "SegFormer": "medseg.networks",
     "Split": "medseg.cases",
     "StreamingInferer": "medseg.inference",
     "check_dataset": "medseg.data",
     "dice_by_structure": "medseg.metrics",
     "discover": "medseg.data",
+    "inspect_bundle": "medseg.inspection",
+    "install_bundle": "medseg.bundle.packing",
     "merge_masks": "medseg.data",
     "open_dataset": "medseg.data",
+    "pack_bundle": "medseg.bundle.packing",
     "prepare": "medseg.data",
     "run_bundle": "medseg.bundle",
+    "verify_bundle": "medseg.bundle.verification",
     "write_phantom": "medseg.data",
 }
 
@@ -52,15 +61,20 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Preparation",
+    "SegFormer",
     "Split",
     "StreamingInferer",
     "check_dataset",
     "dice_by_structure",
     "discover",
+    "inspect_bundle",
+    "install_bundle",
     "merge_masks",
     "open_dataset",
+    "pack_bundle",
     "prepare",
     "run_bundle",
+    "verify_bundle",
     "write_phantom",
 ]
 
