@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from medseg.cli.lazy import LazyGroup
 
 VERBS = {
     "inspect": ("medseg.cli.bundle_inspect", "Say what a bundle is and would run, without running anything of it."),
@@ -17,24 +17,7 @@ VERBS = {
 }
 
 
-class _Verbs(click.Group):
-    """Verbs are imported when they are called; help goes by the table above."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, VERBS[name][1]) for name in self.list_commands(ctx)])
-
-
-@click.group(cls=_Verbs)
+@click.group(cls=LazyGroup, table=VERBS)
 def command() -> None:
     """Look into bundles, check them, pack, share and make them.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
-from typing import Any
 
 import click
 
 import medseg
+from medseg.cli.lazy import LazyGroup
 from medseg.errors import MedsegError
 
 COMMANDS = {
@@ -27,32 +26,7 @@ INTERRUPTED = 130
 RESUMABLE = 75  # medseg.records.RESUMABLE, which would cost an import here
 
 
-class _Lazy(click.Group):
-    """Commands are imported when they are called; help and completion go by the table above."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from medseg.errors import did_you_mean
-
-            remedy = did_you_mean(args[0], COMMANDS, f"There are: {', '.join(sorted(COMMANDS))}.")
-            ctx.fail(f"There is no command '{args[0]}'. {remedy}")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(medseg.__version__, prog_name="medseg")
 @click.option("--traceback", is_flag=True, help="Show where in the code an error arose.")
 @click.pass_context
