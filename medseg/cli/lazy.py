@@ -21,19 +21,23 @@ class LazyGroup(click.Group):
         self.table = dict(table)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in order."""
         return sorted(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now; None where there is none."""
         if cmd_name not in self.table:
             return None
         command: click.Command = importlib.import_module(self.table[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, for help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self.table[name][1]) for name in self.list_commands(ctx)])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """See click; a name that there is not brings the nearest."""
         if args and not args[0].startswith("-") and args[0] not in self.table:
             from medseg.errors import did_you_mean
 
