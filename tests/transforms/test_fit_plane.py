@@ -92,8 +92,7 @@ def there_and_back(tmp_path, picture, size):
 @pytest.mark.parametrize("size", [(50, 70), (64, 96), (96, 96), (130, 71)])
 @pytest.mark.parametrize("shape", [(50, 70), (41, 33)])
 def test_a_mark_comes_back_to_its_own_pixels(tmp_path, shape, size):
-    if fitted(shape, size) < shape:
-        pytest.skip("gets smaller")
+    assert fitted(shape, size) >= shape
     picture = np.zeros(shape, np.uint8)
     picture[3:11, 19:24], picture[30:32, 1:3], picture[-2:, -4:] = 255, 255, 255  # off the middle, on the border
     assert np.array_equal(there_and_back(tmp_path, picture, size), picture > 0)

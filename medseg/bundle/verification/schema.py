@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medseg.errors import ConfigError
+
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -43,7 +45,7 @@ def problems(
         path: where the value stands.
 
     Raises:
-        NotImplementedError: the schema has a keyword that is not known here.
+        ConfigError: the schema has a keyword that is not known here.
 
     >>> whole = {"type": "object", "required": ["a"], "properties": {"b": {"minimum": 1}}}
     >>> list(problems({"b": 0}, whole, whole))
@@ -51,7 +53,7 @@ def problems(
     """
     unknown = set(schema) - _KNOWN
     if unknown:
-        raise NotImplementedError(f"keywords of a schema: {', '.join(sorted(unknown))}")
+        raise ConfigError("A schema", f"may use {', '.join(sorted(_KNOWN))}", ", ".join(sorted(unknown)))
     if "$ref" in schema:
         part: Any = whole
         for name in schema["$ref"].removeprefix("#/").split("/"):

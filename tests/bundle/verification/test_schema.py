@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from medseg.bundle.verification.schema import SCHEMA, metadata_schema, problems
 from medseg.bundle.verification.syntax import at, walk
+from medseg.errors import ConfigError
 from tests.bundle.verification.broken import METADATA, NAMES, network_data_format
 
 GOOD = {**METADATA, "network_data_format": network_data_format(1, NAMES, ["32*n", "2**p", 96, "*"])}
@@ -66,5 +67,5 @@ def test_a_problem_has_its_place(path, value, message):
 
 
 def test_a_keyword_that_is_not_known_is_not_passed_over():
-    with pytest.raises(NotImplementedError, match="oneOf"):
+    with pytest.raises(ConfigError, match="oneOf"):
         list(problems(1, {"oneOf": []}, {}))
