@@ -10,6 +10,8 @@ from medseg.bundle.verification.schema import metadata_schema, problems
 from medseg.findings import Finding, error, warning
 from medseg.labels import BACKGROUND
 
+SCHEMA_URL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+
 
 def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on `configs/metadata.json`."""
@@ -19,6 +21,13 @@ def check(bundle: Opened) -> Iterator[Finding]:
     whole = metadata_schema()
     for path, message in problems(metadata, whole, whole):
         yield error("metadata-schema", bundle.place(METADATA, path), message, "MONAI's specification says so.")
+    if not isinstance(metadata.get("schema"), str):
+        yield warning(
+            "schema-missing",
+            bundle.place(METADATA, "schema"),
+            "the address of MONAI's schema is not there, and verify_metadata of MONAI refuses that",
+            f"Name it: {SCHEMA_URL}",
+        )
     version, changelog = metadata.get("version"), metadata.get("changelog")
     if isinstance(version, str) and (not isinstance(changelog, dict) or version not in changelog):
         known = ", ".join(mapping(changelog)) or "none"

@@ -57,7 +57,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
                 yield say(
                     "key-missing", bundle.place(config, key), "the key is not there", "MONAI or its zoo looks for it."
                 )
-        if not isinstance(content.get("run"), list):
+        if not isinstance(content.get("run"), list) or not content["run"]:
             ids = [key for key, value in content.items() if _is_run_id(key, value)]
             named = f"It runs as '{ids[0]}' alone; call it 'run', or add one." if ids else "Add a list of expressions."
             yield warning(

@@ -21,6 +21,7 @@ from medseg.bundle.verification import (
     flips,
     keys,
     links,
+    loading,
     network,
     packages,
     pairing,
@@ -40,7 +41,7 @@ _REPORT = "The other rules were applied; report the bundle that this one fails o
 RULES: dict[str, Callable[[Opened], Iterator[Finding]]] = {
     module.__name__.rpartition(".")[2]: module.check
     for module in (files, tampering, described, packages, keys, links, expressions, targets, positions, pairing, scores,
-                   paths, network, weights, classes, agreement, flips)
+                   paths, network, weights, loading, classes, agreement, flips)
 }  # fmt: skip
 
 

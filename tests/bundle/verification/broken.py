@@ -12,6 +12,7 @@ from monai.networks.nets import UNet
 
 NAMES = ["background", "liver", "kidney_left", "kidney_right"]
 METADATA: dict[str, Any] = {
+    "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
     "name": "plain",
     "version": "0.1.0",
     "changelog": {"0.1.0": "First version"},
@@ -127,6 +128,8 @@ def train_config() -> dict[str, Any]:
 def other_config(keys: list[str], **more: Any) -> dict[str, Any]:
     return {
         **SHARED,
+        "ckpt_path": "$@bundle_root + '/models/model.pt'",
+        "network": "$medseg.networks.load_weights(@network_def, @ckpt_path).to(@device)",
         "preprocessing": {"_target_": "Compose", "transforms": steps(keys)},
         "dataset": dataset(""),
         "dataloader": loader(""),
@@ -239,6 +242,12 @@ BROKEN: dict[str, tuple[Fault, str]] = {
     "a config cut short": (text("configs/inference.json", lambda said: said[: len(said) // 2]), "config-unreadable"),
     "a key twice": (text("configs/train.json", lambda said: '{"lr": 0.5, ' + said[1:]), "key-twice"),
     "no device": (edit("inference", device=REMOVE), "key-missing"),
+    "weights that nothing loads": (edit("inference", network="$@network_def.to(@device)"), "weights-not-loaded"),
+    "weights of another file": (edit("inference", ckpt_path="$@bundle_root + '/models/best.pt'"), "weights-missing"),
+    "an inferer for overlaps": (
+        lambda root: change(root, "inference", multilabel=False, inferer__multilabel=True), "inferer-contradicts"),
+    "no schema": (edit("metadata", schema=REMOVE), "schema-missing"),
+    "a run of nothing": (edit("inference", run=[]), "run-missing"),
     "no run": (edit("inference", run=REMOVE), "run-missing"),
     "an interval elsewhere": (edit("train", train__handler_set__validation__interval=5), "key-elsewhere"),
     "no description": (edit("metadata", description=REMOVE), "metadata-schema"),
