@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import json
-import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,9 +25,11 @@ from medseg.records import RECORD
 CONFIGS = ("train", "evaluate", "inference")
 CATALOGUE = "$medseg.LabelMap.totalsegmentator(@structures)"
 OWN = "$medseg.LabelMap(@structures)"
+_LONGEST = 64  # letters of a name, for it is a folder in paths that have an end
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _CLASS = re.compile(r"[^\W_][\w .+()-]*")  # nothing that a config or a file system takes for something else
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+_FINEST, _COARSEST = 0.01, 100  # mm; beyond these a decimal point was lost
 _VERSION = "0.1.0"
 
 
@@ -87,8 +88,9 @@ def new_bundle(
 
 
 def _require_name(name: str, folder: Path) -> None:
-    if not _NAME.fullmatch(name) or name.lower() in _DEVICES:
-        raise ConfigError(f"bundle name '{name}'", "must be letters, digits, - and _, and no device's name", "others")
+    if not _NAME.fullmatch(name) or name.lower() in _DEVICES or len(name) > _LONGEST:
+        rule = f"must be letters, digits, - and _, {_LONGEST} at most, and no device's name"
+        raise ConfigError(f"bundle name '{name[:80]}'", rule, "others" if len(name) <= _LONGEST else f"{len(name)}")
     place = folder / name
     if place.exists():
         raise OutputError(place, "must be a place where nothing is", "a file or folder", "Choose another name.")
@@ -112,6 +114,9 @@ def _classes(source: Bundle, recipe: Mapping[str, Mapping[str, Any]], classes: S
     for name in wanted:
         if not _CLASS.fullmatch(name):
             raise LabelError(f"class '{name}'", "must be letters, digits, spaces and . + - _ ( )", "others or none")
+    twice = [name for name in wanted if sum(name.casefold() == other.casefold() for other in wanted) > 1]
+    if twice:
+        raise LabelError(f"class '{twice[0]}'", "must be named once, whatever its letters' case", ", ".join(twice))
     known = {entry["name"] for entry in catalogue()} | set(only_v1())
     if recipe["train"]["labels"] == CATALOGUE and set(wanted) <= known | set(groups()):
         LabelMap.totalsegmentator(wanted)
@@ -135,8 +140,12 @@ def _spacing(
         return {}
     if any("spacing" not in content for content in recipe.values()):
         raise ConfigError(f"bundle '{source.name}'", "must resample to a spacing to be given one", "no key 'spacing'")
-    if len(spacing) != 3 or not all(math.isfinite(step) and (step > 0 or step == -1) for step in spacing):
-        raise ConfigError("spacing", "must be three lengths in mm, -1 for as it comes", str(list(spacing)))
+    if len(spacing) != 3 or not all(step == -1 or _FINEST <= step <= _COARSEST for step in spacing):
+        raise ConfigError(
+            "spacing",
+            f"must be three lengths in mm from {_FINEST} to {_COARSEST}, -1 for as it comes",
+            str(list(spacing)),
+        )
     return {"spacing": [int(step) if step == -1 else float(step) for step in spacing]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +55,12 @@ def command(
         raise click.UsageError("Say which classes it learns: --classes A,B,... or --label-map FILE.")
     from medseg.bundle import Bundle
     from medseg.bundle.scaffold import new_bundle
+    from medseg.bundle.trust import require_trust
     from medseg.labels import LabelMap
 
     model = Bundle.open(source)
     if not model.is_ours:
-        importlib.import_module("medseg.bundle.trust").require_trust(model.root, trust)
+        require_trust(model.root, trust)
     if label_map is not None:
         names = list(LabelMap.load(label_map).structures)
     else:
