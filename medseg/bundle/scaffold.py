@@ -141,11 +141,8 @@ def _spacing(
     if any("spacing" not in content for content in recipe.values()):
         raise ConfigError(f"bundle '{source.name}'", "must resample to a spacing to be given one", "no key 'spacing'")
     if len(spacing) != 3 or not all(step == -1 or _FINEST <= step <= _COARSEST for step in spacing):
-        raise ConfigError(
-            "spacing",
-            f"must be three lengths in mm from {_FINEST} to {_COARSEST}, -1 for as it comes",
-            str(list(spacing)),
-        )
+        rule = f"must be three lengths in mm from {_FINEST} to {_COARSEST}, -1 for as it comes"
+        raise ConfigError("spacing", rule, str(list(spacing)))
     return {"spacing": [int(step) if step == -1 else float(step) for step in spacing]}
 
 
