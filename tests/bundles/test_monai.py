@@ -19,7 +19,7 @@ from monai.data import load_net_with_metadata
 from monai.transforms import LoadImaged
 from PIL import Image
 
-from medseg.bundle import Bundle, Predictor
+from medseg.bundle import Bundle, Predictor, verification
 
 BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[2].glob("bundles/*/configs/metadata.json"))
 CONFIGS = ("train", "evaluate", "inference")
@@ -87,7 +87,7 @@ def opened(bundle: Path, **how: object) -> object:
 
 
 def test_the_metadata_keeps_to_the_schema(root, bundle_run, tmp_path):
-    schema = SCHEMA
+    schema = verification.SCHEMA
     known = {"hash_val": hashlib.sha256(Path(schema).read_bytes()).hexdigest(), "hash_type": "sha256"}
     for folder in (root, bundle_run):
         # MONAI downloads nothing where the file is there already
