@@ -23,11 +23,16 @@ class UnreadableError(ValueError):
     """Text that is no config; the message says why."""
 
 
+class NoObjectError(UnreadableError):
+    """JSON that is no object, so no config."""
+
+
 def parse(data: bytes) -> dict[str, Any]:
     """A config from its bytes.
 
     Raises:
-        UnreadableError: no JSON object in UTF-8, too deep, or a key twice in one place, of which readers take another.
+        UnreadableError: no JSON in UTF-8, too deep, or a key twice in one place, of which readers take another.
+        NoObjectError: it is a list or a single value.
     """
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def parse(data: bytes) -> dict[str, Any]:
     except ValueError as problem:
         raise UnreadableError(f"it is no JSON in UTF-8 ({problem})") from problem
     if not isinstance(content, dict):
-        raise UnreadableError("it is no JSON object")
+        raise NoObjectError("it is no JSON object")
     return content
 
 
@@ -109,8 +114,8 @@ class Universe:
     def _add(self, file: str, path: str, value: Any, number: int | None) -> None:
         """Put a value of the top of a file where it goes; with a number, behind what is there."""
         for part in _above(path):
-            holder, _, index = part.rpartition("::")
-            if index.isdigit():
+            holder, _, last = part.rpartition("::")
+            if last.isdigit():
                 self._counted.setdefault(holder, path.replace("::", "#"))
         if number is None or not isinstance(value, list):
             self._put(file, path, value, 0)

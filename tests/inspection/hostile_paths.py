@@ -73,5 +73,26 @@ def collect(hostile: Any) -> dict[str, Any]:
     found["import-in-a-list-of-lists"] = "config-import", train("evil", [["$import os"]])
     found["import-put-into-a-component"] = "config-import", overlay(**{"dataset#data": "$import os"})
     found["import-put-into-a-list"] = "config-import", overlay(**{"dataset#data#0": "$import os"})
+    # Text in quotes is a path, whatever its first letter means in a config.
+    up = "%../../home/x"
+    named = both(train("evil", {"_target_": "LogfileHandler", "output_dir": f"$'{up}'"}), train("a", 1))
+    found["place-that-looks-like-a-macro"] = "argument-unsafe", named
+    reader = {**LOADER, "reader": "$'@r'"}
+    found["reader-that-looks-like-a-reference"] = "argument-unsafe", both(train("r", "ITKReader"), train("ld", reader))
+    start = "$medseg.bundle.start_run(@bundle_root, @output_dir, @dataset, @labels, @run_name, config={})"
+    for name, config in {
+        "elsewhere": "'/home/x/configs/inference'",
+        "above": "'../x'",
+        "by-reference": "@seed",
+    }.items():
+        found[f"run-of-a-config-{name}"] = "expression-unknown", train("this_run", start.format(config))
+    # Files that are read in part, or by one reader only.
+    long = "#" * 99 + "\n"
+    found["logging-behind-comments"] = "logging-unsafe", text("configs/logging.conf", long * 90_000 + "[a]\nb=1\n")
+    found["git-behind-comments"] = "code-in-bundle", both(text(".git/HEAD", "x"), text(".git/config", long * 90_000))
+    twice = '{"base_url": null, "id": "x", "base_url": "https://example.org", "id": "x"}'
+    for file in ("monitor/settings.json", "run.json", "label_map.json", "classes.json", "manifest.json", "docs/x.json"):
+        found[f"twice-in-{file}"] = "config-unreadable", text(file, twice)
+    found["too-large-for-a-look"] = "config-unreadable", text("docs/x.json", " " * 2**23 + "{}")
     found["too-many-imports"] = "config-unreadable", train("evil", ["$import os"] * 3000)
     return found
