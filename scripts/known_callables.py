@@ -112,7 +112,7 @@ EXACT = {
     "numpy": """
         arange argmax argmin array asarray ascontiguousarray bool_ ceil clip concatenate cumsum diag exp
         expand_dims eye float16 float32 float64 floor full inf int16 int32 int64 int8 isfinite isnan linspace
-        log log10 log2 max maximum mean median min minimum moveaxis nan ndarray newaxis ones percentile pi prod
+        log log10 log2 max maximum mean median min minimum moveaxis nan newaxis ones percentile pi prod
         quantile random.seed round sqrt squeeze stack std sum transpose uint16 uint32 uint64 uint8 unique where
         zeros
     """,

@@ -13,7 +13,7 @@ from medseg.inspection.expressions import UNSAFE_KEY, Expression, Refusal
 from medseg.inspection.known import known, modules
 from medseg.inspection.names import shown
 from medseg.inspection.places import Places
-from medseg.inspection.references import LONGEST, imported, macro, referred
+from medseg.inspection.references import LONGEST, imported, is_plain, macro, referred
 from medseg.inspection.rules import Rules, ruled
 from medseg.inspection.universe import Entry, Universe
 
@@ -86,6 +86,9 @@ class _Judge:
                 self._error("import-alias", "imports", said, "Give each module a name of its own.")
             if _is_taken(name):
                 self._error("import-alias", "imports", f"'{name}' is a name of Python's own", "Give it another name.")
+        for entry in self.universe.misplaced:
+            said = f"'{entry.value}' is an import within a component, which would get the module as a value"
+            self._error("config-import", entry.place, said, "Import at the top, as the others do.")
         for entry in self.universe:
             self._place = entry.place
             last = entry.path.rpartition("::")[2]
@@ -117,6 +120,7 @@ class _Judge:
         elif text.startswith("%"):
             self._macro(entry)
         elif text.startswith("@"):
+            self._refers_plainly(entry)
             for path in referred(text):
                 if self.universe.holds_import(path):
                     self._error("config-import", entry.place, f"'{text}' takes an imported module as a value")
@@ -126,7 +130,14 @@ class _Judge:
             said = f"'{text}' is no plain name, and folders are called by it"
             self._error("metadata-name", entry.place, said, "Use letters, digits, '-' and '_'.")
 
+    def _refers_plainly(self, entry: Entry) -> None:
+        """What MONAI finds by a reference must be what is looked at here."""
+        for path in referred(entry.value):
+            if path and not is_plain(path):
+                self._error("config-reference", entry.place, f"'@{path}' may mean another place than it says", _PLAIN)
+
     def _expression(self, entry: Entry) -> None:
+        self._refers_plainly(entry)
         bound = imported(entry.value)
         try:
             if bound is None:
@@ -147,6 +158,8 @@ class _Judge:
         file, path = macro(entry.value)
         if file:
             self._error("config-macro", entry.place, f"'{entry.value}' would read another file as a config", _PLAIN)
+        elif not is_plain(path):
+            self._error("config-macro", entry.place, f"'{entry.value}' may mean another place than it says", _PLAIN)
         elif self.universe.holds_import(path):
             self._error("config-import", entry.place, f"'{entry.value}' copies an import")
         elif self.universe.holds_relative(path):

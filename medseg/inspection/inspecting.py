@@ -16,9 +16,11 @@ from medseg.inspection.configs import Part, is_config, judge, strings
 from medseg.inspection.contents import METADATA, Contents, contents
 from medseg.inspection.expressions import UNSAFE_KEY
 from medseg.inspection.names import shown
-from medseg.inspection.universe import UnreadableError, parse
+from medseg.inspection.universe import NoObjectError, UnreadableError, parse
 
+COMMAND = "run.json, command"  # where recorded overrides stand
 _LARGEST = 8 * 2**20  # a config
+_LARGEST_SETTINGS = 2**16  # what other programs read as settings
 _HEAD = 2**14  # of an image
 _CODE = (".py", ".pyc", ".pyo", ".pyw", ".pyd", ".pyx", ".so", ".dll", ".dylib", ".egg", ".pyi", ".pth.py")
 _SCRIPTS = (".sh", ".bash", ".bat", ".cmd", ".ps1", ".exe", ".com", ".msi", ".jar", ".js", ".vbs", ".ipynb", ".desktop")
@@ -80,23 +82,27 @@ class Inspection:
         }
 
 
-def inspect_bundle(path: str | Path, overlays: Iterable[str | Path] = ()) -> Inspection:
+def inspect_bundle(
+    path: str | Path, overlays: Iterable[str | Path] = (), overrides: Mapping[str, Any] | None = None
+) -> Inspection:
     """Look into a bundle; nothing of it is executed, imported or unpacked.
 
     Args:
         path: its folder, or a zip of it.
         overlays: JSON files that are to be laid over its configs; looked into along with it.
+        overrides: keys of its configs and what a recorded command sets them to; the same.
 
     Raises:
         BundleError: there is no folder and no zip.
     """
     path = Path(path)
-    return _Inspector(contents(path), [Path(one) for one in overlays]).inspect()
+    return _Inspector(contents(path), [Path(one) for one in overlays], overrides or {}).inspect()
 
 
 class _Inspector:
-    def __init__(self, files: Contents, overlays: Sequence[Path] = ()) -> None:
+    def __init__(self, files: Contents, overlays: Sequence[Path], overrides: Mapping[str, Any]) -> None:
         self.files, self.findings, self.overlays = files, list(files.findings), overlays
+        self.overrides = dict(overrides)
 
     def inspect(self) -> Inspection:
         files = self.files
@@ -112,6 +118,8 @@ class _Inspector:
                 configs[str(overlay)] = parse(overlay.read_bytes())
             except (OSError, UnreadableError) as problem:
                 self.findings.append(error("config-unreadable", shown(str(overlay)), shown(str(problem))))
+        if self.overrides:
+            configs[COMMAND] = self.overrides
         parts: list[Part] = []
         for group in (configs, *({name: one} for name, one in others.items() if is_config(one))):
             try:
@@ -165,9 +173,13 @@ class _Inspector:
             remedy = "Write it as JSON, or give --trust if you trust who made the bundle."
             yield error("config-yaml", where, "configs are checked as JSON alone", remedy)
         elif lower.startswith("configs/") and lower.endswith(_SETTINGS):
-            yield from logging_conf.check(self._read(name).decode("utf-8", "replace"), where)
+            if self.files.sizes[name] > _LARGEST_SETTINGS:
+                yield error("logging-unsafe", where, f"it has more than {_LARGEST_SETTINGS >> 10} KiB", _TRUST)
+            yield from logging_conf.check(self._settings(name), where)
         elif surroundings.is_meant(lower, self.files.sizes):
-            yield from surroundings.check(self._read(name).decode("utf-8", "replace"), lower, where)
+            if self.files.sizes[name] > _LARGEST_SETTINGS:
+                yield error("code-in-bundle", where, f"settings of more than {_LARGEST_SETTINGS >> 10} KiB", _TRUST)
+            yield from surroundings.check(self._settings(name), lower, where)
         elif re.fullmatch(r"requirements[\w.-]*", last):
             yield from _requirements(self._read(name).decode("utf-8", "replace"), where)
         elif not lower.endswith(".json"):
@@ -191,16 +203,17 @@ class _Inspector:
             self.findings.append(error("unreadable", shown(name), f"it cannot be read: {shown(str(problem))}"))
             return b""
 
+    def _settings(self, name: str) -> str:
+        return self._read(name)[:_LARGEST_SETTINGS].decode("utf-8", "replace")
+
     def _json(self, name: str) -> dict[str, Any] | None:
-        config = name.lower().startswith("configs/")
         if self.files.sizes[name] > _LARGEST:
-            if config:
-                self.findings.append(error("config-unreadable", shown(name), "it is larger than any config"))
+            self.findings.append(error("config-unreadable", shown(name), "it is larger than any config"))
             return None
         try:
             return parse(self._read(name))
         except UnreadableError as problem:
-            if config:
+            if name.lower().startswith("configs/") or not isinstance(problem, NoObjectError):
                 self.findings.append(error("config-unreadable", shown(name), shown(str(problem))))
             return None
 

@@ -111,7 +111,9 @@ class Places:
         if path is not None:
             return self._at(path, depth)
         if isinstance(node, ast.Constant):
-            return None if isinstance(node.value, bytes) else self.texts(node.value)
+            if isinstance(node.value, str):  # text, whatever its first letter would mean in a config
+                return {node.value}
+            return None if isinstance(node.value, (bytes, complex)) else self.texts(node.value)
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Div)):
             join = "/" if isinstance(node.op, ast.Div) else ""
             return self._joined([self._node(node.left, depth + 1), self._node(node.right, depth + 1)], join)

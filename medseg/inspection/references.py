@@ -10,6 +10,8 @@ import re
 
 LONGEST = 4000  # characters of a string that means something; what is longer is refused, not read
 REFERENCES = "__local_refs"  # the dictionary that MONAI puts in place of each reference
+_WORD = re.compile(r"\w[\w.-]*")
+_INDEX = re.compile(r"0|[1-9][0-9]*")
 _RELATIVE = re.compile(r"(?:@|%)(?:::)+")
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
 _FILE = re.compile(r"(.*\.(?:json|yaml|yml)(?=(?:::.*)|$))", re.IGNORECASE)
@@ -24,6 +26,25 @@ def normal(key: str) -> str:
     'train::trainer'
     """
     return key.replace("#", "::")
+
+
+def is_plain(path: str) -> bool:
+    """Whether each part of a path is a word, with dots and hyphens in it, or a number that is written in one way.
+
+    MONAI drops blanks around a path, and takes what Python takes for a number in a list, from the end, too.
+
+    >>> is_plain("train::0"), is_plain("train::-1"), is_plain("train::00"), is_plain("train ")
+    (True, False, False, False)
+    """
+    return all(_WORD.fullmatch(part) and (_INDEX.fullmatch(part) or not _is_number(part)) for part in path.split("::"))
+
+
+def _is_number(part: str) -> bool:
+    try:
+        int(part)
+    except ValueError:
+        return False
+    return True
 
 
 def absolute(path: str, text: str) -> str:

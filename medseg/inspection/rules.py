@@ -17,7 +17,7 @@ from medseg.inspection.references import macro, referred
 from medseg.inspection.universe import Entry, Universe
 
 PLACE, NAME, EXTENSION, NOTHING, NO, YES_OR_NO = "place", "name", "extension", "nothing", "no", "yes or no"
-READER, MERGER, WRITER, BACKEND = "reader", "merger", "writer", "backend"
+READER, MERGER, WRITER, BACKEND, CONFIG = "reader", "merger", "writer", "backend", "config"
 ADDRESS, SETTINGS, COMPILE, VARIANT = "address", "settings", "compile", "variant"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _CHOICES: Mapping[str, set[Any]] = {
@@ -28,6 +28,7 @@ _CHOICES: Mapping[str, set[Any]] = {
     MERGER: {"AvgMerger"},
     WRITER: {None, "ITKWriter", "NibabelWriter", "PILWriter"},
     BACKEND: {"nccl", "gloo", "mpi"},
+    CONFIG: {"train", "evaluate", "inference"},
 }
 _COMPILING = {"dynamic", "fullgraph", "mode"}
 _SEGFORMER = {
@@ -51,7 +52,10 @@ _CKPT["key_metric_name"] = NAME
 RULES: Mapping[str, Mapping[str, str]] = {
     "medseg.bundle.SavePredictions": {"folder": PLACE},
     "medseg.bundle.SaveSlices": {"folder": PLACE},
-    "medseg.bundle.start_run": {"root": PLACE, "output_dir": PLACE, "resume": YES_OR_NO, "backup": ADDRESS},
+    "medseg.bundle.start_run": {
+        **dict.fromkeys(("root", "output_dir"), PLACE),
+        **{"resume": YES_OR_NO, "config": CONFIG, "backup": ADDRESS},
+    },
     "medseg.data.open_dataset": {"cache_dir": PLACE},
     "medseg.monitoring.Histograms": {"folder": PLACE},
     "medseg.monitoring.History": {"folder": PLACE},
@@ -205,6 +209,8 @@ class Rules:
     def _choice(self, kind: str, value: Any, depth: int) -> str | None:
         if depth > 8:
             return "what it comes to cannot be worked out"
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            return None if kind in _CHOICES and value.value in _CHOICES[kind] else f"must be {_said(kind)}"
         path = reference(value) if isinstance(value, ast.AST) else None
         if isinstance(value, str) and value[:1] in ("@", "%") and (value[0] == "%" or referred(value)):
             path = macro(value)[1] if value[0] == "%" else value[1:]

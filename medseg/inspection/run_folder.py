@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg.findings import Finding, error
+from medseg.inspection.commands import value_of
 from medseg.inspection.configs import judge, strings
 from medseg.inspection.names import shown
 from medseg.inspection.universe import UnreadableError, parse
@@ -84,20 +83,11 @@ def overrides(words: Sequence[str]) -> dict[str, Any]:
     for number, word in enumerate(words):
         if word.startswith("--") and "=" not in word:
             if number + 1 < len(words) and not words[number + 1].startswith("--"):
-                found[word[2:]] = _value(words[number + 1])
+                found[word[2:]] = value_of(words[number + 1])
         elif "=" in word:
             key, _, text = word.removeprefix("--").partition("=")
-            found[key] = _value(text)
+            found[key] = value_of(text)
     return found
-
-
-def _value(text: str) -> Any:
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
 
 
 def metrics(metadata: Mapping[str, Any], record: Any) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from medseg.errors import UntrustedError
 from medseg.findings import Finding, error
-from medseg.inspection.inspecting import inspect_bundle
+from medseg.inspection.commands import named
+from medseg.inspection.inspecting import COMMAND, inspect_bundle
+from medseg.inspection.names import shown
 from medseg.inspection.run_folder import of_run
-from medseg.places import homes
 
 logger = logging.getLogger(__name__)
 
@@ -37,50 +37,30 @@ def require_trust(root: str | Path, trust: bool, use: str = TRAINING, overlays: 
     _pass(f"bundle {root}", found, trust, f"See all of it with: medseg bundle inspect {root}. ")
 
 
-def require_trusted_command(folder: Path, arguments: Sequence[str], here: Path, trust: bool) -> None:
+def require_trusted_command(
+    folder: Path, arguments: Sequence[str], here: Path, trust: bool, typed: Collection[str] = ()
+) -> None:
     """Let a run be gone on with whose record says nothing but what is known, or that somebody trusts.
 
-    `medseg train`, which goes on with it, looks into the bundle itself; MONAI's own command looks into nothing, so the
-    bundles of its configs are looked into here.
+    The bundles that it names are looked into with the overlays and the overrides that it lays over them.
 
     Args:
         folder: the run's.
         arguments: what Python is called with to go on.
         here: the working directory of that.
         trust: see `require_trust`.
+        typed: keys that are set by who goes on with it, not by the record.
 
     Raises:
         UntrustedError: see `require_trust`.
     """
-    _pass(f"run {folder}", of_run(folder), trust, "")
-    if list(arguments[:2]) != ["-m", "monai.bundle"]:
-        return
-    for path in _config_files(arguments[3:], here):
-        root = path.parent.parent
-        ours = any(path.parent == (home / "configs").resolve() for home in homes()[1:])
-        if not ours and path.parent.name == "configs" and path.suffix in (".json", ".conf"):
-            require_trust(root, trust)
-        elif not ours:
-            found = [error("command-unsafe", str(path), "it lies in no bundle, so nobody has looked into it")]
-            _pass(f"run {folder}", found, trust, "")
-
-
-def _config_files(words: Sequence[str], here: Path) -> Iterator[Path]:
-    """The files that MONAI's command would read settings from, of lists of them, too."""
-    names = ("config_file", "meta_file", "logging_file", "tracking", "args_file", "properties_path")
-    before = ""
-    for word in words:
-        value = word.partition("=")[2] if word.startswith("--") else word
-        for piece in re.split(r"[,\[\]'\" ]+", value) if value else ():
-            path = (here / piece).resolve()
-            named = before.lstrip("-") in names or word.lstrip("-").partition("=")[0] in names
-            if (
-                piece
-                and path.is_file()
-                and (named or path.suffix.lower() in (".json", ".yaml", ".yml", ".conf", ".py"))
-            ):
-                yield path
-        before = word
+    thing = f"run {folder}"
+    _pass(thing, of_run(folder), trust, "")
+    found = named(arguments, here, typed)
+    _pass(thing, [error("command-unsafe", COMMAND, shown(one, 400)) for one in found.faults], trust, "")
+    for root in dict.fromkeys(found.roots):
+        findings = inspect_bundle(root, found.overlays, found.overrides).findings
+        _pass(f"bundle {root}, as {thing} has it", [one for one in findings if one.severity == "error"], trust, "")
 
 
 def _pass(thing: str, found: Sequence[Finding], trust: bool, remedy: str) -> None:

@@ -11,21 +11,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.inspection.references import absolute, imported, macro, normal
+from medseg.inspection.references import absolute, imported, is_plain, macro, normal
 
 _DEEPEST = 60
 _MOST, _MOST_ADDED = 20_000, 100  # entries, and lists that something is added to
+_MOST_IMPORTS = 500
+_RENAMED = {"optional_packages_version": "required_packages_version"}  # MONAI does, at the top of a file
 
 
 class UnreadableError(ValueError):
     """Text that is no config; the message says why."""
 
 
+class NoObjectError(UnreadableError):
+    """JSON that is no object, so no config."""
+
+
 def parse(data: bytes) -> dict[str, Any]:
     """A config from its bytes.
 
     Raises:
-        UnreadableError: no JSON object in UTF-8, too deep, or a key twice in one place, of which readers take another.
+        UnreadableError: no JSON in UTF-8, too deep, or a key twice in one place, of which readers take another.
+        NoObjectError: it is a list or a single value.
     """
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def parse(data: bytes) -> dict[str, Any]:
     except ValueError as problem:
         raise UnreadableError(f"it is no JSON in UTF-8 ({problem})") from problem
     if not isinstance(content, dict):
-        raise UnreadableError("it is no JSON object")
+        raise NoObjectError("it is no JSON object")
     return content
 
 
@@ -73,6 +80,7 @@ class Universe:
         relative: the same of strings that refer to where they stand.
         below: the paths right below each path.
         added: where the entries stand that overlays put behind those of a list.
+        misplaced: where import statements stand that are no value of the top, and in no list there.
     """
 
     entries: dict[str, list[Entry]] = field(default_factory=dict)
@@ -83,6 +91,8 @@ class Universe:
     relative: set[str] = field(default_factory=set)
     below: dict[str, dict[str, None]] = field(default_factory=dict)
     added: dict[str, list[str]] = field(default_factory=dict)
+    misplaced: list[Entry] = field(default_factory=list)
+    _counted: dict[str, str] = field(default_factory=dict)
     _count: int = 0
 
     def add(self, file: str, content: Mapping[str, Any], prefix: str = "") -> None:
@@ -93,20 +103,44 @@ class Universe:
         """
         for number, (key, value) in enumerate(content.items()):
             plain = normal(key)
-            parts = plain.removeprefix("+").split("::")
-            if "" in parts or any(_is_strange_index(part) for part in parts):
+            path = plain.removeprefix("+")
+            if not is_plain(path):
                 raise UnreadableError(f"the key '{key[:40]}' has a part that means another place")
-            if plain.startswith("+") and isinstance(value, list):  # goes behind what is there
-                if len(self.added) > _MOST_ADDED:
-                    raise UnreadableError(f"more than {_MOST_ADDED} lists are added to")
-                for index, one in enumerate(value):
-                    path = f"{prefix}{plain[1:]}::+{file}.{number}.{index}"
-                    self.added.setdefault(prefix + plain[1:], []).append(path)
-                    self._put(file, path, one, 0)
-                continue
-            self._put(file, prefix + plain.removeprefix("+"), value, 0)
+            first, colons, rest = path.partition("::")
+            for name in dict.fromkeys((first, _RENAMED.get(first, first))):
+                self._add(file, f"{prefix}{name}{colons}{rest}", value, number if plain != path else None)
+        self._require_uncounted()
 
-    def _put(self, file: str, path: str, value: Any, depth: int) -> None:
+    def _add(self, file: str, path: str, value: Any, number: int | None) -> None:
+        """Put a value of the top of a file where it goes; with a number, behind what is there."""
+        for part in _above(path):
+            holder, _, last = part.rpartition("::")
+            if last.isdigit():
+                self._counted.setdefault(holder, path.replace("::", "#"))
+        if number is None or not isinstance(value, list):
+            self._put(file, path, value, 0)
+            return
+        if len(self.added) > _MOST_ADDED:
+            raise UnreadableError(f"more than {_MOST_ADDED} lists are added to")
+        self.entries.setdefault(path, []).append(Entry(path, value, file))
+        for index, one in enumerate(value):
+            place = f"{path}::+{file}.{number}.{index}"
+            self.added.setdefault(path, []).append(place)
+            self._put(file, place, one, 0, "::" not in path)
+
+    def _require_uncounted(self) -> None:
+        """Nothing may be called by its number in a list that grows: what stands there depends on the files laid over.
+
+        Raises:
+            UnreadableError: something is.
+        """
+        for holder in self.added:
+            if holder in self._counted:
+                said = f"'{self._counted[holder][:80]}' counts in the list '{holder.replace('::', '#')[:80]}'"
+                raise UnreadableError(f"{said}, which a key with '+' extends")
+
+    def _put(self, file: str, path: str, value: Any, depth: int, listed: bool = False) -> None:
+        """Put a value and what is below it; `listed`: it stands in a list at the top of a file."""
         if depth > _DEEPEST:
             raise UnreadableError("it is too deep")
         if isinstance(value, str):
@@ -124,11 +158,18 @@ class Universe:
             if found is not None:
                 self.imports.update(_above(path))
                 self.names.setdefault(found[0], set()).add(found[1])
-        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        for key, one in children:
-            if (not key and key != 0) or "::" in normal(str(key)):
-                raise UnreadableError(f"the key '{str(key)[:40]}' has another meaning as a path")
-            self._put(file, f"{path}::{normal(str(key))}", one, depth + 1)
+                if len(self.imports) > _MOST_IMPORTS:
+                    raise UnreadableError(f"it has more than {_MOST_IMPORTS} imports")
+                if "::" in path and not listed:
+                    self.misplaced.append(entry)
+        if isinstance(value, dict):
+            for key, one in value.items():
+                if key != key.strip() or not key.isprintable() or not key or "::" in normal(key):
+                    raise UnreadableError(f"the key '{key[:40]}' has another meaning as a path")
+                self._put(file, f"{path}::{key}", one, depth + 1)
+        elif isinstance(value, list):
+            for index, one in enumerate(value):
+                self._put(file, f"{path}::{index}", one, depth + 1, depth == 0 and "::" not in path)
 
     def __iter__(self) -> Iterator[Entry]:
         """Every entry."""
@@ -165,11 +206,3 @@ def _above(path: str) -> list[str]:
     """A path and all that it stands below."""
     parts = path.split("::")
     return ["::".join(parts[:count]) for count in range(1, len(parts) + 1)]
-
-
-def _is_strange_index(part: str) -> bool:
-    """Whether MONAI takes a part of a key for a number in a list, and it is not written as one from 0 on."""
-    try:
-        return part != str(abs(int(part)))
-    except ValueError:
-        return False

@@ -69,7 +69,8 @@ def plan(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False)
         here, arguments = where, _again([str(one) for one in record.get("command") or []], changes, runs)
     if arguments is None or not _has_bundle(arguments, here):
         arguments = ["-m", "medseg", "train", str(folder), *(f"{key}={value}" for key, value in changes.items())]
-    require_trusted_command(folder, arguments, here, trust)
+    typed = {*changes, "resume", *(["output_dir"] if runs is not None else [])}
+    require_trusted_command(folder, arguments, here, trust, typed)
     if trust and arguments[1] == "medseg":
         arguments.append("--trust")
     environment = {RUNS_VARIABLE: str(runs)} if runs is not None else {}

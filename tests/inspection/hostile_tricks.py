@@ -125,6 +125,11 @@ def collect(hostile: Any) -> dict[str, Any]:
     found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
     network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
     found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
+    # Bytes taken for the address of an object.
+    forged = "$np.ndarray((1,), dtype='O', buffer=b'A' * 64)[0]"
+    found["object-by-its-address"] = "expression-unknown", train("evil", forged)
+    buffer = {"_target_": "numpy.ndarray", "shape": [1], "dtype": "O", "buffer": "$b'A' * 64"}
+    found["object-by-its-address-as-a-target"] = "target-unknown", train("evil", buffer)
     # An object whose method is a lambda of the bundle's, called by a name that means something else of other objects.
     state = {"_target_": "ignite.engine.State", "strftime": "$lambda form: '/home/x'"}
     saver = {"_target_": "MetricsSaver", "save_dir": "$@state.strftime('eval')"}

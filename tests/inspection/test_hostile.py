@@ -20,7 +20,8 @@ def _beside(name):
 
 
 hostile, zips, tricks = _beside("hostile"), _beside("hostile_zips"), _beside("hostile_tricks")
-CASES = {**hostile.ALL, **zips.ALL, **tricks.collect(hostile)}
+paths = _beside("hostile_paths")
+CASES = {**hostile.ALL, **zips.ALL, **tricks.collect(hostile), **paths.collect(hostile)}
 
 
 @pytest.mark.parametrize("name", CASES)

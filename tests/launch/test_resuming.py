@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from medseg.launch.resuming import plan, resume_here
 from medseg.records import this_process
 
 TRAIN = ["/venv/lib/medseg/__main__.py", "train", "unet2d"]
+CONFIG = str(Path(__file__).parents[2] / "bundles" / "unet2d" / "configs" / "train.json")
 MONAI = ["/venv/lib/python3.11/site-packages/monai/bundle/__main__.py", "run"]
 
 
@@ -64,11 +66,58 @@ def test_a_record_that_would_run_code_is_refused(stopped):
     assert plan(folder, trust=True).command
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--loss", "{_target_: 'os.system', command: 'touch x'}"],  # a dictionary to Fire, text to others
+        ["--lr", "'\\x24open(1)'"],
+        ["--lr", "$torch.seed"],
+        ["--loss#_target_", "os.system"],
+        ["--args_file", CONFIG],
+        ["--workflow_name", "helper.Evil"],
+        ["--config-file", CONFIG],
+        ["--c", CONFIG],
+        ["--name=--args_file"],
+        ["--name=-"],
+        ["--tracking", "mlflow"],
+        ["--config_file", CONFIG.replace(".json", "\\x2ejson")],
+        ["--config_file", f"{CONFIG},{CONFIG}"],
+        ["--config_file", CONFIG.replace("train.json", "logging.conf")],
+        ["-c", CONFIG],
+        ["a", "b", "c"],
+    ],
+)
+def test_words_that_monai_could_read_in_another_way_are_refused(stopped, words):
+    folder = stopped([*MONAI, "training", "--config_file", CONFIG, *words])
+    with pytest.raises(UntrustedError):
+        plan(folder)
+    assert plan(folder, trust=True).command
+
+
+BACKUP = [*TRAIN, "--backup", "s3://somebody/bucket"]
+READER = "deterministic#0#reader"
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        ([*TRAIN, f"{READER}=os.system"], f"{READER}=NibabelReader"),
+        ([*MONAI, "training", "--config_file", CONFIG, f"--{READER}", "os.system"], f"{READER}=NibabelReader"),
+        (BACKUP, "backup=null"),
+    ],
+)
+def test_what_is_overridden_counts_with_the_config_that_it_goes_into(stopped, command, typed):
+    folder = stopped(command)
+    with pytest.raises(UntrustedError, match=r"argument-unsafe|sends-elsewhere"):
+        plan(folder)
+    assert plan(folder, [typed]).command
+
+
 def test_the_plain_monai_command_is_given_again_as_such(stopped, tmp_path):
     said = [
         "training",
         "--config_file",
-        "train.json",
+        CONFIG,
         "--lr=0.1",
         "--amp",
         "--resume",
@@ -79,7 +128,7 @@ def test_the_plain_monai_command_is_given_again_as_such(stopped, tmp_path):
     folder = stopped([*MONAI, *said])
     found = arguments(plan(folder, ["lr=0.2", "amp=false", "name=x"]))
     assert found == [
-        *["-m", "monai.bundle", "run", "training", "--config_file", "train.json"],
+        *["-m", "monai.bundle", "run", "training", "--config_file", CONFIG],
         *["--output_dir", str(tmp_path / "runs"), "--lr", "0.2", "--amp", "False"],
         *["--name", "x", "--resume", str(folder)],
     ]
