@@ -44,8 +44,15 @@ def command(
     if not made.listed:
         click.echo("It has no manifest: nothing says whether its files are those that were packed.", err=True)
     if made.test is not None:
+        from medseg.bundle.packing.self_test import covers
+
         said = "gives" if made.test.reproduced else "nearly gives, with more than rounding between them,"
         click.echo(f"Self-test: this machine {said} the mask that came with it: {made.test}")
+        covered = covers(made.test.covered, made.test.structures)
+        if covered:
+            click.echo(f"It covers {covered}; of others it says nothing.")
+        else:
+            click.echo("It says nothing: the mask that came with it is all background.", err=True)
     else:
         click.echo("No self-test was run." if not self_test else "It came without a self-test.", err=True)
     click.echo(f"Segment a scan: medseg predict {made.root} SCAN.nii.gz -o masks")

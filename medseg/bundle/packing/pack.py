@@ -88,12 +88,21 @@ def pack_bundle(
         tested = self_test.make_self_test(packed, folder / self_test.FOLDER, seen.watch)
         if not tested:
             logger.warning("%s goes without a self-test: what it takes cannot be told from its configs", packed.name)
+        covered = self_test.coverage(folder / self_test.FOLDER, said.labels) if tested else ""
+        if tested and not covered:
+            logger.warning(
+                "The self-test of %s says nothing: it finds no structure in the made-up scan, and neither would a "
+                "bundle with other weights",
+                packed.name,
+            )
         if torchscript or onnx:
             _export(packed, seen, folder / "models", torchscript, onnx, check_on)
         if history != History() or metadata or not (folder / CARD).is_file():  # else it is packed again as it came
             docs = folder / "docs" / "README.md"
             text = docs.read_text(encoding="utf-8") if docs.is_file() else ""
-            write_text(folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested)))
+            write_text(
+                folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested, covered))
+            )
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)
@@ -189,11 +198,17 @@ def _about(staged: Staged) -> dict[str, Any]:
     }
 
 
-def _sentence(tested: bool) -> str | None:
+def _sentence(tested: bool, covered: str) -> str | None:
     if not tested:
         return None
+    if not covered:
+        return (
+            "Its self-test (`selftest/`) says nothing: the mask of the made-up scan is all background, and so could "
+            "that of other weights be."
+        )
     return (
         "Then it runs the bundle on a made-up scan (`selftest/`) and says how many voxels differ from the mask that "
-        "came with it: more than a thousandth is more than rounding on another processor, and below a mean "
-        "Dice of 0.98 the bundle is refused."
+        f"came with it, which covers {covered}: more than a thousandth of the labelled ones is more than rounding on "
+        "another processor, and below a mean Dice of 0.98, or with a structure that became another one, the bundle is "
+        "refused. Of structures that the mask does not have, it says nothing."
     )
