@@ -20,6 +20,7 @@ from medseg.bundle.packing.privacy import without_places
 from medseg.bundle.source import METADATA
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
+from medseg.places import homes
 from medseg.records import EPOCHS, RECORD, read_record
 
 LABELS = "label_map.json"
@@ -75,12 +76,17 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
             is no text.
     """
     removed: list[str] = []
+    cases = case_ids(bundle.root)
     for path in sorted((bundle.root / "configs").glob("*.json")):
         if path.name == METADATA:
             continue
-        cleaned, taken = without_places(bundle.content(path.stem), path)
-        removed += [f"{path.name}: {key}" for key in taken]
-        write_json(folder / "configs" / path.name, _usable(cleaned, taken))
+        content = bundle.content(path.stem)
+        cleaned, taken = without_places(content, path, cases)
+        usable = _usable(cleaned, taken, _recipe(bundle, path.name))
+        removed += [
+            f"{path.name}: {key}" for key in taken if usable.get(key) is None or usable[key] != content.get(key)
+        ]
+        write_json(folder / "configs" / path.name, usable)
     if not (folder / "configs" / "inference.json").is_file():
         raise ConfigError(bundle.root, "must hold configs/inference.json to be packed", "no such file")
     for name in _COPIED:
@@ -124,8 +130,30 @@ def describe(staged: Staged, said: Described) -> None:
     write_json(staged.folder / "configs" / METADATA, staged.metadata)
 
 
-def _usable(config: dict[str, Any], taken: list[str]) -> dict[str, Any]:
-    """The config with the places of weights and results as bundles have them, where they were this machine's."""
+def case_ids(root: Path) -> list[str]:
+    """The names of the cases that a run was trained with, sorted; none for a bundle that is no run's."""
+    sides = read_record(root).get("cases")
+    found = sides.values() if isinstance(sides, Mapping) else ()
+    return sorted({str(one) for ids in found if isinstance(ids, list) for one in ids})
+
+
+def _recipe(bundle: Bundle, file: str) -> dict[str, Any]:
+    """The config of that name in medseg's own recipe that a bundle was made with; empty where it was none."""
+    name = bundle.name
+    if Path(name).name != name:
+        return {}
+    for home in homes()[1:]:
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((home / "bundles" / name / "configs" / file).read_text(encoding="utf-8")))
+    return {}
+
+
+def _usable(config: dict[str, Any], taken: list[str], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what bundles have there, where that was of this machine or of this run alone."""
+    if "run_name" in taken:
+        config["run_name"] = recipe.get("run_name")
+    if "split" in taken and isinstance(recipe.get("split"), dict) and not isinstance(config["split"], dict):
+        config["split"] = dict.fromkeys(recipe["split"])
     if "ckpt_path" in taken:
         config["ckpt_path"] = "$@bundle_root + '/models/model.pt'"
     if "bundle_root" in taken:

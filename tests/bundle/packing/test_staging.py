@@ -43,6 +43,29 @@ def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):
     assert inference["ckpt_path"] == "$@bundle_root + '/models/model.pt'"
 
 
+def test_a_run_of_our_own_recipe_gets_its_expression_for_the_name_again(root, tmp_path):
+    file = root / "configs" / "metadata.json"
+    (root / "configs" / "train.json").write_text(json.dumps({"run_name": "john doe"}))
+    staged = stage(Bundle(root), tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "configs" / "train.json").read_text()) == {"run_name": None}
+    assert "train.json: run_name" in staged.removed
+    file.write_text(json.dumps({**json.loads(file.read_text()), "name": "unet2d"}))
+    (root / "configs" / "demo.json").write_text(json.dumps({"run_name": "demo"}))
+    staged = stage(Bundle(root), tmp_path / "b")
+    name = json.loads((tmp_path / "b" / "configs" / "train.json").read_text())["run_name"]
+    assert name == Bundle.open("unet2d").content("train")["run_name"]
+    assert json.loads((tmp_path / "b" / "configs" / "demo.json").read_text()) == {"run_name": "demo"}
+    assert "demo.json: run_name" not in staged.removed
+
+
+def test_cases_of_the_record_go_from_the_configs(root, tmp_path):
+    (root / "run.json").write_text(json.dumps({"cases": {"train": ["miller"], "val": ["smith"]}}))
+    (root / "configs" / "train.json").write_text(json.dumps({"only": ["smith", "miller"], "lr": 1}))
+    staged = stage(Bundle(root), tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "configs" / "train.json").read_text()) == {"only": None, "lr": 1}
+    assert "train.json: only" in staged.removed
+
+
 def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     file = root / "configs" / "metadata.json"
     data = {"inputs": {"image": {"num_channels": 1}}, "outputs": {"pred": {"num_channels": 118, "channel_def": {}}}}
