@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from typing import Any
 import medseg
 from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.packing.archiving import folder_name
 from medseg.bundle.packing.manifest import MANIFEST
 from medseg.bundle.packing.privacy import without_places
+from medseg.bundle.packing.reading import read_through, words_here
 from medseg.bundle.source import METADATA
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelMap
 from medseg.places import homes
 from medseg.records import EPOCHS, RECORD, read_record
@@ -27,6 +30,8 @@ LABELS = "label_map.json"
 CARD = "docs/model_card.md"
 _NO_WEIGHTS = "A recipe: it comes without weights."  # what our recipes say of themselves
 _COPIED = ("configs/logging.conf", "LICENSE")
+_TEXTS = ("authors", "copyright", "data_source", "description", "intended_use", "name", "task", "version")
+_VERSION = re.compile(r"\d+(\.\d+)*([.+-]?[A-Za-z][\w.]*)?")
 _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 
 
@@ -73,7 +78,8 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
 
     Raises:
         ConfigError: a config that cannot be read or names a place, see `without_places`; a key of the metadata that
-            is no text.
+            is no text, or a text that it cannot have.
+        DataError: a file names a folder of this machine or a case, see `read_through`.
     """
     removed: list[str] = []
     cases = case_ids(bundle.root)
@@ -93,8 +99,10 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.root / name, folder / name)
-    for path in sorted((bundle.root / "docs").glob("*")):
-        if path.suffix in (".md", ".txt", ".png") and path.is_file():
+    docs = [path for path in sorted((bundle.root / "docs").glob("*")) if path.is_file()]
+    shown = "".join(path.read_text(encoding="utf-8", errors="replace") for path in docs if path.suffix == ".md")
+    for path in docs:
+        if path.suffix in (".md", ".txt") or (path.suffix == ".png" and path.name in shown):
             (folder / "docs").mkdir(exist_ok=True)
             shutil.copyfile(path, folder / "docs" / path.name)
     texts = "".join(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
@@ -105,7 +113,14 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
         write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
     description = _metadata(bundle, changes or {})
     write_json(folder / "configs" / METADATA, description)
+    read_through(folder, words_here(cases), _structures(folder))
     return Staged(folder, description, removed)
+
+
+def _structures(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return [str(name) for name in json.loads((folder / LABELS).read_text(encoding="utf-8")).values()]
+    return []
 
 
 def describe(staged: Staged, said: Described) -> None:
@@ -170,6 +185,7 @@ def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
     for key, value in changes.items():
         if not isinstance(found.get(key, ""), str):
             raise ConfigError(f"metadata, {key}", "must be a text to be changed", type(found[key]).__name__)
+        _require_text(key, value, found)
         found[key] = value
     if isinstance(found.get("description"), str):
         found["description"] = found["description"].replace(_NO_WEIGHTS, "").strip()
@@ -185,6 +201,18 @@ def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(needed, dict):
         found["required_packages_version"] = {name: made_with.get(name, value) for name, value in needed.items()}
     return found
+
+
+def _require_text(key: str, value: str, known: Mapping[str, Any]) -> None:
+    thing = f"metadata, {key}"
+    if not value.strip():
+        raise ConfigError(thing, "must be given a text", "nothing", f"For example {key}='...'.")
+    if key not in known and (near := nearest(key, [*known, *_TEXTS])):
+        raise ConfigError(thing, "must be a key of metadata.json", "none of that name", f"Did you mean '{near[0]}'?")
+    if key == "version" and not _VERSION.fullmatch(value):
+        raise ConfigError(thing, "must be a version of numbers, such as 1.2.0", f"'{value}'")
+    if key == "name" and folder_name(value) != value:
+        raise ConfigError(thing, "must be a folder's name", f"'{value}'", f"'{folder_name(value)}' would be one.")
 
 
 def versions(root: Path, others: Iterable[str] = ()) -> dict[str, str]:
