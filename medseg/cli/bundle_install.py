@@ -41,6 +41,12 @@ def command(
 
     made = install_bundle(source, output, trust=trust, sha256=sha256, self_test=self_test, device=device)
     click.echo(f"{made.name} {made.version} installed in {made.root}")
+    if made.hides:
+        click.echo(
+            f"In this folder it hides medseg's own {made.hides}: that name means this bundle now. "
+            "Install it elsewhere with -o, such as -o bundles/another-name, to have both.",
+            err=True,
+        )
     if not made.listed:
         click.echo("It has no manifest: nothing says whether its files are those that were packed.", err=True)
     if made.test is not None:

@@ -21,6 +21,7 @@ from medseg.bundle.packing.gates import require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
 from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, stage
+from medseg.bundle.packing.stopping import stoppable
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
 from medseg.bundle.trust import require_trust
@@ -69,7 +70,7 @@ def pack_bundle(
     if path.suffix.lower() != ".zip" or path.is_dir():
         raise OutputError(path, "must be a file called .zip", "another name" if not path.is_dir() else "a folder")
     history = history_of(bundle.root)
-    with tempfile.TemporaryDirectory(prefix="medseg-pack-") as place:
+    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-pack-") as place:
         folder = Path(place, "bundle")
         staged = stage(bundle, folder, metadata)
         try:

@@ -28,7 +28,7 @@ BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
         "../hospital/John_Doe",
         "as in /home/joe/x",
         "%/home/joe/a.json#b",
-    ],  # fmt: skip
+    ],
 )
 def test_a_place_becomes_null_wherever_it_stands(value):
     config = {"dataset_dir": value, "a": {"b": {"folder": value}}, "files": ["x.json", value]}
