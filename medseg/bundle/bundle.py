@@ -25,7 +25,8 @@ def find_bundle(name: str | Path) -> Path:
     for place in [given, *(home / "bundles" / given for home in homes())]:
         if (place / "configs" / METADATA).is_file():
             return place
-    known = sorted({path.parents[1].name for home in homes() for path in home.glob(f"bundles/*/configs/{METADATA}")})
+    places = (path.parents[1].name for home in homes() for path in home.glob(f"bundles/*/configs/{METADATA}"))
+    known = sorted({place for place in places if not place.startswith(".")})  # an install that goes on, or was killed
     remedy = did_you_mean(str(name), known, f"Known by name: {', '.join(known) or 'none'}.")
     found = f"a folder without configs/{METADATA}" if given.is_dir() else "none of that path or name"
     raise ConfigError(f"bundle '{name}'", "must be a bundle or the folder of a run", found, remedy)

@@ -41,11 +41,24 @@ def command(
 
     made = install_bundle(source, output, trust=trust, sha256=sha256, self_test=self_test, device=device)
     click.echo(f"{made.name} {made.version} installed in {made.root}")
+    if made.hides:
+        click.echo(
+            f"In this folder it hides medseg's own {made.hides}: that name means this bundle now. "
+            "Install it elsewhere with -o, such as -o bundles/another-name, to have both.",
+            err=True,
+        )
     if not made.listed:
         click.echo("It has no manifest: nothing says whether its files are those that were packed.", err=True)
     if made.test is not None:
+        from medseg.bundle.packing.self_test import covers
+
         said = "gives" if made.test.reproduced else "nearly gives, with more than rounding between them,"
         click.echo(f"Self-test: this machine {said} the mask that came with it: {made.test}")
+        covered = covers(made.test.covered, made.test.structures)
+        if covered:
+            click.echo(f"It covers {covered}; of others it says nothing.")
+        else:
+            click.echo("It says nothing: the mask that came with it is all background.", err=True)
     else:
         click.echo("No self-test was run." if not self_test else "It came without a self-test.", err=True)
     click.echo(f"Segment a scan: medseg predict {made.root} SCAN.nii.gz -o masks")

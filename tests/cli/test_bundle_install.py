@@ -22,6 +22,8 @@ def test_packed_installed_and_predicted_it_gives_the_voxels_of_home(
     assert done.code == 0, done.err
     assert f"unet2d 0.1.0 installed in {tmp_path / 'bundles' / 'unet2d'}" in done.out
     assert "mean Dice 1.0000, 0 of 158976 voxels differ" in done.out
+    assert "of 4 structures; of others it says nothing" in done.out
+    assert "hides medseg's own unet2d" in done.err
     assert medseg("predict", "bundles/unet2d", scan, "-o", tmp_path / "there").code == 0
     home, there = (nib.load(tmp_path / place / "p0001.nii.gz") for place in ("home", "there"))
     assert len(np.unique(np.asanyarray(home.dataobj))) > 1

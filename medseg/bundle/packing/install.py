@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any, cast
 
 from packaging.version import InvalidVersion, Version
 
@@ -22,10 +25,14 @@ from medseg.bundle.packing.gates import refuse, require_clean
 from medseg.bundle.packing.manifest import compare, read_manifest
 from medseg.bundle.packing.self_test import SelfTest, run_self_test
 from medseg.bundle.packing.sources import fetch
+from medseg.bundle.packing.stopping import stoppable
 from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
-from medseg.errors import BundleError, DataError, OutputError, UntrustedError
+from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
 from medseg.inspection import check_archive, unpack
+from medseg.places import homes
+
+_STALE = 3600.0  # seconds after which an install that left a folder behind is not going on any more
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Installed:
         version: its version.
         listed: whether a manifest lists its files.
         test: how its masks here stand to those that came with it; None where no self-test came, or none was wanted.
+        hides: the name of a bundle of medseg's own that this one is found instead of, in this folder.
     """
 
     root: Path
@@ -45,6 +53,7 @@ class Installed:
     version: str
     listed: bool
     test: SelfTest | None
+    hides: str | None = None
 
 
 def install_bundle(
@@ -75,7 +84,7 @@ def install_bundle(
         BundleError: it is not safe, not whole, or made by a newer medseg or MONAI.
         OutputError: the folder holds other files, or cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="medseg-install-") as place:
+    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-install-") as place:
         path = fetch(source, Path(place), sha256)
         unfit = check_archive(path)
         if unfit:
@@ -96,17 +105,72 @@ def install_bundle(
                 source, error.rule, error.found, f"{look} If you trust who made it, give --trust."
             ) from error
         target = Path(folder) if folder is not None else Path("bundles", folder_name(_name(path, manifest)))
-        _require_free(target)
-        with _new_parents(target), atomic_folder(target) as partial:
-            root = _unpacked(path, partial)
-            require_clean(root, trust, path.name)
-            bundle = Bundle(root)
-            test = run_self_test(bundle, device) if self_test else None
+        target = _required_free(target)
+        _clear_stale(target)
+        with _new_parents(target), _placed(target) as partial:
+            root = partial
+            try:
+                _unpacked(path, partial)
+                require_clean(root, trust, path.name)
+                bundle = Bundle(root)
+                test = run_self_test(bundle, device) if self_test else None
+            except MedsegError as error:
+                raise _named(error, partial, path.name) from error
             if test is not None and not test.close:
                 rule = "must give the mask here that came with it"
                 raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))
-    return Installed(target.resolve(), name, version, manifest is not None, test)
+    return Installed(target.resolve(), name, version, manifest is not None, test, _hides(target))
+
+
+@contextlib.contextmanager
+def _placed(target: Path) -> Iterator[Path]:
+    """A folder that becomes the bundle's; an error where somebody else made that one in the meantime."""
+    try:
+        with atomic_folder(target) as partial:
+            yield partial
+            if target.exists() and any(target.iterdir()):
+                raise OutputError(
+                    target, "must be free until the end", "that somebody installed a bundle there meanwhile"
+                )
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError) and target.is_dir() and any(target.iterdir()):
+            said = "that somebody installed a bundle there meanwhile"
+            raise OutputError(target, "must be free until the end", said) from error
+        raise
+
+
+def _named(error: MedsegError, partial: Path, name: str) -> MedsegError:
+    """An error about the folder that is gone by then, as one about the zip."""
+
+    def said(text: str) -> str:
+        return text.replace(f"{partial}/", f"{name}/").replace(str(partial), name).replace(partial.name, name)
+
+    kind: Any = type(error)
+    parts = [said(part) for part in (error.thing, error.rule, error.found, error.remedy)]
+    try:
+        return cast("MedsegError", kind(*parts))
+    except TypeError:  # one with arguments of its own
+        return BundleError(*parts)
+
+
+def _clear_stale(target: Path) -> None:
+    """Remove what an earlier install to the same place left behind when it was killed."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.partial*"):
+        with contextlib.suppress(OSError):
+            newest = max((path.stat().st_mtime for path in (left, *left.rglob("*"))), default=0.0)
+            if time.time() - newest > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _hides(target: Path) -> str | None:
+    """The name of a bundle of medseg's own that is not found by its name any more, because this one is."""
+    here, *others = homes()
+    if target.parent.resolve() != (here / "bundles").resolve():
+        return None
+    own = [home / "bundles" / target.name for home in others]
+    hidden = [one for one in own if (one / "configs" / METADATA).is_file() and one.resolve() != target.resolve()]
+    return target.name if hidden else None
 
 
 @contextlib.contextmanager
@@ -131,9 +195,12 @@ def _unpacked(path: Path, partial: Path) -> Path:
         raise BundleError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
     if found[0] != partial:
         aside = partial.with_name(f"{partial.name}.{uuid.uuid4().hex[:8]}")
-        found[0].rename(aside)
-        shutil.rmtree(partial)
-        aside.rename(partial)
+        try:
+            found[0].rename(aside)
+            shutil.rmtree(partial)
+            aside.rename(partial)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return partial
 
 
@@ -166,6 +233,11 @@ def _name(path: Path, manifest: dict[str, object] | None) -> str:
     return str(said) if said else path.stem
 
 
-def _require_free(target: Path) -> None:
+def _required_free(target: Path) -> Path:
+    """The folder as an absolute path."""
+    target = target.resolve()
+    if Path.cwd().is_relative_to(target):
+        raise OutputError(target, "must be a folder of its own", "the working directory or one above it", "Name one.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(target, "must be a new or an empty folder", "other files", "Choose another one with -o.")
+    return target

@@ -21,6 +21,7 @@ from medseg.bundle.packing.gates import require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
 from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, stage
+from medseg.bundle.packing.stopping import stoppable
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
 from medseg.bundle.trust import require_trust
@@ -69,7 +70,7 @@ def pack_bundle(
     if path.suffix.lower() != ".zip" or path.is_dir():
         raise OutputError(path, "must be a file called .zip", "another name" if not path.is_dir() else "a folder")
     history = history_of(bundle.root)
-    with tempfile.TemporaryDirectory(prefix="medseg-pack-") as place:
+    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-pack-") as place:
         folder = Path(place, "bundle")
         staged = stage(bundle, folder, metadata)
         try:
@@ -88,12 +89,21 @@ def pack_bundle(
         tested = self_test.make_self_test(packed, folder / self_test.FOLDER, seen.watch)
         if not tested:
             logger.warning("%s goes without a self-test: what it takes cannot be told from its configs", packed.name)
+        covered = self_test.coverage(folder / self_test.FOLDER, said.labels) if tested else ""
+        if tested and not covered:
+            logger.warning(
+                "The self-test of %s says nothing: it finds no structure in the made-up scan, and neither would a "
+                "bundle with other weights",
+                packed.name,
+            )
         if torchscript or onnx:
             _export(packed, seen, folder / "models", torchscript, onnx, check_on)
         if history != History() or metadata or not (folder / CARD).is_file():  # else it is packed again as it came
             docs = folder / "docs" / "README.md"
             text = docs.read_text(encoding="utf-8") if docs.is_file() else ""
-            write_text(folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested)))
+            write_text(
+                folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested, covered))
+            )
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)
@@ -189,11 +199,17 @@ def _about(staged: Staged) -> dict[str, Any]:
     }
 
 
-def _sentence(tested: bool) -> str | None:
+def _sentence(tested: bool, covered: str) -> str | None:
     if not tested:
         return None
+    if not covered:
+        return (
+            "Its self-test (`selftest/`) says nothing: the mask of the made-up scan is all background, and so could "
+            "that of other weights be."
+        )
     return (
         "Then it runs the bundle on a made-up scan (`selftest/`) and says how many voxels differ from the mask that "
-        "came with it: more than a thousandth is more than rounding on another processor, and below a mean "
-        "Dice of 0.98 the bundle is refused."
+        f"came with it, which covers {covered}: more than a thousandth of the labelled ones is more than rounding on "
+        "another processor, and below a mean Dice of 0.98, or with a structure that became another one, the bundle is "
+        "refused. Of structures that the mask does not have, it says nothing."
     )

@@ -25,17 +25,20 @@ from medseg.data.nifti import SUFFIXES, write_volume
 from medseg.data.phantom import make_body
 from medseg.errors import ConfigError, DataError, MedsegError
 from medseg.grid import Grid
+from medseg.labels import LabelMap
 from medseg.pictures import is_picture, read_picture
 
 logger = logging.getLogger(__name__)
 
 FOLDER, RECORD = "selftest", "selftest.json"
 INPUT, EXPECTED = "input", "expected"
-SAME = 0.999  # share of voxels from which on a machine is said to give the mask again
+SAME = 0.999  # share of the labelled voxels from which on a machine is said to give the mask again
 CLOSE = 0.98  # mean Dice below which it is another mask, and not the same one in another precision
+FLOORS = ((20, 0.9), (5, 0.5))  # voxels of a structure, and the Dice below which it is another one; rounding moves few
 VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 20.0), region="abdomen")
 SLICES = SlicePhantomSpec(train=1, val=0, slices=4, size=(128, 128), layout="folder", seed=7)
 _FORMAT = 1
+_PLACED = 1e-3  # mm between affines, of rounding in a header
 _VOLUMES, _PICTURES = ("nibabel", "nifti", "nii", "itk"), ("png", "jpeg", "pil", "pillow", "image")  # of `data_type`
 _LEVELS = {"medseg.bundle": logging.WARNING, "ignite.engine": logging.CRITICAL, "LoadImage": logging.CRITICAL}
 
@@ -49,12 +52,20 @@ class SelfTest:
         differing: voxels with another label.
         total: all voxels.
         files: masks that were compared.
+        labelled: voxels that either mask has a structure at.
+        sizes: voxels of each structure of `dice`, in the mask that has more of it.
+        covered: structures that the masks that came have.
+        structures: structures that the bundle knows.
     """
 
     dice: Mapping[str, float]
     differing: int
     total: int
     files: int
+    labelled: int
+    sizes: Mapping[str, int]
+    covered: int
+    structures: int
 
     @property
     def mean_dice(self) -> float:
@@ -63,18 +74,36 @@ class SelfTest:
 
     @property
     def reproduced(self) -> bool:
-        """Whether at least 99.9 % of the voxels have the same label; rounding on another processor costs fewer."""
-        return self.total > 0 and self.differing <= (1 - SAME) * self.total
+        """Whether at least 99.9 % of the labelled voxels have the same label; other processors round fewer away.
+
+        And whether no structure became another one, see `FLOORS`.
+        """
+        return self.total > 0 and self.differing <= (1 - SAME) * self.labelled and not self._lost()
 
     @property
     def close(self) -> bool:
         """Whether it is the same mask but for rounding: half precision on a GPU costs more voxels than `reproduced`."""
-        return self.reproduced or (self.total > 0 and self.mean_dice >= CLOSE)
+        if self.total <= 0 or self._lost():
+            return False
+        scores = [score for name, score in self.dice.items() if self.sizes.get(name, 0) >= FLOORS[-1][0]]
+        few = self.differing <= 2 * (1 - CLOSE) * self.labelled
+        return self.reproduced or (float(np.mean(scores)) >= CLOSE if scores else few)
+
+    def _lost(self) -> list[str]:
+        """Structures that are others now, however few voxels they have beside the rest."""
+        return [
+            name
+            for name, score in self.dice.items()
+            if any(self.sizes.get(name, 0) >= size and score < least for size, least in FLOORS)
+        ]
 
     def __str__(self) -> str:
         """One line with the figures."""
-        share = 100 * self.differing / max(self.total, 1)
-        return f"mean Dice {self.mean_dice:.4f}, {self.differing} of {self.total} voxels differ ({share:.3f} %)"
+        share = 100 * self.differing / max(self.labelled, 1)
+        text = f"mean Dice {self.mean_dice:.4f}, {self.differing} of {self.total} voxels differ"
+        text += f" ({share:.3f} % of the labelled ones)"
+        lost = self._lost()
+        return text + (f"; {', '.join(lost[:5])} changed" if lost else "")
 
 
 def kind_of(bundle: Bundle) -> str | None:
@@ -199,36 +228,81 @@ def compare_masks(found: Path, expected: Path, names: Mapping[int, str]) -> Self
         names: of the structures, by label.
 
     Raises:
-        DataError: a mask is missing, or of another shape or place.
+        DataError: a mask is missing, or of another shape or in another place.
     """
     masks = _masks(expected)
     if not masks:
         raise DataError(expected, "must hold the masks of the self-test", "none")
+    known = [index for index in names if index > 0]
     size = max(names, default=0) + 1
     table = np.zeros((0, 0), np.int64)
     for name in masks:
         if not (found / name).is_file():
             raise DataError(expected.parent, f"must give the mask {name}", "none", "The bundle writes other files now.")
-        mine, theirs = _labels(found / name), _labels(expected / name)
+        (mine, here), (theirs, there) = _labels(found / name), _labels(expected / name)
         if mine.shape != theirs.shape:
             raise DataError(name, f"must have the shape {theirs.shape}", f"shape {mine.shape}")
+        if here is not None and there is not None and not np.allclose(here, there, rtol=0, atol=_PLACED):
+            was, rule = (
+                np.round(here, 3).tolist(),
+                f"must lie where the mask that came lies, {np.round(there, 3).tolist()}",
+            )
+            raise DataError(name, rule, f"{was}")
         size = max(size, int(mine.max(initial=0)) + 1, int(theirs.max(initial=0)) + 1, len(table))
         grown = np.zeros((size, size), np.int64)
         grown[: len(table), : len(table)] = table
         pairs = theirs.ravel().astype(np.int64) * size + mine.ravel()
         table = grown + np.bincount(pairs, minlength=size * size).reshape(size, size)
     total, same = int(table.sum()), int(np.trace(table))
-    both = table.sum(axis=0) + table.sum(axis=1)
-    dice = {
-        names.get(index, f"label {index}"): float(2 * table[index, index] / both[index])
-        for index in range(1, size)
-        if both[index]
-    }
-    return SelfTest(dice, total - same, total, len(masks))
+    there, here = table.sum(axis=1), table.sum(axis=0)
+    in_either = [index for index in range(1, size) if there[index] + here[index]]
+    called = {index: names.get(index, f"label {index}") for index in in_either}
+    return SelfTest(
+        {called[index]: float(2 * table[index, index] / (there[index] + here[index])) for index in in_either},
+        total - same,
+        total,
+        len(masks),
+        total - int(table[0, 0]),
+        {called[index]: int(max(there[index], here[index])) for index in in_either},
+        int(np.count_nonzero(there[1:])),
+        len(known),
+    )
 
 
-def _labels(path: Path) -> npt.NDArray[Any]:
-    return np.asarray(read_picture(path).values if is_picture(path) else read_volume(path)[0])
+def coverage(folder: Path, labels: LabelMap | None = None) -> str:
+    """How much a self-test can tell: which of the structures are in the masks that came with it, in a few words.
+
+    Args:
+        folder: the folder of the self-test.
+        labels: the structures; None where nobody knows.
+
+    Returns:
+        Such as `3 of 117 structures`; empty where the masks hold nothing but background.
+    """
+    found: set[int] = set()
+    for name in _masks(folder / EXPECTED):
+        found |= {int(index) for index in np.unique(_labels(folder / EXPECTED / name)[0]) if index > 0}
+    return covers(len(found), len(labels.structures) if labels is not None else 0)
+
+
+def covers(covered: int, structures: int) -> str:
+    """That many of so many, in words; empty where it is none.
+
+    >>> covers(3, 117), covers(1, 0), covers(0, 4)
+    ('3 of 117 structures', '1 structure', '')
+    """
+    if not covered:
+        return ""
+    many = f"{covered} of {structures}" if structures else str(covered)
+    return f"{many} structure{'s' * (max(covered, structures) > 1)}"
+
+
+def _labels(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """The labels and, of a volume, the affine."""
+    if is_picture(path):
+        return np.asarray(read_picture(path).values), None
+    values, grid = read_volume(path)
+    return np.asarray(values), np.asarray(grid.affine)
 
 
 def _masks(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +16,22 @@ from typing import Any
 import medseg
 from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.packing.archiving import folder_name
 from medseg.bundle.packing.manifest import MANIFEST
 from medseg.bundle.packing.privacy import without_places
+from medseg.bundle.packing.reading import read_through, words_here
 from medseg.bundle.source import METADATA
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelMap
+from medseg.places import homes
 from medseg.records import EPOCHS, RECORD, read_record
 
 LABELS = "label_map.json"
 CARD = "docs/model_card.md"
 _NO_WEIGHTS = "A recipe: it comes without weights."  # what our recipes say of themselves
 _COPIED = ("configs/logging.conf", "LICENSE")
+_TEXTS = ("authors", "copyright", "data_source", "description", "intended_use", "name", "task", "version")
+_VERSION = re.compile(r"\d+(\.\d+)*([.+-]?[A-Za-z][\w.]*)?")
 _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 
 
@@ -72,23 +78,31 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
 
     Raises:
         ConfigError: a config that cannot be read or names a place, see `without_places`; a key of the metadata that
-            is no text.
+            is no text, or a text that it cannot have.
+        DataError: a file names a folder of this machine or a case, see `read_through`.
     """
     removed: list[str] = []
+    cases = case_ids(bundle.root)
     for path in sorted((bundle.root / "configs").glob("*.json")):
         if path.name == METADATA:
             continue
-        cleaned, taken = without_places(bundle.content(path.stem), path)
-        removed += [f"{path.name}: {key}" for key in taken]
-        write_json(folder / "configs" / path.name, _usable(cleaned, taken))
+        content = bundle.content(path.stem)
+        cleaned, taken = without_places(content, path, cases)
+        usable = _usable(cleaned, taken, _recipe(bundle, path.name))
+        removed += [
+            f"{path.name}: {key}" for key in taken if usable.get(key) is None or usable[key] != content.get(key)
+        ]
+        write_json(folder / "configs" / path.name, usable)
     if not (folder / "configs" / "inference.json").is_file():
         raise ConfigError(bundle.root, "must hold configs/inference.json to be packed", "no such file")
     for name in _COPIED:
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.root / name, folder / name)
-    for path in sorted((bundle.root / "docs").glob("*")):
-        if path.suffix in (".md", ".txt", ".png") and path.is_file():
+    docs = [path for path in sorted((bundle.root / "docs").glob("*")) if path.is_file()]
+    shown = "".join(path.read_text(encoding="utf-8", errors="replace") for path in docs if path.suffix == ".md")
+    for path in docs:
+        if path.suffix in (".md", ".txt") or (path.suffix == ".png" and path.name in shown):
             (folder / "docs").mkdir(exist_ok=True)
             shutil.copyfile(path, folder / "docs" / path.name)
     texts = "".join(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
@@ -99,7 +113,14 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
         write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
     description = _metadata(bundle, changes or {})
     write_json(folder / "configs" / METADATA, description)
+    read_through(folder, words_here(cases), _structures(folder))
     return Staged(folder, description, removed)
+
+
+def _structures(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return [str(name) for name in json.loads((folder / LABELS).read_text(encoding="utf-8")).values()]
+    return []
 
 
 def describe(staged: Staged, said: Described) -> None:
@@ -124,8 +145,30 @@ def describe(staged: Staged, said: Described) -> None:
     write_json(staged.folder / "configs" / METADATA, staged.metadata)
 
 
-def _usable(config: dict[str, Any], taken: list[str]) -> dict[str, Any]:
-    """The config with the places of weights and results as bundles have them, where they were this machine's."""
+def case_ids(root: Path) -> list[str]:
+    """The names of the cases that a run was trained with, sorted; none for a bundle that is no run's."""
+    sides = read_record(root).get("cases")
+    found = sides.values() if isinstance(sides, Mapping) else ()
+    return sorted({str(one) for ids in found if isinstance(ids, list) for one in ids})
+
+
+def _recipe(bundle: Bundle, file: str) -> dict[str, Any]:
+    """The config of that name in medseg's own recipe that a bundle was made with; empty where it was none."""
+    name = bundle.name
+    if Path(name).name != name:
+        return {}
+    for home in homes()[1:]:
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((home / "bundles" / name / "configs" / file).read_text(encoding="utf-8")))
+    return {}
+
+
+def _usable(config: dict[str, Any], taken: list[str], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what bundles have there, where that was of this machine or of this run alone."""
+    if "run_name" in taken:
+        config["run_name"] = recipe.get("run_name")
+    if "split" in taken and isinstance(recipe.get("split"), dict) and not isinstance(config["split"], dict):
+        config["split"] = dict.fromkeys(recipe["split"])
     if "ckpt_path" in taken:
         config["ckpt_path"] = "$@bundle_root + '/models/model.pt'"
     if "bundle_root" in taken:
@@ -142,6 +185,7 @@ def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
     for key, value in changes.items():
         if not isinstance(found.get(key, ""), str):
             raise ConfigError(f"metadata, {key}", "must be a text to be changed", type(found[key]).__name__)
+        _require_text(key, value, found)
         found[key] = value
     if isinstance(found.get("description"), str):
         found["description"] = found["description"].replace(_NO_WEIGHTS, "").strip()
@@ -157,6 +201,18 @@ def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(needed, dict):
         found["required_packages_version"] = {name: made_with.get(name, value) for name, value in needed.items()}
     return found
+
+
+def _require_text(key: str, value: str, known: Mapping[str, Any]) -> None:
+    thing = f"metadata, {key}"
+    if not value.strip():
+        raise ConfigError(thing, "must be given a text", "nothing", f"For example {key}='...'.")
+    if key not in known and (near := nearest(key, [*known, *_TEXTS])):
+        raise ConfigError(thing, "must be a key of metadata.json", "none of that name", f"Did you mean '{near[0]}'?")
+    if key == "version" and not _VERSION.fullmatch(value):
+        raise ConfigError(thing, "must be a version of numbers, such as 1.2.0", f"'{value}'")
+    if key == "name" and folder_name(value) != value:
+        raise ConfigError(thing, "must be a folder's name", f"'{value}'", f"'{folder_name(value)}' would be one.")
 
 
 def versions(root: Path, others: Iterable[str] = ()) -> dict[str, str]:

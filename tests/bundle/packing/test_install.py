@@ -2,17 +2,21 @@
 
 import io
 import json
+import os
+import signal
+import time
 import zipfile
 
 import fsspec
 import pytest
 import torch
 
-from medseg.bundle.packing import install_bundle
+from medseg.bundle.bundle import find_bundle
+from medseg.bundle.packing import install, install_bundle
 from medseg.bundle.packing.archiving import write_archive
 from medseg.bundle.packing.manifest import make_manifest
 from medseg.bundle.packing.weights import safetensors
-from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
+from medseg.errors import BundleError, ConfigError, DataError, MedsegError, OutputError, UntrustedError
 
 
 def changed(packed, folder, change, relist=False, top="unet2d"):
@@ -162,3 +166,90 @@ def test_a_folder_with_files_is_left_as_it_is(packed, tmp_path):
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine"]
     with pytest.raises(OutputError, match="must be a new or an empty folder"):
         install_bundle(packed, tmp_path / "there" / "mine")
+
+
+def test_it_is_said_what_it_hides(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert install_bundle(packed, self_test=False).hides == "unet2d"
+    assert install_bundle(packed, "bundles/another", self_test=False).hides is None
+    assert install_bundle(packed, "there/unet2d", self_test=False).hides is None
+
+
+@pytest.mark.parametrize("place", [".", "..", ""])
+def test_the_working_directory_is_no_place_for_it(packed, tmp_path, monkeypatch, place):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match="must be a folder of its own, but found the working directory"):
+        install_bundle(packed, place, self_test=False)
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_what_a_killed_install_left_is_cleared_away_and_no_bundle(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old, going = (tmp_path / "bundles" / f".unet2d.{one * 8}.partial" for one in "ab")
+    for left in (old, going):
+        (left / "configs").mkdir(parents=True)
+        (left / "configs" / "metadata.json").write_text("{}")
+    hours = time.time() - 7200
+    for path in (*old.rglob("*"), old):
+        os.utime(path, (hours, hours))
+    with pytest.raises(ConfigError, match="Known by name") as caught:
+        find_bundle("zzz")
+    assert "partial" not in str(caught.value)
+    install_bundle(packed, self_test=False)
+    assert sorted(path.name for path in (tmp_path / "bundles").iterdir()) == [going.name, "unet2d"]
+
+
+def test_a_stop_in_the_middle_leaves_nothing(packed, tmp_path, monkeypatch):
+    def stopped(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(install, "run_self_test", stopped)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            install_bundle(packed, tmp_path / "new" / "there")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stop_while_the_folder_is_moved_leaves_nothing(packed, tmp_path, monkeypatch):
+    real = install.shutil.rmtree
+
+    def stopped(path, *rest, **options):
+        if str(path).endswith(".partial") and not options:
+            raise KeyboardInterrupt
+        real(path, *rest, **options)
+
+    monkeypatch.setattr(install.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        install_bundle(packed, tmp_path / "new" / "there")
+    assert not (tmp_path / "new").exists()
+
+
+def test_of_two_installs_at_once_the_second_says_so(packed, tmp_path, monkeypatch):
+    def other(*_):
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "theirs").write_text("theirs")
+
+    monkeypatch.setattr(install, "run_self_test", other)
+    with pytest.raises(OutputError, match=r"there: must be free .* somebody installed a bundle there meanwhile"):
+        install_bundle(packed, tmp_path / "there")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["theirs"]
+
+
+def test_errors_name_the_zip_and_no_folder_that_is_gone(packed, tmp_path):
+    def broken(files):
+        files["models/model.pt"] = files["models/model.pt"][:-100]
+        del files["models/model.safetensors"]
+
+    def lost(files):
+        del files["selftest/expected/phantom.nii.gz"]
+
+    for change in (broken, lost):
+        path = changed(packed, tmp_path / change.__name__, change, True)
+        with pytest.raises(MedsegError, match=r"changed\.zip") as caught:
+            install_bundle(path, tmp_path / "there")
+        assert "partial" not in str(caught.value)

@@ -44,15 +44,66 @@ def test_dice_and_voxels_are_those_of_all_masks_together(tmp_path):
     assert found.mean_dice == pytest.approx(np.mean([expected["liver"], expected["spleen"]]))
 
 
-def test_a_thousandth_is_the_bar():
-    assert SelfTest({"liver": 1.0}, 0, 1000, 1).reproduced
-    assert SelfTest({"liver": 1.0}, 1, 1000, 1).reproduced
-    assert not SelfTest({"liver": 1.0}, 2, 1000, 1).reproduced
-    assert not SelfTest({}, 0, 0, 0).close
-    assert SelfTest({"liver": 1.0, "spleen": 0.96}, 2, 1000, 1).close
-    assert not SelfTest({"liver": 1.0, "spleen": 0.95}, 2, 1000, 1).close
-    assert SelfTest({"cyst": 0.0}, 1, 1000, 1).close
-    assert str(SelfTest({"liver": 0.5}, 3, 1000, 1)) == "mean Dice 0.5000, 3 of 1000 voxels differ (0.300 %)"
+def held(dice, differing, labelled=1000, sizes=None):
+    sizes = dict.fromkeys(dice, 400) if sizes is None else sizes
+    return SelfTest(dice, differing, 10**6, 1, labelled, sizes, len(dice), len(dice))
+
+
+def test_a_thousandth_of_the_labelled_voxels_is_the_bar():
+    assert held({"liver": 1.0}, 0).reproduced
+    assert held({"liver": 1.0}, 1).reproduced
+    assert not held({"liver": 1.0}, 2).reproduced
+    assert not SelfTest({}, 0, 0, 0, 0, {}, 0, 0).close
+    assert held({"liver": 1.0, "spleen": 0.96}, 2).close
+    assert not held({"liver": 1.0, "spleen": 0.95}, 2).close
+    assert str(held({"liver": 0.5}, 3)) == (
+        "mean Dice 0.5000, 3 of 1000000 voxels differ (0.300 % of the labelled ones); liver changed"
+    )
+
+
+def test_a_structure_that_became_another_one_is_no_rounding_however_small_it_is():
+    assert not held({"liver": 1.0, "cyst": 0.0}, 20, 10**6, {"liver": 10**6, "cyst": 20}).close
+    assert not held({"liver": 1.0, "cyst": 0.4}, 5, 10**6, {"liver": 10**6, "cyst": 6}).close
+    assert not held({"liver": 1.0, "cyst": 0.4}, 5, 10**6, {"liver": 10**6, "cyst": 6}).reproduced
+    assert held({"liver": 1.0, "cyst": 0.0}, 1, 10**6, {"liver": 10**6, "cyst": 1}).reproduced
+    assert held({"cyst": 0.0}, 1, 1, {"cyst": 1}).close is False
+
+
+def test_two_small_structures_exchanged_are_another_mask(tmp_path):
+    theirs = np.zeros((40, 40, 40), np.uint8)
+    theirs[:20], theirs[30, :4, :4], theirs[35, :4, :4] = 1, 2, 3
+    mine = theirs.copy()
+    mine[theirs == 2], mine[theirs == 3] = 3, 2
+    write(tmp_path / "theirs", "a.nii.gz", theirs)
+    write(tmp_path / "mine", "a.nii.gz", mine)
+    found = compare_masks(tmp_path / "mine", tmp_path / "theirs", NAMES)
+    assert (found.differing, found.dice["spleen"], found.dice["aorta"]) == (32, 0.0, 0.0)
+    assert not found.reproduced
+    assert not found.close
+    assert "spleen, aorta changed" in str(found)
+
+
+def test_it_is_said_how_many_structures_are_covered(tmp_path):
+    labels = LabelMap(["liver", "spleen", "aorta"])
+    write(tmp_path / "expected", "a.nii.gz", np.array([[[0, 1, 3]]], np.uint8))
+    assert self_test.coverage(tmp_path, labels) == "2 of 3 structures"
+    found = compare_masks(tmp_path / "expected", tmp_path / "expected", NAMES)
+    assert (found.covered, found.structures, found.labelled) == (2, 3, 2)
+    write(tmp_path / "expected", "a.nii.gz", np.zeros((1, 2, 3), np.uint8))
+    assert self_test.coverage(tmp_path, labels) == ""
+    found = compare_masks(tmp_path / "expected", tmp_path / "expected", NAMES)
+    assert (found.covered, found.reproduced) == (0, True)
+
+
+def test_a_mask_that_lies_elsewhere_is_an_error(tmp_path):
+    label = np.ones((2, 3, 4), np.uint8)
+    for name, shift in (("theirs", 0.0), ("near", 1e-4), ("mirrored", None)):
+        affine = np.diag([-1.0, 1, 1, 1]) if shift is None else np.eye(4) + np.eye(4, k=3) * shift
+        (tmp_path / name).mkdir()
+        write_volume(tmp_path / name / "a.nii.gz", label, Grid(label.shape, affine))
+    assert compare_masks(tmp_path / "near", tmp_path / "theirs", NAMES).reproduced
+    with pytest.raises(DataError, match="must lie where the mask that came lies"):
+        compare_masks(tmp_path / "mirrored", tmp_path / "theirs", NAMES)
 
 
 def test_masks_that_are_missing_or_of_another_shape_are_errors(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from medseg.bundle import Bundle
 from medseg.bundle.packing.staging import Described, describe, stage, versions
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelMap
 
 
@@ -43,6 +43,29 @@ def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):
     assert inference["ckpt_path"] == "$@bundle_root + '/models/model.pt'"
 
 
+def test_a_run_of_our_own_recipe_gets_its_expression_for_the_name_again(root, tmp_path):
+    file = root / "configs" / "metadata.json"
+    (root / "configs" / "train.json").write_text(json.dumps({"run_name": "john doe"}))
+    staged = stage(Bundle(root), tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "configs" / "train.json").read_text()) == {"run_name": None}
+    assert "train.json: run_name" in staged.removed
+    file.write_text(json.dumps({**json.loads(file.read_text()), "name": "unet2d"}))
+    (root / "configs" / "demo.json").write_text(json.dumps({"run_name": "demo"}))
+    staged = stage(Bundle(root), tmp_path / "b")
+    name = json.loads((tmp_path / "b" / "configs" / "train.json").read_text())["run_name"]
+    assert name == Bundle.open("unet2d").content("train")["run_name"]
+    assert json.loads((tmp_path / "b" / "configs" / "demo.json").read_text()) == {"run_name": "demo"}
+    assert "demo.json: run_name" not in staged.removed
+
+
+def test_cases_of_the_record_go_from_the_configs(root, tmp_path):
+    (root / "run.json").write_text(json.dumps({"cases": {"train": ["miller"], "val": ["smith"]}}))
+    (root / "configs" / "train.json").write_text(json.dumps({"only": ["smith", "miller"], "lr": 1}))
+    staged = stage(Bundle(root), tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "configs" / "train.json").read_text()) == {"only": None, "lr": 1}
+    assert "train.json: only" in staged.removed
+
+
 def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     file = root / "configs" / "metadata.json"
     data = {"inputs": {"image": {"num_channels": 1}}, "outputs": {"pred": {"num_channels": 118, "channel_def": {}}}}
@@ -59,6 +82,38 @@ def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     sigmoid = staged.metadata["network_data_format"]
     assert sigmoid["outputs"]["pred"]["channel_def"] == {"0": "liver", "1": "spleen"}
     assert json.loads((tmp_path / "b" / "label_map.json").read_text()) == labels.to_dict()
+
+
+def test_pictures_that_no_text_shows_stay_at_home(root, tmp_path):
+    for name in ("curve.png", "patient.png"):
+        (root / "docs" / name).write_bytes(b"x")
+    (root / "docs" / "README.md").write_text("![it](curve.png)")
+    stage(Bundle(root), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "docs").iterdir()) == ["README.md", "curve.png"]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "docs/README.md", "configs/metadata.json"])
+def test_files_that_name_a_case_are_refused(root, tmp_path, name):
+    (root / "run.json").write_text(json.dumps({"cases": {"train": ["miller"]}}))
+    text = json.dumps({"name": "it", "authors": "miller"}) if name.endswith("json") else "one\nof miller"
+    (root / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}, line \d: a case's name, 'miller'"):
+        stage(Bundle(root), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "why"),
+    [
+        ("version", "", "must be given a text"),
+        ("version", "new", "must be a version of numbers"),
+        ("name", "../x", "must be a folder's name"),
+        ("autors", "A", "Did you mean 'authors'"),
+        ("intended_uses", "A", "Did you mean 'intended_use'"),
+    ],
+)
+def test_texts_of_the_metadata_that_cannot_be(root, tmp_path, key, text, why):
+    with pytest.raises(ConfigError, match=why):
+        stage(Bundle(root), tmp_path / "out", {key: text})
 
 
 def test_versions_are_those_of_the_run_then_those_that_are_installed(root, tmp_path):
