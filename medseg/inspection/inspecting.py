@@ -125,7 +125,7 @@ class _Inspector:
             try:
                 found = judge(group, METADATA)
             except UnreadableError as problem:
-                self.findings.append(error("config-unreadable", next(iter(group)), str(problem)))
+                self.findings.append(error("config-unreadable", shown(next(iter(group))), shown(str(problem))))
                 continue
             parts += found.parts
             self.findings += found.findings
