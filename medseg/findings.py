@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from medseg.errors import MedsegError
 
 SEVERITIES = ("error", "warning", "note")
+
+
+def shown(text: str, most: int = 200) -> str:
+    r"""Text of others as it may be printed: nothing that moves a terminal's cursor, colours it, or turns text around.
+
+    >>> shown("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    cut = text if len(text) <= most else f"{text[:most]}..."
+    return "".join(
+        one if one == " " or (one.isprintable() and unicodedata.category(one) != "Cf") else ascii(one)[1:-1]
+        for one in cut
+    )
 
 
 @dataclass(frozen=True)
@@ -44,10 +58,11 @@ class Finding:
             raise MedsegError("A finding's code", "must be in kebab case, like mask-shape", f"'{self.code}'")
 
     def __str__(self) -> str:
-        """One line with everything."""
+        """One line with everything; what others wrote into it moves no cursor."""
         where = ", ".join(part for part in (self.case, self.place) if part)
         head = f"{self.severity} {self.code}: " + (f"{where}: " if where else "")
-        return f"{head}{self.message}. {self.remedy}".strip()
+        line = f"{head}{self.message}. {self.remedy}".strip()
+        return shown(line, len(line))
 
     def of(self, case: str) -> Finding:
         """The same finding, as one of that case."""

@@ -26,3 +26,7 @@ def test_errors_come_first_and_those_of_one_code_together():
     ]  # fmt: skip
     assert [worst(found), worst(found[:2]), worst(found[:1]), worst([])] == [*SEVERITIES, None]
     assert found[2].as_note().severity == "note"
+
+
+def test_a_line_moves_no_cursor():
+    assert str(error("a", "x\x1b[2Jy", "m\nn", "r\x07")) == "error a: x\\x1b[2Jy: m\\nn. r\\x07"

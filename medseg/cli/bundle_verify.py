@@ -49,5 +49,8 @@ def command(root: Path, trust: bool, as_json: bool) -> int:
 
 
 def _lines(one: Finding) -> str:
+    from medseg.findings import shown
+
     head = click.style(f"{one.severity} {one.code}", fg=_STYLES[one.severity])
-    return f"{head}  {one.place}\n    {one.message}" + (f"\n    {one.remedy}" if one.remedy else "")
+    place, message, remedy = (shown(text, len(text)) for text in (one.place, one.message, one.remedy))
+    return f"{head}  {place}\n    {message}" + (f"\n    {remedy}" if remedy else "")

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from medseg.cli.options import with_trust
+
 OVERLAYS = ("fast_cpu", "demo")
 LARGE = 500  # voxels from which on a structure counts for the mean
 
@@ -16,14 +18,15 @@ LARGE = 500  # voxels from which on a structure counts for the mean
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
 @click.option("--bundle", default="unet2d", show_default=True, help="The bundle that learns.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a key of the bundle's train.json.")
-def command(folder: Path, bundle: str, pairs: tuple[str, ...]) -> None:
+@with_trust
+def command(folder: Path, bundle: str, pairs: tuple[str, ...], trust: bool) -> None:
     """Make phantoms, learn 24 organs, segment two volumes that were held out, and show how well.
 
     Writes the masks, a picture of each and result.json to the output folder, and the run beside them.
     """
     from medseg.cli.options import parse_pairs
 
-    result = run_demo(folder, bundle, parse_pairs(pairs))
+    result = run_demo(folder, bundle, parse_pairs(pairs), trust)
     click.echo(f"\nMean Dice of the structures of at least {LARGE} voxels: {result['mean_dice']:.3f}")
     click.echo(f"Training {result['train_seconds']:.0f} s, segmenting {result['infer_seconds']:.0f} s")
     click.echo(f"Look at {result['previews'][0]}")
@@ -31,14 +34,17 @@ def command(folder: Path, bundle: str, pairs: tuple[str, ...]) -> None:
     click.echo(f"\nSegment a scan of your own: medseg predict {result['bundle']} SCAN.nii.gz -o masks --preview")
 
 
-def run_demo(folder: Path, name: str, overrides: dict[str, Any]) -> dict[str, Any]:
+def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = False) -> dict[str, Any]:
     """The demo; gives what `result.json` holds."""
     from medseg.atomic import writable_folder, write_json
     from medseg.bundle import Bundle, Predictor, run_bundle
+    from medseg.bundle.bundle import find_overlay
+    from medseg.bundle.trust import require_trust
     from medseg.data import PhantomSpec, write_phantom
 
-    folder = writable_folder(folder)
     bundle = Bundle.open(name)
+    require_trust(bundle.root, trust, "train", [find_overlay(overlay, bundle.root) for overlay in OVERLAYS])
+    folder = writable_folder(folder)
     spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["phantom"])
     cases = list(spec.cases())
     held_out = [id for id, side, _ in cases if side == "test"]

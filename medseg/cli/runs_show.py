@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medseg.cli.tables import console, duration, number, sparkline, table
+from medseg.findings import shown
 from medseg.launch.comparing import best_validation, speed, unlike_recipe
 from medseg.launch.runs import Summary, read_json, summarize
 from medseg.records import CONSOLE, LOG, RUNNING, read_record, read_rows
@@ -47,7 +48,7 @@ def show_list(found: Sequence[Summary], root: Path, total: int) -> None:
     rows: list[list[str | Text]] = []
     for one in found:
         cells = [_epochs(one), _best(one), duration(one.seconds_left), _when(one)]
-        rows.append([one.name, one.bundle or "-", _state(one.state), *cells])
+        rows.append([one.name, str(one.bundle or "-"), _state(one.state), *cells])
     columns = ["run", "bundle", "state", "epoch", "best Dice", "time left", "started"]
     console().print(table(f"Runs in {root}", columns, rows, left=(0, 1, 2)))
     if total > len(found):
@@ -62,10 +63,10 @@ def show_run(folder: Path) -> None:
     plain = not (screen.encoding or "").lower().startswith("utf")
     from rich.text import Text
 
-    screen.print(Text.assemble((one.name, "bold"), "  ", _state(one.state)))
+    screen.print(Text.assemble((shown(one.name), "bold"), "  ", _state(one.state)))
     facts = _facts(one, record, rows)
     for key, text in facts.items():
-        screen.print(Text(f"  {key:<11} {text}"), soft_wrap=True)
+        screen.print(Text(f"  {key:<11} {shown(text, len(text))}"), soft_wrap=True)
     for title, values, digits in _curves(rows):
         known = [value for value in values if value is not None]
         if known:
@@ -95,7 +96,7 @@ def _facts(one: Summary, record: Mapping[str, Any], rows: Sequence[Mapping[str, 
         facts["time left"] = duration(one.seconds_left)
     facts["best Dice"] = _best(one)
     if one.error:
-        facts["error"] = one.error
+        facts["error"] = str(one.error)
     cases = record.get("cases") or {}
     counts = ", ".join(f"{len(ids)} {side}" for side, ids in cases.items() if ids)
     facts["data"] = f"{record.get('dataset')}" + (f" ({counts})" if counts else "")
@@ -146,10 +147,10 @@ def _show_structures(rows: Sequence[Mapping[str, Any]]) -> None:
     if best is None or not scores:
         return
     order = sorted(scores, key=lambda name: float(scores[name]))
-    shown = order if len(order) <= 2 * _SHOWN else [*order[:_SHOWN], *order[-_SHOWN:]]
-    cells = [[name, number(scores[name])] for name in shown]
-    if len(order) > len(shown):
-        cells.insert(_SHOWN, [f"... {len(order) - len(shown)} more", ""])
+    listed = order if len(order) <= 2 * _SHOWN else [*order[:_SHOWN], *order[-_SHOWN:]]
+    cells = [[name, number(scores[name])] for name in listed]
+    if len(order) > len(listed):
+        cells.insert(_SHOWN, [f"... {len(order) - len(listed)} more", ""])
     console().print(table(f"Dice by structure, epoch {best.get('epoch')}, worst first", ["", "Dice"], cells))
 
 
@@ -160,6 +161,7 @@ def _show_warnings(rows: Sequence[Mapping[str, Any]]) -> None:
         where = f" (epoch {row['epoch']})" if row.get("epoch") is not None else ""
         colour = "red" if row.get("level") == "error" else "yellow"
         said = ": ".join(str(row[key]) for key in ("title", "text") if row.get(key))
+        said = shown(said, len(said))
         console().print(Text(f"{str(row.get('level', 'warning')).capitalize()}{where}: {said}", style=colour))
 
 
@@ -169,7 +171,7 @@ def show_comparison(found: Mapping[str, Any]) -> None:
     screen = console()
     names = [str(number) for number in range(1, len(runs) + 1)]
     for name, one in zip(names, runs, strict=True):
-        screen.print(f"{name}: {one.name} ({one.bundle})", markup=False, soft_wrap=True)
+        screen.print(f"{name}: {shown(one.name)} ({shown(str(one.bundle))})", markup=False, soft_wrap=True)
     facts: list[list[str | Text]] = [
         ["state", *(_state(one.state) for one in runs)],
         ["epoch", *(_epochs(one) for one in runs)],

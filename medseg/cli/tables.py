@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from medseg.findings import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -26,7 +28,10 @@ def console() -> Console:
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, left: Sequence[int] = (0,)
 ) -> Table:
-    """A table without lines; the columns in `left` begin at the left, the others end at the right."""
+    """A table without lines; the columns in `left` begin at the left, the others end at the right.
+
+    What others wrote into a cell moves no cursor.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -36,7 +41,7 @@ def table(
     for index, column in enumerate(columns):
         found.add_column(column, justify="left" if index in left else "right", overflow="fold")
     for row in rows:
-        found.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        found.add_row(*(Text(shown(cell, len(cell))) if isinstance(cell, str) else cell for cell in row))
     return found
 
 

@@ -109,6 +109,8 @@ def _of_monai(words: Sequence[str], here: Path, own: Collection[str]) -> Named:
                 found.faults.append(f"{key}: '{value}' is no plain value: a number, a word, or a list of them")
             else:
                 found.overrides[key] = read[0]
+    if len(set(found.roots)) > 1:
+        found.faults.append("it lays settings of several bundles over each other")
     return found
 
 
@@ -122,6 +124,8 @@ def _file(found: Named, key: str, value: str, here: Path) -> None:
         path = (here / str(one)).resolve()
         if path.suffix != _FILES[key] or not path.is_file():
             found.faults.append(f"{key}: '{one}' is no {_FILES[key]} file")
+        elif path.suffix == ".json" and (path.name.lower() == "metadata.json") != (key == "meta_file"):
+            found.faults.append(f"{key}: '{one}' is looked into as something else")
         elif path.parent.name == "configs" and (path.parent / "metadata.json").is_file():
             found.roots.append(path.parent.parent)
         elif not any(path.parent == (home / "configs").resolve() for home in homes()[1:]):

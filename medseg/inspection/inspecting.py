@@ -115,7 +115,7 @@ class _Inspector:
                 (configs if name.lower().startswith("configs/") else others)[name] = content
         for overlay in self.overlays:
             try:
-                configs[str(overlay)] = parse(overlay.read_bytes())
+                configs[str(overlay.absolute())] = parse(overlay.read_bytes())
             except (OSError, UnreadableError) as problem:
                 self.findings.append(error("config-unreadable", shown(str(overlay)), shown(str(problem))))
         if self.overrides:
@@ -125,7 +125,7 @@ class _Inspector:
             try:
                 found = judge(group, METADATA)
             except UnreadableError as problem:
-                self.findings.append(error("config-unreadable", next(iter(group)), str(problem)))
+                self.findings.append(error("config-unreadable", shown(next(iter(group))), shown(str(problem))))
                 continue
             parts += found.parts
             self.findings += found.findings

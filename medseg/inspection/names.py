@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from medseg.findings import shown
+
+__all__ = ["fault", "folded", "shown"]
+
 _DEVICES = {
     "con",
     "prn",
@@ -53,16 +57,3 @@ def fault(name: str) -> str | None:
         if part.split(".")[0].strip().lower() in _DEVICES:
             return "a part is the name of a device on Windows"
     return None
-
-
-def shown(text: str, most: int = 200) -> str:
-    r"""Text of others as it may be printed: nothing that moves a terminal's cursor, colours it, or turns text around.
-
-    >>> shown("a\x1b[31mb")
-    'a\\x1b[31mb'
-    """
-    cut = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(
-        one if one == " " or (one.isprintable() and unicodedata.category(one) != "Cf") else ascii(one)[1:-1]
-        for one in cut
-    )

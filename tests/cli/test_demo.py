@@ -1,6 +1,8 @@
 """The demo from end to end, small: what it writes and says. Its Dice at full size is in docs/benchmarks."""
 
 import json
+import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -33,3 +35,13 @@ def test_it_trains_segments_compares_and_writes_everything_it_names(medseg, tmp_
         if case["voxels"][name] >= 500
     ]
     assert result["mean_dice"] == (round(sum(large) / len(large), 4) if large else None)
+
+
+def test_a_bundle_that_could_do_more_is_refused_before_anything_is_written(medseg, tmp_path):
+    root = tmp_path / "b"
+    shutil.copytree(Path(__file__).parents[2] / "bundles" / "unet2d", root)
+    (root / "configs" / "more.json").write_text('{"loss": {"_target_": "os.system"}}')
+    done = medseg("demo", "-o", tmp_path / "demo", "--bundle", root)
+    assert done.code == 1
+    assert "target-unknown" in done.err
+    assert not (tmp_path / "demo").exists()

@@ -38,3 +38,10 @@ def test_durations_and_numbers_round_as_people_do():
         *["99 s", "2 min", "1 h 40 min", "1 h 40 min", "47 h 59 min", "2 d 0 h"]
     ]
     assert number(2 / 3, 1) == "0.7"
+
+
+def test_cells_move_no_cursor():
+    screen = console()
+    with screen.capture() as found:
+        screen.print(table("", ["a"], [["x\x1b]0;owned\x07y"]]))
+    assert "x\\x1b]0;owned\\x07y" in found.get()

@@ -1,5 +1,6 @@
 """What a recorded command would do when it is given again."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def test_files_are_settings_of_a_bundle_or_ours(tmp_path):
     (tmp_path / "a b.json").write_text("{}")
     for name in ("a b.json", str(tmp_path / "a b.json"), "gone.json", "", CONFIG + ",x"):
         assert named(["-m", "monai.bundle", "run", "--config_file", name], tmp_path).faults
+
+
+def test_files_are_read_as_what_they_were_looked_into(tmp_path):
+    other = Path(shutil.copytree(RECIPE, tmp_path / "b")) / "configs"
+    meta = str(RECIPE / "configs" / "metadata.json")
+    assert monai("--meta_file", meta).faults == []
+    for words in (["--meta_file", CONFIG], ["--meta_file", str(other / "metadata.json")], ["--config_file", meta]):
+        assert monai(*words).faults
+    both = f"['{CONFIG}', '{other / 'train.json'}']"
+    assert named(["-m", "monai.bundle", "run", "--config_file", both], tmp_path).faults
 
 
 def test_values_of_pairs():

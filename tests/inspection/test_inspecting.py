@@ -97,3 +97,11 @@ def test_metadata_of_any_shape_is_survived(root):
     ):
         (root / "configs" / "metadata.json").write_text(content)
         assert inspect_bundle(root).name == "b"
+
+
+def test_a_key_that_is_refused_is_shown_without_what_moves_the_cursor(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{}")
+    (tmp_path / "configs" / "train.json").write_text(json.dumps({"a\x1b[2Jb": 1}))
+    found = [one for one in inspect_bundle(tmp_path).findings if one.code == "config-unreadable"]
+    assert "a\\x1b[2Jb" in found[0].message
