@@ -23,6 +23,7 @@ from medseg.bundle.source import METADATA, effective_config, resolved
 from medseg.cases import Dataset
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
+from medseg.seals import seal
 from medseg.training import Backup, Run, find_unfinished
 from medseg.training.fetching import fetch, newest_copy
 from medseg.training.run import identity, new_folder
@@ -169,6 +170,7 @@ def start_run(
         "command": sys.argv,
         "working_directory": str(Path().resolve()),
     }
+    about["seal"] = seal(about)  # so that going on with it needs no other word than the one that began it
 
     def furnish(folder: Path) -> None:
         _write_bundle(folder, bundle, config, merged, labels)

@@ -21,6 +21,7 @@ from medseg.launch.detach import Started, detach
 from medseg.launch.runs import SILENT_MINUTES, is_here, standing, summarize
 from medseg.places import RUNS_VARIABLE, homes
 from medseg.records import FINISHED, RUNNING, read_record
+from medseg.seals import is_sealed
 
 # Options of `medseg train` that take a value, and those that do not. The value says which key of the config they set.
 VALUED = {"--data": "dataset_dir", "--with": "", "--backup": "backup"}
@@ -51,7 +52,8 @@ def plan(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False)
     Args:
         folder: the run's folder.
         overrides: `KEY=VALUE`, overruling what the command says of these keys.
-        trust: whether somebody said that run and bundle are trusted; that the command once said so does not count.
+        trust: whether somebody said that run and bundle are trusted; that the command once said so does not count. The
+            keys of a command that was given on this machine (`medseg.seals`) need no trust, such as a backup's address.
 
     Raises:
         RunError: it is running, or has finished and nothing is to be changed.
@@ -70,6 +72,8 @@ def plan(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False)
     if arguments is None or not _has_bundle(arguments, here):
         arguments = ["-m", "medseg", "train", str(folder), *(f"{key}={value}" for key, value in changes.items())]
     typed = {*changes, "resume", *(["output_dir"] if runs is not None else [])}
+    if arguments[3:4] != [str(folder)] and is_sealed(record):  # typed here, by whoever goes on with it now
+        typed |= {one.lstrip("-").partition("=")[0] for one in arguments}
     require_trusted_command(folder, arguments, here, trust, typed)
     if trust and arguments[1] == "medseg":
         arguments.append("--trust")
