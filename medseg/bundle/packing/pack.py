@@ -16,14 +16,15 @@ from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.packing import self_test
 from medseg.bundle.packing.archiving import folder_name, write_archive
-from medseg.bundle.packing.card import History, card_text, history_of, metrics_of
+from medseg.bundle.packing.card import History, card_text, history_of, metrics_of, with_tables_of
 from medseg.bundle.packing.gates import require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
-from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, stage
+from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, recipe_config, stage
 from medseg.bundle.packing.stopping import stoppable
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
+from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError
 from medseg.labels import LabelMap
@@ -101,9 +102,11 @@ def pack_bundle(
         if history != History() or metadata or not (folder / CARD).is_file():  # else it is packed again as it came
             docs = folder / "docs" / "README.md"
             text = docs.read_text(encoding="utf-8") if docs.is_file() else ""
-            write_text(
-                folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested, covered))
-            )
+            test, recipe = _sentence(tested, covered), recipe_config(bundle, METADATA)
+            card = card_text(staged.metadata, said.labels, history, text, test, recipe)
+            if history == History() and (folder / CARD).is_file():
+                card = with_tables_of(card, (folder / CARD).read_text(encoding="utf-8"))
+            write_text(folder / CARD, card)
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)

@@ -88,7 +88,7 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
             continue
         content = bundle.content(path.stem)
         cleaned, taken = without_places(content, path, cases)
-        usable = _usable(cleaned, taken, _recipe(bundle, path.name))
+        usable = _usable(cleaned, taken, recipe_config(bundle, path.name))
         removed += [
             f"{path.name}: {key}" for key in taken if usable.get(key) is None or usable[key] != content.get(key)
         ]
@@ -152,7 +152,7 @@ def case_ids(root: Path) -> list[str]:
     return sorted({str(one) for ids in found if isinstance(ids, list) for one in ids})
 
 
-def _recipe(bundle: Bundle, file: str) -> dict[str, Any]:
+def recipe_config(bundle: Bundle, file: str) -> dict[str, Any]:
     """The config of that name in medseg's own recipe that a bundle was made with; empty where it was none."""
     name = bundle.name
     if Path(name).name != name:

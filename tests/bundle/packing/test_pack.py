@@ -112,6 +112,11 @@ def test_the_packed_bundle_gives_the_same_voxels_also_from_python_alone(packed, 
     assert len(np.unique(here)) > 1
     assert np.array_equal(there, here)
     assert pack_bundle(made.root, tmp_path / "again.zip", torchscript=True).read_bytes() == packed.read_bytes()
+    used = pack_bundle(made.root, tmp_path / "used.zip", metadata={"intended_use": "Teaching."})
+    card, first = (read(path)["docs/model_card.md"].decode() for path in (used, packed))
+    assert "Teaching." in card
+    assert card.partition("## Classes")[2] == first.partition("## Classes")[2]
+    assert "| liver |" in card
     run_bundle(Bundle(made.root), "run", "inference", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)})
     assert (tmp_path / "p0002.nii.gz").is_file()
 
