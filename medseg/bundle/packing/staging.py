@@ -113,7 +113,7 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
         write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
     description = _metadata(bundle, changes or {})
     write_json(folder / "configs" / METADATA, description)
-    read_through(folder, words_here(cases), _structures(folder))
+    read_through(folder, words_here(cases), _structures(folder), _recipe_root(bundle))
     return Staged(folder, description, removed)
 
 
@@ -154,13 +154,18 @@ def case_ids(root: Path) -> list[str]:
 
 def recipe_config(bundle: Bundle, file: str) -> dict[str, Any]:
     """The config of that name in medseg's own recipe that a bundle was made with; empty where it was none."""
-    name = bundle.name
-    if Path(name).name != name:
-        return {}
-    for home in homes()[1:]:
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((home / "bundles" / name / "configs" / file).read_text(encoding="utf-8")))
+    root = _recipe_root(bundle)
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((root / "configs" / file).read_text(encoding="utf-8"))) if root is not None else {}
     return {}
+
+
+def _recipe_root(bundle: Bundle) -> Path | None:
+    """The folder of medseg's own recipe of a bundle's name; None where there is none."""
+    if Path(bundle.name).name != bundle.name:
+        return None
+    places = [home / "bundles" / bundle.name for home in homes()[1:]]
+    return next((place for place in places if (place / "configs" / METADATA).is_file()), None)
 
 
 def _usable(config: dict[str, Any], taken: list[str], recipe: Mapping[str, Any]) -> dict[str, Any]:
