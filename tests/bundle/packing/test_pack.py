@@ -153,8 +153,10 @@ def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp
     with pytest.raises(WeightsError, match=r"model\.pt: must be a whole file of weights"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
-    with pytest.raises(WeightsError, match="must belong to this network"):
+    with pytest.raises(WeightsError, match="must belong to this network") as caught:
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
+    assert str(caught.value).startswith(str(tmp_path / "run"))
+    assert "medseg-pack-" not in str(caught.value)
     inference = json.loads((trained / "configs" / "inference.json").read_text())
     inference["amp"] = "$__import__('os').system('touch canary')"
     (tmp_path / "run" / "configs" / "inference.json").write_text(json.dumps(inference))
