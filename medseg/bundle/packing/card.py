@@ -14,6 +14,9 @@ from medseg.report.run_data import RunData, number_of, read_run
 
 _SETTINGS = ("max_epochs", "batch_size", "samples_per_case", "lr", "weight_decay", "patch_size", "image_size",
              "spacing", "context", "multilabel", "variant", "seed")  # fmt: skip
+_KEPT = ("## Classes\n", "## Training data\n", "## Training\n")
+_MADE_UP = "Made-up bodies (the phantom) and no patients: of real scans it knows nothing"
+_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class History:
         dice: the same by structure; None for one that no case has.
         seconds: of training.
         started: day on which it began.
+        made_up: whether it was trained on made-up bodies, as recipes are where nobody gives them data.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -41,6 +45,7 @@ class History:
     dice: Mapping[str, float | None] = field(default_factory=dict)
     seconds: float | None = None
     started: str | None = None
+    made_up: bool = False
 
 
 def history_of(root: Path) -> History:
@@ -65,6 +70,7 @@ def history_of(root: Path) -> History:
         {str(name): number_of(score) for name, score in dice.items()} if isinstance(dice, Mapping) else {},
         _seconds(run),
         started or None,
+        run.config.get("dataset_dir", "") is None and bool(run.config.get("phantom")),
     )
 
 
@@ -77,7 +83,12 @@ def metrics_of(history: History) -> dict[str, float]:
 
 
 def card_text(
-    metadata: Mapping[str, Any], labels: LabelMap | None, history: History, docs: str = "", test: str | None = None
+    metadata: Mapping[str, Any],
+    labels: LabelMap | None,
+    history: History,
+    docs: str = "",
+    test: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -87,10 +98,13 @@ def card_text(
         history: see `history_of`.
         docs: the bundle's README, of which the limits are taken.
         test: what the self-test is, in a sentence; None where there is none.
+        recipe: the metadata of medseg's own recipe that it was made with: what is said there is meant for all who
+            train it, and nobody said it of these weights.
     """
+    recipe = recipe or {}
     parts = [
         f"# {metadata.get('name', 'A bundle')} {metadata.get('version', '')}".rstrip(),
-        str(metadata.get("task") or metadata.get("description") or ""),
+        _task(metadata, labels, recipe),
         _about(metadata),
         "## Intended use",
         str(metadata.get("intended_use") or "Nobody said. Not for clinical decisions."),
@@ -99,7 +113,7 @@ def card_text(
         "## Classes",
         _classes(labels, history),
         "## Training data",
-        _data(metadata, history),
+        _data(metadata, history, recipe),
         "## Training",
         _training(history),
         "## Is it whole, and does it do here what it did there?",
@@ -152,8 +166,27 @@ def _classes(labels: LabelMap | None, history: History) -> str:
     return "\n".join([*head, *rows])
 
 
-def _data(metadata: Mapping[str, Any], history: History) -> str:
-    said = [str(metadata.get("data_source") or "").rstrip(".")]
+def _task(metadata: Mapping[str, Any], labels: LabelMap | None, recipe: Mapping[str, Any]) -> str:
+    """What it is for: the recipe's own sentence only where these weights know as many structures as that one says."""
+    task = str(metadata.get("task") or metadata.get("description") or "")
+    if labels is None or not task or task != str(recipe.get("task") or recipe.get("description") or ""):
+        return task
+    count = len(labels.structures)
+    counted = re.search(r"\b\d+\b(?= (?:\w+ )?structures)", task)
+    if counted is not None and int(counted[0]) == count:
+        return task
+    shown = ", ".join(labels.structures[:_SHOWN]) + (", ..." if count > _SHOWN else "")
+    kind = re.sub(r"\s+", " ", str(metadata.get("image_classes") or "")).strip()
+    return f"Segmentation of {count} structure{'s' * (count != 1)}{f' ({kind})' if kind else ''}: {shown}"
+
+
+def _data(metadata: Mapping[str, Any], history: History, recipe: Mapping[str, Any]) -> str:
+    source = str(metadata.get("data_source") or "").rstrip(".")
+    if source and source == str(recipe.get("data_source") or "").rstrip("."):
+        meant = f"The recipe is meant for: {source}"
+        said = [_MADE_UP if history.made_up else "Nobody said which data", meant]
+    else:
+        said = [source, _MADE_UP if history.made_up else ""]
     if history.cases:
         said.append("Cases: " + ", ".join(f"{count} {side}" for side, count in history.cases.items() if count))
     if history.data:
@@ -186,6 +219,23 @@ def _seconds(run: RunData) -> float | None:
     rows: Sequence[Mapping[str, Any]] = run.of("epoch")
     found = [seconds for row in rows if (seconds := number_of(row.get("train_seconds"))) is not None]
     return sum(found) if found else None
+
+
+def with_tables_of(text: str, old: str) -> str:
+    """A card with what an earlier one says of classes, data and training: where weights came without their history.
+
+    Args:
+        text: the new card.
+        old: the earlier one.
+    """
+    kept = {head: part for head, part in _sections(old) if head in _KEPT}
+    return "".join(f"{head}{kept.get(head, part)}" for head, part in _sections(text))
+
+
+def _sections(text: str) -> list[tuple[str, str]]:
+    """The parts of a card, each with its heading; what stands before the first heading has none."""
+    pieces = re.split(r"^(## .*\n)", text, flags=re.MULTILINE)
+    return [("", pieces[0]), *zip(pieces[1::2], pieces[2::2], strict=True)]
 
 
 def _is_plain(value: Any) -> bool:

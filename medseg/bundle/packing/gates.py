@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from medseg.bundle.verification import verify_bundle
-from medseg.errors import BundleError
+from medseg.errors import BundleError, MedsegError
 from medseg.findings import Finding
 
 logger = logging.getLogger(__name__)
@@ -44,3 +45,26 @@ def refuse(name: str, rule: str, found: Sequence[Finding], remedy: str) -> None:
     shown = "; ".join(f"{one.code} in {one.place}: {one.message}" for one in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise BundleError(name, rule, f"{len(found)} fault{'s' * (len(found) > 1)}: {shown}{more}", remedy)
+
+
+def renamed(error: MedsegError, folder: Path, name: str) -> MedsegError:
+    """An error about a folder that is gone by the time it is read, as one about what the user knows.
+
+    Args:
+        error: it.
+        folder: the folder for a time.
+        name: what it is called instead.
+    """
+    paths = dict.fromkeys((str(folder), str(folder.resolve())))
+
+    def said(text: str) -> str:
+        for path in paths:
+            text = text.replace(path, name)
+        return text.replace(folder.name, name) if folder.name.endswith(".partial") else text
+
+    parts = [said(part) for part in (error.thing, error.rule, error.found, error.remedy)]
+    kind: Any = type(error)
+    try:
+        return cast("MedsegError", kind(*parts))
+    except TypeError:  # one with arguments of its own
+        return BundleError(*parts)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, cast
 
 from packaging.version import InvalidVersion, Version
 
@@ -21,7 +20,7 @@ import medseg
 from medseg.atomic import atomic_folder
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.packing.archiving import folder_name
-from medseg.bundle.packing.gates import refuse, require_clean
+from medseg.bundle.packing.gates import refuse, renamed, require_clean
 from medseg.bundle.packing.manifest import compare, read_manifest
 from medseg.bundle.packing.self_test import SelfTest, run_self_test
 from medseg.bundle.packing.sources import fetch
@@ -115,7 +114,7 @@ def install_bundle(
                 bundle = Bundle(root)
                 test = run_self_test(bundle, device) if self_test else None
             except MedsegError as error:
-                raise _named(error, partial, path.name) from error
+                raise renamed(error, partial, path.name) from error
             if test is not None and not test.close:
                 rule = "must give the mask here that came with it"
                 raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
@@ -138,20 +137,6 @@ def _placed(target: Path) -> Iterator[Path]:
             said = "that somebody installed a bundle there meanwhile"
             raise OutputError(target, "must be free until the end", said) from error
         raise
-
-
-def _named(error: MedsegError, partial: Path, name: str) -> MedsegError:
-    """An error about the folder that is gone by then, as one about the zip."""
-
-    def said(text: str) -> str:
-        return text.replace(f"{partial}/", f"{name}/").replace(str(partial), name).replace(partial.name, name)
-
-    kind: Any = type(error)
-    parts = [said(part) for part in (error.thing, error.rule, error.found, error.remedy)]
-    try:
-        return cast("MedsegError", kind(*parts))
-    except TypeError:  # one with arguments of its own
-        return BundleError(*parts)
 
 
 def _clear_stale(target: Path) -> None:

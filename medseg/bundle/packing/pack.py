@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.packing import self_test
 from medseg.bundle.packing.archiving import folder_name, write_archive
-from medseg.bundle.packing.card import History, card_text, history_of, metrics_of
-from medseg.bundle.packing.gates import require_clean
+from medseg.bundle.packing.card import History, card_text, history_of, metrics_of, with_tables_of
+from medseg.bundle.packing.gates import renamed, require_clean
 from medseg.bundle.packing.lock import LOCK, lock_text
 from medseg.bundle.packing.manifest import MANIFEST, make_manifest
-from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, stage
+from medseg.bundle.packing.staging import CARD, LABELS, Described, Staged, describe, recipe_config, stage
 from medseg.bundle.packing.stopping import stoppable
 from medseg.bundle.packing.weights import read_state, write_state
 from medseg.bundle.packing.wheel import make_wheel
+from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError
 from medseg.labels import LabelMap
@@ -70,8 +72,9 @@ def pack_bundle(
     if path.suffix.lower() != ".zip" or path.is_dir():
         raise OutputError(path, "must be a file called .zip", "another name" if not path.is_dir() else "a folder")
     history = history_of(bundle.root)
-    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-pack-") as place:
+    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-pack-") as place, contextlib.ExitStack() as errors:
         folder = Path(place, "bundle")
+        errors.enter_context(_about(folder, bundle.root))
         staged = stage(bundle, folder, metadata)
         try:
             require_trust(folder, trust, "pack")
@@ -101,14 +104,16 @@ def pack_bundle(
         if history != History() or metadata or not (folder / CARD).is_file():  # else it is packed again as it came
             docs = folder / "docs" / "README.md"
             text = docs.read_text(encoding="utf-8") if docs.is_file() else ""
-            write_text(
-                folder / CARD, card_text(staged.metadata, said.labels, history, text, _sentence(tested, covered))
-            )
+            test, recipe = _sentence(tested, covered), recipe_config(bundle, METADATA)
+            card = card_text(staged.metadata, said.labels, history, text, test, recipe)
+            if history == History() and (folder / CARD).is_file():
+                card = with_tables_of(card, (folder / CARD).read_text(encoding="utf-8"))
+            write_text(folder / CARD, card)
         write_text(folder / LOCK, lock_text(staged.metadata))
         if with_wheel:
             make_wheel(folder / WHEELS)
         require_clean(folder, trust, packed.name, ("wheel-in-bundle",))
-        write_json(folder / MANIFEST, make_manifest(folder, _about(staged)))
+        write_json(folder / MANIFEST, make_manifest(folder, _summary(staged)))
         write_archive(folder, path, folder_name(packed.name))
     for key in staged.removed:
         logger.info("Left out: %s", key)
@@ -184,7 +189,18 @@ def _export(
         to_onnx(seen.network, folder / "model.onnx", shape, *samples)
 
 
-def _about(staged: Staged) -> dict[str, Any]:
+@contextlib.contextmanager
+def _about(folder: Path, root: Path) -> Iterator[None]:
+    """Errors about the folder that is put together, as errors about the bundle."""
+    try:
+        yield
+    except MedsegError as error:
+        if str(folder) in str(error) or str(folder.resolve()) in str(error):
+            raise renamed(error, folder, str(root)) from error
+        raise
+
+
+def _summary(staged: Staged) -> dict[str, Any]:
     """What the manifest says beside its files."""
     versions = staged.metadata.get("required_packages_version") or {}
     return {

@@ -20,7 +20,7 @@ _AWAY = (  # places wherever they stand in a text
     r"(?:^|[\s=:/\\])\.\.[/\\]",
 )
 _ELSEWHERE = re.compile("|".join(_AWAY))
-_PLACE = re.compile("|".join((*_AWAY, _STARTS + r"(?:[A-Za-z]:)?[/\\]\w")))
+_PLACE = re.compile("|".join((*_AWAY, _STARTS + r"/\w", r"^\\\w{2,}\\")))
 _FROM_TOP = re.compile(_STARTS + r"(/[^/\s]+)/\S")
 _OURS = ("/home/", "/Users/", "/mnt/", "/root/")  # nobody's bundle has folders of these names
 _CASES, _MONITOR, _NAME = ("split", "exclude", "cases"), "monitor", "run_name"

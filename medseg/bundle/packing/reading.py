@@ -48,13 +48,16 @@ def words_here(cases: Collection[str] = ()) -> list[Word]:
     return found
 
 
-def read_through(folder: Path, words: Collection[Word], passed: Collection[str] = ()) -> None:
+def read_through(
+    folder: Path, words: Collection[Word], passed: Collection[str] = (), recipe: Path | None = None
+) -> None:
     """Read all texts below a folder for words that should not be shared; those that may be others' are warnings.
 
     Args:
         folder: what is to be shared.
         words: see `words_here`.
         passed: names of cases that mean something else as well, such as structures.
+        recipe: medseg's own recipe that it was made with: lines that stand there, too, tell of nobody.
 
     Raises:
         DataError: a text names somebody's folder or a case; says which line of which file.
@@ -64,7 +67,11 @@ def read_through(folder: Path, words: Collection[Word], passed: Collection[str] 
     for name, path in files_of(folder).items():
         if path.suffix.lower() not in _TEXTS:
             continue
+        theirs = recipe / name if recipe is not None else None
+        public = {line for _, line in _lines(theirs)} if theirs is not None and theirs.is_file() else set()
         for number, line in _lines(path):
+            if line in public:
+                continue
             for word, pattern in wanted:
                 if not pattern.search(line):
                     continue

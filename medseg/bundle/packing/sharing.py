@@ -6,10 +6,11 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from medseg.atomic import atomic_path, write_text
 from medseg.bundle.packing import hub
-from medseg.bundle.packing.manifest import compare
+from medseg.bundle.packing.manifest import compare, sha256_of
 from medseg.bundle.packing.sources import SUM, asked, fetch, sum_line
 from medseg.bundle.packing.staging import CARD
 from medseg.errors import DataError, OutputError
@@ -25,7 +26,7 @@ def push(path: str | Path, where: str | Path, private: bool = True) -> str:
     Args:
         path: the zip, as `pack_bundle` wrote it; held against its manifest first.
         where: `hf://owner/model` (one commit, with the model card as its README), a folder, or a folder as a URL of
-            fsspec. There it is whole or not there.
+            fsspec; where it ends in `.zip`, it is the file's own name. There it is whole or not there.
         private: whether a repository that is made on the hub is seen by its owner alone.
 
     Returns:
@@ -36,6 +37,8 @@ def push(path: str | Path, where: str | Path, private: bool = True) -> str:
         ConfigError, OutputError: a place that cannot be, cannot be reached or cannot be written.
     """
     path, text = Path(path), str(where)
+    protocol, address, rest = text.partition("://")
+    text = protocol.lower() + address + rest if address else text
     if not path.is_file():
         raise DataError(path, "must be a packed bundle", "no such file", "medseg bundle pack makes one.")
     wrong = compare(path)
@@ -46,12 +49,11 @@ def push(path: str | Path, where: str | Path, private: bool = True) -> str:
     if "://" in text or "::" in text:
         return _to_place(path, text)
     folder = Path(text).expanduser()
-    target = folder / path.name
+    named = folder.suffix.lower() == ".zip" and not folder.is_dir()
+    target = folder if named else folder / path.name
     if target.exists() and target.samefile(path):
         raise OutputError(folder, "must be another folder than the one it lies in", str(path.parent))
-    with atomic_path(target) as partial:
-        shutil.copyfile(path, partial)
-    write_text(target.with_name(target.name + SUM), sum_line(path))
+    _copy(path, target)
     return str(target)
 
 
@@ -65,7 +67,8 @@ def pull(source: str, folder: str | Path, sha256: str | None = None) -> Path:
 
     Raises:
         DataError: no packed bundle, a damaged or another one.
-        ConfigError, OutputError: a place that cannot be, or cannot be reached or written.
+        ConfigError, OutputError: a place that cannot be, or cannot be reached or written, or holds another file of
+            that name.
     """
     with tempfile.TemporaryDirectory(prefix="medseg-pull-") as place:
         path = fetch(source, Path(place), sha256)
@@ -73,17 +76,41 @@ def pull(source: str, folder: str | Path, sha256: str | None = None) -> Path:
         if wrong:
             raise DataError(source, "must be a whole packed bundle", str(wrong[0]), "Fetch it again.")
         target = Path(folder) / path.name
+        if not (target.exists() and target.samefile(path)):
+            _copy(path, target)
+    return target
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Put a zip at a place, with the file that has its SHA-256; another file there stays as it is.
+
+    Raises:
+        OutputError: there is another file, or the place cannot be written.
+    """
+    line = f"{sha256_of(path)}  {target.name}\n"
+    if not target.is_file() or sha256_of(target) != sha256_of(path):
+        if target.exists():
+            raise OutputError(
+                target, "must be free, or hold the same file", "another one", "Remove it, or choose another folder."
+            )
         with atomic_path(target) as partial:
             shutil.copyfile(path, partial)
-    return target
+    write_text(target.with_name(target.name + SUM), line)
 
 
 def _to_place(path: Path, url: str) -> str:
     place, folder = asked(url, lambda: open_place(url))
-    target = f"{folder}/{path.name}"
+    named = folder.lower().endswith(".zip")
+    target = folder if named else f"{folder}/{path.name}"
+    folder = target.rpartition("/")[0]
+    name = target.rpartition("/")[2]
     partial = target + PARTIAL
 
     def send() -> None:
+        if place.exists(target) and not _is_same(place, target, path):
+            raise OutputError(
+                url, "must not hold another file of that name", name, "Remove it, or choose another place."
+            )
         place.makedirs(folder, exist_ok=True)
         try:
             place.put_file(str(path), partial)
@@ -92,13 +119,21 @@ def _to_place(path: Path, url: str) -> str:
             if place.exists(target):
                 place.rm_file(target)
             place.mv(partial, target)
-            place.pipe_file(target + SUM, sum_line(path).encode())
+            place.pipe_file(target + SUM, f"{sha256_of(path)}  {name}\n".encode())
         finally:
             if place.exists(partial):
                 place.rm_file(partial)
 
     asked(url, send, _HOUR)
-    return f"{url.rstrip('/')}/{path.name}"
+    return url if named else f"{url.rstrip('/')}/{path.name}"
+
+
+def _is_same(place: Any, target: str, path: Path) -> bool:
+    """Whether a file at a place is this zip, by its size and the SHA-256 beside it."""
+    if place.size(target) != path.stat().st_size:
+        return False
+    said = place.cat_file(target + SUM).split() if place.exists(target + SUM) else []
+    return not said or said[0] == sha256_of(path).encode()
 
 
 def _card(path: Path) -> str:

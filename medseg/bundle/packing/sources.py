@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import http.client
+import re
 import shutil
 import urllib.error
 import urllib.parse
@@ -14,13 +15,16 @@ from typing import Any, TypeVar
 
 from medseg.bundle.packing import hub
 from medseg.bundle.packing.manifest import sha256_of
-from medseg.errors import DataError, MedsegError, OutputError
+from medseg.errors import ConfigError, DataError, MedsegError, OutputError
 from medseg.training.backup import open_place, within
 
 SUM = ".sha256"  # beside a zip: its SHA-256 and its name, as sha256sum writes it
 SECONDS = 30.0  # that a place is given to answer
 _HOUR = 3600.0
 _CHUNK = 1 << 20
+_LONGEST = 120  # letters of a file's name; file systems allow some 255 bytes
+_NONE = (403, 404, 410)  # what a server says where there is no such file
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 T = TypeVar("T")
 
 
@@ -40,7 +44,12 @@ def fetch(source: str | Path, folder: Path, sha256: str | None = None) -> Path:
         DataError: no such file, several of them, or another SHA-256.
         ConfigError, OutputError: a place that cannot be, or cannot be reached.
     """
+    if sha256 is not None and not _SHA256.fullmatch(sha256.strip()):
+        raise ConfigError("sha256", "must be the 64 hexadecimal digits of a SHA-256", f"'{sha256[:80]}'")
     text = str(source)
+    protocol = text.partition("://")[0].lower()
+    if "://" in text:
+        text = protocol + text[len(protocol) :]
     folder.mkdir(parents=True, exist_ok=True)
     if text.startswith("hf://"):
         path, beside = hub.fetch(text, folder)
@@ -51,7 +60,7 @@ def fetch(source: str | Path, folder: Path, sha256: str | None = None) -> Path:
     else:
         path = _one_zip(Path(text).expanduser())
         beside = path.with_name(path.name + SUM)
-    said = sha256 or _said(beside)
+    said = sha256 if sha256 is not None else _said(beside, f"{text}{SUM}" if "://" in text else None)
     if said is not None:
         found = sha256_of(path)
         if found.lower() != said.strip().lower():
@@ -68,12 +77,12 @@ def sum_line(path: Path) -> str:
     return f"{sha256_of(path)}  {path.name}\n"
 
 
-def _said(beside: Path | None) -> str | None:
+def _said(beside: Path | None, url: str | None) -> str | None:
     if beside is None or not beside.is_file():
         return None
     words = beside.read_text(encoding="utf-8", errors="replace").split()
-    if not words or len(words[0]) != hashlib.sha256().digest_size * 2:
-        raise DataError(beside, "must begin with a SHA-256", words[0][:80] if words else "nothing")
+    if not words or not _SHA256.fullmatch(words[0]):
+        raise DataError(url or beside, "must begin with a SHA-256", words[0][:80] if words else "nothing")
     return words[0]
 
 
@@ -100,7 +109,7 @@ def name_in(url: str) -> str:
     'unet 2d.zip'
     """
     last = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
-    return PureWindowsPath(last).name.strip(".")
+    return PureWindowsPath(last).name.strip(".")[-_LONGEST:]
 
 
 def _from_web(url: str, folder: Path) -> tuple[Path, Path | None]:
@@ -108,8 +117,14 @@ def _from_web(url: str, folder: Path) -> tuple[Path, Path | None]:
     _download(url, path)
     beside = path.with_name(path.name + SUM)
     parts = urllib.parse.urlsplit(url)
-    with contextlib.suppress(OutputError):
-        _download(urllib.parse.urlunsplit(parts._replace(path=parts.path + SUM)), beside)
+    url = urllib.parse.urlunsplit(parts._replace(path=parts.path + SUM))
+    try:
+        _download(url, beside)
+    except OutputError as error:
+        if not isinstance(error.__cause__, urllib.error.HTTPError) or error.__cause__.code not in _NONE:
+            raise
+    if beside.is_file() and beside.read_bytes()[:_CHUNK].lstrip().startswith(b"<"):
+        beside.unlink()  # a page that says that there is none
     return path, beside
 
 
@@ -120,8 +135,9 @@ def _download(url: str, path: Path) -> None:
             expected = answer.headers.get("Content-Length")
         if expected is not None and int(expected) != path.stat().st_size:
             raise OSError(f"{path.stat().st_size} of {expected} bytes came")
-    except (OSError, ValueError) as error:  # among them URLError and HTTPError
-        path.unlink(missing_ok=True)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # among them URLError and HTTPError
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         reason = getattr(error, "reason", None) or error
         raise OutputError(
             url, "must be within reach", f"{type(error).__name__}: {reason}", "Is there a network?"
@@ -167,4 +183,7 @@ def asked(url: str, work: Callable[[], T], seconds: float = SECONDS) -> T:
         if error.thing != f"backup={url}":
             raise
         said: Any = type(error)
-        raise said(url, error.rule, error.found, error.remedy.replace(", or leave out backup", "")) from error
+        remedy = error.remedy.replace(
+            "Mend it, or leave out backup.", "Look at its spelling, the network and your login."
+        )
+        raise said(url, error.rule, error.found, remedy.replace(", or leave out backup", "")) from error

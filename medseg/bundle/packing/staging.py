@@ -88,7 +88,7 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
             continue
         content = bundle.content(path.stem)
         cleaned, taken = without_places(content, path, cases)
-        usable = _usable(cleaned, taken, _recipe(bundle, path.name))
+        usable = _usable(cleaned, taken, recipe_config(bundle, path.name))
         removed += [
             f"{path.name}: {key}" for key in taken if usable.get(key) is None or usable[key] != content.get(key)
         ]
@@ -113,7 +113,7 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
         write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
     description = _metadata(bundle, changes or {})
     write_json(folder / "configs" / METADATA, description)
-    read_through(folder, words_here(cases), _structures(folder))
+    read_through(folder, words_here(cases), _structures(folder), _recipe_root(bundle))
     return Staged(folder, description, removed)
 
 
@@ -152,15 +152,20 @@ def case_ids(root: Path) -> list[str]:
     return sorted({str(one) for ids in found if isinstance(ids, list) for one in ids})
 
 
-def _recipe(bundle: Bundle, file: str) -> dict[str, Any]:
+def recipe_config(bundle: Bundle, file: str) -> dict[str, Any]:
     """The config of that name in medseg's own recipe that a bundle was made with; empty where it was none."""
-    name = bundle.name
-    if Path(name).name != name:
-        return {}
-    for home in homes()[1:]:
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((home / "bundles" / name / "configs" / file).read_text(encoding="utf-8")))
+    root = _recipe_root(bundle)
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((root / "configs" / file).read_text(encoding="utf-8"))) if root is not None else {}
     return {}
+
+
+def _recipe_root(bundle: Bundle) -> Path | None:
+    """The folder of medseg's own recipe of a bundle's name; None where there is none."""
+    if Path(bundle.name).name != bundle.name:
+        return None
+    places = [home / "bundles" / bundle.name for home in homes()[1:]]
+    return next((place for place in places if (place / "configs" / METADATA).is_file()), None)
 
 
 def _usable(config: dict[str, Any], taken: list[str], recipe: Mapping[str, Any]) -> dict[str, Any]:

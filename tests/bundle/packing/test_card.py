@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medseg.bundle.packing.card import History, card_text, history_of, metrics_of
+from medseg.bundle.packing.card import History, card_text, history_of, metrics_of, with_tables_of
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen|left", "aorta"])
@@ -69,6 +69,39 @@ def test_all_of_it_stands_in_the_card(run):
     ):
         assert said in text
     assert "more" not in text
+
+
+RECIPE = {"name": "r", "task": "Segmentation of 117 anatomical structures in CT", "data_source": "Any CT"}
+
+
+def test_what_the_recipe_says_is_not_said_of_the_run(run):
+    text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
+    assert "117" not in text
+    assert "Segmentation of 3 structures: liver, spleen|left, aorta" in text
+    assert "Nobody said which data.\n\nThe recipe is meant for: Any CT." in text
+    own = {**RECIPE, "task": "Livers", "data_source": "A hospital"}
+    text = card_text(own, LABELS, history_of(run), recipe=RECIPE)
+    assert "\n\nLivers\n\n" in text
+    assert "A hospital." in text
+    assert "Nobody said which data" not in text
+    full = {**RECIPE, "task": "Segmentation of 3 anatomical structures in CT"}
+    assert full["task"] in card_text(full, LABELS, history_of(run), recipe=full)
+
+
+def test_of_the_phantom_it_says_that_the_bodies_are_made_up(run):
+    file = run / "configs" / "train.json"
+    file.write_text(json.dumps({"dataset_dir": None, "phantom": {"train": 1}}))
+    assert history_of(run).made_up
+    text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
+    assert "## Training data\n\nMade-up bodies (the phantom) and no patients" in text
+
+
+def test_tables_of_an_earlier_card_are_kept(run):
+    old = card_text({**RECIPE, "intended_use": "Old."}, LABELS, history_of(run), test="Old test.")
+    new = card_text({**RECIPE, "intended_use": "New."}, LABELS, History(), test="New test.")
+    both = with_tables_of(new, old)
+    assert both == card_text({**RECIPE, "intended_use": "New."}, LABELS, history_of(run), test="New test.")
+    assert with_tables_of(new, "no card") == new
 
 
 def test_of_a_bundle_that_is_no_run_nothing_is_made_up(tmp_path):

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from medseg.bundle.packing import gates
-from medseg.errors import BundleError
+from medseg.errors import BundleError, WeightsError
 from medseg.findings import error, note, warning
 
 
@@ -31,3 +31,12 @@ def test_many_faults_are_counted_and_the_first_shown():
     many = [error("fault", f"place{number}", "it is wrong") for number in range(8)]
     with pytest.raises(BundleError, match=r"8 faults: fault in place0: .*place4: it is wrong; and 3 more\. Mend it\."):
         gates.refuse("a.zip", "must be right", many, "Mend it.")
+
+
+def test_errors_about_a_folder_that_is_gone_name_what_the_user_knows(tmp_path):
+    folder = tmp_path / ".it.abcd.partial"
+    said = gates.renamed(
+        WeightsError(folder / "models" / "model.pt", "must be whole", ".it.abcd.partial", "Mend."), folder, "a.zip"
+    )
+    assert isinstance(said, WeightsError)
+    assert str(said) == "a.zip/models/model.pt: must be whole, but found a.zip. Mend."

@@ -112,6 +112,11 @@ def test_the_packed_bundle_gives_the_same_voxels_also_from_python_alone(packed, 
     assert len(np.unique(here)) > 1
     assert np.array_equal(there, here)
     assert pack_bundle(made.root, tmp_path / "again.zip", torchscript=True).read_bytes() == packed.read_bytes()
+    used = pack_bundle(made.root, tmp_path / "used.zip", metadata={"intended_use": "Teaching."})
+    card, first = (read(path)["docs/model_card.md"].decode() for path in (used, packed))
+    assert "Teaching." in card
+    assert card.partition("## Classes")[2] == first.partition("## Classes")[2]
+    assert "| liver |" in card
     run_bundle(Bundle(made.root), "run", "inference", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)})
     assert (tmp_path / "p0002.nii.gz").is_file()
 
@@ -148,8 +153,10 @@ def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp
     with pytest.raises(WeightsError, match=r"model\.pt: must be a whole file of weights"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
-    with pytest.raises(WeightsError, match="must belong to this network"):
+    with pytest.raises(WeightsError, match="must belong to this network") as caught:
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
+    assert str(caught.value).startswith(str(tmp_path / "run"))
+    assert "medseg-pack-" not in str(caught.value)
     inference = json.loads((trained / "configs" / "inference.json").read_text())
     inference["amp"] = "$__import__('os').system('touch canary')"
     (tmp_path / "run" / "configs" / "inference.json").write_text(json.dumps(inference))

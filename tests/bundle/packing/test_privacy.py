@@ -53,6 +53,8 @@ def test_a_place_becomes_null_wherever_it_stands(value):
         "$[one / 2 for one in @spacing]",
         "and/or, mm/pixel, 1/2",
         "%configs/other.json#a",
+        "(case)(\\d+)",
+        "\\w+",
         0.5,
         None,
         True,

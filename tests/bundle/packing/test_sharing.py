@@ -22,6 +22,32 @@ def test_through_a_folder(packed, tmp_path):
         push(packed, packed.parent)
 
 
+def test_another_file_of_that_name_stays_as_it_is(packed, tmp_path):
+    for folder, work in (("a", lambda at: push(packed, at)), ("b", lambda at: pull(str(packed), at))):
+        place = tmp_path / folder
+        work(place)
+        assert sorted(path.name for path in place.iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
+        work(place)
+        (place / "tiny.zip").write_bytes(b"mine")
+        with pytest.raises(OutputError, match="must be free, or hold the same file"):
+            work(place)
+        assert (place / "tiny.zip").read_bytes() == b"mine"
+
+
+def test_a_place_that_ends_in_zip_is_the_name_of_the_file(packed, tmp_path):
+    assert push(packed, tmp_path / "out" / "liver.zip") == str(tmp_path / "out" / "liver.zip")
+    assert (tmp_path / "out" / "liver.zip").read_bytes() == packed.read_bytes()
+    assert (tmp_path / "out" / "liver.zip.sha256").read_text().endswith("  liver.zip\n")
+    assert pull(str(tmp_path / "out"), tmp_path / "got").name == "liver.zip"
+    place = fsspec.filesystem("memory")
+    try:
+        assert push(packed, "MEMORY://h3z/out/liver.zip") == "memory://h3z/out/liver.zip"
+        names = ["/h3z/out/liver.zip", "/h3z/out/liver.zip.sha256"]
+        assert sorted(place.ls("/h3z/out", detail=False)) == names
+    finally:
+        place.rm("/h3z", recursive=True)
+
+
 def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
     place = fsspec.filesystem("memory")
     try:
@@ -33,6 +59,8 @@ def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
         ]
         assert pull("memory://h3s/bundles", tmp_path).read_bytes() == packed.read_bytes()
         place.pipe_file("/h3s/bundles/tiny.zip", packed.read_bytes()[:-5])
+        with pytest.raises(OutputError, match="must not hold another file of that name"):
+            push(packed, "memory://h3s/bundles/")
         with pytest.raises(DataError, match="must have the SHA-256"):
             pull("memory://h3s/bundles", tmp_path / "other")
         assert not (tmp_path / "other").exists()

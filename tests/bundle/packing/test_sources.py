@@ -29,6 +29,12 @@ class Files(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         content = self.server.files.get(self.path.partition("?")[0])
+        if isinstance(content, str):
+            self.wfile.write(content.encode())
+            return
+        if isinstance(content, int):
+            self.send_error(content)
+            return
         self.send_response(404 if content is None else 200)
         self.send_header("Content-Length", str(len(content or b"") + self.server.lie))
         self.end_headers()
@@ -68,6 +74,53 @@ def test_from_the_web(web, tmp_path):
     assert fetch(web.url, tmp_path / "two", SUM).read_bytes() == CONTENT
     with pytest.raises(OutputError, match="HTTPError: Not Found"):
         fetch(web.url.replace("/x/", "/y/"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "answer", ["nonsense\r\n\r\n", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nab"]
+)
+def test_a_server_that_speaks_no_http_is_one_error(web, tmp_path, answer):
+    web.files["/x/a%20b.zip"] = answer
+    with pytest.raises((OutputError, DataError)):
+        fetch(web.url, tmp_path / "out", SUM)
+
+
+def test_urls_that_cannot_be_are_one_error(web, tmp_path):
+    for url in (web.url + "/a b", "http://127.0.0.1:no/a.zip"):
+        with pytest.raises(OutputError, match="must be within reach"):
+            fetch(url, tmp_path / "out")
+
+
+def test_a_long_name_is_cut(web, tmp_path):
+    web.files["/x/" + "a" * 300 + ".zip"] = CONTENT
+    path = fetch(web.url.replace("a%20b", "a" * 300), tmp_path / "out")
+    assert path.read_bytes() == CONTENT
+    assert path.name.endswith("aaa.zip")
+
+
+@pytest.mark.parametrize("answer", [404, 403, 410, b"\n<!DOCTYPE html><p>not here"])
+def test_a_server_that_has_no_sum_has_none(web, tmp_path, answer):
+    web.files["/x/a%20b.zip.sha256"] = answer
+    assert fetch(web.url, tmp_path / "out").read_bytes() == CONTENT
+
+
+def test_a_sum_that_cannot_be_fetched_or_is_none_is_an_error_that_names_its_url(web, tmp_path):
+    web.files["/x/a%20b.zip.sha256"] = 500
+    with pytest.raises(OutputError, match=r"a%20b\.zip\.sha256: must be within reach"):
+        fetch(web.url, tmp_path / "out")
+    web.files["/x/a%20b.zip.sha256"] = b"none"
+    with pytest.raises(DataError, match=r"^http://.*a%20b\.zip\.sha256: must begin with a SHA-256"):
+        fetch(web.url, tmp_path / "two")
+
+
+@pytest.mark.parametrize("said", ["", "abc", "g" * 64])
+def test_what_is_no_sha256_is_refused(zip_file, tmp_path, said):
+    with pytest.raises(ConfigError, match="must be the 64 hexadecimal digits"):
+        fetch(zip_file, tmp_path, said)
+
+
+def test_the_protocol_may_be_in_capitals(web, tmp_path):
+    assert fetch(web.url.replace("http:", "HTTP:"), tmp_path / "out").read_bytes() == CONTENT
 
 
 def test_a_download_cut_short_is_an_error_and_leaves_nothing(web, tmp_path):

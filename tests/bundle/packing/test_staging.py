@@ -92,6 +92,20 @@ def test_pictures_that_no_text_shows_stay_at_home(root, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out" / "docs").iterdir()) == ["README.md", "curve.png"]
 
 
+def test_what_our_own_recipe_says_is_no_case_of_the_run(root, tmp_path):
+    """The README of unet2d has the public name of a case of TotalSegmentator, which runs are trained with."""
+    own = Bundle.open("unet2d").root
+    (root / "configs" / "metadata.json").write_text((own / "configs" / "metadata.json").read_text())
+    text = (own / "docs" / "README.md").read_text()
+    assert "s0000" in text
+    (root / "docs" / "README.md").write_text(text)
+    (root / "run.json").write_text(json.dumps({"cases": {"train": ["s0000", "s0001"]}}))
+    stage(Bundle(root), tmp_path / "a")
+    (root / "docs" / "README.md").write_text(text + "\nIt fails on s0000.\n")
+    with pytest.raises(DataError, match=r"docs/README\.md, line \d+: a case's name, 's0000'"):
+        stage(Bundle(root), tmp_path / "b")
+
+
 @pytest.mark.parametrize("name", ["LICENSE", "docs/README.md", "configs/metadata.json"])
 def test_files_that_name_a_case_are_refused(root, tmp_path, name):
     (root / "run.json").write_text(json.dumps({"cases": {"train": ["miller"]}}))
