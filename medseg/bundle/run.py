@@ -161,7 +161,7 @@ def start_run(
         resuming.say_what_changed(found, merged, config)
     elif resume:
         resuming.say_what_is_near(parent, merged, data, config)
-    about = {
+    about: dict[str, Any] = {
         "bundle": bundle.name,
         "name": name,
         "dataset": str(dataset.root),

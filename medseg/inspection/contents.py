@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -20,7 +21,7 @@ METADATA = "configs/metadata.json"
 MOST_FILES = 50_000
 
 
-class Contents:
+class Contents(ABC):
     """The files of a bundle.
 
     Args:
@@ -35,10 +36,9 @@ class Contents:
         self.sizes: dict[str, int] = {}
         self.findings: list[Finding] = []
 
-    @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
+    @abstractmethod
+    def opened(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
         """A file, to be read and sought in."""
-        raise NotImplementedError
 
     def read(self, name: str, most: int) -> bytes:
         """The first bytes of a file."""

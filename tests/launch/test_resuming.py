@@ -1,5 +1,6 @@
 """Which command goes on with a run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from medseg.errors import RunError, UntrustedError
 from medseg.launch import resuming
 from medseg.launch.resuming import plan, resume_here
 from medseg.records import this_process
+from medseg.seals import seal
 
 TRAIN = ["/venv/lib/medseg/__main__.py", "train", "unet2d"]
 CONFIG = str(Path(__file__).parents[2] / "bundles" / "unet2d" / "configs" / "train.json")
@@ -216,3 +218,14 @@ def test_the_exit_code_is_that_of_the_run_and_handlers_are_put_back(monkeypatch,
     monkeypatch.setattr(resuming, "plan", lambda *given: work)
     assert resume_here("run") == 7
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_was_typed_here_needs_no_trust_and_what_was_changed_does(stopped, tmp_path):
+    said = {"command": BACKUP, "working_directory": str(tmp_path), "bundle": "unet2d"}
+    folder = stopped(BACKUP, bundle="unet2d", seal=seal(said))
+    assert "--backup" in arguments(plan(folder))
+    record = json.loads((folder / "run.json").read_text())
+    record["command"][-1] = "s3://somebody/else"
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UntrustedError, match="sends-elsewhere"):
+        plan(folder)
