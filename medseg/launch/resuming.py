@@ -166,7 +166,7 @@ def _again_train(arguments: Sequence[str], changes: Mapping[str, str], runs: Pat
         if name in FLAGS or word == "--":
             continue
         if name in VALUED:
-            value = value if equals else rest.pop(0)
+            value = value if equals else rest.pop(0) if rest else ""
             if VALUED[name] not in changes:
                 options += [name, value]
         else:
