@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
     from medseg.bundle.packing import install_bundle, pack_bundle
     from medseg.bundle.verification import verify_bundle
-    from medseg.cases import Case, Dataset, Split
-    from medseg.data import Preparation, check_dataset, discover, merge_masks, open_dataset, prepare, write_phantom
+    from medseg.cases import Case, DatasetIndex, Split
+    from medseg.data import PrepareConfig, check_dataset, discover, merge_masks, open_dataset, prepare, write_phantom
     from medseg.errors import MedsegError
     from medseg.grid import Grid
     from medseg.inference import StreamingInferer
@@ -27,13 +27,13 @@ __version__ = "0.1.0"
 _DOOR = {
     "Bundle": "medseg.bundle",
     "Case": "medseg.cases",
-    "Dataset": "medseg.cases",
+    "DatasetIndex": "medseg.cases",
     "Grid": "medseg.grid",
     "LabelMap": "medseg.labels",
     "MedsegError": "medseg.errors",
     "Prediction": "medseg.bundle",
     "Predictor": "medseg.bundle",
-    "Preparation": "medseg.data",
+    "PrepareConfig": "medseg.data",
     "SegFormer": "medseg.networks",
     "Split": "medseg.cases",
     "StreamingInferer": "medseg.inference",
@@ -54,13 +54,13 @@ _DOOR = {
 __all__ = [
     "Bundle",
     "Case",
-    "Dataset",
+    "DatasetIndex",
     "Grid",
     "LabelMap",
     "MedsegError",
     "Prediction",
     "Predictor",
-    "Preparation",
+    "PrepareConfig",
     "SegFormer",
     "Split",
     "StreamingInferer",

@@ -16,8 +16,8 @@ import numpy as np
 
 from medseg.atomic import write_json
 from medseg.errors import DataError, LabelError, did_you_mean
+from medseg.image_io_2d import ClassColors, SliceInfo, neighbours
 from medseg.labels import BACKGROUND, LabelMap, groups
-from medseg.pictures import Palette, SliceInfo, neighbours
 
 SPLITS = ("train", "val", "test")
 _KEYS = {"train": "training", "val": "validation", "test": "test"}  # the names of MONAI's Decathlon datalists
@@ -101,7 +101,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class DatasetIndex:
     """Cases under one root, with the structures that their labels hold.
 
     Args:
@@ -124,7 +124,7 @@ class Dataset:
     labels: LabelMap | None = None
     split: Split = field(default_factory=Split)
     store: Path | None = None
-    palette: Palette | None = None
+    palette: ClassColors | None = None
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -165,7 +165,7 @@ class Dataset:
 
     def with_split(
         self, split: Mapping[str, Sequence[str] | None] | None = None, *, validation: float = 0.1
-    ) -> Dataset:
+    ) -> DatasetIndex:
         """The same data set with every side of its split decided.
 
         Sides named in `split` hold exactly the ids given there; a patient's name means all of its slices. The
@@ -220,11 +220,11 @@ class Dataset:
             elif entry in known and set(known[entry]) & set(self.structures):
                 wanted.update(known[entry])
             else:
-                remedy = did_you_mean(entry, [*self.structures, *known], f"It has {', '.join(self.structures[:8])}.")
-                raise LabelError(f"structure '{entry}'", f"must be one of those in {self.root}", "none there", remedy)
+                fix = did_you_mean(entry, [*self.structures, *known], f"It has {', '.join(self.structures[:8])}.")
+                raise LabelError(f"structure '{entry}'", f"must be one of those in {self.root}", "none there", fix)
         return LabelMap([name for name in self.structures if name in wanted])
 
-    def without(self, ids: Iterable[str]) -> Dataset:
+    def without(self, ids: Iterable[str]) -> DatasetIndex:
         """The same data set without some of its cases; ids it does not hold are passed over.
 
         Raises:
@@ -301,7 +301,7 @@ class Dataset:
 _VERBS = {"train": "train on", "val": "validate on", "test": "test on"}
 
 
-def write_datalist(path: Path, dataset: Dataset, labels: LabelMap) -> None:
+def write_datalist(path: Path, dataset: DatasetIndex, labels: LabelMap) -> None:
     """Write a datalist with MONAI's Decathlon keys; paths are relative to the file, with forward slashes.
 
     Raises:
@@ -335,7 +335,7 @@ def _relative(path: Path, base: Path) -> str:
     return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
 
 
-def read_datalist(path: Path) -> Dataset:
+def read_datalist(path: Path) -> DatasetIndex:
     """Read a datalist with MONAI's Decathlon keys: one of ours, or `dataset.json` of the Decathlon itself.
 
     A datalist that says nothing of validation has no split of its own but for its test cases. Everything that
@@ -375,7 +375,7 @@ def read_datalist(path: Path) -> Dataset:
     split = Split(tuple(ids["train"]), tuple(ids["val"]), test) if _KEYS["val"] in content else Split(test=test)
     ordered = tuple(cases[id] for id in sorted(cases))
     store = path.parent / content["store"] if "store" in content else None
-    return Dataset(path.parent, ordered, labels.structures, labels, split, store)
+    return DatasetIndex(path.parent, ordered, labels.structures, labels, split, store)
 
 
 def _read_entry(path: Path, entry: Any, labels: LabelMap) -> Case:

@@ -22,32 +22,36 @@ from collections.abc import Iterable
 
 
 class MedsegError(Exception):
-    """An error in the form every medseg error has: the thing, the rule, what came, what to do.
+    """Say what is wrong in the form that every medseg error has: `{thing}: {problem} ({came}). {fix}`.
 
     Args:
         thing: what is wrong: a file, a key, a name.
-        rule: what must hold for it.
-        found: what came instead.
-        remedy: what to do about it.
+        problem: the problem, as the predicate of a sentence or a whole one, without its full stop.
+        came: the value that was there, shown in brackets; empty where the problem says it.
+        fix: one or two whole sentences that say what to do.
 
-    >>> print(MedsegError("ct.nii.gz", "must be 3D", "4 dimensions", "Split the series into volumes."))
-    ct.nii.gz: must be 3D, but found 4 dimensions. Split the series into volumes.
+    Example:
+        >>> print(MedsegError("ct.nii.gz", "a scan must have 3 dimensions", "got 4", "Split the series into volumes."))
+        ct.nii.gz: a scan must have 3 dimensions (got 4). Split the series into volumes.
     """
 
-    def __init__(self, thing: object, rule: str = "", found: str = "", remedy: str = "") -> None:
-        super().__init__(str(thing), rule, found, remedy)
-        self.thing, self.rule, self.found, self.remedy = str(thing), rule, found, remedy
+    def __init__(self, thing: object, problem: str = "", came: str = "", fix: str = "") -> None:
+        super().__init__(str(thing), problem, came, fix)
+        self.thing = str(thing)
+        self.problem = problem
+        self.came = came
+        self.fix = fix
 
     def __str__(self) -> str:
-        """Join the four parts to one sentence and a remedy."""
+        """Join the four parts to two sentences."""
         text = self.thing
-        if self.rule:
-            text += f": {self.rule}"
-        if self.found:
-            text += f", but found {self.found}"
-        if self.rule or self.found:
+        if self.problem:
+            text += f": {self.problem}"
+        if self.came:
+            text += f" ({self.came})"
+        if self.problem or self.came:
             text += "."
-        return f"{text} {self.remedy}".strip()
+        return f"{text} {self.fix}".strip()
 
 
 class DataError(MedsegError):

@@ -12,7 +12,7 @@ from medseg.errors import MedsegError
 SEVERITIES = ("error", "warning", "note")
 
 
-def shown(text: str, most: int = 200) -> str:
+def printable(text: str, most: int = 200) -> str:
     r"""Text of others as it may be printed: nothing that moves a terminal's cursor, colours it, or turns text around.
 
     >>> shown("a\x1b[31mb")
@@ -33,7 +33,7 @@ class Finding:
         severity: `error` (cannot be used, or would teach something wrong), `warning` (look at it) or `note`.
         code: the kind of finding, a stable name in kebab case such as `mask-shape`.
         case: the id of the case it belongs to; empty where it belongs to the whole.
-        place: the file or the part that is meant.
+        location: the file or the part that is meant.
         message: what is so, in one sentence without its end.
         remedy: what to do about it.
 
@@ -47,9 +47,9 @@ class Finding:
     severity: str
     code: str
     case: str
-    place: str
+    location: str
     message: str
-    remedy: str = ""
+    fix: str = ""
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
@@ -59,10 +59,10 @@ class Finding:
 
     def __str__(self) -> str:
         """One line with everything; what others wrote into it moves no cursor."""
-        where = ", ".join(part for part in (self.case, self.place) if part)
+        where = ", ".join(part for part in (self.case, self.location) if part)
         head = f"{self.severity} {self.code}: " + (f"{where}: " if where else "")
-        line = f"{head}{self.message}. {self.remedy}".strip()
-        return shown(line, len(line))
+        line = f"{head}{self.message}. {self.fix}".strip()
+        return printable(line, len(line))
 
     def of(self, case: str) -> Finding:
         """The same finding, as one of that case."""
@@ -77,19 +77,19 @@ class Finding:
         return asdict(self)
 
 
-def error(code: str, place: object, message: str, remedy: str = "") -> Finding:
+def error(code: str, location: object, message: str, fix: str = "") -> Finding:
     """A finding of severity `error` that belongs to no case yet."""
-    return Finding("error", code, "", str(place), message, remedy)
+    return Finding("error", code, "", str(location), message, fix)
 
 
-def warning(code: str, place: object, message: str, remedy: str = "") -> Finding:
+def warning(code: str, location: object, message: str, fix: str = "") -> Finding:
     """A finding of severity `warning` that belongs to no case yet."""
-    return Finding("warning", code, "", str(place), message, remedy)
+    return Finding("warning", code, "", str(location), message, fix)
 
 
-def note(code: str, place: object, message: str, remedy: str = "") -> Finding:
+def note(code: str, location: object, message: str, fix: str = "") -> Finding:
     """A finding of severity `note` that belongs to no case yet."""
-    return Finding("note", code, "", str(place), message, remedy)
+    return Finding("note", code, "", str(location), message, fix)
 
 
 def worst(findings: Iterable[Finding]) -> str | None:
@@ -104,4 +104,4 @@ def worst(findings: Iterable[Finding]) -> str | None:
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """The findings, errors first, those of one code together, each by case and place."""
-    return sorted(findings, key=lambda it: (SEVERITIES.index(it.severity), it.code, it.case, it.place, it.message))
+    return sorted(findings, key=lambda it: (SEVERITIES.index(it.severity), it.code, it.case, it.location, it.message))

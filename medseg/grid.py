@@ -115,7 +115,7 @@ class Grid:
         return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
 
     def matches(self, other: Grid, tolerance_mm: float = TOLERANCE_MM) -> bool:
-        """Whether both have the same shape and no voxel lies more than `tolerance_mm` from its twin.
+        """Whether both have the same shape and no voxel lies more than `tolerance_mm` from its contralateral.
 
         >>> plain = Grid((4, 4, 4), np.eye(4))
         >>> plain.matches(plain), plain.matches(Grid((4, 4, 4), np.diag([-1.0, 1, 1, 1])))

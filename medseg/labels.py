@@ -90,7 +90,7 @@ class LabelMap:
     >>> labels = LabelMap(["liver", "kidney_left", "kidney_right"])
     >>> len(labels), labels.index("kidney_right"), labels.name(1)
     (4, 3, 'liver')
-    >>> labels.twin(2)
+    >>> labels.contralateral(2)
     3
     """
 
@@ -136,9 +136,9 @@ class LabelMap:
             elif entry in singles:
                 wanted.add(entry)
             else:
-                remedy = did_you_mean(str(entry), [*known, *singles], f"The groups are {', '.join(known)}.")
+                fix = did_you_mean(str(entry), [*known, *singles], f"The groups are {', '.join(known)}.")
                 raise LabelError(
-                    f"structure '{entry}'", "must be a structure of TotalSegmentator v2 or a group", "neither", remedy
+                    f"structure '{entry}'", "must be a structure of TotalSegmentator v2 or a group", "neither", fix
                 )
         return cls([name for name in singles if name in wanted])
 
@@ -198,8 +198,8 @@ class LabelMap:
         return hash(self.names)
 
     def __repr__(self) -> str:
-        shown = ", ".join(self.names[1:4]) + (", ..." if len(self) > 4 else "")
-        return f"LabelMap({len(self) - 1} structures: {shown})"
+        printable = ", ".join(self.names[1:4]) + (", ..." if len(self) > 4 else "")
+        return f"LabelMap({len(self) - 1} structures: {printable})"
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -240,9 +240,9 @@ class LabelMap:
             members = [entry] if entry in self.structures else known.get(entry, [])
             if not members:
                 usable = [group for group, held in known.items() if held]
-                remedy = did_you_mean(entry, [*self.structures, *usable], f"The groups in it are {', '.join(usable)}.")
+                fix = did_you_mean(entry, [*self.structures, *usable], f"The groups in it are {', '.join(usable)}.")
                 rule = f"must be one of the {len(self) - 1} structures in the label map, or a group of them"
-                raise LabelError(f"structure '{entry}'", rule, "neither", remedy)
+                raise LabelError(f"structure '{entry}'", rule, "neither", fix)
             wanted.update(members)
         return tuple(name for name in self if name in wanted)
 
@@ -256,28 +256,28 @@ class LabelMap:
             raise LabelError(f"label {index}", f"must lie between 0 and {len(self) - 1}", str(index))
         return self.names[index]
 
-    def twin(self, index: int) -> int | None:
+    def contralateral(self, index: int) -> int | None:
         """The index of the same structure on the other side; None where there is none in the map."""
         other = twin_name(self.name(index))
         return self._index.get(other) if other is not None else None
 
-    def mirrored(self, background: bool = True) -> list[int]:
+    def mirror_permutation(self, background: bool = True) -> list[int]:
         """For each channel the one of the same structure on the other side, its own where it has no side.
 
         Args:
             background: whether channel 0 is the background; else it is the first structure.
 
         Raises:
-            LabelError: a structure has a twin by nature that is not in the map: seen in a mirror, one would pass for
-                the other.
+            LabelError: a paired structure lacks its contralateral in the map: in a mirror, one passes for the
+                other.
 
-        >>> LabelMap(["kidney_left", "liver", "kidney_right"]).mirrored()
+        >>> LabelMap(["kidney_left", "liver", "kidney_right"]).mirror_permutation()
         [0, 3, 2, 1]
         """
         known = {entry["name"] for entry in catalogue()} | set(only_v1())
         found = [] if not background else [0]
         for name in self.structures:
-            other = self.twin(self.index(name))
+            other = self.contralateral(self.index(name))
             if other is None and twin_name(name) in known:
                 raise LabelError(
                     f"'{name}'",
@@ -302,7 +302,7 @@ class LabelMap:
         red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
         return (round(red * 255), round(green * 255), round(blue * 255))
 
-    def painting_order(self, precedence: Sequence[str] = ()) -> tuple[str, ...]:
+    def overlap_priority(self, precedence: Sequence[str] = ()) -> tuple[str, ...]:
         """The structures in the order in which overlapping masks are painted: large first, so the small one stays.
 
         The volumes are those of `catalogue` and `only_v1`; structures they do not know come last, in the map's order.
@@ -310,9 +310,9 @@ class LabelMap:
         Args:
             precedence: structures that win over all others, the first over the second.
 
-        >>> LabelMap(["kidney_cyst_left", "kidney_left"]).painting_order()
+        >>> LabelMap(["kidney_cyst_left", "kidney_left"]).overlap_priority()
         ('kidney_left', 'kidney_cyst_left')
-        >>> LabelMap(["kidney_cyst_left", "kidney_left"]).painting_order(["kidney_left"])
+        >>> LabelMap(["kidney_cyst_left", "kidney_left"]).overlap_priority(["kidney_left"])
         ('kidney_cyst_left', 'kidney_left')
         """
         volumes = {entry["name"]: float(entry["volume_ml"]) for entry in catalogue()} | only_v1()

@@ -47,7 +47,7 @@ def runs_root(given: str | Path | None = None) -> Path:
     if said:
         return Path(said).resolve()
     places = [home / "runs" for home in homes()]
-    return next((place.resolve() for place in places if find_runs(place)), places[0].resolve())
+    return next((location.resolve() for location in places if find_runs(location)), places[0].resolve())
 
 
 def find_recipe(name: str, config: str = "train") -> Path | None:

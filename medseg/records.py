@@ -155,5 +155,5 @@ def find_run(name: str | Path, root: str | Path) -> Path:
     names = [run.name for run in found or runs]
     if found:
         raise RunError(f"run '{name}'", "must mean one run", f"{len(found)}: {', '.join(names[-5:])}")
-    remedy = did_you_mean(str(name), names, f"The latest are: {', '.join(names[-5:]) or 'none'}.")
-    raise RunError(f"run '{name}'", f"must be the folder or the name of a run under {root}", "none", remedy)
+    fix = did_you_mean(str(name), names, f"The latest are: {', '.join(names[-5:]) or 'none'}.")
+    raise RunError(f"run '{name}'", f"must be the folder or the name of a run under {root}", "none", fix)

@@ -128,13 +128,13 @@ EXACT = {
     "medseg.networks": "SegFormer load_weights require_variant",
     "medseg.report": "overlay overlay_with_legend panels picture_overlay picture_panels",
     "medseg.training": """
-        Checkpoints ClipGradients EarlyStopping EpochSampler FirstValidation FollowEpochs LrSchedule NanGuard
-        PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset WarmUp default_workers has_bf16
+        Checkpoints ClipGradients EarlyStopping EpochSampler SanityValidation SetSamplerEpoch LrSchedule NanGuard
+        PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset DryRun default_workers has_bf16
         keep_freed_memory prepare require_patience select_device steps_per_epoch try_network
     """,
     "medseg.transforms": """
-        AugmentBatch FitPlaned IndexSlicesd LoadSliced MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd Spacingd
-        Standardize Standardized WindowHUd
+        AugmentBatch ResizeKeepAspectd IndexSlicesd LoadSlice2Dd MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd
+        Spacingd Standardize Standardized WindowHUd
     """,
     "glob": "glob",
     "os": "cpu_count getcwd linesep listdir sep",

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.cases import Case, Dataset, Split, read_datalist, write_datalist
+from medseg.cases import Case, DatasetIndex, Split, read_datalist, write_datalist
 from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
 
 IDS = st.lists(st.text("abcdef0123456789", min_size=1, max_size=5), min_size=2, max_size=30, unique=True)
 
 
-def dataset(ids: str = "abcd", split: Split | None = None) -> Dataset:
+def dataset(ids: str = "abcd", split: Split | None = None) -> DatasetIndex:
     cases = tuple(Case(id, Path(f"{id}.nii.gz")) for id in ids)
-    return Dataset(Path("set"), cases, ("liver",), split=split or Split())
+    return DatasetIndex(Path("set"), cases, ("liver",), split=split or Split())
 
 
 @given(IDS, st.floats(0.01, 0.6))
@@ -49,7 +49,7 @@ def test_without_a_split_of_its_own_the_rest_is_split_by_hash():
 def test_an_unknown_case_in_a_split_names_the_nearest():
     cases = tuple(Case(id, Path(id)) for id in ("s0001", "s0002"))
     with pytest.raises(DataError, match="Did you mean 's0001'"):
-        Dataset(Path("set"), cases, ()).with_split({"train": ["s001"]})
+        DatasetIndex(Path("set"), cases, ()).with_split({"train": ["s001"]})
 
 
 def test_an_unknown_side_is_refused():
@@ -65,12 +65,12 @@ def test_an_empty_side_says_what_there_is():
 @pytest.mark.parametrize("ids", [("a", "a"), ("S1", "s1")])
 def test_two_cases_of_one_id_are_refused(ids):
     with pytest.raises(DataError, match="different id"):
-        Dataset(Path("set"), tuple(Case(id, Path(id)) for id in ids), ())
+        DatasetIndex(Path("set"), tuple(Case(id, Path(id)) for id in ids), ())
 
 
 def test_a_set_without_cases_is_refused():
     with pytest.raises(DataError, match="at least one case"):
-        Dataset(Path("set"), (), ())
+        DatasetIndex(Path("set"), (), ())
 
 
 def test_items_need_label_maps():
@@ -83,13 +83,13 @@ def test_items_say_for_each_class_whether_somebody_looked_for_it():
         Case("a", Path("a"), Path("al"), annotated=("spleen", "heart")),
         Case("b", Path("b"), Path("bl")),
     )
-    found = Dataset(Path("set"), cases, (), split=Split(val=("a", "b")))
+    found = DatasetIndex(Path("set"), cases, (), split=Split(val=("a", "b")))
     labels = LabelMap(["liver", "spleen"])
     assert [item["annotated"].tolist() for item in found.items("val", labels)] == [[True, False, True], [True] * 3]
     assert "annotated" not in found.items("val")[0]
 
 
-def make(folder: Path, ids: str) -> Dataset:
+def make(folder: Path, ids: str) -> DatasetIndex:
     cases = []
     for id in ids:
         for kind in ("images", "labels"):
@@ -98,7 +98,7 @@ def make(folder: Path, ids: str) -> Dataset:
         cases.append(
             Case(id, folder / "images" / f"{id}.nii.gz", folder / "labels" / f"{id}.nii.gz", annotated=("liver",))
         )
-    return Dataset(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c", "a"), ()))
+    return DatasetIndex(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c", "a"), ()))
 
 
 def test_a_datalist_is_read_back_as_it_was_written(tmp_path):
@@ -201,7 +201,7 @@ def test_the_background_may_be_missing_or_have_another_name(tmp_path, labels):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modality": {"0": "FLAIR", "1": "T1w"}}, r"dataset\.json: must have images of one channel, but found 2"),
+        ({"modality": {"0": "FLAIR", "1": "T1w"}}, r"dataset\.json: must have images of one channel (2"),
         ({"labels": {"0": "background", "2": "liver"}}, "without a gap"),
         ({"labels": {"0": "background", "1": "Background", "2": "background"}}, "label map"),
         ({"labels": ["liver"]}, "must be a datalist"),
@@ -235,7 +235,7 @@ def test_a_set_that_names_its_test_cases_alone_is_split_by_hash_for_the_rest():
 
 
 def test_sides_that_are_named_leave_no_other_case_out(tmp_path):
-    found = Dataset(tmp_path, tuple(Case(id, tmp_path / id) for id in "abcd"), ("liver",))
+    found = DatasetIndex(tmp_path, tuple(Case(id, tmp_path / id) for id in "abcd"), ("liver",))
     assert found.with_split({"val": ["b"]}).split == Split(train=("a", "c", "d"), val=("b",))
     assert found.with_split({"train": ["b"]}).split == Split(train=("b",), val=("a", "c", "d"))
     assert found.with_split({"train": ["b"], "val": ["b"]}).split == Split(train=("b",), val=("b",))

@@ -8,13 +8,13 @@ from medseg.errors import DataError, MedsegError, did_you_mean, nearest
 
 def test_an_error_says_thing_rule_found_and_remedy_in_that_order():
     error = MedsegError("ct.nii.gz", "must be 3D", "4 dimensions", "Split it.")
-    assert str(error) == "ct.nii.gz: must be 3D, but found 4 dimensions. Split it."
+    assert str(error) == "ct.nii.gz: must be 3D (4 dimensions. Split it."
 
 
 def test_an_error_survives_the_way_out_of_a_worker_process():
     error = pickle.loads(pickle.dumps(DataError("ct.nii.gz", "must be 3D", "4 dimensions", "Split it.")))
     assert isinstance(error, DataError)
-    assert (error.thing, error.remedy) == ("ct.nii.gz", "Split it.")
+    assert (error.thing, error.fix) == ("ct.nii.gz", "Split it.")
 
 
 def test_an_error_of_one_text_reads_as_that_text():

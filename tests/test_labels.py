@@ -31,9 +31,9 @@ def test_all_structures_have_the_published_indices():
 def test_twins_are_twins_of_each_other_and_every_side_has_one():
     names = groups()["all"]
     for name in names:
-        twin = twin_name(name)
-        assert twin is None or twin_name(twin) == name
-    alone = {name for name in names if (twin := twin_name(name)) and twin not in names}
+        contralateral = twin_name(name)
+        assert contralateral is None or twin_name(contralateral) == name
+    alone = {name for name in names if (contralateral := twin_name(name)) and contralateral not in names}
     assert alone == {"atrial_appendage_left", "lung_middle_lobe_right"}
 
 
@@ -44,7 +44,7 @@ def test_a_name_that_cannot_be_a_file_is_refused(name):
 
 
 def test_a_twin_outside_the_map_is_none():
-    assert LabelMap(["kidney_left", "liver"]).twin(1) is None
+    assert LabelMap(["kidney_left", "liver"]).contralateral(1) is None
 
 
 @given(NAMES)
@@ -86,7 +86,7 @@ def test_an_index_out_of_range_is_refused():
 
 
 def test_the_painting_order_puts_small_structures_on_top():
-    order = LabelMap.totalsegmentator().painting_order()
+    order = LabelMap.totalsegmentator().overlap_priority()
     assert sorted(order) == sorted(groups()["all"])
     for large, small in (("kidney_left", "kidney_cyst_left"), ("sacrum", "vertebrae_S1"), ("liver", "gallbladder")):
         assert order.index(large) < order.index(small)
@@ -113,7 +113,7 @@ def test_a_structure_of_version_1_may_be_named_and_is_in_no_group():
 
 
 def test_structures_of_version_1_have_their_place_in_the_painting_order():
-    order = LabelMap(["aorta", "face", "spleen", "heart_atrium_left"]).painting_order()
+    order = LabelMap(["aorta", "face", "spleen", "heart_atrium_left"]).overlap_priority()
     assert order == ("face", "spleen", "aorta", "heart_atrium_left")
 
 
@@ -122,22 +122,24 @@ def test_names_and_groups_are_selected_in_the_order_of_the_map():
     assert labels.select(["liver", "ribs", "spleen"]) == ("spleen", "rib_right_1", "liver", "rib_left_1")
     assert labels.select(["all"]) == labels.structures
     assert labels.select(["own_structure", "own_structure"]) == ("own_structure",)
-    for wrong, remedy in (
+    for wrong, fix in (
         ("livr", "Did you mean 'liver'"),
         ("vertebrae", "groups in it are"),
         ("background", "neither"),
     ):
-        with pytest.raises(LabelError, match=remedy):
+        with pytest.raises(LabelError, match=fix):
             labels.select([wrong])
 
 
 def test_in_a_mirror_every_structure_becomes_its_twin():
     labels = LabelMap.totalsegmentator("all")
-    mirrored = labels.mirrored()
-    assert [mirrored[mirrored[index]] for index in range(118)] == list(range(118))
-    assert mirrored[labels.index("rib_left_3")] == labels.index("rib_right_3")
-    assert mirrored[labels.index("liver")] == labels.index("liver")
-    assert mirrored[labels.index("lung_middle_lobe_right")] == labels.index("lung_middle_lobe_right")  # has no twin
-    assert labels.mirrored(background=False) == [index - 1 for index in mirrored[1:]]
+    mirror_permutation = labels.mirror_permutation()
+    assert [mirror_permutation[mirror_permutation[index]] for index in range(118)] == list(range(118))
+    assert mirror_permutation[labels.index("rib_left_3")] == labels.index("rib_right_3")
+    assert mirror_permutation[labels.index("liver")] == labels.index("liver")
+    assert mirror_permutation[labels.index("lung_middle_lobe_right")] == labels.index(
+        "lung_middle_lobe_right"
+    )  # has no contralateral
+    assert labels.mirror_permutation(background=False) == [index - 1 for index in mirror_permutation[1:]]
     with pytest.raises(LabelError, match="'kidney_left': needs 'kidney_right' beside it"):
-        LabelMap(["kidney_left", "liver"]).mirrored()
+        LabelMap(["kidney_left", "liver"]).mirror_permutation()

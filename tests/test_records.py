@@ -90,7 +90,7 @@ def test_runs_are_found_by_folder_name_and_part(tmp_path):
     assert find_run(first, tmp_path / "nowhere") == first
     assert find_run("20260101-000000-quick", tmp_path) == first
     assert find_run("b0", tmp_path) == third
-    with pytest.raises(RunError, match="must mean one run, but found 2"):
+    with pytest.raises(RunError, match="must mean one run [(]2"):
         find_run("quick", tmp_path)
     with pytest.raises(RunError, match="Did you mean '20260103-000000-b0'"):
         find_run("20260103-000000-b1", tmp_path)

@@ -22,14 +22,16 @@ def find_bundle(name: str | Path) -> Path:
         ConfigError: there is none; names those there are.
     """
     given = Path(name)
-    for place in [given, *(home / "bundles" / given for home in homes())]:
-        if (place / "configs" / METADATA).is_file():
-            return place
+    for location in [given, *(home / "bundles" / given for home in homes())]:
+        if (location / "configs" / METADATA).is_file():
+            return location
     places = (path.parents[1].name for home in homes() for path in home.glob(f"bundles/*/configs/{METADATA}"))
-    known = sorted({place for place in places if not place.startswith(".")})  # an install that goes on, or was killed
-    remedy = did_you_mean(str(name), known, f"Known by name: {', '.join(known) or 'none'}.")
+    known = sorted(
+        {location for location in places if not location.startswith(".")}
+    )  # an install that goes on, or was killed
+    fix = did_you_mean(str(name), known, f"Known by name: {', '.join(known) or 'none'}.")
     found = f"a folder without configs/{METADATA}" if given.is_dir() else "none of that path or name"
-    raise ConfigError(f"bundle '{name}'", "must be a bundle or the folder of a run", found, remedy)
+    raise ConfigError(f"bundle '{name}'", "must be a bundle or the folder of a run", found, fix)
 
 
 def find_overlay(name: str | Path, root: Path) -> Path:
@@ -41,13 +43,13 @@ def find_overlay(name: str | Path, root: Path) -> Path:
     given = Path(name)
     named = given.name if given.suffix == ".json" else f"{given.name}.json"
     folders = [root / "configs", *(home / "configs" for home in homes())]
-    for place in [given, *(home / given for home in homes()), *(folder / named for folder in folders)]:
-        if place.is_file():
-            return place
+    for location in [given, *(home / given for home in homes()), *(folder / named for folder in folders)]:
+        if location.is_file():
+            return location
     own = {"train", "evaluate", "inference", "metadata", "tracking"}
     known = sorted({path.stem for folder in folders for path in folder.glob("*.json")} - own)
-    remedy = did_you_mean(given.stem, known, f"There are: {', '.join(known) or 'none'}.")
-    raise ConfigError(f"overlay '{name}'", "must be a JSON file or the name of an overlay", "none", remedy)
+    fix = did_you_mean(given.stem, known, f"There are: {', '.join(known) or 'none'}.")
+    raise ConfigError(f"overlay '{name}'", "must be a JSON file or the name of an overlay", "none", fix)
 
 
 class Bundle:

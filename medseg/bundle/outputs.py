@@ -60,7 +60,7 @@ class Outputs:
         for path in missing:
             if path.parent != mask.parent:
                 part = (prediction.label == prediction.labels.index(stem(path))).astype(np.uint8)
-                write_like(path, part, prediction.place)
+                write_like(path, part, prediction.location)
         if hu is None:
             return missing
         grid, labels, label = prediction.grid, prediction.labels, prediction.label
@@ -82,11 +82,11 @@ def kept_mask(mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...] | 
         return None
     grid = scan_grid(scan)
     try:
-        label, place = read_volume(mask)
+        label, location = read_volume(mask)
         names = read_label_names(mask)
     except DataError:
         return None
-    if not grid.matches(place) or label.dtype.kind not in "iu" or (label.size and int(label.max()) >= len(labels)):
+    if not grid.matches(location) or label.dtype.kind not in "iu" or (label.size and int(label.max()) >= len(labels)):
         return None
     if names is not None and (names != labels or read_looked_for(mask) != only):
         raise DataError(

@@ -67,10 +67,10 @@ class Prediction:
         Raises:
             GeometryError, OutputError: see `medseg.data.write_label_map`.
         """
-        return write_label_map(path, self.label, self.place, self.labels, self.only)
+        return write_label_map(path, self.label, self.location, self.labels, self.only)
 
     @property
-    def place(self) -> Path | Grid:
+    def location(self) -> Path | Grid:
         """What says where it lies to those who write: the scan, or its grid where the scan is no NIfTI file."""
         return self.grid if self.source.is_dir() else self.source
 

@@ -13,7 +13,7 @@ from typing import Any
 import monai.bundle
 
 from medseg.bundle import strict
-from medseg.cases import Dataset
+from medseg.cases import DatasetIndex
 from medseg.errors import ConfigError, RunError
 from medseg.records import FINISHED, RECORD, find_run, find_runs, read_record, state_of
 
@@ -37,11 +37,11 @@ PLACES = (
 _ONLOOKERS = (
     "medseg.monitoring.",
     "medseg.training.Checkpoints",
-    "medseg.training.FirstValidation",
+    "medseg.training.SanityValidation",
     "medseg.training.NanGuard",
     "medseg.training.ProgressBar",
     "medseg.training.Resume",
-    "medseg.training.WarmUp",
+    "medseg.training.DryRun",
 )
 # When a run looks at itself, when it ends, and what it holds in memory; what it has computed so far stays right.
 _MAY_CHANGE = (
@@ -225,7 +225,7 @@ def config_of(folder: Path, config: str = "train") -> dict[str, Any]:
         raise RunError(path, "must be the config of a run", str(error), "Start a new run with --fresh.") from error
 
 
-def data_of(dataset: Dataset) -> dict[str, str]:
+def data_of(dataset: DatasetIndex) -> dict[str, str]:
     """The fingerprints that a record holds: of the whole set as `data`, of what is trained on as `train_data`."""
     others = [case.id for case in dataset.cases if case.id not in dataset.split.train]
     return {"data": dataset.fingerprint(), "train_data": dataset.without(others).fingerprint()}

@@ -20,12 +20,12 @@ from medseg.bundle import resuming, strict
 from medseg.bundle.bundle import Bundle, find_overlay
 from medseg.bundle.resuming import PLACES
 from medseg.bundle.source import METADATA, effective_config, resolved
-from medseg.cases import Dataset
+from medseg.cases import DatasetIndex
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.seals import seal
 from medseg.training import Backup, Run, find_unfinished
-from medseg.training.fetching import fetch, newest_copy
+from medseg.training.restore import fetch, newest_copy
 from medseg.training.run import identity, new_folder
 
 logger = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ def run_bundle(
     folder = bundle.root / "configs"
     # MONAI warns that overlays lie elsewhere, which matters only to who does not name metadata and logging.
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as location:
         nulls = {key: value for key, value in overrides.items() if value is None}
         if nulls:  # MONAI takes them for arguments that were not given; in a file they say what they say
-            files.append(Path(place, "nulls.json"))
+            files.append(Path(location, "nulls.json"))
             write_json(files[-1], nulls)
         if bundle.is_ours:  # what MONAI says of foreign configs, that they can run any code, is said for those alone
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
@@ -116,7 +116,7 @@ class BundleRun(Run):
 def start_run(
     root: str,
     output_dir: str,
-    dataset: Dataset,
+    dataset: DatasetIndex,
     labels: LabelMap,
     name: str,
     resume: bool | str = True,

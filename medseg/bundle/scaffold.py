@@ -73,8 +73,8 @@ def new_bundle(
     changes["bundle_root"] = f"$medseg.bundle.bundle_root('{name}')"
     if authors is not None and (not authors.strip() or authors[0] in "$@%"):
         raise ConfigError("authors", "must be a name or names", repr(authors))
-    place = Path(folder) / name
-    with atomic_folder(place) as partial:
+    location = Path(folder) / name
+    with atomic_folder(location) as partial:
         _copy(source.root, partial, changes)
         more = _channels(Bundle(partial), source, channels)
         if more:
@@ -84,16 +84,16 @@ def new_bundle(
         metadata = _metadata(made, source, name, authors)
         write_json(partial / "configs" / METADATA, metadata)
         write_text(partial / "docs" / "README.md", _readme(metadata, source, recipe["train"] | changes))
-    return place
+    return location
 
 
 def _require_name(name: str, folder: Path) -> None:
     if not _NAME.fullmatch(name) or name.lower() in _DEVICES or len(name) > _LONGEST:
         rule = f"must be letters, digits, - and _, {_LONGEST} at most, and no device's name"
         raise ConfigError(f"bundle name '{name[:80]}'", rule, "others" if len(name) <= _LONGEST else f"{len(name)}")
-    place = folder / name
-    if place.exists():
-        raise OutputError(place, "must be a place where nothing is", "a file or folder", "Choose another name.")
+    location = folder / name
+    if location.exists():
+        raise OutputError(location, "must be a place where nothing is", "a file or folder", "Choose another name.")
     taken = find_recipe(name)
     if taken is not None:
         where = str(taken.parents[1])
@@ -158,12 +158,10 @@ def _channels(made: Bundle, source: Bundle, channels: int | None) -> dict[str, A
     elif "context" in recipe and channels % 2 == 1:
         change = {"context": channels // 2}
     if channels < 1 or not change or _resolved(made, change)[1] != channels:
-        remedy = f"Leave it out for {there}" + (
+        fix = f"Leave it out for {there}" + (
             ", or take 3, 5, 7 ... for neighbours as well." if "context" in recipe else "."
         )
-        raise ConfigError(
-            "channels", f"must be a number of channels that {source.name} can take", str(channels), remedy
-        )
+        raise ConfigError("channels", f"must be a number of channels that {source.name} can take", str(channels), fix)
     return change
 
 
@@ -175,7 +173,7 @@ def _resolved(made: Bundle, overrides: Mapping[str, Any] | None = None) -> tuple
     return labels, inputs, outputs
 
 
-def _copy(root: Path, place: Path, changes: Mapping[str, Any]) -> None:
+def _copy(root: Path, location: Path, changes: Mapping[str, Any]) -> None:
     """The recipe in `root` with these top-level values; what a run or weights left there stays behind."""
     for path in sorted((root / "configs").glob("*.json")):
         text = path.read_text(encoding="utf-8")
@@ -184,12 +182,12 @@ def _copy(root: Path, place: Path, changes: Mapping[str, Any]) -> None:
                 text = _replaced(text, key, value)
         elif path.name != METADATA and {"structures", "labels", "split"} & set(json.loads(text)):
             continue
-        write_text(place / "configs" / path.name, text)
+        write_text(location / "configs" / path.name, text)
     for name in ("configs/logging.conf", "LICENSE", "models/README.md"):
         if (root / name).is_file():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / name, place / name)
-    (place / "models").mkdir(exist_ok=True)
+            (location / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, location / name)
+    (location / "models").mkdir(exist_ok=True)
 
 
 def _replaced(text: str, key: str, value: Any) -> str:
@@ -210,7 +208,7 @@ def _replaced(text: str, key: str, value: Any) -> str:
 
 def _metadata(made: Bundle, source: Bundle, name: str, authors: str | None) -> dict[str, Any]:
     labels, inputs, outputs = _resolved(made)
-    shown = ", ".join(labels.structures[:6]) + (f" and {len(labels) - 7} more" if len(labels) > 7 else "")
+    printable = ", ".join(labels.structures[:6]) + (f" and {len(labels) - 7} more" if len(labels) > 7 else "")
     by = authors or f"The authors of {name}"
     old = copy.deepcopy(source.metadata)
     described = {
@@ -224,8 +222,8 @@ def _metadata(made: Bundle, source: Bundle, name: str, authors: str | None) -> d
             package: _installed(package, version)
             for package, version in old.get("required_packages_version", {}).items()
         },
-        "task": f"Segmentation of {shown}",
-        "description": f"{name} learns {shown}. A recipe made from {source.name}: it comes without weights.",
+        "task": f"Segmentation of {printable}",
+        "description": f"{name} learns {printable}. A recipe made from {source.name}: it comes without weights.",
         "authors": by,
         "copyright": f"Copyright {by}",
         "intended_use": "Research. Not for clinical decisions.",

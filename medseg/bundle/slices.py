@@ -21,8 +21,8 @@ from medseg.bundle.pipeline import Outcome, overlapped
 from medseg.bundle.predict import Predictor
 from medseg.bundle.segmenting import named
 from medseg.errors import DataError, LabelError, MedsegError
+from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_picture
 from medseg.labels import LabelMap
-from medseg.pictures import intensities, read_comment, read_picture, read_size, write_picture
 from medseg.report import picture_overlay
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class SliceWriter:
     """Files of predicted slices: `masks/ID.png` holds class indices, `colours/ID.png` their colours.
 
     `overlays/ID.png` is for people. Of a network whose structures may overlap, `structures/NAME/ID.png` (0 or 255) is
-    what it said, and the mask a view of it, painted in the order of `LabelMap.painting_order`. `pixels.csv` has a row
+    what it said, and the mask a view of it, painted in the order of `LabelMap.overlap_priority`. `pixels.csv` has a row
     for each slice and structure, `label_map.json` says what the indices mean. Every file is whole or not there.
 
     Args:
@@ -135,10 +135,10 @@ class SliceWriter:
         if prediction.channels is not None:
             for path, mask in zip(parts, prediction.channels, strict=True):
                 write_picture(path, mask.astype(np.uint8) * 255)
-        picture = intensities(read_picture(prediction.source), 1)[0]
-        shown = picture_overlay(picture, prediction.label, self.labels, prediction.id, colours)
+        picture = intensities(read_image_2d(prediction.source), 1)[0]
+        printable = picture_overlay(picture, prediction.label, self.labels, prediction.id, colours)
         with atomic_path(files[OVERLAYS]) as partial:
-            shown.save(partial, format="PNG", compress_level=3)
+            printable.save(partial, format="PNG", compress_level=3)
         write_picture(files[COLOURS], colours.astype(np.uint8)[prediction.label])
         write_picture(files[MASKS], prediction.label, comment=self._comment)  # last: where it is, the rest is, too
         self.note(prediction)
@@ -160,7 +160,7 @@ class SliceWriter:
         """
         files, size = self.files(id), read_size(item["image"])
         try:
-            mask, *parts = (read_picture(path) for path in (files[MASKS], *self.parts(id)))
+            mask, *parts = (read_image_2d(path) for path in (files[MASKS], *self.parts(id)))
             said = read_comment(files[MASKS])
         except DataError:
             return None
@@ -256,7 +256,7 @@ def to_prediction(
 def painted(channels: npt.NDArray[np.bool_], labels: LabelMap) -> Label:
     """Masks that may overlap, `(structures, rows, columns)`, as one label; the smaller by nature covers the larger."""
     label = np.zeros(channels.shape[1:], label_type(labels))
-    for name in labels.painting_order():
+    for name in labels.overlap_priority():
         label[channels[labels.index(name) - 1]] = labels.index(name)
     return label
 
@@ -357,7 +357,7 @@ class SaveSlices:
             affine = np.asarray(meta["original_affine"]).reshape(4, 4)
             said = {name: loaded[name] for name in ("case", "scan") if name in loaded}
             item = {**said, "image": meta["filename_or_obj"]}
-            if (affine[0, 0], affine[1, 1]) != (1.0, 1.0):  # what `LoadSliced` writes where nobody says it
+            if (affine[0, 0], affine[1, 1]) != (1.0, 1.0):  # what `LoadSlice2Dd` writes where nobody says it
                 item["spacing"] = (affine[0, 0], affine[1, 1])
             path = self._writer.write(to_prediction(pred, item, self.labels, self.multilabel))
             logger.info("%s -> %s", item["image"], path)

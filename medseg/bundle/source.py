@@ -77,9 +77,9 @@ def bundle_root(name: str) -> str:
     workflow = _on_stack(ConfigWorkflow)
     places = [Path(workflow.config_root_path).parent] if workflow is not None else []
     places += [Path(), Path("bundles", name)]
-    for place in places:
-        if (place / "configs" / METADATA).is_file():
-            return str(place.resolve())
+    for location in places:
+        if (location / "configs" / METADATA).is_file():
+            return str(location.resolve())
     raise ConfigError(
         "bundle_root",
         f"must be a folder with configs/{METADATA}",

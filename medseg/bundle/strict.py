@@ -115,8 +115,8 @@ def _unknown(path: str, known: set[str], why: str = "nothing that refers to it")
     leaf = path.replace(".", "#").rpartition("#")[2]
     by_leaf = {candidate.rpartition("#")[2]: candidate for candidate in sorted(known, key=len, reverse=True)}
     found = nearest(path.replace(".", "#"), known) or [by_leaf[name] for name in nearest(leaf, by_leaf)]
-    remedy = f"Did you mean '{found[0]}'?" if found else "Remove it, or refer to it with '@'."
-    return ConfigError(f"config key '{path}'", "must be one that the bundle has or that something uses", why, remedy)
+    fix = f"Did you mean '{found[0]}'?" if found else "Remove it, or refer to it with '@'."
+    return ConfigError(f"config key '{path}'", "must be one that the bundle has or that something uses", why, fix)
 
 
 def merge(files: Sequence[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:

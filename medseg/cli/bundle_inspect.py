@@ -46,7 +46,7 @@ def _located(path: Path) -> Path:
     from medseg.places import homes
 
     places = [path, *(home / "bundles" / path for home in homes())]
-    return next((place for place in places if place.exists()), path)
+    return next((location for location in places if location.exists()), path)
 
 
 def show(found: Inspection, everything: bool = False) -> None:
@@ -54,11 +54,11 @@ def show(found: Inspection, everything: bool = False) -> None:
     from rich.text import Text
 
     from medseg.cli.tables import console, table
-    from medseg.inspection.names import shown
+    from medseg.inspection.names import printable
 
     screen = console()
     heading = " ".join(part for part in (found.name, found.version) if part)
-    screen.print(Text(f"{heading}  ({found.kind} {shown(str(found.path))})", style="bold"))
+    screen.print(Text(f"{heading}  ({found.kind} {printable(str(found.path))})", style="bold"))
     for line in _about(found):
         screen.print(Text(line))
     unknown = [part for part in found.parts if not part.known]
@@ -70,7 +70,15 @@ def show(found: Inspection, everything: bool = False) -> None:
     screen.print(Text("Would run: " + "; ".join(counts)))
     listed = found.parts if everything else unknown
     if listed:
-        rows = [[part.kind, shown(part.place, 60), shown(part.text, 60), shown(part.why, 80)] for part in listed]
+        rows = [
+            [
+                part.kind,
+                printable(part.location, 60),
+                printable(part.text, 60),
+                printable(part.why, 80),
+            ]
+            for part in listed
+        ]
         screen.print(table("", ["kind", "place", "what", "why it is not known"], rows, left=(0, 1, 2, 3)))
     for one in found.findings:
         screen.print(Text(str(one), style=_STYLES[one.severity]))

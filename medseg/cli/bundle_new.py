@@ -69,8 +69,8 @@ def command(
         channels, spacing = _ask_for_the_rest(model, channels, spacing)
     made = new_bundle(name, model, names, channels, spacing, into, authors)
     outputs = Bundle(made).metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-    shown = ", ".join(list(outputs.values())[1:9]) + (", ..." if len(outputs) > 9 else "")
-    click.echo(f"{made}: {len(outputs) - 1} classes: {shown}")
+    printable = ", ".join(list(outputs.values())[1:9]) + (", ..." if len(outputs) > 9 else "")
+    click.echo(f"{made}: {len(outputs) - 1} classes: {printable}")
     known = made.parent.resolve() == Path("bundles").resolve()
     click.echo(f"Train it: medseg train {name if known else made} --data FOLDER")
 

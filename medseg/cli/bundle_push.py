@@ -25,6 +25,6 @@ def command(file: Path, where: str, public: bool) -> None:
     """
     from medseg.bundle.packing import push
 
-    place = push(file, where, private=not public)
-    click.echo(f"{file.name} is at {place}")
-    click.echo(f"Whoever wants it: medseg bundle install {place}")
+    location = push(file, where, private=not public)
+    click.echo(f"{file.name} is at {location}")
+    click.echo(f"Whoever wants it: medseg bundle install {location}")

@@ -49,8 +49,8 @@ def command(root: Path, trust: bool, as_json: bool) -> int:
 
 
 def _lines(one: Finding) -> str:
-    from medseg.findings import shown
+    from medseg.findings import printable
 
     head = click.style(f"{one.severity} {one.code}", fg=_STYLES[one.severity])
-    place, message, remedy = (shown(text, len(text)) for text in (one.place, one.message, one.remedy))
-    return f"{head}  {place}\n    {message}" + (f"\n    {remedy}" if remedy else "")
+    location, message, fix = (printable(text, len(text)) for text in (one.location, one.message, one.fix))
+    return f"{head}  {location}\n    {message}" + (f"\n    {fix}" if fix else "")

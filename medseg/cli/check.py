@@ -114,15 +114,15 @@ def _findings(groups: dict[tuple[str, str], list[Finding]]) -> Table:
         text = Text("\n".join(_line(one) for one in found[:most]))
         if len(found) > most:
             text.append(f"\n... and {len(found) - most} more")
-        if found[0].remedy:
-            text.append(f"\n{found[0].remedy}", style="italic")
+        if found[0].fix:
+            text.append(f"\n{found[0].fix}", style="italic")
         table.add_row(Text(f"{severity}\n{code}", style=_STYLES[severity]), str(len(found)), text)
     return table
 
 
 def _line(one: Finding) -> str:
-    place = one.place.removeprefix(one.case).removeprefix("/") if one.case else one.place
-    where = ", ".join(part for part in (one.case, place) if part)
+    location = one.location.removeprefix(one.case).removeprefix("/") if one.case else one.location
+    where = ", ".join(part for part in (one.case, location) if part)
     return f"{where}: {one.message}" if where else one.message
 
 

@@ -83,12 +83,12 @@ def prepare(
     \b
     medseg data prepare ~/Totalsegmentator_dataset ~/prepared --spacing 1.5 1.5 -1 --store
     """
-    from medseg.data import Preparation, read_exclude
+    from medseg.data import PrepareConfig, read_exclude
     from medseg.data import prepare as run
-    from medseg.data.exclude import read_names
+    from medseg.data.case_list import read_names
     from medseg.data.parallel import default_workers
 
-    how = Preparation(
+    how = PrepareConfig(
         structures or "all", read_names(precedence) if precedence else (), spacing or None, crop, store, axis
     )
     made = run(

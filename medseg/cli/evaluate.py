@@ -254,8 +254,8 @@ def _show_comparison(found: Mapping[str, Any]) -> None:
     left = len(found["only_one"]) + len(found["only_other"])
     rest = f", {left} of one side alone left out" if left else ""
     screen.print(f"{len(found['cases'])} cases in both{rest}; {found['other']} less {found['one']}", markup=False)
-    shown = [measure for measure in ("dice", "nsd_3mm", "hd95_mm") if measure in found["measures"]]
-    for measure in shown if len(found["measures"]) > 3 else found["measures"]:
+    printable = [measure for measure in ("dice", "nsd_3mm", "hd95_mm") if measure in found["measures"]]
+    for measure in printable if len(found["measures"]) > 3 else found["measures"]:
         rows = found["measures"][measure]
         ahead = [sum(row["better"] == side for row in rows) for side in ("one", "other")]
         whole = found["overall"][measure]

@@ -41,6 +41,6 @@ class LazyGroup(click.Group):
         if args and not args[0].startswith("-") and args[0] not in self.table:
             from medseg.errors import did_you_mean
 
-            remedy = did_you_mean(args[0], self.table, f"There are: {', '.join(sorted(self.table))}.")
-            ctx.fail(f"There is no command '{args[0]}'. {remedy}")
+            fix = did_you_mean(args[0], self.table, f"There are: {', '.join(sorted(self.table))}.")
+            ctx.fail(f"There is no command '{args[0]}'. {fix}")
         return super().resolve_command(ctx, args)

@@ -41,18 +41,18 @@ def show_list(context: click.Context, everything: bool, as_json: bool, runs: Pat
     """All runs with state, epoch, best Dice and time left, the latest first."""
     from dataclasses import asdict
 
-    from medseg.launch.runs import summaries
     from medseg.records import RUNNING
+    from medseg.runs.runs import summaries
 
     root = runs_control.root_of(context, runs)
     found = summaries(root)
-    shown = [one for index, one in enumerate(found) if everything or index < _LATEST or one.state == RUNNING]
+    printable = [one for index, one in enumerate(found) if everything or index < _LATEST or one.state == RUNNING]
     if as_json:
-        _print_json([asdict(one) for one in shown])
+        _print_json([asdict(one) for one in printable])
         return
     from medseg.cli import runs_show
 
-    runs_show.show_list(shown, root, len(found))
+    runs_show.show_list(printable, root, len(found))
 
 
 @command.command(short_help="How a run goes.")
@@ -67,7 +67,7 @@ def show(context: click.Context, run: str | None, as_json: bool, runs: Path | No
     """
     from dataclasses import asdict
 
-    from medseg.launch.runs import choose, summarize
+    from medseg.runs.runs import choose, summarize
 
     folder = choose(run, runs_control.root_of(context, runs))
     if as_json:
@@ -87,8 +87,8 @@ def compare(context: click.Context, names: tuple[str, ...], as_json: bool, runs:
     """Runs side by side: the settings that differ, Dice by structure, speed."""
     from dataclasses import asdict
 
-    from medseg.launch.comparing import compare as of
-    from medseg.launch.runs import choose
+    from medseg.runs.comparing import compare as of
+    from medseg.runs.runs import choose
 
     if len(names) < 2:
         raise click.UsageError("Name two runs or more, as: medseg runs compare RUN RUN")

@@ -11,7 +11,7 @@ import click
 from medseg.cli.options import parse_pairs, with_trust
 
 if TYPE_CHECKING:
-    from medseg.launch.detach import Started
+    from medseg.runs.detach import Started
 
 with_runs = click.option(
     "--runs",
@@ -28,7 +28,7 @@ def root_of(context: click.Context, runs: Path | None) -> Path:
 
 
 def _chosen(context: click.Context, run: str | None, runs: Path | None) -> Path:
-    from medseg.launch.runs import choose
+    from medseg.runs.runs import choose
 
     return choose(run, root_of(context, runs))
 
@@ -47,16 +47,16 @@ def _chosen_all(context: click.Context, names: tuple[str, ...], runs: Path | Non
 def logs(context: click.Context, run: str | None, follow: bool, lines: int, console: bool, runs: Path | None) -> None:
     """Print the log of a run. Without RUN: the one that is running, or the latest."""
     from medseg.errors import RunError
-    from medseg.launch.following import follow as pieces
-    from medseg.launch.following import start_of
-    from medseg.launch.runs import standing
     from medseg.records import CONSOLE, LOG
+    from medseg.runs.following import follow as pieces
+    from medseg.runs.following import start_of
+    from medseg.runs.runs import standing
 
     folder = _chosen(context, run, runs)
     path = folder / (CONSOLE if console else LOG)
     if not path.is_file() and not (follow and standing(folder) == "running"):
-        remedy = "Only a detached run has one; its log is: medseg runs logs" if console else ""
-        raise RunError(path, "must be there to be shown", "no such file", remedy)
+        fix = "Only a detached run has one; its log is: medseg runs logs" if console else ""
+        raise RunError(path, "must be there to be shown", "no such file", fix)
     try:
         for piece in pieces(folder, path, start_of(path, lines), forever=follow):
             click.echo(piece, nl=False)
@@ -75,9 +75,9 @@ def logs(context: click.Context, run: str | None, follow: bool, lines: int, cons
 @click.pass_context
 def stop(context: click.Context, run: str | None, now: bool, timeout: float, runs: Path | None) -> None:
     """Stop a run: it saves and ends. Without RUN: the one that is running."""
-    from medseg.launch.runs import choose_running
-    from medseg.launch.stopping import describe
-    from medseg.launch.stopping import stop as stop_run
+    from medseg.runs.runs import choose_running
+    from medseg.runs.stopping import describe
+    from medseg.runs.stopping import stop as stop_run
 
     folder = choose_running(run, root_of(context, runs))
     click.echo(f"Stopping {folder.name}" if now else f"Stopping {folder.name}, it saves first", err=True)
@@ -111,8 +111,8 @@ def resume(
     with a larger max_epochs=N, unless its learning rate follows a schedule made for max_epochs. Without RUN: the
     latest that neither runs nor has finished.
     """
-    from medseg.launch.resuming import resume_detached, resume_here
-    from medseg.launch.runs import choose_resumable
+    from medseg.runs.resuming import resume_detached, resume_here
+    from medseg.runs.runs import choose_resumable
 
     if run is not None and "=" in run and not Path(run).exists():
         pairs, run = (run, *pairs), None
@@ -128,7 +128,7 @@ def resume(
 
 def follow_start(started: Started) -> None:
     """Show what a detached process prints until its run has a folder, then where it is and what to do with it."""
-    from medseg.launch.detach import PATIENCE_MINUTES, wait_for_run
+    from medseg.runs.detach import PATIENCE_MINUTES, wait_for_run
 
     click.echo(
         f"Process {started.pid} runs on by itself. Waiting until its run has begun (Ctrl-C only ends the waiting)."
@@ -194,9 +194,9 @@ def watch(
     It ends when every RUN has finished, was stopped, or died too often. Ending it leaves the runs alone. Without
     RUN: the one that is running, or the latest.
     """
-    from medseg.launch.notifying import Notice
-    from medseg.launch.watching import Terms
-    from medseg.launch.watching import watch as watch_runs
+    from medseg.runs.notifying import Notice
+    from medseg.runs.watching import Terms
+    from medseg.runs.watching import watch as watch_runs
 
     try:
         waits = tuple(float(one) for one in pauses.split(","))
@@ -208,7 +208,7 @@ def watch(
     folders = list(dict.fromkeys(_chosen_all(context, names, runs)))
     if not detached:
         context.exit(0 if watch_runs(folders, Terms(restarts, waits, notice, trust)) else 1)
-    from medseg.launch.detach import detach, wait_for_run
+    from medseg.runs.detach import detach, wait_for_run
 
     arguments = ["--restarts", str(restarts), "--pauses", pauses, *(["--command", program] if program else [])]
     arguments += ["--trust"] if trust else []
@@ -219,8 +219,8 @@ def watch(
         folder = wait_for_run(started, lambda piece: click.echo(piece, nl=False, err=True), every=0.1)
     finally:
         started.let_go()
-    place = started.log if folder is None else folder / "watch.log"
-    click.echo(f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {place}")
+    location = started.log if folder is None else folder / "watch.log"
+    click.echo(f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {location}")
 
 
 @click.command(short_help="Bring what a run has recorded to its tracker.")
@@ -231,8 +231,8 @@ def watch(
 @click.pass_context
 def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:
     """Bring everything that a run has recorded to its tracker, each row once. Without RUN: the latest."""
-    from medseg.launch.runs import choose_latest
     from medseg.monitoring.syncing import sync as sync_run
+    from medseg.runs.runs import choose_latest
 
     root = root_of(context, runs)
     for folder in [choose_latest(name, root) for name in names or (None,)]:

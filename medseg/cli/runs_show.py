@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medseg.cli.tables import console, duration, number, sparkline, table
-from medseg.findings import shown
-from medseg.launch.comparing import best_validation, speed, unlike_recipe
-from medseg.launch.runs import Summary, read_json, summarize
+from medseg.findings import printable
 from medseg.records import CONSOLE, LOG, RUNNING, read_record, read_rows
+from medseg.runs.comparing import best_validation, speed, unlike_recipe
+from medseg.runs.runs import Summary, read_json, summarize
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -63,10 +63,10 @@ def show_run(folder: Path) -> None:
     plain = not (screen.encoding or "").lower().startswith("utf")
     from rich.text import Text
 
-    screen.print(Text.assemble((shown(one.name), "bold"), "  ", _state(one.state)))
+    screen.print(Text.assemble((printable(one.name), "bold"), "  ", _state(one.state)))
     facts = _facts(one, record, rows)
     for key, text in facts.items():
-        screen.print(Text(f"  {key:<11} {shown(text, len(text))}"), soft_wrap=True)
+        screen.print(Text(f"  {key:<11} {printable(text, len(text))}"), soft_wrap=True)
     for title, values, digits in _curves(rows):
         known = [value for value in values if value is not None]
         if known:
@@ -161,7 +161,7 @@ def _show_warnings(rows: Sequence[Mapping[str, Any]]) -> None:
         where = f" (epoch {row['epoch']})" if row.get("epoch") is not None else ""
         colour = "red" if row.get("level") == "error" else "yellow"
         said = ": ".join(str(row[key]) for key in ("title", "text") if row.get(key))
-        said = shown(said, len(said))
+        said = printable(said, len(said))
         console().print(Text(f"{str(row.get('level', 'warning')).capitalize()}{where}: {said}", style=colour))
 
 
@@ -171,7 +171,11 @@ def show_comparison(found: Mapping[str, Any]) -> None:
     screen = console()
     names = [str(number) for number in range(1, len(runs) + 1)]
     for name, one in zip(names, runs, strict=True):
-        screen.print(f"{name}: {shown(one.name)} ({shown(str(one.bundle))})", markup=False, soft_wrap=True)
+        screen.print(
+            f"{name}: {printable(one.name)} ({printable(str(one.bundle))})",
+            markup=False,
+            soft_wrap=True,
+        )
     facts: list[list[str | Text]] = [
         ["state", *(_state(one.state) for one in runs)],
         ["epoch", *(_epochs(one) for one in runs)],

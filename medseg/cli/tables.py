@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from medseg.findings import shown
+from medseg.findings import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def table(
     for index, column in enumerate(columns):
         found.add_column(column, justify="left" if index in left else "right", overflow="fold")
     for row in rows:
-        found.add_row(*(Text(shown(cell, len(cell))) if isinstance(cell, str) else cell for cell in row))
+        found.add_row(*(Text(printable(cell, len(cell))) if isinstance(cell, str) else cell for cell in row))
     return found
 
 

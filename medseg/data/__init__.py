@@ -1,15 +1,15 @@
 """Data sets on disk: finding them, merging masks, preparing, making phantoms. Nothing here imports torch."""
 
+from medseg.data.case_list import read_exclude, write_exclude
 from medseg.data.check import DatasetReport, check_dataset
-from medseg.data.conversion import Converted, convert
+from medseg.data.convert_dataset import Converted, convert
+from medseg.data.datasets import annotated_classes, open_dataset, training_items
 from medseg.data.dicom import Series, open_series, read_dicom
-from medseg.data.exclude import read_exclude, write_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
 from medseg.data.nifti import read_grid, read_volume, write_label_map
-from medseg.data.opening import annotated_classes, open_dataset, training_items
 from medseg.data.phantom import PhantomSpec, write_phantom
-from medseg.data.preparation import Preparation, Prepared, prepare
+from medseg.data.prepare_cases import PrepareConfig, Prepared, prepare
 from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
 from medseg.data.slice_items import choose_labels, slice_items
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
@@ -20,7 +20,7 @@ __all__ = [
     "DatasetReport",
     "Merged",
     "PhantomSpec",
-    "Preparation",
+    "PrepareConfig",
     "Prepared",
     "Series",
     "SlicePhantomSpec",

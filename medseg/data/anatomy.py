@@ -45,7 +45,7 @@ class Solid:
     cut: tuple[tuple[float, float, float, float], ...] = ()
     hollow: float = 0.0
 
-    def mirrored(self) -> Solid:
+    def mirror_permutation(self) -> Solid:
         """The same solid on the other side of the body."""
         points = tuple((-x, y, z) for x, y, z in self.points)
         cut = tuple((-nx, ny, nz, d) for nx, ny, nz, d in self.cut)
@@ -231,18 +231,18 @@ def solids() -> dict[str, tuple[Solid, ...]]:
     """The solids of each of the 117 structures, in the order of the catalogue."""
     found: dict[str, tuple[Solid, ...]] = {}
     for name in groups()["all"]:
-        twin = twin_name(name)
+        contralateral = twin_name(name)
         if name.startswith("vertebrae_"):
             found[name] = _vertebra(name.removeprefix("vertebrae_"))
         elif name.startswith("lung_"):
             found[name] = _lobe(name)
         elif name.startswith("rib_"):
             rib = _rib(int(name.rsplit("_", 1)[1]))
-            found[name] = rib if "right" in name else tuple(solid.mirrored() for solid in rib)
+            found[name] = rib if "right" in name else tuple(solid.mirror_permutation() for solid in rib)
         elif name in _MIDDLE:
             found[name] = _MIDDLE[name]
         elif name in _RIGHT:
             found[name] = _RIGHT[name]
-        elif twin in _RIGHT:
-            found[name] = tuple(solid.mirrored() for solid in _RIGHT[twin])
+        elif contralateral in _RIGHT:
+            found[name] = tuple(solid.mirror_permutation() for solid in _RIGHT[contralateral])
     return found

@@ -64,7 +64,7 @@ class DatasetReport:
         reasons: dict[str, str] = {}
         for finding in self.findings:
             if finding.severity == "error" and finding.case:
-                where = f"{finding.place}: " if finding.place else ""
+                where = f"{finding.location}: " if finding.location else ""
                 reasons.setdefault(finding.case, f"{finding.code}: {where}{finding.message}")
         return reasons
 
@@ -147,8 +147,8 @@ def _safely(plan: Plan, names: LabelMap | None, picture: bool) -> Reading:
         return _failed(plan, f"{type(fault).__name__}: {fault}", "Look at its files.")
 
 
-def _failed(plan: Plan, why: str, remedy: str) -> Reading:
-    return Reading(plan.id, (*plan.findings, error("case-failed", plan.image or "", why, remedy).of(plan.id)))
+def _failed(plan: Plan, why: str, fix: str) -> Reading:
+    return Reading(plan.id, (*plan.findings, error("case-failed", plan.image or "", why, fix).of(plan.id)))
 
 
 def _report(root: Path, seen: Survey, readings: Sequence[Reading], pictures: int) -> DatasetReport:
@@ -169,9 +169,9 @@ def _report(root: Path, seen: Survey, readings: Sequence[Reading], pictures: int
     overlaps: Counter[tuple[str, str]] = Counter()
     for reading in readings:
         overlaps.update(reading.overlaps)
-    relative = [replace(finding, place=_relative(finding.place, root)) for finding in found]
+    relative = [replace(finding, location=_relative(finding.location, root)) for finding in found]
     flagged = {finding.case for finding in found if finding.severity != "note"}
-    shown = [r for r in readings if r.picture is not None and r.id in flagged][:pictures]
+    printable = [r for r in readings if r.picture is not None and r.id in flagged][:pictures]
     return DatasetReport(
         root=root,
         kind=seen.kind,
@@ -182,7 +182,7 @@ def _report(root: Path, seen: Survey, readings: Sequence[Reading], pictures: int
         overlaps=dict(overlaps),
         unannotated=unannotated,
         absent={reading.id: reading.absent for reading in readings if reading.absent},
-        pictures={reading.id: reading.picture for reading in shown if reading.picture is not None},
+        pictures={reading.id: reading.picture for reading in printable if reading.picture is not None},
     )
 
 
@@ -201,6 +201,6 @@ def _unannotated(seen: Survey) -> dict[str, tuple[str, ...]]:
     return {id: names for id, names in missing.items() if names}
 
 
-def _relative(place: str, root: Path) -> str:
+def _relative(location: str, root: Path) -> str:
     start = f"{root}{os.sep}"
-    return place.removeprefix(start).replace(os.sep, "/") if place.startswith(start) else place
+    return location.removeprefix(start).replace(os.sep, "/") if location.startswith(start) else location

@@ -237,7 +237,7 @@ def _common(
 
 def _common_positions(folder: Path, slices: Sequence[Slice]) -> npt.NDArray[np.float64]:
     found = [one.numbers(_POSITION, 3) for one in slices]
-    without = [one.path for one, place in zip(slices, found, strict=True) if place is None]
+    without = [one.path for one, location in zip(slices, found, strict=True) if location is None]
     if without:
         raise GeometryError(
             folder, "must say where each slice lies", f"no position in {len(without)} files: {_names(without)}"
@@ -254,9 +254,9 @@ def _even_step(folder: Path, slices: Sequence[Slice], depth: npt.NDArray[np.floa
         return thickness[0]
     steps = np.diff(depth)
     usual = float(np.median(steps[steps > 1e-3])) if (steps > 1e-3).any() else 0.0
-    twins = [k for k, step in enumerate(steps) if step <= max(1e-3, 0.05 * usual)]
-    if twins:
-        pairs = ", ".join(f"{slices[k].path.name} and {slices[k + 1].path.name}" for k in twins[:3])
+    contralaterals = [k for k, step in enumerate(steps) if step <= max(1e-3, 0.05 * usual)]
+    if contralaterals:
+        pairs = ", ".join(f"{slices[k].path.name} and {slices[k + 1].path.name}" for k in contralaterals[:3])
         raise GeometryError(
             folder,
             "must hold each slice once",

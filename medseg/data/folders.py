@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg.cases import Case, Dataset
+from medseg.cases import Case, DatasetIndex
 from medseg.data.nifti import SUFFIXES, stem
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelMap
@@ -28,19 +28,19 @@ def volumes(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or not path.is_file():
             continue
-        twins = [other for name, other in found.items() if name.lower() == stem(path).lower()]
-        if twins:
+        contralaterals = [other for name, other in found.items() if name.lower() == stem(path).lower()]
+        if contralaterals:
             raise DataError(
                 path,
                 "needs a name of its own (upper and lower case do not differ, nor .nii and .nii.gz)",
-                f"{twins[0].name} beside it",
+                f"{contralaterals[0].name} beside it",
                 "Remove or rename one of them.",
             )
         found[stem(path)] = path
     return found
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path) -> DatasetIndex:
     """Find the cases of plain folders. Only names are read, no image.
 
     An image and a label map belong together if their names are equal. Endings that many tools add (`_0000` of
@@ -68,7 +68,7 @@ def read(root: Path) -> Dataset:
     labels = LabelMap.load(root / NAMES)
     pairs = pair(images, label_maps)
     cases = tuple(Case(id, image, label, annotated=labels.structures) for id, (image, label) in sorted(pairs.items()))
-    return Dataset(root, cases, labels.structures, labels)
+    return DatasetIndex(root, cases, labels.structures, labels)
 
 
 def pair(images: dict[str, Path], label_maps: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
@@ -89,8 +89,8 @@ def pair(images: dict[str, Path], label_maps: dict[str, Path]) -> dict[str, tupl
     ):
         if id not in partners:
             near = nearest(id, partners)
-            remedy = f"Is '{partners[near[0]].name}' meant?" if near else "Add it, or move this file elsewhere."
-            raise DataError(path, f"every {what}", f"none named {id}", remedy)
+            fix = f"Is '{partners[near[0]].name}' meant?" if near else "Add it, or move this file elsewhere."
+            raise DataError(path, f"every {what}", f"none named {id}", fix)
     return found | {id: (path, others[id]) for id, path in left.items()}
 
 

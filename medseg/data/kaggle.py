@@ -13,7 +13,7 @@ from pathlib import Path
 from medseg.cases import Case
 from medseg.errors import MedsegError, did_you_mean
 from medseg.findings import Finding, error, warning
-from medseg.pictures import Palette, SliceInfo, is_picture, read_size
+from medseg.image_io_2d import ClassColors, SliceInfo, is_picture, read_size
 
 TABLE, TRAIN, TEST, SCANS = "train.csv", "train", "test", "scans"
 COLUMNS = ("id", "class", "segmentation")
@@ -27,7 +27,7 @@ def is_dataset(root: Path) -> bool:
 
 
 def collect(
-    root: Path, palette: Palette | None, owner: Callable[[str], str]
+    root: Path, palette: ClassColors | None, owner: Callable[[str], str]
 ) -> tuple[list[Case], list[Case], tuple[str, ...], list[Finding]]:
     """The slices with runs, those of `test` without, the structures, and what is wrong with names and table.
 
@@ -42,9 +42,9 @@ def collect(
         known = STRUCTURES
     for name, id in classes.items():
         if name not in known:
-            remedy = did_you_mean(name, known, f"The classes are {', '.join(known)}.")
+            fix = did_you_mean(name, known, f"The classes are {', '.join(known)}.")
             found.append(
-                error("unknown-class", root / TABLE, f"'{name}' (row of {id}) is none of the set's classes", remedy)
+                error("unknown-class", root / TABLE, f"'{name}' (row of {id}) is none of the set's classes", fix)
             )
     cases, test, seen = [], [], set[str]()
     for id, path, said in _slices(root / TRAIN, owner, found):
@@ -75,8 +75,12 @@ def _table(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, str], list[
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
             if not set(COLUMNS) <= set(header):
-                shown = ",".join(header)[:60] or "nothing"
-                return {}, {}, [error("table", path, f"it needs the columns {', '.join(COLUMNS)} and has {shown}")]
+                printable = ",".join(header)[:60] or "nothing"
+                return (
+                    {},
+                    {},
+                    [error("table", path, f"it needs the columns {', '.join(COLUMNS)} and has {printable}")],
+                )
             at = [header.index(name) for name in COLUMNS]
             for line, row in enumerate(rows, 2):
                 if not row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg.cases import Dataset, read_datalist
+from medseg.cases import DatasetIndex, read_datalist
 from medseg.data import folders, nnunet, slices, totalsegmentator
 from medseg.errors import DataError
 
@@ -19,7 +19,7 @@ _KNOWN = (
 )
 
 
-def discover(root: str | Path, patient: str | None = None) -> Dataset:
+def discover(root: str | Path, patient: str | None = None) -> DatasetIndex:
     """Find the data set under `root`, in whichever layout it is. Only names and JSON are read, no image.
 
     Args:
@@ -50,7 +50,7 @@ def discover(root: str | Path, patient: str | None = None) -> Dataset:
     raise DataError(root, f"must hold a data set in one of these layouts: {_KNOWN}", found)
 
 
-def discover_volumes(root: str | Path) -> Dataset:
+def discover_volumes(root: str | Path) -> DatasetIndex:
     """The data set under `root`, which must be one of volumes.
 
     Raises:
@@ -64,7 +64,7 @@ def discover_volumes(root: str | Path) -> Dataset:
     return dataset
 
 
-def _described(path: Path) -> Dataset:
+def _described(path: Path) -> DatasetIndex:
     """The data set that a JSON file describes, in nnU-Net's words or the Decathlon's."""
     if path.name == nnunet.DESCRIPTION and nnunet.is_description(nnunet.read_json(path)):
         return nnunet.read(path.parent)

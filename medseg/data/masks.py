@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.data.inflate import read_whole
+from medseg.data.gzip_io import read_whole
 from medseg.data.nifti import label_dtype, open_image, voxels
 from medseg.errors import DataError
 from medseg.grid import Grid
@@ -109,7 +109,7 @@ def _binary(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, precedence: Sequence[str] = ()) -> Merged:
     """Merge binary masks into one label map; where several claim a voxel, the smaller structure has it.
 
-    The precedence is `LabelMap.painting_order`: it goes by the structures' usual size in an adult and is the
+    The precedence is `LabelMap.overlap_priority`: it goes by the structures' usual size in an adult and is the
     same for every case. One mask is in memory at a time.
 
     Args:
@@ -126,7 +126,7 @@ def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, preced
     label = np.zeros(grid.shape, dtype=label_dtype(len(labels)), order="F")
     flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image)
     overlaps: Counter[tuple[str, str]] = Counter()
-    for name in labels.painting_order(precedence):
+    for name in labels.overlap_priority(precedence):
         if name not in masks:
             continue
         gave_way = _paint(flat, reader.read(masks[name]), labels.index(name), len(labels))

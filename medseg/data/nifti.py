@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nibabel.volumeutils import apply_read_scaling
 
 from medseg.atomic import atomic_path
-from medseg.data.inflate import damaged, read_whole
+from medseg.data.gzip_io import damaged, read_whole
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.grid import Grid
 from medseg.labels import LabelMap

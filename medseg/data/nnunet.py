@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.atomic import write_json
-from medseg.cases import Case, Dataset, Split
+from medseg.cases import Case, DatasetIndex, Split
 from medseg.data.folders import volumes
 from medseg.data.nifti import SUFFIXES
 from medseg.errors import DataError, LabelError
@@ -32,7 +32,7 @@ def is_description(content: Any) -> bool:
     return "channel_names" in content or "file_ending" in content or numbered
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path) -> DatasetIndex:
     """Find the cases of a raw nnU-Net folder. Only names are read, no image.
 
     Where `splits_final.json` lies beside `dataset.json`, its first fold is the split. Images in `imagesTs` are
@@ -64,7 +64,7 @@ def read(root: Path) -> Dataset:
     test = _test_cases(root, labels, said)
     split = _split(root / SPLITS_FILE, set(pairs))
     split = Split(split.train, split.val, tuple(case.id for case in test))
-    return Dataset(root, (*cases, *test), labels.structures, labels, split)
+    return DatasetIndex(root, (*cases, *test), labels.structures, labels, split)
 
 
 def read_json(path: Path) -> Any:
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
         raise DataError(path, "must be a readable JSON file", str(error)) from error
 
 
-def write_description(dataset: Dataset, labels: LabelMap, name: str) -> Path:
+def write_description(dataset: DatasetIndex, labels: LabelMap, name: str) -> Path:
     """Write `dataset.json` and `splits_final.json` (one fold: the set's own split) for files that are in place.
 
     Cases in which not every structure was annotated are named under `annotated`, a key that nnU-Net passes over.

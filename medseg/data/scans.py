@@ -13,7 +13,7 @@ from medseg.data.nifti import SUFFIXES, read_grid, read_volume, stem
 from medseg.data.totalsegmentator import IMAGE, is_case
 from medseg.errors import DataError
 from medseg.grid import Grid
-from medseg.pictures import is_picture
+from medseg.image_io_2d import is_picture
 
 _GENERIC = {"ct", "image", "img", "scan", "volume"}
 
@@ -83,12 +83,12 @@ def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False) -
             raise DataError(path, "must be a scan or a folder of scans", "no such file")
     names: dict[str, Path] = {}
     for file in found:
-        twin = names.setdefault(scan_name(file).lower(), file)
-        if twin.resolve() != file.resolve():
+        contralateral = names.setdefault(scan_name(file).lower(), file)
+        if contralateral.resolve() != file.resolve():
             raise DataError(
                 file,
                 "needs a name of its own, for its mask is called after it",
-                f"'{scan_name(file)}' for {twin}, too",
+                f"'{scan_name(file)}' for {contralateral}, too",
                 "Rename one, or segment them into different folders.",
             )
     return list(names.values())

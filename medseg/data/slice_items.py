@@ -15,8 +15,8 @@ from medseg.data.layouts import discover
 from medseg.data.slice_phantom import STRUCTURES
 from medseg.data.slices import PATIENT, info, owner
 from medseg.errors import ConfigError, DataError, LabelError
+from medseg.image_io_2d import SliceInfo, is_picture, neighbours, read_image_2d
 from medseg.labels import LabelMap, groups
-from medseg.pictures import SliceInfo, is_picture, neighbours, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def choose_labels(
 
     Raises:
         ConfigError: structures that are not those of the network.
-        DataError, LabelError: see `discover`, `Dataset.choose` and `LabelMap.load`.
+        DataError, LabelError: see `discover`, `DatasetIndex.choose` and `LabelMap.load`.
 
     >>> choose_labels(None).structures
     ('stomach', 'small_bowel', 'large_bowel')
@@ -90,12 +90,12 @@ def slice_items(
         whole = file.resolve()  # the folders above tell more than what was typed
         named = kaggle.slice_at(whole, _owner) if whole.parent.name == kaggle.SCANS else None
         id, said = named or (file.stem, info(file.stem))
-        twin = names.setdefault(id.lower(), file)
-        if twin.resolve() != whole:
+        contralateral = names.setdefault(id.lower(), file)
+        if contralateral.resolve() != whole:
             raise DataError(
                 file,
                 "needs a name of its own, for its mask is called after it",
-                f"{twin}, too",
+                f"{contralateral}, too",
                 "Give folders of images alone (DATA/train/images), or one folder at a time.",
             )
         found[id] = (file, said)
@@ -146,7 +146,7 @@ def _limits(slices: Sequence[tuple[Path, str]]) -> dict[str, tuple[float, float]
         ends = []
         for file in files:
             try:
-                ends += [picture.limits] if (picture := read_picture(file)).deep else []
+                ends += [picture.limits] if (picture := read_image_2d(file)).deep else []
             except DataError:
                 continue  # its own item says so
         if ends:

@@ -20,12 +20,12 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from medseg.atomic import write_json
-from medseg.cases import Case, Dataset
-from medseg.data.palettes import binary, decode_mask, doubt
-from medseg.data.runs import decode_runs
+from medseg.cases import Case, DatasetIndex
+from medseg.data.class_colors import binary, decode_mask, doubt
+from medseg.data.rle import decode_runs
 from medseg.errors import DataError, GeometryError, MedsegError, OutputError
+from medseg.image_io_2d import ClassColors, Image2D, read_image_2d
 from medseg.labels import LabelMap
-from medseg.pictures import Palette, Picture, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Content:
         doubts: what had to be guessed at in a file: `(file, sentence)`.
     """
 
-    picture: Picture
+    picture: Image2D
     masks: dict[str, npt.NDArray[np.bool_]]
     doubts: tuple[tuple[Path, str], ...] = ()
 
@@ -61,7 +61,7 @@ class _Ready:
     overlaps: int = 0
 
 
-def read_slice(case: Case, palette: Palette) -> Content:
+def read_slice(case: Case, palette: ClassColors) -> Content:
     """The image of a slice and its masks, whichever way they are written.
 
     Raises:
@@ -69,7 +69,7 @@ def read_slice(case: Case, palette: Palette) -> Content:
         GeometryError: a mask of another size than the image.
         LabelError: values or colours that no class has.
     """
-    picture = read_picture(case.image)
+    picture = read_image_2d(case.image)
     shape = picture.values.shape[:2]
     doubts = [(case.image, f"not read: {picture.loss}")] if picture.loss else []
     masks: dict[str, npt.NDArray[np.bool_]] = {}
@@ -90,8 +90,8 @@ def read_slice(case: Case, palette: Palette) -> Content:
     return Content(picture, masks, tuple(doubts))
 
 
-def _same_size(path: Path, image: Path, shape: tuple[int, ...]) -> Picture:
-    mask = read_picture(path)
+def _same_size(path: Path, image: Path, shape: tuple[int, ...]) -> Image2D:
+    mask = read_image_2d(path)
     if mask.values.shape[:2] != shape:
         rule = f"must have the size of {image.name}, {shape[0]} rows and {shape[1]} columns"
         found = f"{mask.values.shape[0]} rows and {mask.values.shape[1]} columns"
@@ -99,7 +99,7 @@ def _same_size(path: Path, image: Path, shape: tuple[int, ...]) -> Picture:
     return mask
 
 
-def open_slices(dataset: Dataset, labels: LabelMap, cache: Path, keep: bool = False) -> Dataset:
+def open_slices(dataset: DatasetIndex, labels: LabelMap, cache: Path, keep: bool = False) -> DatasetIndex:
     """The slices of a set with label pictures numbered as `labels`; every file is read, so that training can start.
 
     Labels are made once and kept in `cache`, scan by scan, under a name that changes with the files and the
@@ -120,7 +120,7 @@ def open_slices(dataset: Dataset, labels: LabelMap, cache: Path, keep: bool = Fa
     for case in dataset.cases:
         if case.slice is not None:
             units.setdefault(case.slice.scan or case.slice.patient, []).append(case)
-    palette = dataset.palette or Palette(("background", *dataset.structures), ())
+    palette = dataset.palette or ClassColors(("background", *dataset.structures), ())
     ready = _each(lambda unit: _unit(unit[0], unit[1], palette, labels, cache, keep), list(units.items()))
     _raise([fault for one in ready if isinstance(one, list) for fault in one])
     made = dict(zip(units, (one for one in ready if isinstance(one, _Ready)), strict=True))
@@ -157,7 +157,7 @@ def _raise(faults: Sequence[MedsegError]) -> None:
         ) from faults[0]
 
 
-def _tell(dataset: Dataset, made: Iterable[_Ready], keep: bool) -> None:
+def _tell(dataset: DatasetIndex, made: Iterable[_Ready], keep: bool) -> None:
     """Say what had to be guessed at, and what of the set is uneven."""
     doubts: list[str] = []
     sizes, overlaps = Counter[str](), 0
@@ -181,7 +181,7 @@ def _tell(dataset: Dataset, made: Iterable[_Ready], keep: bool) -> None:
 
 
 def _unit(
-    name: str, cases: Sequence[Case], palette: Palette, labels: LabelMap, cache: Path, keep: bool
+    name: str, cases: Sequence[Case], palette: ClassColors, labels: LabelMap, cache: Path, keep: bool
 ) -> _Ready | list[MedsegError]:
     """The labels of one scan, made where they are not there yet; or all that is wrong with it."""
     try:
@@ -224,7 +224,7 @@ class _Record:
 
     def __init__(self, labels: LabelMap, keep: bool) -> None:
         self.labels, self.keep = labels, keep
-        self.order = labels.structures if keep else labels.painting_order()
+        self.order = labels.structures if keep else labels.overlap_priority()
         self.codes: dict[tuple[int, ...], int] = {(): 0}
         self.limits: tuple[float, float] | None = None
         self.sizes: Counter[str] = Counter()
@@ -286,13 +286,13 @@ def _save(path: Path, label: npt.NDArray[Any]) -> None:
     Image.fromarray(label).save(path, format="PNG", compress_level=1)
 
 
-def _key(cases: Sequence[Case], palette: Palette, labels: LabelMap, keep: bool) -> str:
+def _key(cases: Sequence[Case], palette: ClassColors, labels: LabelMap, keep: bool) -> str:
     digest = hashlib.sha256()
     for case in cases:
         runs = case.slice.runs if case.slice else None
         files = [case.image] if runs is not None else case.sources()
         stats = [(str(path.resolve()), (it := path.stat()).st_size, it.st_mtime_ns) for path in files]
         digest.update(json.dumps([case.id, stats, runs, sorted(case.masks)]).encode())
-    rules = [VERSION, palette.names, palette.codes, palette.coloured, labels.names, labels.painting_order(), keep]
+    rules = [VERSION, palette.names, palette.codes, palette.coloured, labels.names, labels.overlap_priority(), keep]
     digest.update(json.dumps(rules).encode())
     return digest.hexdigest()[:12]

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg.atomic import atomic_folder, write_json, write_text
+from medseg.data.class_colors import CLASSES
 from medseg.data.kaggle import COLUMNS, SCANS, TABLE, TRAIN
-from medseg.data.palettes import CLASSES
-from medseg.data.runs import encode_runs
+from medseg.data.rle import encode_runs
 from medseg.errors import DataError
+from medseg.image_io_2d import write_picture
 from medseg.labels import BACKGROUND
-from medseg.pictures import write_picture
 
 VERSION = 1  # goes into the digest: raise it whenever the same spec would give other pixels
 RECORD = "phantom.json"
@@ -125,8 +125,8 @@ def _scan(
     r, c = r + chance.uniform(-0.05, 0.05), c + chance.uniform(-0.05, 0.05)
 
     def ball(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Mask:
-        place = zip((z, r, c), centre, radii, strict=True)
-        return np.asarray(sum(((axis - at) / by) ** 2 for axis, at, by in place) <= 1)
+        location = zip((z, r, c), centre, radii, strict=True)
+        return np.asarray(sum(((axis - at) / by) ** 2 for axis, at, by in location) <= 1)
 
     scale = body.uniform(0.9, 1.1)
     trunk = (r / 0.85) ** 2 + (c / 0.9) ** 2 <= 1

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg.cases import SPLITS, Case, Dataset, Split
+from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data import kaggle
+from medseg.data.class_colors import CLASSES, NAMES, generic_palette, read_palette
 from medseg.data.nifti import SUFFIXES as VOLUMES
-from medseg.data.palettes import CLASSES, NAMES, generic_palette, read_palette
 from medseg.errors import ConfigError, DataError, LabelError, did_you_mean, nearest
 from medseg.findings import Finding, error
+from medseg.image_io_2d import ClassColors, SliceInfo, is_picture
 from medseg.labels import BACKGROUND, LabelMap
-from medseg.pictures import Palette, SliceInfo, is_picture
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Collected:
     kind: str
     cases: list[Case] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    palette: Palette | None = None
+    palette: ClassColors | None = None
     structures: tuple[str, ...] = ()
     split: Split = field(default_factory=Split)
 
@@ -52,13 +52,13 @@ def is_dataset(root: Path) -> bool:
     return _has_pictures(root) and bool(_apart(pictures(root)[0], _names(root))[1])
 
 
-def read(root: Path, patient: str | None = None) -> Dataset:
+def read(root: Path, patient: str | None = None) -> DatasetIndex:
     """Find the slices of a folder. Only names and tables are read; masks only where nothing says what they hold.
 
     An image and its mask have the same name, but for an ending of the mask (`_mask`, `_seg`, `_label`). Masks of
     one structure each lie in a folder of its name (`masks/liver/a.png`) or end in it (`masks/a_liver.png`); a
     structure whose file is missing counts as not annotated. A set without sides of its own has none: see
-    `Dataset.with_split`, which keeps the slices of a patient together.
+    `DatasetIndex.with_split`, which keeps the slices of a patient together.
 
     Args:
         root: the folder.
@@ -74,8 +74,8 @@ def read(root: Path, patient: str | None = None) -> Dataset:
     for finding in found.findings:
         if finding.severity == "error":
             kind = LabelError if finding.code == "unknown-class" else DataError
-            raise kind(finding.place, finding.message, "", finding.remedy)
-        logger.warning("%s: %s. %s", finding.place, finding.message, finding.remedy)
+            raise kind(finding.location, finding.message, "", finding.fix)
+        logger.warning("%s: %s. %s", finding.location, finding.message, finding.fix)
     cases = tuple(sorted(found.cases, key=lambda case: case.id))
     labels = LabelMap(found.structures)
     owners = Counter(case.slice.patient for case in cases if case.slice)
@@ -83,7 +83,7 @@ def read(root: Path, patient: str | None = None) -> Dataset:
         logger.warning("%s: all of it is taken for one patient, '%s'; say how names tell patients", root, *owners)
     elif not found.split and len(owners) == len(cases) > 1:
         logger.warning("%s: every picture is taken for a patient of its own, by its name", root)
-    return Dataset(root, cases, found.structures, labels, found.split, palette=found.palette)
+    return DatasetIndex(root, cases, found.structures, labels, found.split, palette=found.palette)
 
 
 def collect(root: Path, patient: str | None = None) -> Collected:
@@ -97,7 +97,7 @@ def collect(root: Path, patient: str | None = None) -> Collected:
     if kaggle.is_dataset(root):
         cases, test, structures, findings = kaggle.collect(root, palette, lambda name: owner(name, pattern))
         names = (BACKGROUND, *structures)
-        palette = palette or Palette(names, tuple((index,) for index in range(len(names))))
+        palette = palette or ClassColors(names, tuple((index,) for index in range(len(names))))
         split = Split(test=tuple(case.id for case in test))
         return Collected("slices in Kaggle's layout", [*cases, *test], findings, palette, structures, split)
     found = Collected("slices", palette=palette)
@@ -108,7 +108,7 @@ def collect(root: Path, patient: str | None = None) -> Collected:
     again = any(count > 1 for count in stems.values())
     ids: dict[str, list[str]] = {side: [] for side in SPLITS}
     for folder, part in parts.items():
-        side = next((side for side, place in sides if place == folder), "")
+        side = next((side for side, location in sides if location == folder), "")
         for stem, (image, masks) in part.items():
             if not masks and side != "test":
                 found.findings.append(_alone(image))
@@ -198,11 +198,11 @@ def _part(folder: Path, found: Collected) -> Part:
         found.findings.append(error("layout", folder, f"it has {MASKS[0]}/ and {MASKS[1]}/", "Move one elsewhere."))
     images, twice = pictures(folder / IMAGES)
     listed: dict[str, tuple[Path, str]] = {}
-    for place in places[:1]:
-        masks, again = pictures(place)
+    for location in places[:1]:
+        masks, again = pictures(location)
         listed |= {name: (path, "") for name, path in masks.items()}
         twice = [*twice, *again]
-        for inner in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for inner in sorted(path for path in location.iterdir() if path.is_dir() and not path.name.startswith(".")):
             masks, again = pictures(inner)
             listed |= {f"{inner.name}/{name}": (path, inner.name) for name, path in masks.items()}
             twice = [*twice, *again]
@@ -241,8 +241,8 @@ def _pair(images: dict[str, Path], masks: Mapping[str, tuple[Path, str]], found:
         named = tail if head.lower() in _ENDINGS else rest
         if not image:
             near = nearest(path.stem, part)
-            remedy = f"Is '{part[near[0]][0].name}' meant?" if near else "Add it, or move this file elsewhere."
-            found.findings.append(error("mask-alone", path, "the mask has no image of its name", remedy))
+            fix = f"Is '{part[near[0]][0].name}' meant?" if near else "Add it, or move this file elsewhere."
+            found.findings.append(error("mask-alone", path, "the mask has no image of its name", fix))
             continue
         held = part[image][1]
         key = structure or named
@@ -269,15 +269,15 @@ def _structures(root: Path, parts: Iterable[Part], found: Collected) -> tuple[st
                 )
     if found.palette is None and single and not whole:
         names = (BACKGROUND, *sorted(name for name in single if name.lower() != BACKGROUND))
-        found.palette = Palette(names, tuple((index,) for index in range(len(names))))
+        found.palette = ClassColors(names, tuple((index,) for index in range(len(names))))
     elif found.palette is None and whole:
         found.palette = generic_palette(whole)
         logger.warning("%s: neither %s nor %s says what masks hold: %s", root, CLASSES, NAMES, found.palette.names[1:])
     structures = found.palette.names[1:] if found.palette else ("class_1",)
     for name, path in sorted(single.items()):
         if name not in structures and name.lower() != BACKGROUND:
-            remedy = did_you_mean(name, structures, f"Name it in {CLASSES}, or move it elsewhere.")
-            found.findings.append(error("unknown-class", path, f"'{name}' is none of the set's classes", remedy))
+            fix = did_you_mean(name, structures, f"Name it in {CLASSES}, or move it elsewhere.")
+            found.findings.append(error("unknown-class", path, f"'{name}' is none of the set's classes", fix))
     return structures
 
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from medseg.cases import SPLITS, Case, Dataset, Split
+from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.nifti import stem
 from medseg.errors import DataError, LabelError, did_you_mean
 from medseg.labels import catalogue_v1, groups, only_v1
@@ -45,7 +45,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in (*groups()["all"], *only_v1()) if name in found)
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path) -> DatasetIndex:
     """Find the cases of a TotalSegmentator folder. Only names are read, no image.
 
     A structure whose file is absent from a case while another case has it counts as not annotated there; a
@@ -85,7 +85,7 @@ def read(root: Path) -> Dataset:
         names.update(masks)
         cases.append(Case(folder.name, folder / IMAGE, masks=masks, annotated=tuple(sorted(masks))))
     split = _read_split(root / META, {case.id for case in cases}) if (root / META).is_file() else Split()
-    return Dataset(root, tuple(cases), in_order(names), split=split)
+    return DatasetIndex(root, tuple(cases), in_order(names), split=split)
 
 
 def _read_split(path: Path, ids: set[str]) -> Split:

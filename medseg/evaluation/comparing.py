@@ -46,13 +46,13 @@ def compare(
         DataError: no case in common, or another truth; MedsegError: a measure or correction that is none.
     """
     if correction not in CORRECTIONS:
-        remedy = did_you_mean(correction, CORRECTIONS)
-        raise MedsegError(f"correction '{correction}'", f"must be one of {', '.join(CORRECTIONS)}", "neither", remedy)
+        fix = did_you_mean(correction, CORRECTIONS)
+        raise MedsegError(f"correction '{correction}'", f"must be one of {', '.join(CORRECTIONS)}", "neither", fix)
     shared = [measure for measure in one["measures"] if measure in other["measures"]]
     for measure in measures or ():
         if measure not in shared:
-            remedy = did_you_mean(measure, shared, f"Both have {', '.join(shared)}.")
-            raise MedsegError(f"measure '{measure}'", "must be one that both evaluations have", "none", remedy)
+            fix = did_you_mean(measure, shared, f"Both have {', '.join(shared)}.")
+            raise MedsegError(f"measure '{measure}'", "must be one that both evaluations have", "none", fix)
     sides = [_by_case(side) for side in (one, other)]
     cases = [case for case in sorted(sides[0]) if case in sides[1]]
     if not cases:
@@ -92,15 +92,15 @@ def _same_truth(sides: Sequence[Mapping[str, Mapping[str, Mapping[str, Any]]]], 
     names: dict[str, None] = {}
     for case in cases:
         for name, row in sides[0][case].items():
-            twin = sides[1][case].get(name)
-            if twin is None:
+            contralateral = sides[1][case].get(name)
+            if contralateral is None:
                 continue
             names[name] = None
-            if row["truth_voxels"] != twin["truth_voxels"]:
+            if row["truth_voxels"] != contralateral["truth_voxels"]:
                 raise DataError(
                     f"evaluations, case {case}, {name}",
                     "must have been held against the same truth",
-                    f"{row['truth_voxels']} and {twin['truth_voxels']} voxels in it",
+                    f"{row['truth_voxels']} and {contralateral['truth_voxels']} voxels in it",
                     "Evaluate both against one truth, with the same structures.",
                 )
     if not names:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg.cases import Case
+from medseg.data.datasets import renumbered
 from medseg.data.masks import merge_masks
 from medseg.data.nifti import read_grid
-from medseg.data.opening import renumbered
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.sources import Source, ordered
 from medseg.grid import Grid
@@ -137,8 +137,8 @@ def _grid(path: Path) -> Grid:
     except GeometryError as error:
         if error.thing != "A grid's affine":
             raise
-        remedy = "Mend its header: spacings must be above 0."
-        raise GeometryError(f"{path}, affine", error.rule, error.found, remedy) from error
+        fix = "Mend its header: spacings must be above 0."
+        raise GeometryError(f"{path}, affine", error.problem, error.came, fix) from error
 
 
 def read_pair(
@@ -155,26 +155,26 @@ def read_pair(
     Raises:
         GeometryError: shapes or affines differ, and `resample` was not asked for; names both files.
     """
-    (true, grid, overlapping), (predicted, place, _) = read_source(truth, labels), read_source(prediction, labels)
+    (true, grid, overlapping), (predicted, location, _) = read_source(truth, labels), read_source(prediction, labels)
     notes = [f"{overlapping} voxels of the truth are in several masks; the smaller structure has them"]
     notes = notes if overlapping else []
-    if not grid.matches(place):
+    if not grid.matches(location):
         if not resample:
             try:
-                grid.require(place, prediction.path, truth.path)
+                grid.require(location, prediction.path, truth.path)
             except GeometryError as error:
-                remedy = "Bring it there, or give --resample to take each voxel from the nearest of the prediction."
-                raise GeometryError(error.thing, error.rule, error.found, remedy) from None
-        predicted = onto(predicted, place, grid)
-        notes.append(f"the prediction was resampled from {place.shape} to {grid.shape}")
+                fix = "Bring it there, or give --resample to take each voxel from the nearest of the prediction."
+                raise GeometryError(error.thing, error.problem, error.came, fix) from None
+        predicted = onto(predicted, location, grid)
+        notes.append(f"the prediction was resampled from {location.shape} to {grid.shape}")
     return true, predicted, grid, tuple(notes)
 
 
-def onto(label: Label, place: Grid, grid: Grid) -> Label:
+def onto(label: Label, location: Grid, grid: Grid) -> Label:
     """A label map on another grid, each voxel from the nearest; background where there is none.
 
     >>> onto(np.array([[[1, 2]]], np.uint8), Grid((1, 1, 2), np.eye(4)), Grid((1, 1, 3), np.eye(4))).tolist()
     [[[1, 2, 0]]]
     """
-    back = np.linalg.inv(place.affine) @ grid.affine
+    back = np.linalg.inv(location.affine) @ grid.affine
     return np.asarray(ndimage.affine_transform(label, back, output_shape=grid.shape, order=0, mode="constant", cval=0))

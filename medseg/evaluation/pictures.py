@@ -14,7 +14,7 @@ from medseg.data.nifti import read_volume
 from medseg.errors import DataError, MedsegError
 from medseg.evaluation.pairs import Pairs, read_pair
 from medseg.grid import Grid
-from medseg.report.agreement import agreement
+from medseg.report.error_maps import agreement
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,8 +59,8 @@ def _hu(scan: Path | None, grid: Grid) -> Any:
     if scan is None:
         return None
     try:
-        hu, place = read_volume(scan)
-        grid.require(place, scan, "the truth")
+        hu, location = read_volume(scan)
+        grid.require(location, scan, "the truth")
     except MedsegError as error:
         logger.warning("No scan in the picture: %s", error)
         return None

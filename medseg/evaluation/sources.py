@@ -109,7 +109,7 @@ def _of_file(case: str, path: Path, names: LabelMap | None) -> Source:
     own = names or read_label_names(path)
     if own is None:
         places = [folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION)]
-        beside = next((place for place in places if place.is_file()), None)
+        beside = next((location for location in places if location.is_file()), None)
         if beside is None:
             raise LabelError(
                 path,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.errors import MissingExtraError
-from medseg.threads import in_threads
+from medseg.parallel_slices import parallel_slices
 
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
@@ -100,7 +100,7 @@ def best_of(sums: torch.Tensor, channels: int | None = None) -> torch.Tensor:
         return sums.argmax(dim=-1).to(kind)
     found = torch.empty(sums.shape[:2], dtype=kind)
     bits, out = sums.contiguous().view(_INTEGERS[sums.dtype]).numpy(), found.numpy()
-    _in_threads(len(out), lambda rows: kernels.best(bits[rows], out[rows]))
+    _parallel_slices(len(out), lambda rows: kernels.best(bits[rows], out[rows]))
     return found
 
 
@@ -121,7 +121,7 @@ def painted(sums: torch.Tensor, weights: torch.Tensor | None, painting: Painting
     def paint(rows: slice) -> None:
         kernels.painted(values[rows], counts if weights is None else counts[rows], *painting, out[rows])
 
-    _in_threads(len(out), paint)
+    _parallel_slices(len(out), paint)
     return found
 
 
@@ -158,7 +158,7 @@ def add_window(
             first, count = part.start, part.stop - part.start
             kernels.blend(*arrays, rows.start + first, columns.start, top + first, left, count, width)
 
-        _in_threads(height, blend)
+        _parallel_slices(height, blend)
         return
     part = slice(inner[0], inner[0] + height), slice(inner[1], inner[1] + width)
     sums[rows, columns].addcmul_(tile[part].to(sums.dtype), weights[part][..., None])
@@ -192,7 +192,7 @@ def labels_between(
     weights = [_weights(layer.weights) for layer in (below, above)]
     layers = _array(below.sums), _array(above.sums), *weights, below.best.numpy(), above.best.numpy(), np.float32(part)
     out = found.numpy()
-    _in_threads(
+    _parallel_slices(
         len(out),
         lambda some: kernels.between(
             *layers, *painting, rows.low[some], rows.part[some], rows.inside[some],
@@ -202,8 +202,8 @@ def labels_between(
     return found
 
 
-def _in_threads(rows: int, work: Callable[[slice], None]) -> None:
-    in_threads(rows, work, torch.get_num_threads(), grain=8)
+def _parallel_slices(rows: int, work: Callable[[slice], None]) -> None:
+    parallel_slices(rows, work, torch.get_num_threads(), grain=8)
 
 
 def _array(logits: torch.Tensor) -> npt.NDArray[Any]:

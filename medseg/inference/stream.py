@@ -10,11 +10,11 @@ import torch
 from tqdm import tqdm
 
 from medseg.inference import memory
-from medseg.inference.decision import Decision
-from medseg.inference.head import split_head
+from medseg.inference.accumulator import WindowAccumulator
+from medseg.inference.final_conv import split_head
 from medseg.inference.kernels import Layer
-from medseg.inference.network_call import NetworkCall
-from medseg.inference.slab import Slab
+from medseg.inference.label_decoder import LabelDecoder
+from medseg.inference.window_forward import WindowForward
 from medseg.inference.windows import Layers, Plan, cut
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Stream:
         volume: torch.Tensor,
         network: Callable[..., Any],
         *args: Any,
-        decision: Decision,
+        decision: LabelDecoder,
         call: dict[str, Any],
         batch: int,
         context: int,
@@ -72,8 +72,8 @@ class Stream:
         batch = self.batch
         importance = plan.importance(self.mode, self.sigma_scale, self.sw_device)
         with split_head(self.network, wanted=not plan.single and not self.call["flips"]) as (body, head):
-            call = NetworkCall(body, *self.args, **self.call, **self.kwargs)
-            slab = Slab(plan, importance, head, self.device, held)
+            call = WindowForward(body, *self.args, **self.call, **self.kwargs)
+            slab = WindowAccumulator(plan, importance, head, self.device, held)
             windows = list(plan)
             with tqdm(
                 total=len(windows), unit="window", desc=title, disable=None if self.progress else True, leave=False
@@ -91,7 +91,7 @@ class Stream:
                         self.channels = sums.shape[-1]
                         yield k, in_memory_there_is(self.decision.layer, sums, weights)
 
-    def _called(self, call: NetworkCall, slab: Slab, tiles: torch.Tensor) -> torch.Tensor:
+    def _called(self, call: WindowForward, slab: WindowAccumulator, tiles: torch.Tensor) -> torch.Tensor:
         try:
             return call(tiles)
         except torch.OutOfMemoryError:

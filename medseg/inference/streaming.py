@@ -18,12 +18,12 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 
 from medseg.errors import ConfigError, DataError, GeometryError
-from medseg.inference import skipping
-from medseg.inference.decision import Confidence, Decision
+from medseg.inference import coarse_roi
+from medseg.inference.grid_mapping import OutputGridMap
 from medseg.inference.kernels import Axis, Layer
-from medseg.inference.network_call import NetworkCall
+from medseg.inference.label_decoder import Confidence, LabelDecoder
 from medseg.inference.stream import Stream, in_memory_there_is, serving_batch
-from medseg.inference.way_back import WayBack
+from medseg.inference.window_forward import WindowForward
 from medseg.inference.windows import Plan
 
 logger = logging.getLogger(__name__)
@@ -58,13 +58,13 @@ class StreamingInferer(Inferer):
         threshold: used only with `multilabel`; one, or one for each channel.
         packing: used only with `multilabel`: `channels`, `bits` or `labels`, see `Decision`. The last two spare
             the memory of 0 and 1 for each channel.
-        painting_order: for `packing="labels"`, the labels, the one that covers all others last.
+        overlap_priority: for `packing="labels"`, the labels, the one that covers all others last.
         logits: give the logits themselves, `(1, channels, I, J, K)`, float32; for small volumes.
         confidence: give, as `meta["confidence"]` of the MetaTensor that comes out, the mean probability of each
             label over the voxels (of the network's grid) that got it; NaN where there are none.
         flips: axes (of the input's three) along which it is flipped for another look, `[[0], [1], [0, 1]]`;
             the logits of all looks are averaged.
-        twins: for each channel the one that stands for the same structure on the other side; swapped where
+        contralaterals: for each channel the one that stands for the same structure on the other side; swapped where
             axis 0, left-right in RAS, is flipped.
         only: labels that may come out; voxels of all others become background.
         skip_empty: with `only`, look at windows without overlap first (of slices, at one every 8 mm), and then
@@ -93,11 +93,11 @@ class StreamingInferer(Inferer):
         multilabel: bool = False,
         threshold: float | Sequence[float] = 0.5,
         packing: str = "channels",
-        painting_order: Sequence[int] | None = None,
+        overlap_priority: Sequence[int] | None = None,
         logits: bool = False,
         confidence: bool = False,
         flips: Sequence[Sequence[int]] = (),
-        twins: Sequence[int] | None = None,
+        contralaterals: Sequence[int] | None = None,
         only: Sequence[int] | None = None,
         skip_empty: bool = False,
         precision: str = "fp32",
@@ -131,25 +131,30 @@ class StreamingInferer(Inferer):
         self.overlap, self.mode, self.sigma_scale, self.cval = overlap, mode, sigma_scale, cval
         self.sw_device, self.device = sw_device, device
         self.context, self.output, self.multilabel, self.threshold = context, output, multilabel, threshold
-        self.packing, self.painting_order, self.logits, self.confidence = packing, painting_order, logits, confidence
+        self.packing, self.overlap_priority, self.logits, self.confidence = (
+            packing,
+            overlap_priority,
+            logits,
+            confidence,
+        )
         self.only, self.skip_empty = only, skip_empty
         self.progress, self.sw_batch_size = progress, sw_batch_size
         self._call: dict[str, Any] = {
             "flips": flips,
-            "twins": twins,
+            "contralaterals": contralaterals,
             "precision": precision,
             "axis": self.axis,
             "slices": self.slices,
         }
-        NetworkCall(torch.nn.Identity(), **self._call)  # sees that these can be
+        WindowForward(torch.nn.Identity(), **self._call)  # sees that these can be
         self._decision()
 
-    def _decision(self, packing: str | None = None) -> Decision:
-        return Decision(
+    def _decision(self, packing: str | None = None) -> LabelDecoder:
+        return LabelDecoder(
             self.multilabel,
             self.threshold,
             packing or self.packing,
-            self.painting_order,
+            self.overlap_priority,
             self.logits,
             self.only,
             self.confidence,
@@ -162,7 +167,7 @@ class StreamingInferer(Inferer):
         """Run `network` over `inputs`, `(B, C, I, J, K)`, or for a network of slices images `(B, C, I, J)`.
 
         Raises:
-            GeometryError: the input is not 5-dimensional; with `output="source"`, see `WayBack.to_source`.
+            GeometryError: the input is not 5-dimensional; with `output="source"`, see `OutputGridMap.to_source`.
             DataError: the input holds NaN or infinite values.
             ConfigError: the network gives anything but one tensor of windows.
         """
@@ -214,16 +219,16 @@ class StreamingInferer(Inferer):
 
     def _volume(
         self, image: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, WayBack, list[float]]:
+    ) -> tuple[torch.Tensor, OutputGridMap, list[float]]:
         """The labels of one image, `(channels, I, J, K)`, where they lie, and how sure the network is of them."""
         volume = image.as_tensor() if isinstance(image, MetaTensor) else image
         if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(volume)):
             name = image.meta.get("filename_or_obj", "the input") if isinstance(image, MetaTensor) else "the input"
             raise DataError(name, "needs finite values for the network", "NaN or infinite ones")
         if self.output == "network":
-            back = WayBack.none(volume.shape[1:])
+            back = OutputGridMap.none(volume.shape[1:])
         elif isinstance(image, MetaTensor):
-            back = WayBack.to_source(image)
+            back = OutputGridMap.to_source(image)
         else:
             raise GeometryError("output='source'", "needs a MetaTensor that says where it comes from", "a plain tensor")
         others = [axis for axis in range(3) if axis != self.axis]
@@ -231,10 +236,10 @@ class StreamingInferer(Inferer):
         decision = self._decision()
         stream = self._stream(volume.movedim(self.axis + 1, 1), network, decision, *args, **kwargs)
         plan = Plan.of(stream.volume.shape[1:], self.roi, [0.0 if size == 1 else self.overlap for size in self.roi])
-        box: skipping.Box | None = ((0, plan.shape[0]), (0, plan.shape[1]), (0, plan.shape[2]))
+        box: coarse_roi.Box | None = ((0, plan.shape[0]), (0, plan.shape[1]), (0, plan.shape[2]))
         if self.skip_empty and self.only is not None:
             box = self._look(stream, plan, _spacing(image, self.axis))
-            axes = [skipping.within(axis, span) for axis, span in zip(axes, box or [(0, 0)] * 3, strict=True)]
+            axes = [coarse_roi.within(axis, span) for axis, span in zip(axes, box or [(0, 0)] * 3, strict=True)]
         elif not all(axis.inside.any() for axis in axes):
             raise GeometryError("StreamingInferer", "needs a scan that overlaps the network's grid", "none of it there")
         sure = Confidence(decision, box) if self.confidence and box is not None else None
@@ -255,7 +260,12 @@ class StreamingInferer(Inferer):
         return serving_batch(network, channels, self.roi, self.slices, device)
 
     def _stream(
-        self, volume: torch.Tensor, network: Callable[..., torch.Tensor], decision: Decision, *args: Any, **kwargs: Any
+        self,
+        volume: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        decision: LabelDecoder,
+        *args: Any,
+        **kwargs: Any,
     ) -> Stream:
         there = torch.device(self.sw_device) if self.sw_device is not None else volume.device
         return Stream(
@@ -265,16 +275,16 @@ class StreamingInferer(Inferer):
             device=torch.device(self.device) if self.device is not None else there, progress=self.progress, **kwargs,
         )  # fmt: skip
 
-    def _look(self, stream: Stream, whole: Plan, spacing: float | None) -> skipping.Box | None:
+    def _look(self, stream: Stream, whole: Plan, spacing: float | None) -> coarse_roi.Box | None:
         """Where a first pass sees something of what is wanted; the whole volume where it would cost as much."""
-        step = skipping.STEP if spacing is None else max(1, round(skipping.STEP_MM / spacing))
+        step = coarse_roi.STEP if spacing is None else max(1, round(coarse_roi.STEP_MM / spacing))
         shape = whole.shape
-        plan = skipping.first_pass(shape, self.roi, step)
+        plan = coarse_roi.first_pass(shape, self.roi, step)
         if len(plan) == len(whole):
             return (0, shape[0]), (0, shape[1]), (0, shape[2])
         final, stream.decision = stream.decision, self._decision("labels" if self.multilabel else None)
         try:
-            box = skipping.seen_in(stream.run(plan, title="looking"), self.only or (), plan, step)
+            box = coarse_roi.seen_in(stream.run(plan, title="looking"), self.only or (), plan, step)
         finally:
             stream.decision = final
         logger.info("%s", "Nothing of what is wanted was seen" if box is None else f"Seen within {box} of {shape}")
@@ -283,7 +293,7 @@ class StreamingInferer(Inferer):
 
 def _decided(
     layers: Iterable[tuple[int, Layer]],
-    decision: Decision,
+    decision: LabelDecoder,
     axes: Sequence[Axis],
     shape: Sequence[int],
     sure: Confidence | None,

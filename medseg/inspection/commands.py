@@ -58,7 +58,7 @@ def _of_medseg(words: Sequence[str], here: Path) -> Named:
     found = Named()
     name, rest = words[0], list(words[1:])
     places = [here / name, *(here / home / "bundles" / name for home in homes())]
-    root = next((place for place in places if (place / "configs" / "metadata.json").is_file()), None)
+    root = next((location for location in places if (location / "configs" / "metadata.json").is_file()), None)
     if root is not None:
         found.roots.append(root)
     while rest:

@@ -11,7 +11,7 @@ from typing import Any
 from medseg.findings import Finding, error
 from medseg.inspection.expressions import UNSAFE_KEY, Expression, Refusal
 from medseg.inspection.known import known, modules
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 from medseg.inspection.places import Places
 from medseg.inspection.references import LONGEST, imported, is_plain, macro, referred
 from medseg.inspection.rules import Rules, ruled
@@ -32,14 +32,14 @@ class Part:
     Args:
         kind: `target` or `expression`.
         text: as it stands in the file.
-        place: file and path in it.
+        location: file and path in it.
         known: whether all that it can do is known and harmless.
         why: why it is not known; empty where it is.
     """
 
     kind: str
     text: str
-    place: str
+    location: str
     known: bool
     why: str = ""
 
@@ -88,15 +88,17 @@ class _Judge:
                 self._error("import-alias", "imports", f"'{name}' is a name of Python's own", "Give it another name.")
         for entry in self.universe.misplaced:
             said = f"'{entry.value}' is an import within a component, which would get the module as a value"
-            self._error("config-import", entry.place, said, "Import at the top, as the others do.")
+            self._error("config-import", entry.location, said, "Import at the top, as the others do.")
         for entry in self.universe:
-            self._place = entry.place
+            self._place = entry.location
             last = entry.path.rpartition("::")[2]
             if last.startswith("/") or "../" in last or "..\\" in last:
                 said = f"the key '{last}' is a path, and files are called by keys"
-                self._error("argument-unsafe", entry.place, said, "Rename it.")
+                self._error("argument-unsafe", entry.location, said, "Rename it.")
             if last == UNSAFE_KEY:
-                self._error("argument-unsafe", entry.place, f"'{UNSAFE_KEY}' moves what MONAI saves to another place")
+                self._error(
+                    "argument-unsafe", entry.location, f"'{UNSAFE_KEY}' moves what MONAI saves to another place"
+                )
             if last == "_target_":
                 self._target(entry)
             elif last == "_mode_":
@@ -105,8 +107,8 @@ class _Judge:
                 self._string(entry)
         return self.found
 
-    def _error(self, code: str, place: str, message: str, remedy: str = _TRUST) -> None:
-        finding = error(code, shown(place), shown(message, 400), remedy)
+    def _error(self, code: str, location: str, message: str, fix: str = _TRUST) -> None:
+        finding = error(code, printable(location), printable(message, 400), fix)
         if finding not in self._said:
             self._said.add(finding)
             self.found.findings.append(finding)
@@ -114,7 +116,7 @@ class _Judge:
     def _string(self, entry: Entry) -> None:
         text = entry.value
         if len(text) > LONGEST and text[:1] in ("$", "@", "%"):
-            self._error("expression-unknown", entry.place, f"it has more than {LONGEST} characters")
+            self._error("expression-unknown", entry.location, f"it has more than {LONGEST} characters")
         elif text.startswith("$"):
             self._expression(entry)
         elif text.startswith("%"):
@@ -123,18 +125,20 @@ class _Judge:
             self._refers_plainly(entry)
             for path in referred(text):
                 if self.universe.holds_import(path):
-                    self._error("config-import", entry.place, f"'{text}' takes an imported module as a value")
+                    self._error("config-import", entry.location, f"'{text}' takes an imported module as a value")
         if entry.path.startswith(META) and entry.path.split("::")[-2] == "spatial_shape" and not _SHAPE.fullmatch(text):
-            self._error("metadata-shape", entry.place, f"'{text}' is no size; MONAI would evaluate it", _PLAIN)
+            self._error("metadata-shape", entry.location, f"'{text}' is no size; MONAI would evaluate it", _PLAIN)
         if entry.path == f"{META}::name" and not _NAME.fullmatch(text):
             said = f"'{text}' is no plain name, and folders are called by it"
-            self._error("metadata-name", entry.place, said, "Use letters, digits, '-' and '_'.")
+            self._error("metadata-name", entry.location, said, "Use letters, digits, '-' and '_'.")
 
     def _refers_plainly(self, entry: Entry) -> None:
         """What MONAI finds by a reference must be what is looked at here."""
         for path in referred(entry.value):
             if path and not is_plain(path):
-                self._error("config-reference", entry.place, f"'@{path}' may mean another place than it says", _PLAIN)
+                self._error(
+                    "config-reference", entry.location, f"'@{path}' may mean another place than it says", _PLAIN
+                )
 
     def _expression(self, entry: Entry) -> None:
         self._refers_plainly(entry)
@@ -148,7 +152,7 @@ class _Judge:
             self._part("expression", entry, str(refusal))
             self._error(
                 "config-import" if bound is not None else "expression-unknown",
-                entry.place,
+                entry.location,
                 f"{refusal}: {entry.value}",
             )
         else:
@@ -157,25 +161,27 @@ class _Judge:
     def _macro(self, entry: Entry) -> None:
         file, path = macro(entry.value)
         if file:
-            self._error("config-macro", entry.place, f"'{entry.value}' would read another file as a config", _PLAIN)
+            self._error("config-macro", entry.location, f"'{entry.value}' would read another file as a config", _PLAIN)
         elif not is_plain(path):
-            self._error("config-macro", entry.place, f"'{entry.value}' may mean another place than it says", _PLAIN)
+            self._error("config-macro", entry.location, f"'{entry.value}' may mean another place than it says", _PLAIN)
         elif self.universe.holds_import(path):
-            self._error("config-import", entry.place, f"'{entry.value}' copies an import")
+            self._error("config-import", entry.location, f"'{entry.value}' copies an import")
         elif self.universe.holds_relative(path):
-            self._error("config-macro", entry.place, f"'{entry.value}' copies references that go by where they stand")
+            self._error(
+                "config-macro", entry.location, f"'{entry.value}' copies references that go by where they stand"
+            )
 
     def _target(self, entry: Entry) -> None:
         name = known(entry.value) if isinstance(entry.value, str) else None
         if name is None:
             why = "it is put together when it runs" if str(entry.value)[:1] in "$@%" else "it is not known"
             self._part("target", entry, why)
-            self._error("target-unknown", entry.place, f"{why}: {entry.value}")
+            self._error("target-unknown", entry.location, f"{why}: {entry.value}")
             return
         faults = self.rules.component(name, entry.path.rpartition("::")[0])
         self._part("target", entry, "; ".join(faults.values()))
-        for place, why in faults.items():
-            self._error("argument-unsafe", place, why)
+        for location, why in faults.items():
+            self._error("argument-unsafe", location, why)
 
     def _mode(self, entry: Entry) -> None:
         holder = entry.path.rpartition("::")[0]
@@ -184,12 +190,14 @@ class _Judge:
             for name in targets:
                 if name is not None and ruled(name):
                     said = f"{name} would be called with arguments of somebody else"
-                    self._error("argument-unsafe", entry.place, said)
+                    self._error("argument-unsafe", entry.location, said)
         elif entry.value != "default":
-            self._error("mode-unsafe", entry.place, f"'{entry.value}' starts a debugger, or is only known when it runs")
+            self._error(
+                "mode-unsafe", entry.location, f"'{entry.value}' starts a debugger, or is only known when it runs"
+            )
 
     def _part(self, kind: str, entry: Entry, why: str = "") -> None:
-        self.found.parts.append(Part(kind, str(entry.value).replace("::", "#"), entry.place, not why, why))
+        self.found.parts.append(Part(kind, str(entry.value).replace("::", "#"), entry.location, not why, why))
 
     def _refers(self, path: str) -> None:
         if self.universe.holds_import(path):

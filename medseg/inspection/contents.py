@@ -15,7 +15,7 @@ from typing import IO, BinaryIO, cast
 from medseg.errors import BundleError
 from medseg.findings import Finding, error, warning
 from medseg.inspection.archive import check_archive
-from medseg.inspection.names import fault, folded, shown
+from medseg.inspection.names import fault, folded, printable
 
 METADATA = "configs/metadata.json"
 MOST_FILES = 50_000
@@ -60,17 +60,21 @@ class Folder(Contents):
             why = fault(name)
             if why is not None:
                 said = f"its name cannot go everywhere: {why}"
-                self.findings.append(warning("name-unportable", shown(name), said, "Rename it."))
+                self.findings.append(warning("name-unportable", printable(name), said, "Rename it."))
             if seen.setdefault(folded(name), name) != name:
                 self.findings.append(
-                    warning("name-unportable", shown(name), f"some systems take it for {shown(seen[folded(name)])}")
+                    warning(
+                        "name-unportable",
+                        printable(name),
+                        f"some systems take it for {printable(seen[folded(name)])}",
+                    )
                 )
             self._file(name)
 
     def _walk(self) -> Iterator[str]:
         def refuse(problem: OSError) -> None:
             self.findings.append(
-                error("unreadable", shown(str(problem.filename)), f"it cannot be read: {problem.strerror}")
+                error("unreadable", printable(str(problem.filename)), f"it cannot be read: {problem.strerror}")
             )
 
         for folder, folders, files in os.walk(self.root, onerror=refuse):
@@ -91,26 +95,30 @@ class Folder(Contents):
                     return
                 status = path.stat()
         except OSError as problem:
-            self.findings.append(error("unreadable", shown(name), f"it cannot be read: {problem.strerror}"))
+            self.findings.append(error("unreadable", printable(name), f"it cannot be read: {problem.strerror}"))
             return
         if stat.S_ISREG(status.st_mode):
             self.sizes[name] = status.st_size
         else:
-            self.findings.append(error("special-file", shown(name), "it is neither a file nor a folder", "Remove it."))
+            self.findings.append(
+                error("special-file", printable(name), "it is neither a file nor a folder", "Remove it.")
+            )
 
     def _link(self, name: str, path: Path) -> bool:
         """Whether a link leads to a file within the bundle."""
         try:
             target = path.resolve(strict=True)
         except (OSError, RuntimeError):
-            self.findings.append(error("link-outside", shown(name), "it is a link that leads nowhere", "Remove it."))
+            self.findings.append(
+                error("link-outside", printable(name), "it is a link that leads nowhere", "Remove it.")
+            )
             return False
         if not target.is_relative_to(self.root):
-            said = f"it is a link out of the bundle, to {shown(str(target))}"
-            self.findings.append(error("link-outside", shown(name), said, "Put the file itself there."))
+            said = f"it is a link out of the bundle, to {printable(str(target))}"
+            self.findings.append(error("link-outside", printable(name), said, "Put the file itself there."))
             return False
         self.findings.append(
-            warning("link", shown(name), "it is a link, which not every system has", "Put the file there.")
+            warning("link", printable(name), "it is a link, which not every system has", "Put the file there.")
         )
         return target.is_file()
 

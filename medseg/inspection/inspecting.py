@@ -15,7 +15,7 @@ from medseg.inspection import logging_conf, run_folder, surroundings, weights
 from medseg.inspection.configs import Part, is_config, judge, strings
 from medseg.inspection.contents import METADATA, Contents, contents
 from medseg.inspection.expressions import UNSAFE_KEY
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 from medseg.inspection.universe import NoObjectError, UnreadableError, parse
 
 COMMAND = "run.json, command"  # where recorded overrides stand
@@ -117,7 +117,7 @@ class _Inspector:
             try:
                 configs[str(overlay.absolute())] = parse(overlay.read_bytes())
             except (OSError, UnreadableError) as problem:
-                self.findings.append(error("config-unreadable", shown(str(overlay)), shown(str(problem))))
+                self.findings.append(error("config-unreadable", printable(str(overlay)), printable(str(problem))))
         if self.overrides:
             configs[COMMAND] = self.overrides
         parts: list[Part] = []
@@ -125,7 +125,7 @@ class _Inspector:
             try:
                 found = judge(group, METADATA)
             except UnreadableError as problem:
-                self.findings.append(error("config-unreadable", shown(next(iter(group))), shown(str(problem))))
+                self.findings.append(error("config-unreadable", printable(next(iter(group))), printable(str(problem))))
                 continue
             parts += found.parts
             self.findings += found.findings
@@ -133,7 +133,7 @@ class _Inspector:
             self.findings += run_folder.check(name, content)
             if UNSAFE_KEY in strings(content):
                 said = f"'{UNSAFE_KEY}' moves what MONAI saves to another place"
-                self.findings.append(error("argument-unsafe", shown(name), said, _TRUST))
+                self.findings.append(error("argument-unsafe", printable(name), said, _TRUST))
         self.findings += _labels(configs.get(METADATA, {}), others.get("label_map.json"))
         if not files.findings and METADATA not in files.sizes:
             self.findings.append(error("metadata-missing", METADATA, "it is not there, so this is no bundle"))
@@ -156,7 +156,7 @@ class _Inspector:
         )
 
     def _file(self, name: str) -> Iterator[Finding]:
-        lower, where = name.lower(), shown(name)
+        lower, where = name.lower(), printable(name)
         last = lower.rpartition("/")[2]
         if lower.endswith(_CODE) or re.search(r"\.(so|dylib)\.\d|\.(dist|egg)-info/", lower):
             yield error("code-in-bundle", where, "it is code that an import could run instead of what is meant", _TRUST)
@@ -170,8 +170,8 @@ class _Inspector:
                 "Take it from one whom you trust, or from PyPI.",
             )
         elif lower.startswith("configs/") and lower.endswith((".yaml", ".yml")):
-            remedy = "Write it as JSON, or give --trust if you trust who made the bundle."
-            yield error("config-yaml", where, "configs are checked as JSON alone", remedy)
+            fix = "Write it as JSON, or give --trust if you trust who made the bundle."
+            yield error("config-yaml", where, "configs are checked as JSON alone", fix)
         elif lower.startswith("configs/") and lower.endswith(_SETTINGS):
             if self.files.sizes[name] > _LARGEST_SETTINGS:
                 yield error("logging-unsafe", where, f"it has more than {_LARGEST_SETTINGS >> 10} KiB", _TRUST)
@@ -190,17 +190,17 @@ class _Inspector:
             with self.files.opened(name) as file:
                 if UNSAFE_KEY.encode() in file.read(_HEAD):
                     said = f"its head names '{UNSAFE_KEY}', which moves what MONAI saves to another place"
-                    yield error("argument-unsafe", shown(name), said, _TRUST)
+                    yield error("argument-unsafe", printable(name), said, _TRUST)
                 file.seek(0)
                 yield from weights.check(file, name, self.files.sizes[name])
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as problem:
-            yield error("unreadable", shown(name), f"it cannot be read: {shown(str(problem))}")
+            yield error("unreadable", printable(name), f"it cannot be read: {printable(str(problem))}")
 
     def _read(self, name: str) -> bytes:
         try:
             return self.files.read(name, _LARGEST)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as problem:
-            self.findings.append(error("unreadable", shown(name), f"it cannot be read: {shown(str(problem))}"))
+            self.findings.append(error("unreadable", printable(name), f"it cannot be read: {printable(str(problem))}"))
             return b""
 
     def _settings(self, name: str) -> str:
@@ -208,13 +208,13 @@ class _Inspector:
 
     def _json(self, name: str) -> dict[str, Any] | None:
         if self.files.sizes[name] > _LARGEST:
-            self.findings.append(error("config-unreadable", shown(name), "it is larger than any config"))
+            self.findings.append(error("config-unreadable", printable(name), "it is larger than any config"))
             return None
         try:
             return parse(self._read(name))
         except UnreadableError as problem:
             if name.lower().startswith("configs/") or not isinstance(problem, NoObjectError):
-                self.findings.append(error("config-unreadable", shown(name), shown(str(problem))))
+                self.findings.append(error("config-unreadable", printable(name), printable(str(problem))))
             return None
 
     def _licence(self, metadata: Mapping[str, Any]) -> str:
@@ -223,13 +223,14 @@ class _Inspector:
                 text = self._read(name)[:2000].decode("utf-8", "replace")
                 lines = [line.strip() for line in text.splitlines() if line.strip()]
                 return next(
-                    (short for words, short in _LICENCES.items() if words in text), shown((lines or [""])[0], 80)
+                    (short for words, short in _LICENCES.items() if words in text),
+                    printable((lines or [""])[0], 80),
                 )
         return _text(metadata.get("license"))
 
 
 def _text(value: Any) -> str:
-    return shown(value, 400) if isinstance(value, str) else ""
+    return printable(value, 400) if isinstance(value, str) else ""
 
 
 def _channels(metadata: Mapping[str, Any]) -> Any:
@@ -244,19 +245,19 @@ def _classes(metadata: Mapping[str, Any], label_map: Any) -> dict[str, str]:
     if not found and isinstance(label_map, Mapping):
         found = label_map
     names = found if isinstance(found, Mapping) else {}
-    return {shown(str(key), 20): shown(str(name), 80) for key, name in names.items()}
+    return {printable(str(key), 20): printable(str(name), 80) for key, name in names.items()}
 
 
 def _labels(metadata: Mapping[str, Any], label_map: Any) -> Iterator[Finding]:
     """Names of structures become names of files."""
-    for place, names in ((METADATA, _channels(metadata)), ("label_map.json", label_map)):
+    for location, names in ((METADATA, _channels(metadata)), ("label_map.json", label_map)):
         for name in names.values() if isinstance(names, Mapping) else ():
             if isinstance(name, str) and (re.search(r"[/\\\\\x00-\x1f]", name) or name.startswith(".")):
-                said = f"'{shown(name)}' is no name of a structure, and files are called by it"
-                yield error("label-name", place, said, "Rename it.")
+                said = f"'{printable(name)}' is no name of a structure, and files are called by it"
+                yield error("label-name", location, said, "Rename it.")
 
 
-def _requirements(text: str, place: str) -> Iterator[Finding]:
+def _requirements(text: str, location: str) -> Iterator[Finding]:
     """Lines that would make pip take a package from somewhere else than its index, or run something."""
     for line in text.splitlines():
         plain = line.split("#")[0].strip().removesuffix("\\").strip()
@@ -268,5 +269,5 @@ def _requirements(text: str, place: str) -> Iterator[Finding]:
             else True
         )
         if not wanted and not re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", plain):
-            said = f"'{shown(plain, 100)}' would bring a package from elsewhere"
-            yield warning("requirements-elsewhere", place, said, "Install what it names by hand.")
+            said = f"'{printable(plain, 100)}' would bring a package from elsewhere"
+            yield warning("requirements-elsewhere", location, said, "Install what it names by hand.")

@@ -11,7 +11,7 @@ import configparser
 from collections.abc import Iterator
 
 from medseg.findings import Finding, error
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 
 _OPTIONS = {
     "loggers": {"keys"},
@@ -30,29 +30,34 @@ _VALUES = {
 _REMEDY = "Let it log to the screen alone, or give --trust if you trust who made the bundle."
 
 
-def check(text: str, place: str) -> Iterator[Finding]:
+def check(text: str, location: str) -> Iterator[Finding]:
     """What in a logging file could do more than print.
 
     Args:
         text: its content.
-        place: the file's name.
+        location: the file's name.
     """
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(text)
     except configparser.Error as problem:
         said = str(problem).splitlines()[0]
-        yield error("logging-unsafe", place, shown(f"it cannot be read as settings of logging: {said}"), _REMEDY)
+        yield error(
+            "logging-unsafe",
+            location,
+            printable(f"it cannot be read as settings of logging: {said}"),
+            _REMEDY,
+        )
         return
     if parser.defaults():
-        yield error("logging-unsafe", place, "it has defaults that are put into every section", _REMEDY)
+        yield error("logging-unsafe", location, "it has defaults that are put into every section", _REMEDY)
     for section in parser.sections():
         kind = section if section in ("loggers", "handlers", "formatters") else section.partition("_")[0]
         for option, value in parser.items(section):
             if option in _OPTIONS.get(kind, ()) and _harmless(kind, option, value):
                 continue
-            said = shown(f"[{section}] {option} = {value}")
-            yield error("logging-unsafe", place, f"it may do more than print to the screen: {said}", _REMEDY)
+            said = printable(f"[{section}] {option} = {value}")
+            yield error("logging-unsafe", location, f"it may do more than print to the screen: {said}", _REMEDY)
 
 
 def _harmless(kind: str, option: str, value: str) -> bool:

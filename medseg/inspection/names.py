@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from medseg.findings import shown
+from medseg.findings import printable
 
-__all__ = ["fault", "folded", "shown"]
+__all__ = ["fault", "folded", "printable"]
 
 _DEVICES = {
     "con",

@@ -69,9 +69,9 @@ def scan(file: BinaryIO) -> Scan:
     start = file.tell()
     count = 0
     try:
-        for opcode, argument, place in pickletools.genops(file):
+        for opcode, argument, location in pickletools.genops(file):
             count += 1
-            if count > _MOST or (place or 0) - start > LONGEST:
+            if count > _MOST or (location or 0) - start > LONGEST:
                 raise DamagedError("it is longer than any pickle of weights")
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError, UnicodeError, AttributeError) as problem:

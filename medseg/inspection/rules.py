@@ -128,7 +128,7 @@ class Rules:
                 else:
                     why = self.fault(kind, entry.value)
                 if why is not None:
-                    faults[entry.place] = f"{name}: {argument}: {why}"
+                    faults[entry.location] = f"{name}: {argument}: {why}"
         return faults
 
     def call(self, name: str, node: ast.Call | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from medseg.findings import Finding, error
 from medseg.inspection.commands import value_of
 from medseg.inspection.configs import judge, strings
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 from medseg.inspection.universe import UnreadableError, parse
 
 RECORD, SETTINGS = "run.json", "monitor/settings.json"
@@ -26,7 +26,7 @@ def check(name: str, content: Mapping[str, Any]) -> Iterator[Finding]:
     if name == RECORD:
         yield from _command(content.get("command"))
     elif name == SETTINGS and content.get("base_url") not in (None, ""):
-        said = f"the run is told to '{shown(str(content['base_url']))}', with the key that is stored for W&B"
+        said = f"the run is told to '{printable(str(content['base_url']))}', with the key that is stored for W&B"
         yield error("sends-elsewhere", name, said, _TRUST)
 
 
@@ -58,11 +58,17 @@ def _command(command: Any) -> Iterator[Finding]:
     for key, value in changes.items():
         if key.replace("#", "::").rpartition("::")[2] == "base_url" and value:
             yield error(
-                "sends-elsewhere", "run.json, command", f"the run would be told to '{shown(str(value))}'", _TRUST
+                "sends-elsewhere",
+                "run.json, command",
+                f"the run would be told to '{printable(str(value))}'",
+                _TRUST,
             )
         elif "base_url" in list(strings(value)):
             yield error(
-                "sends-elsewhere", "run.json, command", f"'{shown(key)}' names a server to tell of the run", _TRUST
+                "sends-elsewhere",
+                "run.json, command",
+                f"'{printable(key)}' names a server to tell of the run",
+                _TRUST,
             )
     try:
         found = judge({"run.json, command": changes})
@@ -70,7 +76,7 @@ def _command(command: Any) -> Iterator[Finding]:
         yield error("command-unsafe", "run.json, command", str(problem), _TRUST)
         return
     for finding in found.findings:
-        yield error("command-unsafe", finding.place, finding.message, _TRUST)
+        yield error("command-unsafe", finding.location, finding.message, _TRUST)
 
 
 def overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def overrides(words: Sequence[str]) -> dict[str, Any]:
 def metrics(metadata: Mapping[str, Any], record: Any) -> dict[str, Any]:
     """What is said of a bundle's results: its metadata's `eval_metrics`, and the best score of a run."""
     said = metadata.get("eval_metrics")
-    found = {shown(str(key), 80): value for key, value in said.items()} if isinstance(said, Mapping) else {}
+    found = {printable(str(key), 80): value for key, value in said.items()} if isinstance(said, Mapping) else {}
     if isinstance(record, Mapping):
         found |= {key: record[key] for key in ("best_dice", "best_epoch") if isinstance(record.get(key), (int, float))}
     return {key: value for key, value in found.items() if isinstance(value, (int, float, str))}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Container, Iterator
 
 from medseg.findings import Finding, error
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 
 _HARMLESS = {
     "core": {
@@ -43,23 +43,23 @@ def is_meant(name: str, names: Container[str]) -> bool:
     return last in ("config", "config.worktree") and any(f"{above}{one}" in names for one in ("HEAD", "head"))
 
 
-def check(text: str, name: str, place: str) -> Iterator[Finding]:
+def check(text: str, name: str, location: str) -> Iterator[Finding]:
     """What such a file would do.
 
     Args:
         text: its content.
         name: its name in the bundle, in lower case.
-        place: as it is shown.
+        location: as it is shown.
     """
     if name.endswith("wandb/settings"):
-        yield error("sends-elsewhere", place, "W&B, started in this folder, would take its server from here", _TRUST)
+        yield error("sends-elsewhere", location, "W&B, started in this folder, would take its server from here", _TRUST)
     elif name.rpartition("/")[2] == ".git" or ".git/hooks/" in f"/{name}":
-        yield error("code-in-bundle", place, "git, started in this folder, would run what it names", _TRUST)
+        yield error("code-in-bundle", location, "git, started in this folder, would run what it names", _TRUST)
     else:
-        yield from _git(text, place)
+        yield from _git(text, location)
 
 
-def _git(text: str, place: str) -> Iterator[Finding]:
+def _git(text: str, location: str) -> Iterator[Finding]:
     section = ""
     for line in text.splitlines():
         plain = line.strip()
@@ -72,4 +72,4 @@ def _git(text: str, place: str) -> Iterator[Finding]:
         key = plain.partition("=")[0].strip().lower()
         if key not in _HARMLESS.get(section, ()) or plain.endswith("\\") or "ext::" in plain.lower():
             said = f"git, started in this folder, may run what it says: [{section}] {plain}"
-            yield error("code-in-bundle", place, shown(said), _TRUST)
+            yield error("code-in-bundle", location, printable(said), _TRUST)

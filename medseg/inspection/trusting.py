@@ -10,7 +10,7 @@ from medseg.errors import UntrustedError
 from medseg.findings import Finding, error
 from medseg.inspection.commands import named
 from medseg.inspection.inspecting import COMMAND, inspect_bundle
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 from medseg.inspection.run_folder import of_run
 
 logger = logging.getLogger(__name__)
@@ -57,30 +57,33 @@ def require_trusted_command(
     thing = f"run {folder}"
     _pass(thing, of_run(folder), trust, "")
     found = named(arguments, here, typed)
-    _pass(thing, [error("command-unsafe", COMMAND, shown(one, 400)) for one in found.faults], trust, "")
+    _pass(thing, [error("command-unsafe", COMMAND, printable(one, 400)) for one in found.faults], trust, "")
     for root in dict.fromkeys(found.roots):
         findings = inspect_bundle(root, found.overlays, found.overrides).findings
         _pass(f"bundle {root}, as {thing} has it", [one for one in findings if one.severity == "error"], trust, "")
 
 
-def _pass(thing: str, found: Sequence[Finding], trust: bool, remedy: str) -> None:
+def _pass(thing: str, found: Sequence[Finding], trust: bool, fix: str) -> None:
     if not found:
         return
     if trust:
         logger.warning("%s: %s, trusted all the same (--trust)", thing, _count(found))
         return
-    said = [f"{one.code} in {one.place}: {one.message}" if one.place else f"{one.code}: {one.message}" for one in found]
+    said = [
+        f"{one.code} in {one.location}: {one.message}" if one.location else f"{one.code}: {one.message}"
+        for one in found
+    ]
     more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     raise UntrustedError(
         thing,
         "must do nothing but what is known to be harmless, or be trusted",
         f"{_count(found)}: {'; '.join(said[:_SHOWN])}{more}",
-        f"{remedy}If you trust who made it, give --trust.",
+        f"{fix}If you trust who made it, give --trust.",
     )
 
 
 def _matters(finding: Finding, use: str) -> bool:
-    return finding.code != "sends-elsewhere" or use == TRAINING or not finding.place.startswith(_OF_TRAINING)
+    return finding.code != "sends-elsewhere" or use == TRAINING or not finding.location.startswith(_OF_TRAINING)
 
 
 def _count(found: Sequence[Finding]) -> str:

@@ -64,7 +64,7 @@ class Entry:
     file: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """File and path, as people write it."""
         return f"{self.file}, {self.path.replace('::', '#')}" if self.path else self.file
 
@@ -124,9 +124,9 @@ class Universe:
             raise UnreadableError(f"more than {_MOST_ADDED} lists are added to")
         self.entries.setdefault(path, []).append(Entry(path, value, file))
         for index, one in enumerate(value):
-            place = f"{path}::+{file}.{number}.{index}"
-            self.added.setdefault(path, []).append(place)
-            self._put(file, place, one, 0, "::" not in path)
+            location = f"{path}::+{file}.{number}.{index}"
+            self.added.setdefault(path, []).append(location)
+            self._put(file, location, one, 0, "::" not in path)
 
     def _require_uncounted(self) -> None:
         """Nothing may be called by its number in a list that grows: what stands there depends on the files laid over.
@@ -182,8 +182,8 @@ class Universe:
         for holder, places in self.added.items():  # any of them may come to stand at any number
             index, _, rest = path.removeprefix(f"{holder}::").partition("::")
             if path.startswith(f"{holder}::") and index.isdigit():
-                for place in places:
-                    found += self.entries.get(f"{place}::{rest}" if rest else place, ())
+                for location in places:
+                    found += self.entries.get(f"{location}::{rest}" if rest else location, ())
         above = path.rpartition("::")[0]
         while above and depth < 8:
             rest = path[len(above) :]

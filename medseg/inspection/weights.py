@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from medseg.findings import Finding, error, note
-from medseg.inspection.names import shown
+from medseg.inspection.names import printable
 from medseg.inspection.pickles import LONGEST, DamagedError, scan, torch_legacy
 
 MAGIC = 512  # bytes that tell the kind
@@ -40,18 +40,18 @@ _DTYPES = {
 }
 
 
-def check(file: BinaryIO, place: str, size: int) -> Iterator[Finding]:
+def check(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
     """What a file would do to whoever loads it, as far as its bytes say.
 
     Args:
         file: its bytes, to be read and sought in.
-        place: its name in the bundle.
+        location: its name in the bundle.
         size: bytes.
     """
-    name = place.lower()
+    name = location.lower()
     head = file.read(MAGIC)
     file.seek(0)
-    where = shown(place)
+    where = printable(location)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         yield from _zip(file, where)
     elif head[:6] == b"\x93NUMPY":
@@ -68,31 +68,31 @@ def _is_pickle(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0x80 and head[1] in (2, 3, 4, 5) and head[2:3] in b"\x95}]cX\x8c(K\x8a\x80"
 
 
-def _pickle(file: BinaryIO, place: str) -> Iterator[Finding]:
+def _pickle(file: BinaryIO, location: str) -> Iterator[Finding]:
     try:
         found = scan(file)
     except DamagedError as problem:
-        yield error("pickle-unreadable", place, f"what loading it would do cannot be said: {problem}", _REMEDY)
+        yield error("pickle-unreadable", location, f"what loading it would do cannot be said: {problem}", _REMEDY)
     else:
-        yield from _faults(found.faults, place)
+        yield from _faults(found.faults, location)
 
 
-def _legacy(file: BinaryIO, place: str) -> Iterator[Finding]:
+def _legacy(file: BinaryIO, location: str) -> Iterator[Finding]:
     try:
         for found in torch_legacy(file):
-            yield from _faults(found.faults, place)
+            yield from _faults(found.faults, location)
     except DamagedError as problem:
-        yield error("pickle-unreadable", place, f"what loading it would do cannot be said: {problem}", _REMEDY)
+        yield error("pickle-unreadable", location, f"what loading it would do cannot be said: {problem}", _REMEDY)
 
 
-def _faults(faults: list[str], place: str) -> Iterator[Finding]:
+def _faults(faults: list[str], location: str) -> Iterator[Finding]:
     if faults:
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        said = shown("; ".join(faults[:4]), 500) + more
-        yield error("pickle-unsafe", place, f"loading it as a pickle could run code: {said}", _REMEDY)
+        said = printable("; ".join(faults[:4]), 500) + more
+        yield error("pickle-unsafe", location, f"loading it as a pickle could run code: {said}", _REMEDY)
 
 
-def _numpy(file: BinaryIO, place: str) -> Iterator[Finding]:
+def _numpy(file: BinaryIO, location: str) -> Iterator[Finding]:
     """An array of objects is a pickle behind the head of an array."""
     try:
         head = file.read(12)
@@ -111,14 +111,14 @@ def _numpy(file: BinaryIO, place: str) -> Iterator[Finding]:
         RecursionError,
         MemoryError,
     ) as problem:
-        yield error("pickle-unreadable", place, f"it is no whole array: {type(problem).__name__}", _REMEDY)
+        yield error("pickle-unreadable", location, f"it is no whole array: {type(problem).__name__}", _REMEDY)
         return
     if "O" in kind:
         file.seek((10 if short else 12) + length)
-        yield from _pickle(io.BytesIO(file.read(LONGEST)), place)
+        yield from _pickle(io.BytesIO(file.read(LONGEST)), location)
 
 
-def _zip(file: BinaryIO, place: str) -> Iterator[Finding]:
+def _zip(file: BinaryIO, location: str) -> Iterator[Finding]:
     """What torch.save, torch.jit.save and numpy.savez write, or any other zip."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -127,13 +127,13 @@ def _zip(file: BinaryIO, place: str) -> Iterator[Finding]:
             names = [info.filename for info in infos]
             program = any(name.endswith("constants.pkl") or "/code/" in name for name in names)
             for info in infos:
-                yield from _member(archive, info, place, program)
+                yield from _member(archive, info, location, program)
             if len(set(names)) != len(names):
                 yield error(
-                    "pickle-unsafe", place, "a record stands in it twice; readers differ in which they take", _REMEDY
+                    "pickle-unsafe", location, "a record stands in it twice; readers differ in which they take", _REMEDY
                 )
             if len(tops) == 1 and any(name.endswith("/data.pkl") for name in names):
-                yield from _storages(archive, place)
+                yield from _storages(archive, location)
     except (
         OSError,
         zipfile.BadZipFile,
@@ -143,15 +143,20 @@ def _zip(file: BinaryIO, place: str) -> Iterator[Finding]:
         ValueError,
         EOFError,
     ) as problem:
-        yield error("weights-damaged", place, f"it cannot be read: {shown(str(problem))}", "Ask for another copy.")
+        yield error(
+            "weights-damaged",
+            location,
+            f"it cannot be read: {printable(str(problem))}",
+            "Ask for another copy.",
+        )
         return
     if program:
-        yield note("torchscript", place, "it is a program for torch.jit; medseg takes the weights and never runs it")
+        yield note("torchscript", location, "it is a program for torch.jit; medseg takes the weights and never runs it")
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str, program: bool) -> Iterator[Finding]:
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, location: str, program: bool) -> Iterator[Finding]:
     name = info.filename
-    inner = f"{place}, {shown(name)}"
+    inner = f"{location}, {printable(name)}"
     if program and name.endswith(".py"):
         yield from _program(archive.read(info) if info.file_size < _HEADER else b"", inner)
         return
@@ -171,40 +176,45 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str, program
         yield from _pickle(data, inner)
 
 
-def _pickle_of_program(data: BinaryIO, place: str) -> Iterator[Finding]:
+def _pickle_of_program(data: BinaryIO, location: str) -> Iterator[Finding]:
     """A program's own pickle names its own classes (`__torch__...`), which torch.jit reads without importing them."""
     try:
         found = scan(data)
     except DamagedError as problem:
-        yield error("pickle-unreadable", place, f"what loading it would do cannot be said: {problem}", _REMEDY)
+        yield error("pickle-unreadable", location, f"what loading it would do cannot be said: {problem}", _REMEDY)
         return
     own = ("it imports __torch__", "it imports torch.jit._pickle.", "it gives a state to", "it calls")
-    yield from _faults([fault for fault in found.faults if not fault.startswith(own)], place)
+    yield from _faults([fault for fault in found.faults if not fault.startswith(own)], location)
 
 
-def _program(source: bytes, place: str) -> Iterator[Finding]:
+def _program(source: bytes, location: str) -> Iterator[Finding]:
     """Operators of torch that read or write files, in the source of a TorchScript program."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        yield error("torchscript-unsafe", place, "its source cannot be read", _REMEDY)
+        yield error("torchscript-unsafe", location, "its source cannot be read", _REMEDY)
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             root = ast.unparse(node.func).split(".")[0]
             if root in ("torch", "ops") and node.func.attr in _DANGEROUS:
-                yield error("torchscript-unsafe", place, f"it calls {shown(ast.unparse(node.func))}", _REMEDY)
+                yield error("torchscript-unsafe", location, f"it calls {printable(ast.unparse(node.func))}", _REMEDY)
 
 
-def _storages(archive: zipfile.ZipFile, place: str) -> Iterator[Finding]:
+def _storages(archive: zipfile.ZipFile, location: str) -> Iterator[Finding]:
     """A record of a tensor may not be shared, packed or encrypted: torch reads it as it lies."""
     for info in archive.infolist():
         if "/data/" in info.filename and info.compress_type != zipfile.ZIP_STORED:
-            yield error("weights-damaged", place, f"{shown(info.filename)} is compressed, as torch never does", _REMEDY)
+            yield error(
+                "weights-damaged",
+                location,
+                f"{printable(info.filename)} is compressed, as torch never does",
+                _REMEDY,
+            )
             return
 
 
-def _safetensors(file: BinaryIO, place: str, size: int) -> Iterator[Finding]:
+def _safetensors(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
     """A table of names, types, shapes and bytes; it must cover the file and nothing else."""
     try:
         length = struct.unpack("<Q", file.read(8))[0]
@@ -217,7 +227,7 @@ def _safetensors(file: BinaryIO, place: str, size: int) -> Iterator[Finding]:
                 continue
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in _DTYPES or not 0 <= begin <= end <= size - 8 - length:
-                raise ValueError(f"tensor {shown(name)} does not lie in it")
+                raise ValueError(f"tensor {printable(name)} does not lie in it")
             spans.append((begin, end))
         ends = [0, *(end for _, end in sorted(spans))]
         if any(begin != before for (begin, _), before in zip(sorted(spans), ends, strict=False)):
@@ -226,5 +236,8 @@ def _safetensors(file: BinaryIO, place: str, size: int) -> Iterator[Finding]:
             raise ValueError("the file has another length than the table says")
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as problem:
         yield error(
-            "weights-damaged", place, f"it is no whole safetensors file: {shown(str(problem))}", "Ask for another copy."
+            "weights-damaged",
+            location,
+            f"it is no whole safetensors file: {printable(str(problem))}",
+            "Ask for another copy.",
         )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from medseg.errors import MedsegError, MissingExtraError
-from medseg.threads import in_threads
+from medseg.parallel_slices import parallel_slices
 
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
@@ -157,7 +157,7 @@ def sums(logits: torch.Tensor, truth: Truth) -> Sums:
         )
         return own
 
-    parts = _in_threads(cases * -(-target.shape[1] // kernels.TILE), work)
+    parts = _parallel_slices(cases * -(-target.shape[1] // kernels.TILE), work)
     return Sums(*(torch.stack(one).sum(dim=0) for one in zip(*parts, strict=True)))
 
 
@@ -180,12 +180,12 @@ def gradient(logits: torch.Tensor, truth: Truth, slopes: Sums) -> torch.Tensor:
     def work(start: int, stop: int) -> None:
         kernels.gradient(bits, last, target, start, stop, merged, hard, soft, truth.squared, gamma, *tables, found)
 
-    _in_threads(len(bits) * -(-target.shape[1] // kernels.TILE), work)
+    _parallel_slices(len(bits) * -(-target.shape[1] // kernels.TILE), work)
     return out
 
 
-def _in_threads(tiles: int, work: Callable[[int, int], Any]) -> list[Any]:
-    return in_threads(tiles, lambda part: work(part.start, part.stop), torch.get_num_threads(), grain=4)
+def _parallel_slices(tiles: int, work: Callable[[int, int], Any]) -> list[Any]:
+    return parallel_slices(tiles, lambda part: work(part.start, part.stop), torch.get_num_threads(), grain=4)
 
 
 # torch

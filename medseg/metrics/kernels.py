@@ -59,8 +59,8 @@ def class_indices(values: Any, num_classes: int, side: str, case: str = "") -> n
         raise LabelError(thing, f"must hold labels from 0 to {num_classes - 1}", f"{low:g} to {high:g}")
     whole = array.astype(np.uint8 if num_classes <= 256 else np.uint16, copy=False)
     if array.dtype.kind == "f" and not np.array_equal(whole, array):
-        remedy = "It may have been resampled with interpolation; label maps need the nearest neighbour."
-        raise LabelError(thing, "must hold whole numbers", "values between them", remedy)
+        fix = "It may have been resampled with interpolation; label maps need the nearest neighbour."
+        raise LabelError(thing, "must hold whole numbers", "values between them", fix)
     return whole
 
 

@@ -131,7 +131,7 @@ class VolumeDice(_Volumes):
         output_transform: gives `(predictions, truths)` or `(predictions, truths, annotated)`: lists of
             `(1, *spatial)` class indices, or of `(structures, *spatial)` binary masks with `multilabel`; and for each
             case the names of the structures that were annotated, or `(classes,)` whether each was; None for all. By
-            default `annotated` is what the engine's batch says under that key (`Dataset.items(side, labels)`).
+            default `annotated` is what the engine's batch says under that key (`DatasetIndex.items(side, labels)`).
         multilabel: whether structures are channels of their own.
     """
 
@@ -189,8 +189,8 @@ class VolumeScores(_Volumes):
         self.measures = known if measures is None else tuple(measures)
         for measure in self.measures:
             if measure not in known:
-                remedy = did_you_mean(measure, known, f"There are {', '.join(known)}.")
-                raise ConfigError(f"measure '{measure}'", "must be one that is computed", "none of that name", remedy)
+                fix = did_you_mean(measure, known, f"There are {', '.join(known)}.")
+                raise ConfigError(f"measure '{measure}'", "must be one that is computed", "none of that name", fix)
         super().__init__(output_transform, skip_unrolling=True)  # cases come as lists, and whole
 
     def _score(

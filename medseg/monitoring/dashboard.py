@@ -71,8 +71,10 @@ class Dashboard:
         for port in [self.port] if self.port is not None else [last, None]:
             # what it prints holds a token that allows to write
             with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
-                shown = trackio.show(open_browser=False, block_thread=False, share=False, host=HOST, server_port=port)
-                self._app, url = shown[0], str(shown[1]).rstrip("/")
+                printable = trackio.show(
+                    open_browser=False, block_thread=False, share=False, host=HOST, server_port=port
+                )
+                self._app, url = printable[0], str(printable[1]).rstrip("/")
                 number = int(url.rpartition(":")[2])
                 write_json(self.store / WHERE, {"url": url, "port": number, **this_process()})
                 return url

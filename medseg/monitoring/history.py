@@ -14,9 +14,9 @@ from ignite.engine import Events
 from medseg.atomic import write_json
 from medseg.monitoring.gradients import GradientNorm
 from medseg.monitoring.means import Means
-from medseg.monitoring.pace import Pace
 from medseg.monitoring.parts import LossParts
 from medseg.monitoring.rows import Rows, finite
+from medseg.monitoring.throughput import Pace
 from medseg.monitoring.validation import validation_scores
 from medseg.records import EPOCHS
 
@@ -124,14 +124,14 @@ class History:
         )
 
     def _epoch_started(self, engine: Any) -> None:
-        place = (engine.state.epoch, engine.state.iteration)
-        goes_on = self._place == place
+        location = (engine.state.epoch, engine.state.iteration)
+        goes_on = self._place == location
         if not goes_on:
             self.means.clear()
         if not self._begun:
             self._begin(engine)
         self._pictures(engine)
-        self._place = place
+        self._place = location
         self.pace.epoch_started(goes_on)
 
     def _step_starts(self, engine: Any) -> None:
@@ -196,8 +196,8 @@ class History:
         state = getattr(self.validator, "state", None)
         drawn = getattr(state, "pictures", None) or []
         for picture in drawn:
-            place = {} if picture["epoch"] else {"iteration": 0}  # the look before training
-            self.rows.add("image", engine, **{**picture, "file": _relative(picture["file"], self.folder)}, **place)
+            location = {} if picture["epoch"] else {"iteration": 0}  # the look before training
+            self.rows.add("image", engine, **{**picture, "file": _relative(picture["file"], self.folder)}, **location)
         drawn.clear()
 
     def _wants_norm(self, engine: Any) -> bool:

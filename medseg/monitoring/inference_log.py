@@ -43,7 +43,7 @@ class InferenceLog:
         self._count = 0
 
     @property
-    def shown(self) -> bool:
+    def printable(self) -> bool:
         """Whether a tracker is told at all."""
         return self._chosen.backend != OFF
 
@@ -62,7 +62,7 @@ class InferenceLog:
         day = time.strftime("%m%d-%H%M")
         new.changed(name=new.name or f"{self.bundle}-predict-{day}").filled(self.folder).save(self.folder)
         self._row("begin", resumed=bool(earlier), scans=scans)
-        if self.shown:
+        if self.printable:
             (self.folder / FOLDER / STATE).unlink(missing_ok=True)
             start(self.folder)
 
@@ -85,7 +85,7 @@ class InferenceLog:
         """Close the run and let its feed send what is left, for a bounded time; what the feed says."""
         self._row("end", state=FINISHED, failed=failed)
         self._write({**read_record(self.folder), "state": FINISHED})
-        if self.shown:
+        if self.printable:
             until = time.monotonic() + _WAIT
             while not read_state(self.folder) and time.monotonic() < until:  # it has not begun yet
                 time.sleep(0.1)

@@ -30,7 +30,7 @@ class Monitor:
     """Show a run on trackio's dashboard or at W&B.
 
     Not an Ignite logger: those log from the training process, where a network that hangs holds the training up.
-    Here rows are read from the run's `metrics.jsonl` by a process of its own (`medseg.monitoring.feed`).
+    Here rows are read from the run's `metrics.jsonl` by a process of its own (`medseg.monitoring.uploader`).
 
     It belongs behind the handlers that write rows.
 

@@ -80,8 +80,8 @@ class Previews:
             k = self._chosen.get(case, -1)
             if not 0 <= k < truth.shape[-1]:
                 k = self._chosen[case] = busiest_slice(truth)
-            shown = _Slice(case, f"{case}, slice {k}", image[0, ..., k], _flat(truth, k), _flat(prediction, k))
-            self._save(engine, epoch, shown)
+            printable = _Slice(case, f"{case}, slice {k}", image[0, ..., k], _flat(truth, k), _flat(prediction, k))
+            self._save(engine, epoch, printable)
 
     def _consider(self, output: Any, item: Any, case: str) -> None:
         """Keep a 2D slice if it is the fullest of its scan so far."""
@@ -89,30 +89,38 @@ class Previews:
         if scan not in self._fullest and len(self._fullest) >= self.cases:
             return
         image, truth, prediction = (_slices(output[key])[..., None] for key in ("image", "label", "pred"))
-        shown = _Slice(case, case, image[len(image) // 2, ..., 0], _flat(truth, 0), _flat(prediction, 0), _held(truth))
-        if scan not in self._fullest or shown.held > self._fullest[scan].held:
-            self._fullest[scan] = shown
+        printable = _Slice(
+            case, case, image[len(image) // 2, ..., 0], _flat(truth, 0), _flat(prediction, 0), _held(truth)
+        )
+        if scan not in self._fullest or printable.held > self._fullest[scan].held:
+            self._fullest[scan] = printable
 
     def _draw_fullest(self, engine: Any) -> None:
         epoch = 0 if getattr(engine.state, "first_look", False) else engine.state.epoch
-        for shown in self._fullest.values():
-            if epoch or not self._path(epoch, shown.case).is_file():
-                self._save(engine, epoch, shown)
+        for printable in self._fullest.values():
+            if epoch or not self._path(epoch, printable.case).is_file():
+                self._save(engine, epoch, printable)
         self._fullest.clear()
 
     def _path(self, epoch: int, case: str) -> Path:
         safe = "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in case)
         return self.folder / f"epoch_{epoch:04d}_{safe}.png"
 
-    def _save(self, engine: Any, epoch: int, shown: _Slice) -> None:
-        caption = shown.caption + (f", epoch {epoch}" if epoch else ", before training")
-        picture = self.draw(shown.image, shown.truth, shown.prediction, self.labels, caption)
-        path = self._path(epoch, shown.case)
+    def _save(self, engine: Any, epoch: int, printable: _Slice) -> None:
+        caption = printable.caption + (f", epoch {epoch}" if epoch else ", before training")
+        picture = self.draw(
+            printable.image,
+            printable.truth,
+            printable.prediction,
+            self.labels,
+            caption,
+        )
+        path = self._path(epoch, printable.case)
         with atomic_path(path) as partial:
             picture.save(partial, compress_level=3)
         engine.state.pictures = [
             *(getattr(engine.state, "pictures", None) or []),
-            {"epoch": epoch, "case": shown.case, "file": str(path), "caption": caption},
+            {"epoch": epoch, "case": printable.case, "file": str(path), "caption": caption},
         ]
 
 

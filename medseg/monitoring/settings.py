@@ -102,8 +102,8 @@ class Settings:
         known = [field.name for field in dataclasses.fields(cls)][:10]
         for key in chosen or {}:
             if key not in known:
-                remedy = did_you_mean(key, known, f"There are: {', '.join(known)}.")
-                raise ConfigError(f"monitor#{key}", "must be a setting of the monitoring", "none of that name", remedy)
+                fix = did_you_mean(key, known, f"There are: {', '.join(known)}.")
+                raise ConfigError(f"monitor#{key}", "must be a setting of the monitoring", "none of that name", fix)
         given = dict(chosen or {})
         return cls(**{"backend": default_backend(), **{k: v for k, v in given.items() if v is not None}})
 
@@ -179,5 +179,5 @@ def read_state(folder: str | Path) -> dict[str, Any]:
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
-        remedy = did_you_mean(str(value), known)
-        raise ConfigError(f"monitor#{name}", f"must be one of {', '.join(known)}", f"'{value}'", remedy)
+        fix = did_you_mean(str(value), known)
+        raise ConfigError(f"monitor#{name}", f"must be one of {', '.join(known)}", f"'{value}'", fix)

@@ -32,14 +32,14 @@ def _reap() -> None:
 
 def command(folder: str | Path, *options: str) -> list[str]:
     """The command that feeds a run's tracker."""
-    return [sys.executable, "-m", "medseg.monitoring.feed", str(Path(folder).resolve()), *options]
+    return [sys.executable, "-m", "medseg.monitoring.uploader", str(Path(folder).resolve()), *options]
 
 
 def environment() -> dict[str, str]:
     """This process's environment, in which medseg is found wherever it lies, and W&B asks nothing."""
     found = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    place = str(Path(__file__).resolve().parents[2])
-    found["PYTHONPATH"] = os.pathsep.join(filter(None, [place, found.get("PYTHONPATH", "")]))
+    location = str(Path(__file__).resolve().parents[2])
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, [location, found.get("PYTHONPATH", "")]))
     found["OMP_NUM_THREADS"] = "1"
     return found
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, RunError
 from medseg.monitoring import credentials
-from medseg.monitoring.feed import BUSY
 from medseg.monitoring.settings import OFF, TRACKIO, WANDB, Settings, read_state
 from medseg.monitoring.starting import command, environment
 from medseg.monitoring.switching import settings_of
+from medseg.monitoring.uploader import BUSY
 from medseg.records import ROWS
 
 

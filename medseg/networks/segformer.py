@@ -156,8 +156,8 @@ def _values(variant: str | Mapping[str, Any] | None, source: Any | None) -> dict
     if isinstance(variant, Mapping):
         return dict(variant)
     if variant not in VARIANTS:
-        remedy = did_you_mean(str(variant).lower(), VARIANTS)
-        raise ConfigError("SegFormer, variant", f"must be one of {', '.join(VARIANTS)}", repr(variant), remedy)
+        fix = did_you_mean(str(variant).lower(), VARIANTS)
+        raise ConfigError("SegFormer, variant", f"must be one of {', '.join(VARIANTS)}", repr(variant), fix)
     return VARIANTS[variant]
 
 
@@ -167,8 +167,8 @@ def _config(transformers: Any, values: Mapping[str, Any], arguments: Mapping[str
         if key in arguments:
             raise ConfigError(f"{thing}, {key}", "must not be in it", "it", "SegFormer has an argument for that.")
         if key not in vars(known):
-            remedy = did_you_mean(key, vars(known))
-            raise ConfigError(f"{thing}, {key}", "must be a key of SegformerConfig", "no such key", remedy)
+            fix = did_you_mean(key, vars(known))
+            raise ConfigError(f"{thing}, {key}", "must be a key of SegformerConfig", "no such key", fix)
     try:
         config = transformers.SegformerConfig(**values, **arguments)
     except (TypeError, ValueError, _wrong_type()) as error:

@@ -208,14 +208,14 @@ def _x(x: float, span: tuple[float, float]) -> float:
     return min(100.0, max(0.0, 100 * (x - span[0]) / ((span[1] - span[0]) or 1.0)))
 
 
-def _way(points: Sequence[Point], place: Callable[[float, float], tuple[float, float]]) -> str:
+def _way(points: Sequence[Point], location: Callable[[float, float], tuple[float, float]]) -> str:
     """The way of a pen: lifted at a gap, and set down for a value that stands alone."""
     way, down = [], False
     for index, (x, y) in enumerate(points):
         if y is None:
             down = False
             continue
-        right, below = place(x, y)
+        right, below = location(x, y)
         alone = not down and (index + 1 == len(points) or points[index + 1][1] is None)
         way.append(f"{'L' if down else 'M'}{right:.1f} {below:.1f}{'h.01' if alone else ''}")
         down = True

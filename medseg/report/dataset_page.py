@@ -90,10 +90,10 @@ def _badge(severity: str) -> str:
 
 def _place(finding: Mapping[str, Any]) -> str:
     """Where it is, without the case's folder where the case stands beside it."""
-    place, start = str(finding["place"]), f"{finding['case']}/"
+    location, start = str(finding["place"]), f"{finding['case']}/"
     if not finding["case"]:
-        return place
-    return "" if place == finding["case"] else place.removeprefix(start)
+        return location
+    return "" if location == finding["case"] else location.removeprefix(start)
 
 
 def _ordered(findings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -111,11 +111,11 @@ def _findings(findings: Sequence[Mapping[str, Any]], pictures: Mapping[str, Imag
         case = escape(finding["case"])
         if finding["case"] in anchors:
             case = f'<a href="#{anchors[finding["case"]]}">{case}</a>'
-        remedy = f"<em>{escape(finding['remedy'])}</em>" if finding.get("remedy") else ""
+        fix = f"<em>{escape(finding['remedy'])}</em>" if finding.get("remedy") else ""
         rows.append(
             f'<tr data-severity="{finding["severity"]}"><td>{_badge(finding["severity"])}</td>'
             f"<td><code>{escape(finding['code'])}</code></td><td>{case}</td>"
-            f"<td>{escape(_place(finding))}</td><td>{escape(finding['message'])}{remedy}</td></tr>"
+            f"<td>{escape(_place(finding))}</td><td>{escape(finding['message'])}{fix}</td></tr>"
         )
     present = [severity for severity in SEVERITIES if any(f["severity"] == severity for f in findings)]
     buttons = "".join(

@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 
 from medseg.atomic import write_text
-from medseg.report.agreement import COLOURS
 from medseg.report.boxes import LinearAxis
 from medseg.report.charts import number
+from medseg.report.error_maps import COLOURS
 from medseg.report.page import data_url, page
 
 Pictures = Mapping[str, Sequence[tuple[str, Image.Image]]]

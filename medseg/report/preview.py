@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from medseg.labels import LabelMap
 from medseg.report.render import INK, PAPER, PREDICTION, TRUTH, Array, grey, palette
 
-Picture = npt.NDArray[np.uint8]
+Image2D = npt.NDArray[np.uint8]
 COLUMNS = 3  # of a legend, at most
 CELL = (480, 384)  # width and height that a slice is shown in
 GAP, LINE, TEXT = 8, 19, 14
@@ -101,7 +101,7 @@ def overlay_with_legend(
     return _sheet([[laid_over(_base(image), label, colours)]], [[""]], caption, legend)
 
 
-def laid_over(base: Picture, label: Array, colours: Array, opacity: float = 0.5) -> Picture:
+def laid_over(base: Image2D, label: Array, colours: Array, opacity: float = 0.5) -> Image2D:
     """Colour the classes of a slice, with a clear line around each.
 
     Args:
@@ -161,7 +161,7 @@ _CANDIDATES = np.array(
 )
 
 
-def _base(image: Array) -> Picture:
+def _base(image: Array) -> Image2D:
     """The slice in grey, as large as a cell of the sheet takes; smooth, for there are no labels in it."""
     values = np.asarray(image, dtype=np.float32)
     low, high = np.nanpercentile(values, [0.5, 99.5]) if np.isfinite(values).any() else (0.0, 1.0)
@@ -190,7 +190,7 @@ def _rgb(colour: Array) -> tuple[int, int, int]:
 
 
 def _sheet(
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[Image2D]],
     names: Sequence[Sequence[str]],
     caption: str,
     legend: Sequence[Entry] = (),

@@ -154,15 +154,15 @@ def _broken(points: list[Point], at: Sequence[float]) -> list[Point]:
     return sorted([*points, *((x, None) for x in at)], key=lambda one: (one[0], one[1] is not None))
 
 
-def _marks(run: RunData, place: Callable[[Row], float | None]) -> list[Mark]:
+def _marks(run: RunData, location: Callable[[Row], float | None]) -> list[Mark]:
     """Where the run was gone on with, and what it warned of."""
     found = []
     for row in run.of("begin"):
-        x = place(row)
+        x = location(row)
         if row.get("resumed") and x is not None:
             found.append(Mark(x, "resume", "resumed"))
     for row in run.of("warning"):
-        x = place(row)
+        x = location(row)
         if x is not None:
             found.append(Mark(x, "error" if row.get("level") == "error" else "warning", str(row.get("title", ""))))
     return found

@@ -19,7 +19,7 @@ def previews(run: RunData) -> str:
     whole = sum(len(epochs) for epochs in run.pictures.values())
     best = run.best[1] if run.best else None
     cases = list(run.pictures.items())[:_MOST_CASES]
-    figures, shown = [], 0
+    figures, printable = [], 0
     for case, files in cases:
         frames: dict[int, str] = {}
         left = _BUDGET / len(cases)
@@ -29,11 +29,15 @@ def previews(run: RunData) -> str:
             if left < 0 and frames:
                 break
             frames[epoch] = frame
-        shown += len(frames)
+        printable += len(frames)
         figures.append(_figure(case, [frames[epoch] for epoch in sorted(frames)]))
     if not figures:
         return ""
-    rest = "" if shown == whole else f" {shown} of {whole} are in this file; all lie in the run's folder previews/."
+    rest = (
+        ""
+        if printable == whole
+        else f" {printable} of {whole} are in this file; all lie in the run's folder previews/."
+    )
     return (
         '<p class="lead">The same cases over the epochs: CT, truth in red, prediction in blue; with many structures '
         f"each in its colour.{rest} Pictures are made smaller to keep this file small.</p>{''.join(figures)}"

@@ -90,11 +90,11 @@ def _columns(known: tuple[str, ...], rows: list[dict[str, Any]], run: RunData) -
     seen = dict.fromkeys(key for row in rows for key in row)
     structures = {name: index for index, name in enumerate(run.structures)}
 
-    def place(column: str) -> tuple[int, int]:
+    def location(column: str) -> tuple[int, int]:
         kind, colon, name = column.partition(":")
         return (("dice", "f1").index(kind), structures.get(name, len(structures))) if colon else (2, 0)
 
-    structural = sorted((key for key in seen if key.startswith(("dice:", "f1:"))), key=place)
+    structural = sorted((key for key in seen if key.startswith(("dice:", "f1:"))), key=location)
     return list(dict.fromkeys([*_COMMON, *known, *structural, *seen]))
 
 

@@ -4,27 +4,26 @@ from medseg.training.allocator import keep_freed_memory
 from medseg.training.backup import Backup
 from medseg.training.batch import PrepareBatch
 from medseg.training.checkpoints import Checkpoints, Resume
-from medseg.training.clipping import ClipGradients
+from medseg.training.clip import ClipGradients
 from medseg.training.device import default_workers, prepare, select_device
+from medseg.training.dry_run import DryRun, try_network
 from medseg.training.early_stopping import EarlyStopping, require_patience
-from medseg.training.first_validation import FirstValidation
 from medseg.training.inferer import PrecisionInferer, has_bf16
-from medseg.training.interruption import Interrupted, Interruption
 from medseg.training.nan_guard import NanGuard
 from medseg.training.progress import ProgressBar
 from medseg.training.run import Run, find_unfinished
+from medseg.training.sanity_validation import SanityValidation
 from medseg.training.schedule import LrSchedule, steps_per_epoch
-from medseg.training.seeding import EpochSampler, FollowEpochs, SampleKey, SeededDataset
-from medseg.training.warm_up import WarmUp, try_network
+from medseg.training.seeding import EpochSampler, SampleKey, SeededDataset, SetSamplerEpoch
+from medseg.training.signals import Interrupted, Interruption
 
 __all__ = [
     "Backup",
     "Checkpoints",
     "ClipGradients",
+    "DryRun",
     "EarlyStopping",
     "EpochSampler",
-    "FirstValidation",
-    "FollowEpochs",
     "Interrupted",
     "Interruption",
     "LrSchedule",
@@ -35,8 +34,9 @@ __all__ = [
     "Resume",
     "Run",
     "SampleKey",
+    "SanityValidation",
     "SeededDataset",
-    "WarmUp",
+    "SetSamplerEpoch",
     "default_workers",
     "find_unfinished",
     "has_bf16",

@@ -55,10 +55,10 @@ def open_place(url: str) -> tuple[Any, str]:
         name = package.get(protocol, error.name or "the package")
         raise ConfigError(f"backup={url}", f"needs a package for {protocol}://", said, f"pip install {name}") from error
     try:
-        place, path = fsspec.core.url_to_fs(text)
+        location, path = fsspec.core.url_to_fs(text)
     except Exception as error:
         raise unreachable(url, error) from error
-    return place, path.rstrip("/")
+    return location, path.rstrip("/")
 
 
 def within(url: str, seconds: float, work: Callable[[], T]) -> T:
@@ -103,7 +103,7 @@ class Backup:
     before it was sent, only the newest is sent. Each is sent under another name, its size is compared, and it is moved
     then: what has its final name there is whole. What fails is tried again, with growing pauses, and said once.
 
-    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `medseg.training.fetching.fetch` brings it back.
+    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `medseg.training.restore.fetch` brings it back.
 
     Args:
         url: where the copies of runs go.
@@ -123,7 +123,7 @@ class Backup:
     ) -> None:
         self.url, self.folder = url, Path(folder)
         self.timeout, self.hurry, self.check_timeout = timeout, hurry, check_timeout
-        self.place, path = within(url, check_timeout, lambda: open_place(url))
+        self.location, path = within(url, check_timeout, lambda: open_place(url))
         self.target = f"{path}/{self.folder.parent.name}/{self.folder.name}"
         self._wanted: dict[str, None] = {}  # in the order in which they were asked for
         self._sent: dict[str, tuple[int, int]] = {}
@@ -144,15 +144,15 @@ class Backup:
 
         def probe() -> None:
             path = f"{self.target.rpartition('/')[0]}/.writable.{uuid.uuid4().hex[:8]}"
-            self.place.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.place.pipe_file(path, b"medseg")
-            self.place.rm_file(path)
+            self.location.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.location.pipe_file(path, b"medseg")
+            self.location.rm_file(path)
 
         within(self.url, self.check_timeout, probe)
 
     def __enter__(self) -> Backup:
         """Start sending."""
-        logger.info("A copy of this run is kept in %s", self.place.unstrip_protocol(self.target))
+        logger.info("A copy of this run is kept in %s", self.location.unstrip_protocol(self.target))
         return self
 
     def __exit__(
@@ -269,20 +269,20 @@ class Backup:
             return  # removed since, for newer ones have taken its place
         parent, _, last = f"{self.target}/{name}".rpartition("/")
         partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{PARTIAL}"
-        self.place.makedirs(parent, exist_ok=True)
+        self.location.makedirs(parent, exist_ok=True)
         stamp = _stamp(source)
         try:
             size = 0
-            with source.open("rb") as file, self.place.open(partial, "wb") as copy:
+            with source.open("rb") as file, self.location.open(partial, "wb") as copy:
                 while chunk := file.read(2**22):
                     size += copy.write(chunk)
-            there = self.place.info(partial)["size"]
+            there = self.location.info(partial)["size"]
             if there != size:
                 raise OSError(f"{name} arrived with {there} of {size} bytes")
             self._move(partial, f"{parent}/{last}")
         except BaseException:
             with contextlib.suppress(Exception):
-                self.place.rm_file(partial)
+                self.location.rm_file(partial)
             raise
         self._sent[name] = stamp
         if parent.endswith(f"/{_CHECKPOINTS}"):
@@ -290,37 +290,37 @@ class Backup:
 
     def _move(self, partial: str, final: str) -> None:
         """Put a file in its place in one step where the place has such a step, else by a copy that it makes itself."""
-        if "file" in _protocols(self.place):
+        if "file" in _protocols(self.location):
             Path(partial).replace(final)
             return
         try:
-            self.place.mv(partial, final)
+            self.location.mv(partial, final)
         except Exception:  # some places, SMB for one, move onto no file that is there
-            if not self.place.exists(final):
+            if not self.location.exists(final):
                 raise
             aside = f"{partial.removesuffix(PARTIAL)}.before{PARTIAL}"
-            self.place.mv(final, aside)
+            self.location.mv(final, aside)
             try:
-                self.place.mv(partial, final)
+                self.location.mv(partial, final)
             except Exception:
-                self.place.mv(aside, final)
+                self.location.mv(aside, final)
                 raise
-            self.place.rm_file(aside)
+            self.location.rm_file(aside)
 
     def _thin_out(self, folder: str) -> None:
         """Remove checkpoints that the run no longer keeps."""
-        self.place.invalidate_cache(folder)
-        for path in self.place.ls(folder, detail=False):
+        self.location.invalidate_cache(folder)
+        for path in self.location.ls(folder, detail=False):
             name = PurePosixPath(path).name
             if name.startswith("epoch_") and not (self.folder / _CHECKPOINTS / name).exists():
-                self.place.rm_file(path)
+                self.location.rm_file(path)
 
     def _tidy(self) -> None:
         """Remove what a process that was killed left half sent."""
         with contextlib.suppress(Exception):
-            for path in self.place.find(self.target):
+            for path in self.location.find(self.target):
                 if path.endswith(PARTIAL):
-                    self.place.rm_file(path)
+                    self.location.rm_file(path)
 
     def _say(self) -> None:
         """Warn of what failed, from the thread that trains, for the rows of a run have one writer."""
@@ -334,8 +334,8 @@ class Backup:
                 append_row(self.folder, {"kind": "warning", "time": round(time.time(), 3), **where})
 
 
-def _protocols(place: Any) -> tuple[str, ...]:
-    return (place.protocol,) if isinstance(place.protocol, str) else tuple(place.protocol)
+def _protocols(location: Any) -> tuple[str, ...]:
+    return (location.protocol,) if isinstance(location.protocol, str) else tuple(location.protocol)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def read_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             first = first or error
             continue
         if first is not None:
-            logger.warning("%s is damaged (%s): going on from the one before, %s", first.thing, first.found, path)
+            logger.warning("%s is damaged (%s): going on from the one before, %s", first.thing, first.came, path)
         return path, content
     if first is not None:
         raise first
@@ -156,5 +156,5 @@ def require_same(path: Path, network: torch.nn.Module, weights: Mapping[str, tor
     differ += [f"'{name}' is not here" for name in weights if name not in own]
     if differ:
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-        remedy = "Give the network the settings it was trained with, or start anew with resume=false."
-        raise WeightsError(path, "must hold the weights of this network", "; ".join(differ[:3]) + more, remedy)
+        fix = "Give the network the settings it was trained with, or start anew with resume=false."
+        raise WeightsError(path, "must hold the weights of this network", "; ".join(differ[:3]) + more, fix)

@@ -12,6 +12,7 @@ from ignite.engine import Events
 
 from medseg.atomic import remove_partial
 from medseg.errors import ConfigError, WeightsError
+from medseg.training.amp import scaler_of
 from medseg.training.checkpoint_files import (
     BEST,
     LAST,
@@ -24,7 +25,6 @@ from medseg.training.checkpoint_files import (
     write,
 )
 from medseg.training.rng import rng_state, set_rng_state
-from medseg.training.scaling import scaler_of
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +133,8 @@ class Checkpoints:
             self._load_scaler(engine, content.get("scaler"))
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             found_text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            remedy = "Start anew with resume=false."
-            raise WeightsError(path, "must be a checkpoint of this run", found_text, remedy) from error
+            fix = "Start anew with resume=false."
+            raise WeightsError(path, "must be a checkpoint of this run", found_text, fix) from error
         if self.validator is not None:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = content["best"]
         self._load_gradients(engine, content.get("gradients", {}), content.get("scaler"))

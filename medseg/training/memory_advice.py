@@ -297,8 +297,8 @@ def _asked(text: str) -> int:
 
 
 def _shape_of(trainer: Any) -> tuple[int, ...] | None:
-    for place in (trainer.state.output, trainer.state.batch):
-        image = place.get("image") if isinstance(place, Mapping) else None
+    for location in (trainer.state.output, trainer.state.batch):
+        image = location.get("image") if isinstance(location, Mapping) else None
         if isinstance(image, torch.Tensor):
             return tuple(image.shape)
     return None

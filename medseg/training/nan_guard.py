@@ -18,7 +18,7 @@ from monai.engines.utils import IterationEvents
 
 from medseg.errors import ConfigError, TrainingError
 from medseg.records import append_row
-from medseg.training.scaling import scaler_of, steps_now, unscale
+from medseg.training.amp import scaler_of, steps_now, unscale
 
 logger = logging.getLogger(__name__)
 

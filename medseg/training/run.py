@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 from ignite.engine import Events
 
-from medseg import console
+from medseg import console_log
 from medseg.atomic import writable_folder, write_json
 from medseg.errors import OutputError, RunError
 from medseg.records import (
@@ -38,8 +38,8 @@ from medseg.records import (
     read_record,
     this_process,
 )
-from medseg.training.interruption import Interrupted, Interruption
 from medseg.training.memory_advice import memory_advice
+from medseg.training.signals import Interrupted, Interruption
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Run:
         lock = self._lock()
         try:
             self._begin()
-            console.take_over(self.folder)
+            console_log.redirect_output_to(self.folder)
             with self._log() as log:
                 try:
                     logger.info("Run folder: %s", self.folder)

@@ -16,8 +16,8 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose, Randomizable
 
 from medseg.errors import ConfigError
-from medseg.training.interruption import end_workers_at_exit, ignore_signals
 from medseg.training.rng import rng_state, set_rng_state
+from medseg.training.signals import end_workers_at_exit, ignore_signals
 
 
 class SampleKey(NamedTuple):
@@ -41,7 +41,7 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
     """The order of an epoch's draws: every case as often as the others, shuffled by (seed, epoch).
 
     Not PyTorch's `RandomSampler` or `DistributedSampler`: it can start in the middle of an epoch, and the
-    keys of an epoch are the same whatever the number of ranks. `FollowEpochs` keeps it at the trainer's epoch.
+    keys of an epoch are the same whatever the number of ranks. `SetSamplerEpoch` keeps it at the trainer's epoch.
 
     Args:
         cases: number of cases.
@@ -82,7 +82,7 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
             yield SampleKey(self.epoch, int(number) // self.draws, int(number) % self.draws)
 
 
-class FollowEpochs:
+class SetSamplerEpoch:
     """Keep a sampler where the trainer is: in its epoch, and behind the iterations of it that are done.
 
     Not what MONAI does by itself for a `DistributedSampler`, which knows epochs alone. Beside that, what a data
@@ -115,14 +115,14 @@ class FollowEpochs:
         if batches is not None and state.epoch_length is not None:
             if state.epoch_length > batches:
                 rule = f"must be at most {batches}, the batches of the data loader"
-                remedy = "More samples_per_case give longer epochs."
-                raise ConfigError("train#trainer#epoch_length", rule, str(state.epoch_length), remedy)
+                fix = "More samples_per_case give longer epochs."
+                raise ConfigError("train#trainer#epoch_length", rule, str(state.epoch_length), fix)
             if state.epoch_length < batches:  # each epoch in its own order, whether the one before was seen or not
                 engine._dataloader_iter = None
         done = state.iteration % state.epoch_length if state.epoch_length else 0
         size = self.batch_size or getattr(state.dataloader, "batch_size", None)
         if done and size is None:
-            raise ConfigError("FollowEpochs", "needs batch_size to go on in the middle of an epoch", "none")
+            raise ConfigError("SetSamplerEpoch", "needs batch_size to go on in the middle of an epoch", "none")
         self.sampler.set_position(state.epoch, done * (size or 0))
         self._rng = rng_state()
 

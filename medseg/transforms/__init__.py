@@ -1,9 +1,9 @@
 """Transforms that MONAI does not have; each says why."""
 
 from medseg.transforms.batch import AugmentBatch, RandAugmentd
-from medseg.transforms.fit_plane import FitPlaned
 from medseg.transforms.overlaps import MultiHotd
-from medseg.transforms.pictures import LoadSliced
+from medseg.transforms.pictures import LoadSlice2Dd
+from medseg.transforms.resize import ResizeKeepAspectd
 from medseg.transforms.scale_window import ScaleWindowd
 from medseg.transforms.slices import IndexSlicesd, RandSlicePatchd
 from medseg.transforms.spacing import Spacingd
@@ -12,12 +12,12 @@ from medseg.transforms.window import WindowHUd
 
 __all__ = [
     "AugmentBatch",
-    "FitPlaned",
     "IndexSlicesd",
-    "LoadSliced",
+    "LoadSlice2Dd",
     "MultiHotd",
     "RandAugmentd",
     "RandSlicePatchd",
+    "ResizeKeepAspectd",
     "ScaleWindowd",
     "Spacingd",
     "Standardize",

@@ -13,14 +13,14 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from medseg.errors import ConfigError, DataError
-from medseg.pictures import intensities, read_picture
+from medseg.image_io_2d import intensities, read_image_2d
 
 logger = logging.getLogger(__name__)
 
 _HELPERS = ("neighbours", "limits", "spacing")
 
 
-class LoadSliced(MapTransform):
+class LoadSlice2Dd(MapTransform):
     """Load slices as `(C, rows, columns)`: the first axis of space runs down the screen, the second to the right.
 
     Not MONAI's `LoadImaged`: its PNG reader gives columns first, scales nothing, and knows no neighbours. The affine
@@ -33,11 +33,11 @@ class LoadSliced(MapTransform):
         label_key: which of the keys is a label: indices or codes, `(1, rows, columns)`, as they are in the file.
         channels: of an image without context: 1 (grey) or 3 (colours, or grey three times).
         context: neighbours on each side whose grey images are the channels instead, lowest first: 2 * context + 1. The
-            item must name them (`neighbours`, see `Dataset.items`); without them the slice is repeated.
+            item must name them (`neighbours`, see `DatasetIndex.items`); without them the slice is repeated.
 
     Raises:
         ConfigError: channels or a context that cannot be, an item that names another number of neighbours.
-        DataError: a picture that cannot be read; see `medseg.pictures.read_picture`.
+        DataError: a picture that cannot be read; see `medseg.image_io_2d.read_image_2d`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LoadSliced(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if channels not in (1, 3) or context < 0:
             raise ConfigError(
-                "LoadSliced", "needs 1 or 3 channels and a context of 0 or more", f"{channels}, {context}"
+                "LoadSlice2Dd", "needs 1 or 3 channels and a context of 0 or more", f"{channels}, {context}"
             )
         self.label_key, self.channels, self.context = label_key, channels, context
         self._said = False
@@ -74,7 +74,7 @@ class LoadSliced(MapTransform):
         return item
 
     def _label(self, path: str) -> Any:
-        picture = read_picture(path)
+        picture = read_image_2d(path)
         if picture.values.ndim != 2:
             raise DataError(
                 path, "must be a label of one channel", "colours", "Open the set with medseg.data.open_dataset."
@@ -85,7 +85,7 @@ class LoadSliced(MapTransform):
         limits = data.get("limits")
         ends = (float(limits[0]), float(limits[1])) if limits is not None else None
         if not self.context:
-            picture = read_picture(path)
+            picture = read_image_2d(path)
             if picture.loss and not self._said and "16 bits" in picture.loss:
                 self._said = True
                 logger.warning("%s: not read: %s; so it is of all such pictures", path, picture.loss)
@@ -96,7 +96,7 @@ class LoadSliced(MapTransform):
             raise ConfigError(
                 path, f"needs {count} neighbours in its item", str(len(around)), "Name context there, too."
             )
-        loaded = {one: intensities(read_picture(one), 1, ends) for one in dict.fromkeys(around)}
+        loaded = {one: intensities(read_image_2d(one), 1, ends) for one in dict.fromkeys(around)}
         first = loaded[path] if path in loaded else loaded[around[self.context]]
         odd = next((one for one in around if loaded[one].shape != first.shape), None)
         if odd is not None:

@@ -22,7 +22,7 @@ class ScaleWindowd(MapTransform):
     Args:
         keys: volumes; become float32.
         window: `[low, high]`, the values that were black and white, such as HU; `scan` for the least and the greatest
-            value of the volume, as pictures of more than 8 bits are read (`LoadSliced`); None refuses.
+            value of the volume, as pictures of more than 8 bits are read (`LoadSlice2Dd`); None refuses.
 
     Raises:
         ConfigError: anything else; at the first volume, None.

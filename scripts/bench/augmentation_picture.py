@@ -38,12 +38,12 @@ def slices() -> tuple[torch.Tensor, torch.Tensor, LabelMap]:
     paired = [name for name in sorted(body.masks) if (twin_name(name) or name) in body.masks]
     labels = LabelMap(paired)
     label = np.zeros(body.hu.shape, np.uint8)
-    for name in labels.painting_order():
+    for name in labels.overlap_priority():
         label[body.masks[name]] = labels.index(name)
     image = np.interp(body.hu, [-1000, -200, 300, 1200], [0, 0.2, 0.8, 1]).astype(np.float32)
     depth = image.shape[2]
-    shown = [round(depth * part) for part in (0.52, 0.8)]
-    stacks = [np.moveaxis(volume[..., shown], 2, 0)[:, None] for volume in (image, label)]
+    printable = [round(depth * part) for part in (0.52, 0.8)]
+    stacks = [np.moveaxis(volume[..., printable], 2, 0)[:, None] for volume in (image, label)]
     return torch.from_numpy(stacks[0].copy()), torch.from_numpy(stacks[1].copy()), labels
 
 
@@ -55,7 +55,7 @@ def picture() -> Image.Image:
     colours = palette(labels)
     for numbers in COLUMNS.values():
         fields = {name: np.full(len(images), numbers.get(name, np.nan)) for name in Draws._fields}
-        found, labelled = augment_batch(images, truth, Draws(**fields), mirror.twins)
+        found, labelled = augment_batch(images, truth, Draws(**fields), mirror.contralaterals)
         for row, image, label in zip(rows, found, labelled, strict=True):
             plain = grey(image[0].numpy(), (0.0, 0.9))
             tile = np.concatenate([plain, overlay(plain, label[0].numpy(), colours)])

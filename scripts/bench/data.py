@@ -141,7 +141,7 @@ def merging(rivals: str, work: Path, rounds: int, with_monai: bool) -> dict[str,
     """Time, memory and agreement of the merges."""
     case, own = work / "case", sys.executable
     about = write_masks(case)
-    painted = list(LABELS.painting_order())
+    painted = list(LABELS.overlap_priority())
     last_wins = NAMES[::-1]
     jobs: dict[str, tuple[str, str, dict[str, Any]]] = {
         "medseg": (own, "merge_medseg", {"write": False, "precedence": []}),

@@ -204,7 +204,7 @@ def back(network: str, image: str, source: list[int], kind: str, layers: int | N
     if kind != "medseg":
         del last
     if kind == "medseg":
-        kernels, way = import_module("medseg.inference.kernels"), import_module("medseg.inference.way_back")
+        kernels, way = import_module("medseg.inference.kernels"), import_module("medseg.inference.grid_mapping")
 
         def ours() -> Any:
             axes = [

@@ -28,7 +28,7 @@ from monai.bundle import ConfigWorkflow
 from monai.engines.utils import IterationEvents
 
 ROOT = Path(__file__).resolve().parents[2]
-FEED = "medseg.monitoring.feed"
+FEED = "medseg.monitoring.uploader"
 STARTUP_SECONDS = 15.0
 NOTES = """\
 A step is from asking for a batch to the end of the optimizer's step, CPU time of all threads (`num_workers` 0, so that

@@ -130,8 +130,8 @@ def test_every_odd_real_file_gives_a_mask_on_its_grid_or_one_clear_error(predict
 
 def test_colours_complex_numbers_and_shear_are_refused_by_name(predictor, real):
     for name, why in (
-        ("totalseg_spine_report_RGB.nii.gz", "plain numbers as voxels, but found colours"),
-        ("niivue_complex.nii.gz", "plain numbers as voxels, but found complex"),
+        ("totalseg_spine_report_RGB.nii.gz", "plain numbers as voxels (colours"),
+        ("niivue_complex.nii.gz", "plain numbers as voxels (complex"),
         ("niivue_shear.nii.gz", "must have axes at right angles"),
     ):
         with pytest.raises(DataError, match=f"{name}.*{why}"):
@@ -184,9 +184,9 @@ def test_a_look_from_another_side_swaps_left_and_right_back(trained, phantom):
     image = scan.item["image"]
     image.set_array((image + image.flip(1)) / 2)
     label = predictor.segment(scan).label
-    twins = np.array(predictor.labels.mirrored())
-    assert any(twins[index] != index for index in np.unique(label))
-    assert np.mean(twins[label[::-1]] != label) < 1e-4
+    contralaterals = np.array(predictor.labels.mirror_permutation())
+    assert any(contralaterals[index] != index for index in np.unique(label))
+    assert np.mean(contralaterals[label[::-1]] != label) < 1e-4
 
 
 def test_channels_are_no_label_map(trained, phantom):

@@ -10,8 +10,8 @@ from PIL import Image
 from medseg.bundle import Bundle, Predictor, SliceSegmentation
 from medseg.data import read_grid, slice_items
 from medseg.errors import ConfigError, DeviceError
+from medseg.image_io_2d import read_image_2d
 from medseg.networks import SegFormer
-from medseg.pictures import read_picture
 from tests.slices import TINY, Levels, Ranges
 
 
@@ -68,7 +68,7 @@ def by_pictures(work, source, folder, dtype):
         Image.fromarray(np.ascontiguousarray(values[:, :, k])).save(folder / "in" / f"mr_slice_{k + 1:04d}.png")
     items = slice_items(folder / "in", context=int(work.channels == 3 and isinstance(work.network, Neighbours)))
     masks = [outcome.result for outcome in SliceSegmentation(work, items, folder / "out").run()]
-    label = np.stack([read_picture(mask).values for mask in masks], axis=-1)
+    label = np.stack([read_image_2d(mask).values for mask in masks], axis=-1)
     return orientations.apply_orientation(label, orientations.ornt_transform(screen, own))
 
 
@@ -108,12 +108,12 @@ def test_the_window_says_what_is_black_and_what_is_white(trained_slices, save):
 
 
 def test_without_a_window_no_volume_passes(trained_slices, save):
-    with pytest.raises(ConfigError, match=r"window: must say which values .*, but found null.*--set window=scan"):
+    with pytest.raises(ConfigError, match=r"window: must say which values .* [(]null.*--set window=scan"):
         predictor(trained_slices).predict_case(volume(save))
 
 
 def test_what_does_not_fit_shows_before_anything_is_read(trained_slices, trained):
-    with pytest.raises(ConfigError, match="must take 2D slices to segment pictures, but found a bundle for volumes"):
+    with pytest.raises(ConfigError, match="must take 2D slices to segment pictures [(]a bundle for volumes"):
         Predictor(Bundle(trained), {"device": "cpu"}, pictures=True)
     with pytest.raises(ConfigError, match=r"network: must give logits of shape \(1, 5, 32, 32\)"):
         Predictor(Bundle(trained_slices), {"device": "cpu", "out_channels": 5, "network_def#out_channels": 4})
@@ -129,7 +129,7 @@ def test_structures_that_overlap_become_one_label_map(trained_slices, save, tmp_
     values = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.int16)  # of the window's size
     found = work.predict_case(save("mr.nii.gz", values)).label
     wanted = np.zeros(values.shape, int)
-    for name in work.labels.painting_order():
+    for name in work.labels.overlap_priority():
         wanted[values / 255 > work.labels.index(name) / 4] = work.labels.index(name)
     assert np.array_equal(found, wanted)
     assert len(np.unique(wanted)) > 2

@@ -283,13 +283,13 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
 
     import torch
 
-    place = {"backup": "elsewhere"}
+    location = {"backup": "elsewhere"}
     monkeypatch.chdir(tmp_path)
-    interrupted(settings, monkeypatch, **place)
+    interrupted(settings, monkeypatch, **location)
     (folder,) = folders(runs)
     assert json.loads((folder / "configs" / "train.json").read_text())["backup"] == str(tmp_path / "elsewhere")
     shutil.rmtree(runs)
-    train(settings, **place)
+    train(settings, **location)
     assert folders(runs) == [folder]
     assert epochs(folder) == [1, 2]
     copied = tmp_path / "elsewhere" / "unet2d" / folder.name
@@ -304,22 +304,22 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
 def test_a_run_by_name_goes_on_from_its_backup_where_that_got_further(settings, runs, monkeypatch, tmp_path):
     import shutil
 
-    place = {"backup": str(tmp_path / "elsewhere")}
-    interrupted(settings, monkeypatch, max_epochs=3, **place)
+    location = {"backup": str(tmp_path / "elsewhere")}
+    interrupted(settings, monkeypatch, max_epochs=3, **location)
     (folder,) = folders(runs)
     first = tmp_path / "first"
     shutil.copytree(folder, first)
-    interrupted(settings, monkeypatch, after=2, max_epochs=3, **place)
+    interrupted(settings, monkeypatch, after=2, max_epochs=3, **location)
     shutil.rmtree(folder)
     shutil.copytree(first, folder)  # the machine that knows of the first epoch alone
     before = read_record(first)["iteration"]
     for root in (folder, "unet2d"):
         if root == folder:
             with pytest.raises(RuntimeError) as caught:
-                train({**settings, "max_epochs": 3}, root, resume=str(folder), **place)
+                train({**settings, "max_epochs": 3}, root, resume=str(folder), **location)
             assert f"found iteration {before} of {2 * before}" in refused(caught, RunError)
         else:
-            train({**settings, "max_epochs": 3}, root, resume=str(folder), **place)
+            train({**settings, "max_epochs": 3}, root, resume=str(folder), **location)
     assert epochs(folder) == [1, 2, 3]
     began = [row for row in (folder / "metrics.jsonl").read_text().splitlines() if '"begin"' in row]
     assert [json.loads(row)["iteration"] for row in began] == [0, before, 2 * before]
@@ -342,4 +342,4 @@ def test_a_run_of_another_bundle_is_refused(settings, runs):
     (other / "run.json").write_text(json.dumps({"bundle": "segformer", "state": "failed"}))
     with pytest.raises(RuntimeError) as caught:
         train(settings, resume=str(other))
-    assert "must be a run of unet2d, but found one of segformer" in refused(caught, RunError)
+    assert "must be a run of unet2d (one of segformer" in refused(caught, RunError)

@@ -32,11 +32,11 @@ def test_a_dicom_folder_gives_what_its_nifti_gives_on_the_grid_of_the_series(
 ):
     folder = as_dicom(scan, save_dicom)
     grid = scan_grid(folder)
-    twin = save("twin.nii.gz", read_volume(scan)[0][:, :, :3], grid.affine)
+    contralateral = save("contralateral.nii.gz", read_volume(scan)[0][:, :, :3], grid.affine)
     found = predictor.predict_case(folder)
-    assert np.array_equal(found.label, predictor.predict_case(twin).label)
-    label, place = read_volume(found.save(tmp_path / "mask.nii.gz"))
-    assert place.matches(grid, tolerance_mm=1e-6)
+    assert np.array_equal(found.label, predictor.predict_case(contralateral).label)
+    label, location = read_volume(found.save(tmp_path / "mask.nii.gz"))
+    assert location.matches(grid, tolerance_mm=1e-6)
     assert np.array_equal(label, found.label)
 
 
@@ -114,5 +114,5 @@ def test_an_unexpected_error_of_one_scan_names_it(predictor, scan, tmp_path):
             raise ZeroDivisionError("of a bug")
 
     (outcome,) = Segmentation(Breaks(), {scan: tmp_path / "a.nii.gz"}).run()
-    assert f"{scan}: could not be segmented, but found ZeroDivisionError: of a bug" in str(outcome.error)
+    assert f"{scan}: could not be segmented (ZeroDivisionError: of a bug" in str(outcome.error)
     assert isinstance(outcome.error.__cause__, ZeroDivisionError)

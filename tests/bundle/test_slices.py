@@ -179,7 +179,7 @@ def test_structures_that_overlap_have_masks_of_their_own(overlapping, tmp_path):
     for name, one in zip(NAMES, wanted, strict=True):
         assert np.array_equal(pixels(out / "structures" / name / "a.png"), one * 255)
     mask = pixels(out / "masks" / "a.png")
-    order = [NAMES.index(name) for name in LabelMap(NAMES).painting_order()]
+    order = [NAMES.index(name) for name in LabelMap(NAMES).overlap_priority()]
     label = np.zeros((32, 32), int)
     for index in order:
         label[wanted[index]] = index + 1

@@ -34,8 +34,8 @@ def workflow(bundle, **overrides):
 
 
 def test_the_root_is_the_folder_of_the_config_wherever_one_stands(bundle, tmp_path, monkeypatch):
-    for place in (tmp_path, bundle, tmp_path / "bundles"):
-        monkeypatch.chdir(place)
+    for location in (tmp_path, bundle, tmp_path / "bundles"):
+        monkeypatch.chdir(location)
         assert workflow(bundle).parser.get_parsed_content("bundle_root") == str(bundle.resolve())
 
 
@@ -48,8 +48,8 @@ def test_a_relative_config_path_does_as_well(bundle, tmp_path, monkeypatch):
 
 def test_without_a_workflow_the_working_directory_decides(bundle, tmp_path, monkeypatch):
     content = json.loads((bundle / "configs" / "train.json").read_text())
-    for place in (tmp_path, bundle):
-        monkeypatch.chdir(place)
+    for location in (tmp_path, bundle):
+        monkeypatch.chdir(location)
         assert ConfigParser(content).get_parsed_content("bundle_root") == str(bundle.resolve())
 
 

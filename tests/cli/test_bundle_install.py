@@ -25,7 +25,7 @@ def test_packed_installed_and_predicted_it_gives_the_voxels_of_home(
     assert "of 4 structures; of others it says nothing" in done.out
     assert "hides medseg's own unet2d" in done.err
     assert medseg("predict", "bundles/unet2d", scan, "-o", tmp_path / "there").code == 0
-    home, there = (nib.load(tmp_path / place / "p0001.nii.gz") for place in ("home", "there"))
+    home, there = (nib.load(tmp_path / location / "p0001.nii.gz") for location in ("home", "there"))
     assert len(np.unique(np.asanyarray(home.dataobj))) > 1
     assert np.array_equal(np.asanyarray(home.dataobj), np.asanyarray(there.dataobj))
     assert np.array_equal(home.affine, there.affine)

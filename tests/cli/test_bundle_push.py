@@ -11,11 +11,11 @@ from medseg.bundle.packing.manifest import MANIFEST, make_manifest
 
 @pytest.fixture
 def file(tmp_path):
-    place = tmp_path / "content"
-    place.mkdir()
-    (place / "LICENSE").write_text("free")
-    (place / MANIFEST).write_text(json.dumps(make_manifest(place, {"bundle": "it"})))
-    return write_archive(place, tmp_path / "a.zip", "it")
+    location = tmp_path / "content"
+    location.mkdir()
+    (location / "LICENSE").write_text("free")
+    (location / MANIFEST).write_text(json.dumps(make_manifest(location, {"bundle": "it"})))
+    return write_archive(location, tmp_path / "a.zip", "it")
 
 
 def test_a_file_goes_to_a_folder_and_how_to_get_it_is_said(medseg, file, tmp_path):

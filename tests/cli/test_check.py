@@ -59,7 +59,7 @@ def test_a_page_with_pictures_is_written(medseg, broken, tmp_path):
 
 
 def test_a_picture_keeps_the_proportions_of_the_body(broken):
-    shown = check_dataset(broken, pictures=1).pictures["s0001"]
-    drawn = picture(shown)
+    printable = check_dataset(broken, pictures=1).pictures["s0001"]
+    drawn = picture(printable)
     assert drawn.size == (320, round(320 * 10 / 12))
     assert np.ptp(np.asarray(drawn)) > 0

@@ -89,10 +89,10 @@ def test_arguments_that_make_no_sense_together_are_wrong_use(medseg, arguments, 
 
 
 def test_help_shows_both_ways(medseg):
-    shown = medseg("evaluate", "--help").out
-    assert "PREDICTION [TRUTH]" in shown
-    assert "compare" in shown
-    assert "--resample" in shown
+    printable = medseg("evaluate", "--help").out
+    assert "PREDICTION [TRUTH]" in printable
+    assert "compare" in printable
+    assert "--resample" in printable
 
 
 def test_two_evaluations_are_compared(medseg, masks, phantom, tmp_path):

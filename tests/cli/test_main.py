@@ -46,7 +46,7 @@ def test_the_door_imports_nothing_heavy():
 
 def test_data_jobs_do_not_import_torch():
     _, modules = modules_after("import medseg; medseg.discover; medseg.prepare; medseg.write_phantom")
-    assert "medseg.data.preparation" in modules
+    assert "medseg.data.prepare" in modules
     assert not {"torch", "monai", "ignite"} & modules
 
 
@@ -61,8 +61,8 @@ def test_help_lists_every_command(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["--help"])
     assert exit.value.code == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in COMMANDS)
+    printable = capsys.readouterr().out
+    assert all(name in printable for name in COMMANDS)
 
 
 def test_a_mistyped_command_names_the_nearest(capsys):
@@ -101,7 +101,7 @@ def test_an_error_of_ours_is_one_line_and_exit_code_1_even_inside_anothers(broke
     with pytest.raises(SystemExit) as exit:
         cli.main(["train"])
     assert exit.value.code == 1
-    assert capsys.readouterr().err == "Error: ct.nii.gz: must be whole, but found a cut file.\n"
+    assert capsys.readouterr().err == "Error: ct.nii.gz: must be whole (a cut file.\n"
 
 
 def test_an_error_that_is_not_ours_is_not_hidden(broken):

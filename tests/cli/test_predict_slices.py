@@ -111,7 +111,7 @@ def test_pictures_and_volumes_together_are_wrong_use(medseg, trained_slices, pic
 def test_a_bundle_for_volumes_takes_no_pictures(medseg, trained, pictures, tmp_path):
     done = medseg("predict", trained, pictures, "-o", tmp_path / "out")
     assert done.code == 1
-    assert "must take 2D slices to segment pictures, but found a bundle for volumes alone" in done.err
+    assert "must take 2D slices to segment pictures (a bundle for volumes alone" in done.err
 
 
 def test_masks_do_not_go_where_the_pictures_are(medseg, trained_slices, pictures, tmp_path):
@@ -132,7 +132,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained_slices, pictures, tm
         "must be a folder that can be written": [pictures, "-o", tmp_path / "file"],
         "Did you mean 'inferer#overlap'": [pictures, "-o", out, "--set", "inferer#overlp=0.5"],
         "'stomack'": [pictures, "-o", out, "--roi-subset", "stomack"],
-        "context: must be a whole number from 0 on, but found 'two'": [pictures, "-o", out, "--set", "context=two"],
+        "context: must be a whole number from 0 on ('two'": [pictures, "-o", out, "--set", "context=two"],
     }
     for message, arguments in wrong.items():
         done = medseg("predict", trained_slices, *arguments)

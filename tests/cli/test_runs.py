@@ -66,7 +66,7 @@ def test_show_takes_a_part_of_a_name_and_by_itself_the_one_that_runs(medseg, mak
         f"Error: run 'fulll': must be the folder or the name of a run under {runs}, "
         "but found none. The latest are: 20260101-quick, 20260102-full.\n"
     )
-    assert "must mean one run, but found 2" in medseg("runs", "show", "2026").err
+    assert "must mean one run (2" in medseg("runs", "show", "2026").err
 
 
 def test_compare_wants_two_and_gives_json(medseg, make):

@@ -13,10 +13,10 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.cli.train import command as train
-from medseg.launch import detach as detaching
-from medseg.launch import resuming, watching
-from medseg.launch.detach import detach
 from medseg.records import read_record, this_process
+from medseg.runs import detach as detaching
+from medseg.runs import resuming, watching
+from medseg.runs.detach import detach
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -62,7 +62,7 @@ def test_logs_prints_the_end_of_the_log(medseg, make):
     assert (done.out, done.err) == ("line 99\n", "run: finished\n")
     done = medseg("runs", "logs", "--console")
     assert done.code == 1
-    assert "console.log: must be there to be shown, but found no such file. Only a detached run has one" in done.err
+    assert "console.log: must be there to be shown (no such file. Only a detached run has one" in done.err
 
 
 @posix
@@ -126,7 +126,7 @@ def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, r
 def test_what_cannot_be_resumed_is_one_error(medseg, make):
     make(state="running", **this_process())
     assert "must not be running" in medseg("runs", "resume", "run").err
-    assert "must hold a run to go on with, but found running ones alone: run" in medseg("runs", "resume").err
+    assert "must hold a run to go on with (running ones alone: run" in medseg("runs", "resume").err
     make("other", state="finished")
     done = medseg("runs", "resume", "other")
     assert (done.code, "To train on, say what is to change, as max_epochs=N." in done.err) == (1, True)

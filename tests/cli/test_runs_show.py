@@ -6,8 +6,8 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.cli.runs_show import show_comparison, show_run
-from medseg.launch.comparing import compare
 from medseg.records import append_row, this_process
+from medseg.runs.comparing import compare
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def run(tmp_path, repository):
 
 def test_a_run_shows_how_far_how_good_what_is_wrong_and_where_it_lies(run, capsys):
     show_run(run)
-    shown = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("  ") and line[2:3].strip()}
-    assert shown.startswith("20260101-demo  running\n")
+    printable = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in printable.splitlines() if line.startswith("  ") and line[2:3].strip()}
+    assert printable.startswith("20260101-demo  running\n")
     assert "2/4, iteration 20" in lines["epoch"]
     assert "/data/set (2 train, 1 val)" in lines["data"]
     assert "12.5 samples/s, 3 min an epoch, 25% of it waiting for data" in lines["speed"]
@@ -53,27 +53,27 @@ def test_a_run_shows_how_far_how_good_what_is_wrong_and_where_it_lies(run, capsy
     assert "2 restarts" in lines["watched"]
     assert "█▁  2.000 to 1.000" in lines["loss"]
     assert "▁█  0.250 to 0.500" in lines["Dice"]
-    assert "Dice by structure, epoch 2, worst first" in shown
-    assert "structure_04" in shown
-    assert "... 10 more" in shown
-    assert "structure_05" not in shown
-    assert "structure_19" in shown
-    assert "gone" not in shown
-    assert "Warning (epoch 2): Slow data: more workers" in shown
-    assert "Settings unlike the recipe" in shown
-    assert "0.125" in shown
-    assert "weight_decay" not in shown
-    assert f"Folder: {run}" in shown
-    assert "train.log, metrics.jsonl" in shown
+    assert "Dice by structure, epoch 2, worst first" in printable
+    assert "structure_04" in printable
+    assert "... 10 more" in printable
+    assert "structure_05" not in printable
+    assert "structure_19" in printable
+    assert "gone" not in printable
+    assert "Warning (epoch 2): Slow data: more workers" in printable
+    assert "Settings unlike the recipe" in printable
+    assert "0.125" in printable
+    assert "weight_decay" not in printable
+    assert f"Folder: {run}" in printable
+    assert "train.log, metrics.jsonl" in printable
 
 
 def test_a_run_of_which_hardly_anything_is_known_shows_that(tmp_path, capsys):
     write_json(tmp_path / "run" / "run.json", {"state": "failed", "error": "DataError: [0] is gone"})
     show_run(tmp_path / "run")
-    shown = capsys.readouterr().out
-    assert "run  failed" in shown
-    assert "DataError: [0] is gone" in shown
-    assert "loss" not in shown
+    printable = capsys.readouterr().out
+    assert "run  failed" in printable
+    assert "DataError: [0] is gone" in printable
+    assert "loss" not in printable
 
 
 def test_the_batches_of_the_first_epoch_are_a_curve_too(tmp_path, capsys):
@@ -89,9 +89,9 @@ def test_runs_side_by_side(run, tmp_path, capsys):
     write_json(other / "run.json", {"bundle": "unet2d", "state": "finished"})
     write_json(other / "configs" / "train.json", json.loads((run / "configs" / "train.json").read_text()) | {"lr": 0.5})
     show_comparison(compare([run, other]))
-    shown = capsys.readouterr().out
-    assert "1: 20260101-demo (unet2d)" in shown
-    assert ["lr", "0.125", "0.5"] in [line.split() for line in shown.splitlines()]
-    assert ["structure_19", "0.950", "-"] in [line.split() for line in shown.splitlines()]
+    printable = capsys.readouterr().out
+    assert "1: 20260101-demo (unet2d)" in printable
+    assert ["lr", "0.125", "0.5"] in [line.split() for line in printable.splitlines()]
+    assert ["structure_19", "0.950", "-"] in [line.split() for line in printable.splitlines()]
     show_comparison(compare([run, run]))
     assert "The settings are the same." in capsys.readouterr().out

@@ -8,13 +8,13 @@ from medseg.cli.tables import console, duration, number, sparkline, table
 def test_a_table_keeps_text_as_it_is_and_its_title_on_one_line(capsys):
     title = "A title that is wider than the whole table beneath"
     console().print(table(title, ["name", "n"], [["[red]", "1"]]))
-    shown = capsys.readouterr().out
-    assert title in shown
-    assert "[red]" in shown
+    printable = capsys.readouterr().out
+    assert title in printable
+    assert "[red]" in printable
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"),
+    ("values", "printable"),
     [
         ([], ""),
         ([None, None], "  "),
@@ -23,8 +23,8 @@ def test_a_table_keeps_text_as_it_is_and_its_title_on_one_line(capsys):
         ([7, 6, 5, 4, 3, 2, 1, 0], "█▇▆▅▄▃▂▁"),
     ],
 )
-def test_a_curve_goes_from_its_lowest_to_its_highest(values, shown):
-    assert sparkline(values) == shown
+def test_a_curve_goes_from_its_lowest_to_its_highest(values, printable):
+    assert sparkline(values) == printable
 
 
 def test_a_long_curve_is_averaged_and_a_plain_one_is_ascii():

@@ -170,7 +170,7 @@ def test_a_wrong_argument_is_one_error_and_no_run(medseg, phantom, runs, small, 
 def test_cuda_where_there_is_none_is_one_error(medseg, phantom, runs, small):
     done = medseg("train", "unet2d", "--data", phantom, *[one for one in small if "device" not in one], "device=cuda")
     assert done.code == 1
-    assert "device 'cuda': must be on this machine and usable by torch, but found 0 CUDA devices" in done.err
+    assert "device 'cuda': must be on this machine and usable by torch (0 CUDA devices" in done.err
 
 
 def test_paths_and_names_that_are_not_there(medseg, tmp_path, runs):
@@ -190,13 +190,13 @@ def test_an_output_folder_that_cannot_be_written_is_one_error(medseg, phantom, s
 
 
 def test_detached_the_same_command_is_given_in_a_process_of_its_own(medseg, phantom, runs, monkeypatch, tmp_path):
-    from medseg.launch import detach as detaching
+    from medseg.runs import detach as detaching
 
     given, detach = [], detaching.detach
 
     def instead(command, folder):
         given.append((command, folder))
-        program = "import sys; from medseg.console import take_over; take_over(sys.argv[1])"
+        program = "import sys; from medseg.console_log import take_over; take_over(sys.argv[1])"
         return detach([sys.executable, "-c", program, str(tmp_path)], folder)
 
     monkeypatch.setattr(detaching, "detach", instead)

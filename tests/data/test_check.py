@@ -332,7 +332,7 @@ def test_there_are_at_least_forty_faults():
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_is_found_by_its_own_code_and_no_other(report, name):
     code = FAULTS[name][1]
-    found = of_case(report, name) if code != "case-empty" else [f for f in report.findings if f.place == name]
+    found = of_case(report, name) if code != "case-empty" else [f for f in report.findings if f.location == name]
     assert code in {finding.code for finding in found}
     loud = {finding.code for finding in found if finding.severity != "note"}
     assert loud - COMPANIONS.get(name, set()) == (set() if code in NOTES or name == "padding_below" else {code})
@@ -386,9 +386,9 @@ def test_the_report_is_json_without_nan_and_without_the_root_in_its_places(repor
 def test_pictures_show_the_structure_that_is_meant(report):
     assert {"kidneys_exchanged", "window_above"} <= set(report.pictures)
     assert not {"sound_0", "ct_cut", "no_ct"} & set(report.pictures)
-    shown = report.pictures["kidneys_exchanged"]
-    assert "kidney_left" in shown.names
-    assert shown.hu.shape == shown.label.shape == (61, 51, 1)
+    printable = report.pictures["kidneys_exchanged"]
+    assert "kidney_left" in printable.names
+    assert printable.hu.shape == printable.label.shape == (61, 51, 1)
 
 
 def test_every_code_is_documented_with_its_severity(report, repository):
@@ -416,9 +416,9 @@ def test_the_real_set_is_sound(real):
 
 def test_odd_files_are_described_one_by_one(real):
     report = check_dataset(real / "odd", workers=1)
-    codes = {(finding.case or finding.place).rpartition("/")[2]: set() for finding in report.findings}
+    codes = {(finding.case or finding.location).rpartition("/")[2]: set() for finding in report.findings}
     for finding in report.findings:
-        codes[(finding.case or finding.place).rpartition("/")[2]].add(finding.code)
+        codes[(finding.case or finding.location).rpartition("/")[2]].add(finding.code)
     expected = {
         "DERIVED_empty.nii.gz": "file-empty", "DERIVED_text.nii.gz": "file-not-image",
         "DERIVED_example_ct_truncated.nii.gz": "file-truncated", "liver_9.nii.gz": "file-pointer",

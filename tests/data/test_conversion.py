@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medseg.data import convert, discover, merge_masks, read_volume
-from medseg.data.conversion import copy_whole
+from medseg.data.convert_dataset import copy_whole
 from medseg.data.nifti import read_grid
 from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
@@ -134,7 +134,7 @@ def test_a_broken_case_is_listed_and_the_rest_goes_on(two, tmp_path):
 def test_nothing_but_broken_cases_is_an_error(case, tmp_path):
     image = case / "s0001" / "ct.nii.gz"
     image.write_bytes(image.read_bytes()[:-8])
-    with pytest.raises(DataError, match=r"at least one whole case, but found 1 broken ones\. .*ct\.nii\.gz"):
+    with pytest.raises(DataError, match=r"at least one whole case [(]1 broken ones\. .*ct\.nii\.gz"):
         convert(case, tmp_path / "raw", "nnunet")
     assert not (tmp_path / "raw" / "dataset.json").exists()
 
@@ -151,7 +151,7 @@ def test_wrong_places_and_words_are_refused(two, tmp_path):
     with pytest.raises(DataError, match="must not lie inside the source"):
         convert(two, two / "raw", "nnunet")
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="must be a folder, but found a file"):
+    with pytest.raises(DataError, match="must be a folder [(]a file"):
         convert(two, tmp_path / "file", "nnunet")
     with pytest.raises(DataError, match="Did you mean 'nnunet'"):
         convert(two, tmp_path / "raw", "nnunett")
@@ -173,7 +173,7 @@ def test_an_uncompressed_image_keeps_its_bytes_within(save, tmp_path):
     copy_whole(source, tmp_path / "out" / "a.nii.gz")
     assert gzip.decompress((tmp_path / "out" / "a.nii.gz").read_bytes()) == source.read_bytes()
     source.write_bytes(source.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"a\.nii: must be a whole NIfTI file of 400 bytes, but found 399"):
+    with pytest.raises(DataError, match=r"a\.nii: must be a whole NIfTI file of 400 bytes [(]399"):
         copy_whole(source, tmp_path / "b.nii.gz")
 
 

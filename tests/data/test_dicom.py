@@ -76,33 +76,29 @@ def at(*depths):
 
 
 WRONG = {
-    "must hold one series, but found 2: series 1 (CT, 3 files), series 2 (CT, 1 files)": {
+    "must hold one series (2: series 1 (CT, 3 files), series 2 (CT, 1 files)": {
         "SeriesInstanceUID": lambda k: f"1.2.{k // 3}",
         "SeriesNumber": lambda k: 1 + k // 3,
     },
-    "must be a CT (Modality CT), but found Modality MR": {"Modality": "MR"},
+    "must be a CT (Modality CT) (Modality MR": {"Modality": "MR"},
     "but found Modality none": {"Modality": None},
-    "must have a slice every 3 mm, but found 6 mm between IM008.dcm and IM006.dcm": {
+    "must have a slice every 3 mm (6 mm between IM008.dcm and IM006.dcm": {
         "skip": lambda k: k == 1,
     },
-    "must have evenly spaced slices, but found distances from 2.5 to 3.5 mm": {
-        "ImagePositionPatient": at(0, 3, 6.5, 9)
-    },
-    "must hold each slice once, but found two at one place: IM002.dcm and IM003.dcm": {
-        "ImagePositionPatient": at(0, 3, 3, 6)
-    },
-    "must have one orientation, but found 2": {
+    "must have evenly spaced slices (distances from 2.5 to 3.5 mm": {"ImagePositionPatient": at(0, 3, 6.5, 9)},
+    "must hold each slice once (two at one place: IM002.dcm and IM003.dcm": {"ImagePositionPatient": at(0, 3, 3, 6)},
+    "must have one orientation (2": {
         "ImageOrientationPatient": lambda k: (1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if k else (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
     },
     "at right angles": {"ImageOrientationPatient": (1.0, 0.0, 0.0, 0.3, 0.95, 0.0)},
-    "must have one pixel spacing, but found 2: 1\\1 in 3 files, 2\\2 in 1 files": {
+    "must have one pixel spacing (2: 1\\1 in 3 files, 2\\2 in 1 files": {
         "PixelSpacing": lambda k: (2.0, 2.0) if k == 1 else (1.0, 1.0)
     },
     "slices shifted by up to 3 mm within their plane (a tilted gantry)": {
         "ImagePositionPatient": lambda k: (0.0, 1.0 * k, 3.0 * k)
     },
     "no position in 1 files: IM003.dcm": {"ImagePositionPatient": lambda k: None if k == 1 else (0.0, 0.0, 3.0 * k)},
-    "must say its pixel spacing, but found nothing of it": {"PixelSpacing": None},
+    "must say its pixel spacing (nothing of it": {"PixelSpacing": None},
 }
 
 
@@ -125,7 +121,7 @@ def test_a_slice_of_another_size_is_refused(save_dicom, hu):
     folder = save_dicom("series", hu)
     other = save_dicom("other", hu[:4])
     shutil.copy(other / "IM002.dcm", folder / "IM002.dcm")
-    with pytest.raises(GeometryError, match=r"one rows and columns, but found 2: 5\\6 in 3 files, 5\\4 in 1 files"):
+    with pytest.raises(GeometryError, match=r"one rows and columns [(]2: 5\\6 in 3 files, 5\\4 in 1 files"):
         open_series(folder)
 
 
@@ -134,9 +130,7 @@ def test_a_file_that_is_cut_short_is_refused_by_name(save_dicom, hu, part):
     folder = save_dicom("series", hu)
     file = folder / "IM002.dcm"
     file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size)])
-    with pytest.raises(
-        DataError, match=r"series: must hold whole DICOM images only, but found 1 of 4 files.*IM002\.dcm"
-    ):
+    with pytest.raises(DataError, match=r"series: must hold whole DICOM images only [(]1 of 4 files.*IM002\.dcm"):
         open_series(folder)
 
 
@@ -151,11 +145,11 @@ def test_a_real_compressed_file_that_is_cut_short_is_refused(real, tmp_path):
 def test_real_folders_that_are_no_ct_series_are_refused(real):
     odd = real / "odd" / "dicom"
     for folder, why in (
-        (odd / "dicom2nifti_failing" / "sliceincrement" / "001", "every 5 mm, but found 10 mm between"),
-        (odd / "highdicom", r"must hold one series, but found 6: .*SEG"),
+        (odd / "dicom2nifti_failing" / "sliceincrement" / "001", "every 5 mm (10 mm between"),
+        (odd / "highdicom", r"must hold one series (6: .*SEG"),
         (odd / "lungmask", "Modality none"),
         (odd / "pydicom", r"5 of 28 files cut short.*MR_truncated\.dcm"),
-        (real / "dicom" / "dcmqi_ct_seg" / "23x38x3" / "multiframe", "must hold one slice a file, but found 3 frames"),
+        (real / "dicom" / "dcmqi_ct_seg" / "23x38x3" / "multiframe", "must hold one slice a file (3 frames"),
     ):
         with pytest.raises(DataError, match=why):
             read_dicom(folder)
@@ -169,5 +163,5 @@ def test_what_people_lay_beside_a_series_does_not_matter(save_dicom, hu, tmp_pat
     assert holds_dicom(folder)
     assert not holds_dicom(tmp_path)
     assert not is_dicom(tmp_path / "missing.dcm")
-    with pytest.raises(DataError, match="files of one DICOM series, but found none"):
+    with pytest.raises(DataError, match="files of one DICOM series [(]none"):
         open_series(tmp_path)

@@ -1,6 +1,6 @@
 import pytest
 
-from medseg.data.exclude import read_exclude, read_names, write_exclude
+from medseg.data.case_list import read_exclude, read_names, write_exclude
 from medseg.errors import DataError
 
 

@@ -34,7 +34,7 @@ def test_a_folder_of_masks_serves_as_labels_but_not_beside_labels(plain):
     (plain / "labels").rename(plain / "masks")
     assert len(discover(plain).cases) == 2
     (plain / "labels").mkdir()
-    with pytest.raises(DataError, match="labels/ or masks/, but found both"):
+    with pytest.raises(DataError, match="labels/ or masks/ [(]both"):
         discover(plain)
 
 
@@ -53,7 +53,7 @@ def test_a_broken_label_map_names_itself(plain):
 @pytest.mark.parametrize("folder", ["images", "labels"])
 def test_a_file_without_its_partner_is_named_and_never_paired_by_order(plain, folder):
     (plain / folder / "a.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"a\.nii\.gz: every .* needs its .*, but found none named a"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz: every .* needs its .* [(]none named a"):
         discover(plain)
 
 
@@ -65,7 +65,7 @@ def test_a_misspelt_partner_is_suggested():
 @pytest.mark.parametrize("second", ["b_mask.nii.gz", "a_seg.nii.gz"])
 def test_two_labels_of_one_image_are_refused(plain, save, second):
     save(f"set/labels/{second}", np.zeros((2, 2, 2), np.uint8))
-    with pytest.raises(DataError, match=r"must be the only file of its case, but found \w+\.nii(\.gz)? beside it"):
+    with pytest.raises(DataError, match=r"must be the only file of its case [(]\w+\.nii(\.gz)? beside it"):
         discover(plain)
 
 
@@ -74,9 +74,9 @@ def test_an_ending_that_is_part_of_the_name_stays():
     assert list(found) == ["a_mask"]
 
 
-@pytest.mark.parametrize("twin", ["A.nii.gz", "a.nii"])
-def test_names_that_are_one_on_some_file_systems_are_refused(plain, save, twin):
-    save(f"set/images/{twin}", np.zeros((2, 2, 2), np.uint8))
+@pytest.mark.parametrize("contralateral", ["A.nii.gz", "a.nii"])
+def test_names_that_are_one_on_some_file_systems_are_refused(plain, save, contralateral):
+    save(f"set/images/{contralateral}", np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(DataError, match="needs a name of its own"):
         discover(plain)
 

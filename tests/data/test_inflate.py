@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from medseg.data.inflate import inflate, read_whole
+from medseg.data.gzip_io import inflate, read_whole
 from medseg.errors import DataError
 
 CONTENT = np.random.default_rng(0).integers(0, 4, 50_000, dtype=np.uint8).tobytes()
@@ -52,9 +52,9 @@ def test_a_wrong_checksum_is_refused(tmp_path):
 def test_a_flipped_bit_anywhere_in_the_stream_is_refused(tmp_path):
     content = gzip.compress(CONTENT)
     path = tmp_path / "mask.nii.gz"
-    for place in np.random.default_rng(1).integers(12, len(content) - 8, 20):
+    for location in np.random.default_rng(1).integers(12, len(content) - 8, 20):
         broken = bytearray(content)
-        broken[place] ^= 0x10
+        broken[location] ^= 0x10
         path.write_bytes(broken)
         with pytest.raises(DataError):
             read_whole(path)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg.data.palettes import binary, decode_mask, generic_palette, read_palette
+from medseg.data.class_colors import binary, decode_mask, generic_palette, read_palette
 from medseg.errors import LabelError
-from medseg.pictures import Palette, Picture, read_picture
+from medseg.image_io_2d import ClassColors, Image2D, read_image_2d
 
-COLOURS = Palette(("background", "liver", "kidney"), ((0, 0, 0), (255, 0, 255), (255, 255, 0)), True)
-PLAIN = Palette(("background", "liver", "kidney"), ((0,), (1,), (2,)))
+COLOURS = ClassColors(("background", "liver", "kidney"), ((0, 0, 0), (255, 0, 255), (255, 255, 0)), True)
+PLAIN = ClassColors(("background", "liver", "kidney"), ((0,), (1,), (2,)))
 LABEL = np.array([[0, 1, 2, 2], [0, 0, 1, 1]], np.uint8).repeat(3, 0).repeat(3, 1)
 
 
@@ -23,18 +23,18 @@ def test_indices_colours_and_palettes_mean_the_same(tmp_path):
     image = Image.fromarray(LABEL[::-1])
     image.putpalette([0, 0, 0, 255, 255, 0, 255, 0, 255])  # colours against the order of the classes
     image.save(tmp_path / "palette.png")
-    assert np.array_equal(decode_mask(read_picture(tmp_path / "index.png"), PLAIN).label, LABEL)
-    assert np.array_equal(decode_mask(read_picture(tmp_path / "index.png"), COLOURS).label, LABEL)
-    assert np.array_equal(decode_mask(read_picture(tmp_path / "rgb.png"), COLOURS).label, LABEL)
-    assert np.array_equal(decode_mask(read_picture(tmp_path / "palette.png"), PLAIN).label, LABEL[::-1])
-    by_colour = decode_mask(read_picture(tmp_path / "palette.png"), COLOURS).label
+    assert np.array_equal(decode_mask(read_image_2d(tmp_path / "index.png"), PLAIN).label, LABEL)
+    assert np.array_equal(decode_mask(read_image_2d(tmp_path / "index.png"), COLOURS).label, LABEL)
+    assert np.array_equal(decode_mask(read_image_2d(tmp_path / "rgb.png"), COLOURS).label, LABEL)
+    assert np.array_equal(decode_mask(read_image_2d(tmp_path / "palette.png"), PLAIN).label, LABEL[::-1])
+    by_colour = decode_mask(read_image_2d(tmp_path / "palette.png"), COLOURS).label
     assert np.array_equal(by_colour, np.array([0, 2, 1])[LABEL[::-1]])
 
 
 def test_smoothed_edges_go_to_the_nearest_class_and_are_counted():
     rgb = coloured()
     rgb[1, 3], rgb[4, 4] = (250, 1, 250), (200, 190, 10)
-    found = decode_mask(Picture(rgb, 255), COLOURS)
+    found = decode_mask(Image2D(rgb, 255), COLOURS)
     expected = LABEL.copy()
     expected[1, 3], expected[4, 4] = 1, 2
     assert np.array_equal(found.label, expected)
@@ -45,29 +45,29 @@ def test_an_area_of_a_colour_that_no_class_has_is_refused():
     rgb = coloured()
     rgb[:3, :3] = (0, 200, 0)
     with pytest.raises(LabelError, match=r"m\.png: .*9 pixels of other colours: \[0, 200, 0\] \(9\)"):
-        decode_mask(Picture(rgb, 255), COLOURS, "m.png")
+        decode_mask(Image2D(rgb, 255), COLOURS, "m.png")
 
 
 def test_values_that_no_class_has_are_refused():
     label = LABEL.copy()
     label[0, :2] = 7
-    with pytest.raises(LabelError, match=r"classes: 0, 1, 2, but found 2 pixels of other values: 7 \(2\)"):
-        decode_mask(Picture(label, 255), PLAIN)
+    with pytest.raises(LabelError, match=r"classes: 0, 1, 2 [(]2 pixels of other values: 7 \(2\)"):
+        decode_mask(Image2D(label, 255), PLAIN)
 
 
 def test_white_is_the_one_class_and_grey_colours_are_colours():
-    white = Picture(np.array([[0, 255]], np.uint8), 255)
-    assert decode_mask(white, Palette(("background", "polyp"), ((0,), (1,)))).label.tolist() == [[0, 1]]
-    greys = Palette(("background", "a", "b"), ((0, 0, 0), (128, 128, 128), (255, 255, 255)), True)
-    assert decode_mask(Picture(np.array([[0, 128, 255]], np.uint8), 255), greys).label.tolist() == [[0, 1, 2]]
+    white = Image2D(np.array([[0, 255]], np.uint8), 255)
+    assert decode_mask(white, ClassColors(("background", "polyp"), ((0,), (1,)))).label.tolist() == [[0, 1]]
+    greys = ClassColors(("background", "a", "b"), ((0, 0, 0), (128, 128, 128), (255, 255, 255)), True)
+    assert decode_mask(Image2D(np.array([[0, 128, 255]], np.uint8), 255), greys).label.tolist() == [[0, 1, 2]]
     with pytest.raises(LabelError, match="colours of its classes"):  # indices in a set of grey colours
-        decode_mask(Picture(np.array([[0, 1, 2]], np.uint8), 255), greys)
-    assert decode_mask(Picture(np.array([[0, 1]], np.uint8), 1), greys).label.tolist() == [[0, 2]]
+        decode_mask(Image2D(np.array([[0, 1, 2]], np.uint8), 255), greys)
+    assert decode_mask(Image2D(np.array([[0, 1]], np.uint8), 1), greys).label.tolist() == [[0, 2]]
 
 
 def test_colours_without_names_are_refused():
     with pytest.raises(LabelError, match=r"classes\.json gives no colours"):
-        decode_mask(Picture(coloured(), 255), PLAIN)
+        decode_mask(Image2D(coloured(), 255), PLAIN)
 
 
 def test_classes_json_names_colours_or_values(tmp_path):
@@ -77,8 +77,8 @@ def test_classes_json_names_colours_or_values(tmp_path):
 
     assert read_palette(tmp_path) is None
     found = written({"liver": [9, 0, 0], "Background": [1, 1, 1]})
-    assert found == Palette(("background", "liver"), ((1, 1, 1), (9, 0, 0)), True)
-    assert written({"polyp": 255}) == Palette(("background", "polyp"), ((0,), (255,)))
+    assert found == ClassColors(("background", "liver"), ((1, 1, 1), (9, 0, 0)), True)
+    assert written({"polyp": 255}) == ClassColors(("background", "polyp"), ((0,), (255,)))
     for content, said in (
         ({"a": [1, 2]}, "three numbers"),
         ({"a": [1, 2, 300]}, "three numbers"),
@@ -91,7 +91,7 @@ def test_classes_json_names_colours_or_values(tmp_path):
             written(content)
     (tmp_path / "classes.json").unlink()
     (tmp_path / "label_map.json").write_text('{"0": "background", "1": "liver"}')
-    assert read_palette(tmp_path) == Palette(("background", "liver"), ((0,), (1,)))
+    assert read_palette(tmp_path) == ClassColors(("background", "liver"), ((0,), (1,)))
 
 
 def test_masks_without_names_name_themselves(tmp_path):
@@ -111,7 +111,7 @@ def test_masks_without_names_name_themselves(tmp_path):
 
 def test_masks_of_one_structure():
     def of(*values):
-        return binary(Picture(np.array([values], np.uint8), 255), "m.png")
+        return binary(Image2D(np.array([values], np.uint8), 255), "m.png")
 
     assert of(0, 255, 255)[0].tolist() == [[False, True, True]]
     assert of(0, 1, 1)[0].tolist() == [[False, True, True]]
@@ -126,8 +126,8 @@ def test_a_mask_that_was_smoothed_while_it_was_made_smaller_is_read(real):
         with Image.open(path) as image:
             whole = np.asarray(image)
             small = np.asarray(image.resize((256, 256), Image.Resampling.BOX))
-        found = decode_mask(Picture(small, 255), palette, path)
-        exact = decode_mask(Picture(whole, 255), palette, path)
+        found = decode_mask(Image2D(small, 255), palette, path)
+        exact = decode_mask(Image2D(whole, 255), palette, path)
         assert not exact.doubtful
         assert 0 < sum(found.doubtful.values()) < 0.05 * 256 * 256
         sure = (small[..., None, :] == np.array(palette.codes)).all(-1).any(-1)

@@ -15,7 +15,7 @@ TASK = PhantomSpec(train=5, test=2, val=0, size=(68, 48), spacing=(6.0, 6.0, 10.
 
 def label_of(body: Body, labels: LabelMap) -> np.ndarray:
     label = np.zeros(body.hu.shape, np.uint8)
-    for name in labels.painting_order():
+    for name in labels.overlap_priority():
         if name in body.masks:
             label[body.masks[name]] = labels.index(name)
     return label
@@ -73,9 +73,9 @@ def test_all_117_structures_occur_and_lie_on_their_side():
         body = make_body(spec, number)
         seen |= set(body.masks)
         for name, mask in body.masks.items():
-            twin = name.replace("right", "left")
-            if "right" in name and twin in body.masks:
-                assert np.argwhere(mask)[:, 0].mean() > np.argwhere(body.masks[twin])[:, 0].mean(), name
+            contralateral = name.replace("right", "left")
+            if "right" in name and contralateral in body.masks:
+                assert np.argwhere(mask)[:, 0].mean() > np.argwhere(body.masks[contralateral])[:, 0].mean(), name
     assert seen == set(groups()["all"])
 
 

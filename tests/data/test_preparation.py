@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medseg.cases import read_datalist
-from medseg.data import Preparation, convert, discover, merge_masks, prepare, read_store
+from medseg.data import PrepareConfig, convert, discover, merge_masks, prepare, read_store
 from medseg.errors import DataError, LabelError, OutputError, RunError
 from medseg.labels import LabelMap
 
@@ -23,7 +23,7 @@ def load(path):
 
 
 def test_a_prepared_set_holds_images_labels_names_and_split(phantom, tmp_path):
-    made = prepare(phantom, tmp_path / "out", Preparation("organs"))
+    made = prepare(phantom, tmp_path / "out", PrepareConfig("organs"))
     out = tmp_path / "out"
     assert made.cases == ("p0000", "p0001", "p0002", "p0003")
     labels = LabelMap.load(out / "label_map.json")
@@ -83,7 +83,7 @@ def undisturbed(phantom, tmp_path_factory):
     return tree(out)
 
 
-EVERYTHING = Preparation("organs", spacing=(9.0, 9.0, -1.0), crop=True, store=True)
+EVERYTHING = PrepareConfig("organs", spacing=(9.0, 9.0, -1.0), crop=True, store=True)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ EVERYTHING = Preparation("organs", spacing=(9.0, 9.0, -1.0), crop=True, store=Tr
 def test_killed_at_any_moment_and_started_again_it_gives_the_same_bytes(phantom, tmp_path, undisturbed, moment):
     out = tmp_path / "out"
     code = (
-        "import sys; from medseg.data import Preparation, prepare;"
-        "prepare(sys.argv[1], sys.argv[2], Preparation('organs', spacing=(9.0, 9.0, -1.0), crop=True, store=True))"
+        "import sys; from medseg.data import PrepareConfig, prepare;"
+        "prepare(sys.argv[1], sys.argv[2], PrepareConfig('organs', spacing=(9.0, 9.0, -1.0), crop=True, store=True))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(phantom), str(out)])
     while process.poll() is None and not list(out.glob(moment)):
@@ -124,11 +124,11 @@ def test_only_what_changed_is_made_again(phantom, tmp_path):
     assert not (load(tmp_path / "out" / "labels" / "p0001.nii.gz") == labels.index("liver")).any()
     (tmp_path / "out" / "labels" / "p0002.nii.gz").write_bytes(b"cut")
     assert prepare(tmp_path / "set", tmp_path / "out").kept == 3
-    assert prepare(tmp_path / "set", tmp_path / "out", Preparation("organs")).kept == 0
+    assert prepare(tmp_path / "set", tmp_path / "out", PrepareConfig("organs")).kept == 0
 
 
 def test_an_image_that_is_resampled_and_cropped_lies_where_it_lay(phantom, tmp_path):
-    prepare(phantom, tmp_path / "out", Preparation("organs", spacing=(9.0, 9.0, -1.0), crop=True))
+    prepare(phantom, tmp_path / "out", PrepareConfig("organs", spacing=(9.0, 9.0, -1.0), crop=True))
     for case in discover(tmp_path / "out").cases:
         image, label = nib.load(case.image), nib.load(case.label)
         source = nib.load(phantom / case.id / "ct.nii.gz")
@@ -150,7 +150,7 @@ def test_an_image_that_is_resampled_and_cropped_lies_where_it_lay(phantom, tmp_p
 def test_the_datalist_names_the_store_and_who_annotated_what(phantom, tmp_path):
     shutil.copytree(phantom, tmp_path / "set")
     (tmp_path / "set" / "p0002" / "segmentations" / "liver.nii.gz").unlink()
-    prepare(tmp_path / "set", tmp_path / "out", Preparation(("liver", "spleen"), store=True))
+    prepare(tmp_path / "set", tmp_path / "out", PrepareConfig(("liver", "spleen"), store=True))
     found = read_datalist(tmp_path / "out" / "datalist.json")
     assert found.store == tmp_path / "out" / "store"
     assert found.case("p0002").annotated == ("spleen",)
@@ -165,8 +165,8 @@ def test_excluded_cases_are_left_out(phantom, tmp_path):
 
 
 def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_path):
-    prepare(phantom, tmp_path / "one", Preparation("organs"))
-    prepare(tmp_path / "one", tmp_path / "two", Preparation(("liver", "spleen"), store=True))
+    prepare(phantom, tmp_path / "one", PrepareConfig("organs"))
+    prepare(tmp_path / "one", tmp_path / "two", PrepareConfig(("liver", "spleen"), store=True))
     one, two = (LabelMap.load(tmp_path / name / "label_map.json") for name in ("one", "two"))
     assert two == LabelMap(["spleen", "liver"])  # the order of the set
     before, after = (
@@ -188,7 +188,7 @@ def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_pat
 )
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(phantom, tmp_path, how, error, why):
     with pytest.raises(error, match=why):
-        prepare(phantom, tmp_path / "out", Preparation(**how))
+        prepare(phantom, tmp_path / "out", PrepareConfig(**how))
     assert not (tmp_path / "out").exists()
 
 
@@ -218,13 +218,13 @@ def test_a_test_image_without_labels_is_prepared_alone(phantom, tmp_path):
     convert(phantom, tmp_path / "raw", "nnunet", ("liver", "spleen"))
     for label in (tmp_path / "raw" / "labelsTs").glob("*.nii.gz"):
         label.unlink()
-    made = prepare(tmp_path / "raw", tmp_path / "out", Preparation(store=True))
+    made = prepare(tmp_path / "raw", tmp_path / "out", PrepareConfig(store=True))
     assert not made.failed
     found = read_datalist(tmp_path / "out" / "datalist.json")
     (test,) = found.side("test")
     assert test.label is None
     assert test.image.read_bytes() == (phantom / test.id / "ct.nii.gz").read_bytes()
-    assert prepare(tmp_path / "raw", tmp_path / "out", Preparation(store=True)).kept == 4
+    assert prepare(tmp_path / "raw", tmp_path / "out", PrepareConfig(store=True)).kept == 4
 
 
 def test_structures_of_the_first_version_are_prepared_too(save, tmp_path):

@@ -51,8 +51,8 @@ def test_classes_of_a_set_that_nobody_has_trained_on_and_of_a_network_that_is(tm
     assert choose_labels(root, ["stomach"], known) == choose_labels(root, ["stomach"])  # there is no such file yet
     trained = LabelMap(["tumour", "liver"])
     trained.save(known)
-    for place in (root, tmp_path / "pictures of somewhere", None):
-        assert choose_labels(place, known=known) == trained
+    for location in (root, tmp_path / "pictures of somewhere", None):
+        assert choose_labels(location, known=known) == trained
     assert choose_labels(root, ["liver", "tumour"], str(known)) == trained  # in the order of the network
     LabelMap(["stomach", "colon"]).save(known)
     assert choose_labels(root, "organs", known).structures == ("stomach", "colon")  # a group, as it was trained on

@@ -86,9 +86,9 @@ def test_every_flipped_byte_of_a_slice_is_noticed(volumes, tmp_path):
     whole = read_store(tmp_path, "s1").image.read()
     content = image.read_bytes()
     noticed = 0
-    for number, place in enumerate(np.random.default_rng(0).integers(100, len(content) - 1500, 60)):
+    for number, location in enumerate(np.random.default_rng(0).integers(100, len(content) - 1500, 60)):
         broken = bytearray(content)
-        broken[place] ^= 0xFF
+        broken[location] ^= 0xFF
         name = f"b{number}"
         (tmp_path / f"{name}{IMAGE_SUFFIX}").write_bytes(broken)
         (tmp_path / f"{name}{LABEL_SUFFIX}").write_bytes((tmp_path / f"s1{LABEL_SUFFIX}").read_bytes())
@@ -115,7 +115,7 @@ def test_what_is_missing_or_cut_short_is_said(volumes, tmp_path):
 def test_a_slice_that_is_not_there_is_refused(volumes, tmp_path):
     write_store(tmp_path, "s1", *volumes, GRID, LABELS)
     for k in (-1, 10):
-        with pytest.raises(DataError, match=f"has slices from 0 to 9, but found {k}"):
+        with pytest.raises(DataError, match=f"has slices from 0 to 9 [(]{k}"):
             read_store(tmp_path, "s1").image.read_slice(k)
 
 
@@ -130,21 +130,21 @@ def test_image_and_label_of_two_grids_are_refused(volumes, tmp_path):
 
 def test_a_label_without_a_name_is_refused(volumes, tmp_path):
     hu, label = volumes
-    with pytest.raises(LabelError, match="must hold labels up to 3, but found label 9"):
+    with pytest.raises(LabelError, match="must hold labels up to 3 [(]label 9"):
         write_store(tmp_path, "s1", hu, np.where(label == 3, 9, label), GRID, LABELS)
 
 
-@pytest.mark.parametrize("place", range(19))
-def test_every_flipped_byte_of_the_head_is_noticed(volumes, tmp_path, place):
+@pytest.mark.parametrize("location", range(19))
+def test_every_flipped_byte_of_the_head_is_noticed(volumes, tmp_path, location):
     image, _ = write_store(tmp_path, "s1", *volumes, GRID, LABELS)
     stored = read_store(tmp_path, "s1").image
     for bit in range(8):
         broken = bytearray(image.read_bytes())
-        broken[place] ^= 1 << bit
+        broken[location] ^= 1 << bit
         image.write_bytes(broken)
         with pytest.raises(DataError, match="whole volume of a slice store"):
             stored.read_slice(4)
-        broken[place] ^= 1 << bit
+        broken[location] ^= 1 << bit
         image.write_bytes(broken)
 
 

@@ -51,9 +51,7 @@ def test_without_a_common_name_there_is_nothing_to_evaluate(folders, kit):
     strange = {
         case: type(one)(case, one.label, labels=kit.OTHER, structures=("gizmo",)) for case, one in predictions.items()
     }
-    with pytest.raises(
-        LabelError, match="must have a structure in common, by name, but found gizmo in the predictions"
-    ):
+    with pytest.raises(LabelError, match="must have a structure in common, by name [(]gizmo in the predictions"):
         match(strange, truths)
 
 
@@ -70,7 +68,7 @@ def test_what_the_predictions_do_not_know_is_not_evaluated_and_named(folders, ki
 @pytest.mark.parametrize(
     ("part", "thick", "message"),
     [
-        (slice(-1), 3.0, r"must have the shape of .*truth.a.nii.gz, \(12, 10, 8\), but found shape \(11, 10, 8\)"),
+        (slice(-1), 3.0, r"must have the shape of .*truth.a.nii.gz, \(12, 10, 8\) (shape \(11, 10, 8\)"),
         (slice(None), 3.1, r"must lie where .*truth.a.nii.gz lies .* mm apart"),
     ],
 )
@@ -90,10 +88,10 @@ def test_another_grid_is_refused_with_both_named_unless_resampling_is_asked_for(
 
 def test_resampling_takes_the_nearest_whatever_the_orientation():
     label = np.arange(24).reshape(2, 3, 4).astype(np.uint8)
-    place = Grid((2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
-    flipped = place.affine @ np.array([[-1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    assert np.array_equal(onto(label, place, Grid((2, 3, 4), flipped)), label[::-1])
-    fine = onto(label, place, Grid((4, 3, 4), np.diag([1.0, 3.0, 4.0, 1.0])))
+    location = Grid((2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
+    flipped = location.affine @ np.array([[-1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    assert np.array_equal(onto(label, location, Grid((2, 3, 4), flipped)), label[::-1])
+    fine = onto(label, location, Grid((4, 3, 4), np.diag([1.0, 3.0, 4.0, 1.0])))
     assert np.array_equal(fine[[0, 2]], label)
     assert not fine[3].any()  # 3 mm lies beyond the last centre, at 2 mm
 
@@ -109,7 +107,7 @@ def test_masks_are_merged_and_what_overlaps_is_said(case):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(9, r"a.nii.gz, case a: must hold labels from 0 to 3, but found 0 to 9"), (np.nan, "nan"), (0.5, "whole numbers")],
+    [(9, r"a.nii.gz, case a: must hold labels from 0 to 3 (0 to 9"), (np.nan, "nan"), (0.5, "whole numbers")],
 )
 def test_unknown_labels_and_broken_numbers_name_file_and_case(folders, save, value, message, kit):
     label = kit.volume().astype(np.float32)

@@ -27,5 +27,5 @@ def test_scans_are_laid_below_where_they_are_and_fit(scored, save, kit, tmp_path
     assert white[0] == 255  # the scan is at the upper end of its window
     assert white[1] < 255
     assert "b.nii.gz: must have the shape" in caplog.text
-    with pytest.raises(DataError, match="must be a folder of scans, but found no such folder"):
+    with pytest.raises(DataError, match="must be a folder of scans [(]no such folder"):
         worst_cases(*scored, most=1, images=tmp_path / "nowhere")

@@ -23,7 +23,7 @@ def test_label_maps_bring_their_names_in_their_headers(folders):
     assert found["a"].structures == found["a"].labels.structures
 
 
-@pytest.mark.parametrize("place", ["maps", "."])
+@pytest.mark.parametrize("location", ["maps", "."])
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -32,9 +32,9 @@ def test_label_maps_bring_their_names_in_their_headers(folders):
         ("dataset.json", {"labels": {"0": "background", "1": "liver", "2": "spleen"}}),
     ],
 )
-def test_names_may_lie_beside_or_above(save, tmp_path, place, name, content):
+def test_names_may_lie_beside_or_above(save, tmp_path, location, name, content):
     plain(save, "maps/a.nii.gz")
-    (tmp_path / place / name).write_text(json.dumps(content))
+    (tmp_path / location / name).write_text(json.dumps(content))
     assert find_sources(tmp_path / "maps")["a"].labels == LabelMap(["liver", "spleen"])
 
 

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 
 from medseg.errors import ConfigError
 from medseg.inference import StreamingInferer, kernels
-from medseg.inference.decision import Decision
+from medseg.inference.label_decoder import LabelDecoder
 
 ROI = (9, 8)
 
@@ -62,7 +62,7 @@ def test_painting_is_that_of_the_interpolated_channels(order, seed, fused, sourc
         if not fused:
             patch.setattr(kernels, "_kernels", lambda: None)
         logits = StreamingInferer(**shared, logits=True)(image, Overlapping()).numpy()[0]
-        found = StreamingInferer(**shared, multilabel=True, packing="labels", painting_order=order)(
+        found = StreamingInferer(**shared, multilabel=True, packing="labels", overlap_priority=order)(
             image, Overlapping()
         )
     assert found.shape == (1, 1, *logits.shape[1:])
@@ -144,12 +144,12 @@ def test_confidence_stands_beside_what_is_known_of_the_scan():
 )
 def test_arguments_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError):
-        Decision(**wrong)
+        LabelDecoder(**wrong)
 
 
 def test_orders_and_thresholds_that_do_not_fit_the_network_are_refused():
     with pytest.raises(ConfigError, match="one for each of the 3 channels"):
-        Decision(multilabel=True, threshold=[0.5, 0.5]).cuts(3)
+        LabelDecoder(multilabel=True, threshold=[0.5, 0.5]).cuts(3)
     for order in ([1, 1], [0, 1], [4]):
         with pytest.raises(ConfigError, match="from 1 to 3"):
-            Decision(multilabel=True, packing="labels", painting_order=order).painting(3)
+            LabelDecoder(multilabel=True, packing="labels", overlap_priority=order).painting(3)

@@ -3,7 +3,7 @@ import torch
 from monai.networks.nets import BasicUNet, UNet
 from torch import nn
 
-from medseg.inference.head import split_head
+from medseg.inference.final_conv import split_head
 
 
 @pytest.mark.parametrize("dims", [2, 3])

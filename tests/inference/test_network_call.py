@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medseg.errors import ConfigError
-from medseg.inference.network_call import NetworkCall
+from medseg.inference.window_forward import WindowForward
 
 
 def net(windows):
@@ -12,7 +12,7 @@ def net(windows):
 @pytest.mark.parametrize("shape", [(2, 1, 5, 6), (2, 1, 3, 5, 6)])
 def test_channels_come_last_with_the_layers_in_front(shape):
     windows = torch.rand(shape)
-    found = NetworkCall(net, slices=len(shape) == 4)(windows)
+    found = WindowForward(net, slices=len(shape) == 4)(windows)
     expected = net(windows).movedim(1, -1)
     assert torch.equal(found, expected[:, None] if len(shape) == 4 else expected)
     assert found.is_contiguous()
@@ -22,14 +22,14 @@ def test_channels_come_last_with_the_layers_in_front(shape):
 @pytest.mark.parametrize(("axis", "flip", "dim"), [(2, 0, 2), (2, 1, 3), (0, 1, 2), (0, 2, 3), (1, 0, 2), (1, 2, 3)])
 def test_flips_are_named_by_the_axes_of_the_volume(axis, flip, dim):
     windows = torch.rand(1, 1, 5, 6)
-    found = NetworkCall(net, flips=[[flip]], axis=axis, slices=True)(windows)
+    found = WindowForward(net, flips=[[flip]], axis=axis, slices=True)(windows)
     expected = (net(windows) + net(windows.flip(dim)).flip(dim)) / 2
     assert torch.allclose(found[:, 0], expected.movedim(1, -1))
 
 
 def test_arguments_go_to_the_network():
     seen = []
-    NetworkCall(lambda windows, *args, **kwargs: seen.append((args, kwargs)) or windows, 1, slices=True, mode="x")(
+    WindowForward(lambda windows, *args, **kwargs: seen.append((args, kwargs)) or windows, 1, slices=True, mode="x")(
         torch.rand(1, 1, 2, 2)
     )
     assert seen == [((1,), {"mode": "x"})]
@@ -38,7 +38,7 @@ def test_arguments_go_to_the_network():
 def test_what_cannot_be_is_refused():
     for wrong in ({"precision": "int8"}, {"flips": [[3]]}, {"flips": [[2]], "slices": True, "axis": 2}):
         with pytest.raises(ConfigError):
-            NetworkCall(net, **wrong)
+            WindowForward(net, **wrong)
 
 
 def test_one_window_that_does_not_fit_is_an_error():
@@ -46,4 +46,4 @@ def test_one_window_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError):
-        NetworkCall(full, slices=True)(torch.rand(1, 1, 2, 2))
+        WindowForward(full, slices=True)(torch.rand(1, 1, 2, 2))

@@ -6,8 +6,8 @@ import torch
 from monai.data import MetaTensor
 
 from medseg.inference import StreamingInferer
+from medseg.inference.coarse_roi import first_pass, seen_in, within
 from medseg.inference.kernels import Axis, Layer
-from medseg.inference.skipping import first_pass, seen_in, within
 from medseg.inference.windows import Plan
 
 

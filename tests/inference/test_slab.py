@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medseg.inference.slab import Slab
+from medseg.inference.accumulator import WindowAccumulator
 from medseg.inference.windows import Plan
 
 
@@ -11,7 +11,7 @@ from medseg.inference.windows import Plan
 def test_layers_are_the_weighted_sums_of_all_windows(shape, roi):
     plan = Plan.of(shape, roi, [0.0 if size == 1 else 0.5 for size in roi])
     importance = plan.importance("gaussian", 0.125, torch.device("cpu"))
-    slab, whole, counts = Slab(plan, importance), torch.zeros(*shape, 3), torch.zeros(shape)
+    slab, whole, counts = WindowAccumulator(plan, importance), torch.zeros(*shape, 3), torch.zeros(shape)
     found, windows = {}, list(plan)
     for number, start in enumerate(windows):
         tile = torch.rand(*roi, 3)
@@ -32,7 +32,7 @@ def test_layers_are_the_weighted_sums_of_all_windows(shape, roi):
 
 def test_one_window_a_layer_passes_through():
     plan = Plan.of((2, 3, 4), (1, 5, 4), (0, 0, 0))
-    slab = Slab(plan, plan.importance("gaussian", 0.125, torch.device("cpu")))
+    slab = WindowAccumulator(plan, plan.importance("gaussian", 0.125, torch.device("cpu")))
     tile = torch.rand(1, 5, 4, 2)
     slab.add(next(iter(plan)), tile)
     ((k, sums, weights),) = slab.finished(1)
@@ -42,7 +42,7 @@ def test_one_window_a_layer_passes_through():
 
 def test_only_live_layers_are_held():
     plan = Plan.of((50, 4, 4), (6, 4, 4), (0.5, 0, 0))
-    slab = Slab(plan, plan.importance("constant", 0.125, torch.device("cpu")))
+    slab = WindowAccumulator(plan, plan.importance("constant", 0.125, torch.device("cpu")))
     windows, most = list(plan), 0
     for number, start in enumerate(windows):
         slab.add(start, torch.ones(6, 4, 4, 1))
@@ -54,7 +54,11 @@ def test_only_live_layers_are_held():
 @pytest.mark.parametrize("roi", [(1, 3, 4), (1, 5, 6)])
 def test_whoever_holds_the_last_layer_of_a_batch_holds_no_other_and_keeps_it(roi):
     plan = Plan.of((6, 3, 4), roi, (0, 0, 0))
-    slab, held, windows = Slab(plan, plan.importance("constant", 0.125, torch.device("cpu"))), None, list(plan)
+    slab, held, windows = (
+        WindowAccumulator(plan, plan.importance("constant", 0.125, torch.device("cpu"))),
+        None,
+        list(plan),
+    )
     first = 0
     for size in (3, 1, 1, 1):
         for start, tile in zip(windows[first : first + size], torch.rand(size, *roi, 2), strict=True):

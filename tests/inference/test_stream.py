@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from medseg.inference import StreamingInferer, slab, stream
-from medseg.inference.decision import Decision
+from medseg.inference import StreamingInferer, accumulator, stream
+from medseg.inference.label_decoder import LabelDecoder
 from medseg.inference.stream import serving_batch
 
 VOLUME = torch.rand(1, 1, 20, 18, 12, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ class Full:
 def on_a_gpu(monkeypatch):
     """A slab that believes to lie on a GPU; `cpu` is where its tensors are either way."""
 
-    class Believing(slab.Slab):
+    class Believing(accumulator.WindowAccumulator):
         def __init__(self, *args):
             super().__init__(*args)
             self.device = torch.device("cuda")
@@ -57,7 +57,7 @@ def on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(("roi", "head"), [((8, 8), 3), ((8, 8), 1), ((8, 8, 8), 3)])
 def test_when_memory_runs_out_in_the_middle_it_goes_on_in_ram(on_a_gpu, monkeypatch, caplog, after, roi, head):
     expected = StreamingInferer(roi, overlap=0.5)(VOLUME, network(len(roi), head))
-    full = Full(monkeypatch, slab, "add_window", after)
+    full = Full(monkeypatch, accumulator, "add_window", after)
     found = StreamingInferer(roi, overlap=0.5)(VOLUME, network(len(roi), head))
     assert full.failed == 1
     assert torch.equal(found, expected)
@@ -88,7 +88,7 @@ def test_in_ram_too_little_memory_is_an_error():
 
 def test_a_layer_that_cannot_be_decided_there_is_decided_in_ram(monkeypatch, caplog):
     expected = StreamingInferer((8, 8))(VOLUME, network())
-    full = Full(monkeypatch, Decision, "plane", 3)
+    full = Full(monkeypatch, LabelDecoder, "plane", 3)
     assert torch.equal(StreamingInferer((8, 8))(VOLUME, network()), expected)
     assert full.failed == 1
     assert "decided in RAM" in caplog.text

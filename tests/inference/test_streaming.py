@@ -181,15 +181,15 @@ def test_the_logits_themselves_can_be_had():
 
 
 def test_looks_from_several_sides_are_averaged_with_left_and_right_swapped():
-    volume, net, twins = torch.rand(1, 1, 12, 12, 3), network(), [0, 2, 1, 3, 4]
-    found = StreamingInferer((12, 12), flips=[[0], [0, 1]], twins=twins, logits=True)(volume, net)
+    volume, net, contralaterals = torch.rand(1, 1, 12, 12, 3), network(), [0, 2, 1, 3, 4]
+    found = StreamingInferer((12, 12), flips=[[0], [0, 1]], contralaterals=contralaterals, logits=True)(volume, net)
     with torch.no_grad():
 
         def plain(part):
             return SliceInferer(roi_size=(12, 12), sw_batch_size=1, spatial_dim=2, mode="constant")(part, net)
 
-        expected = plain(volume) + plain(volume.flip(2)).flip(2)[:, twins]
-        expected += plain(volume.flip((2, 3))).flip((2, 3))[:, twins]
+        expected = plain(volume) + plain(volume.flip(2)).flip(2)[:, contralaterals]
+        expected += plain(volume.flip((2, 3))).flip((2, 3))[:, contralaterals]
     assert torch.allclose(found, expected / 3, atol=1e-5)
 
 

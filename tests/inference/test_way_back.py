@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medseg.errors import GeometryError
-from medseg.inference.way_back import WayBack, axis_at
+from medseg.inference.grid_mapping import OutputGridMap, axis_at
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "SAL", "PIR"])
@@ -14,7 +14,7 @@ def test_every_voxel_lies_where_the_affines_have_it(axes):
     turn = nib.orientations.ornt_transform(nib.io_orientation(inner.affine), nib.orientations.axcodes2ornt(axes))
     outer = inner.as_reoriented(turn)
     shape, affine = outer.shape, outer.affine @ np.diag([0.8, 0.9, 1.0, 1])
-    back = WayBack.between(shape, affine, inner.shape, inner.affine)
+    back = OutputGridMap.between(shape, affine, inner.shape, inner.affine)
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     wanted = nib.affines.apply_affine(np.linalg.inv(inner.affine) @ affine, index)
     for axis, where in enumerate(back.axes):
@@ -41,4 +41,4 @@ def test_shear_is_refused_with_the_name_of_the_scan():
     affine = np.eye(4)
     affine[0, 1] = 0.3
     with pytest.raises(GeometryError, match="s7: must have axes at right angles"):
-        WayBack.between((8, 8, 8), affine, (8, 8, 8), np.eye(4), "s7")
+        OutputGridMap.between((8, 8, 8), affine, (8, 8, 8), np.eye(4), "s7")

@@ -41,11 +41,11 @@ def setting(file: str, key: str, value: object) -> Make:
     def make(root: Path, canary: Path) -> Path:
         path = root / file
         content = json.loads(path.read_text()) if path.is_file() else {}
-        place = content
+        location = content
         *above, last = key.split("#")
         for part in above:
-            place = place.setdefault(part, {})
-        place[last] = json.loads(json.dumps(value).replace("CANARY", canary.as_posix()))
+            location = location.setdefault(part, {})
+        location[last] = json.loads(json.dumps(value).replace("CANARY", canary.as_posix()))
         path.write_text(json.dumps(content))
         return root
 

@@ -6,7 +6,7 @@ FILE = "configs/train.json"
 
 
 def codes(content, **more):
-    return [(one.code, one.place) for one in judge({FILE: content, **more}).findings]
+    return [(one.code, one.location) for one in judge({FILE: content, **more}).findings]
 
 
 def test_every_target_and_every_expression_is_a_part():
@@ -17,7 +17,7 @@ def test_every_target_and_every_expression_is_a_part():
         Part("expression", "$import torch", f"{FILE}, imports#0", True),
         Part("expression", "$f()", f"{FILE}, b#0", False, "it calls 'f', which is not known"),
     ]
-    assert [(one.code, one.place) for one in found.findings] == [("expression-unknown", f"{FILE}, b#0")]
+    assert [(one.code, one.location) for one in found.findings] == [("expression-unknown", f"{FILE}, b#0")]
 
 
 def test_names_of_imports_hold_in_every_file():

@@ -59,7 +59,7 @@ def test_a_link_within_is_a_warning_and_is_read(folder):
     (folder / "models" / "best.pt").symlink_to("model.pt")
     (folder / "again").symlink_to("models", target_is_directory=True)
     found = contents(folder)
-    assert [(one.severity, one.code, one.place) for one in found.findings] == [
+    assert [(one.severity, one.code, one.location) for one in found.findings] == [
         ("warning", "link", "again"),
         ("warning", "link", "models/best.pt"),
     ]

@@ -85,7 +85,7 @@ def test_overlays_from_elsewhere_are_looked_into_along_with_it(root, tmp_path):
     overlay.write_text('{"loss#_target_": "os.system"}')
     found = inspect_bundle(root, [overlay, tmp_path / "gone.json"])
     assert {one.code for one in found.findings} == {"target-unknown", "config-unreadable"}
-    assert any(str(overlay) in one.place for one in found.findings)
+    assert any(str(overlay) in one.location for one in found.findings)
 
 
 def test_metadata_of_any_shape_is_survived(root):

@@ -32,7 +32,7 @@ def test_settings_that_print_to_the_screen_are_known():
 def test_what_is_not(one, other):
     assert one in OWN
     found = list(check(OWN.replace(one, other, 1), "x.conf"))
-    assert {(finding.code, finding.place, finding.severity) for finding in found} == {
+    assert {(finding.code, finding.location, finding.severity) for finding in found} == {
         ("logging-unsafe", "x.conf", "error")
     }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medseg.inspection.names import fault, folded, shown
+from medseg.inspection.names import fault, folded, printable
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,6 @@ def test_names_that_some_systems_take_for_the_same():
 
 
 def test_text_of_others_is_shown_without_what_moves_the_cursor():
-    assert shown("a\x1b[2Jb\n\u202ec\u200d") == "a\\x1b[2Jb\\n\\u202ec\\u200d"
-    assert shown("Leber, größer") == "Leber, größer"
-    assert shown("x" * 300, 10) == "x" * 10 + "..."
+    assert printable("a\x1b[2Jb\n\u202ec\u200d") == "a\\x1b[2Jb\\n\\u202ec\\u200d"
+    assert printable("Leber, größer") == "Leber, größer"
+    assert printable("x" * 300, 10) == "x" * 10 + "..."

@@ -10,7 +10,7 @@ def test_a_path_has_as_many_values_as_files_say_something_of_it():
     made.add("train.json", {"loss": {"_target_": "A", "x": 1}, "list": ["a"]})
     made.add("overlay.json", {"loss#_target_": "B", "+list": ["b"], "new": {"y": "@#z"}})
     assert [entry.value for entry in made.at("loss::_target_")] == ["A", "B"]
-    assert [entry.place for entry in made.at("loss::_target_")] == [
+    assert [entry.location for entry in made.at("loss::_target_")] == [
         "train.json, loss#_target_",
         "overlay.json, loss#_target_",
     ]

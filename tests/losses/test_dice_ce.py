@@ -284,7 +284,7 @@ def test_no_gradient_is_made_where_none_is_wanted():
 def test_a_label_beyond_the_classes_names_the_value_and_the_case():
     logits, labels = example((2, 4, 5, 5))
     labels[1, 0, 0, :3] = 130
-    with pytest.raises(LabelError, match=r"case s0007: must hold labels from 0 to 3, but found 130 in 3 voxels"):
+    with pytest.raises(LabelError, match=r"case s0007: must hold labels from 0 to 3 [(]130 in 3 voxels"):
         DiceCELoss()(logits, labels, cases=["s0001", "s0007"])
     labels[1, 0, 0, :3] = -1
     with pytest.raises(LabelError, match=r"case 1 of the batch: .* -1 in 3 voxels"):
@@ -293,7 +293,7 @@ def test_a_label_beyond_the_classes_names_the_value_and_the_case():
 
 def test_labels_that_are_floats_are_refused():
     logits, labels = example((2, 4, 5, 5))
-    with pytest.raises(LabelError, match=r"class indices of an integer type, but found torch.float32"):
+    with pytest.raises(LabelError, match=r"class indices of an integer type [(]torch.float32"):
         DiceCELoss()(logits, labels.float())
 
 
@@ -361,7 +361,7 @@ def test_options_that_cannot_be(options, message):
 
 def test_weights_for_another_number_of_classes():
     logits, labels = example((2, 4, 5, 5))
-    with pytest.raises(ConfigError, match="each of 4 classes, but found 3"):
+    with pytest.raises(ConfigError, match="each of 4 classes [(]3"):
         DiceCELoss(weight=[1, 1, 1])(logits, labels)
 
 

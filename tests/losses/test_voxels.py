@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medseg import threads
+from medseg import parallel_slices
 from medseg.losses import voxels
 from medseg.losses.voxels import Sums, Truth, compiled, gradient, sums, voxel_sums
 
@@ -94,7 +94,7 @@ def test_nothing_of_the_size_of_the_logits_is_made_but_the_gradient(monkeypatch,
     assert sorted(sizes)[-2] <= whole / 8
 
 
-def test_threads_do_not_come_along_into_a_fork():
-    assert voxels._in_threads(8, lambda start, stop: stop - start) in ([8], [4, 4])
-    threads._pool.cache_clear()  # as a fork does, see tests/test_threads.py
-    assert sum(voxels._in_threads(9, lambda start, stop: stop - start)) == 9
+def test_parallel_slices_do_not_come_along_into_a_fork():
+    assert voxels._parallel_slices(8, lambda start, stop: stop - start) in ([8], [4, 4])
+    parallel_slices._pool.cache_clear()  # as a fork does, see tests/test_parallel_slices.py
+    assert sum(voxels._parallel_slices(9, lambda start, stop: stop - start)) == 9

@@ -95,7 +95,7 @@ def test_in_truth_or_not_in_prediction_or_not_annotated_or_not_by_hand(truth, pr
     hot = np.array([prediction]), np.array([truth])
     if not annotated and any(truth):  # a truth cannot hold what nobody looked for
         for make in (lambda: overlap_scores(counts, [True, False]), lambda: multilabel_overlap(*hot, [True, False])):
-            with pytest.raises(LabelError, match="must not hold a structure that was not annotated, but found label 1"):
+            with pytest.raises(LabelError, match="must not hold a structure that was not annotated [(]label 1"):
                 make()
         return
     held = [True, annotated]
@@ -142,13 +142,11 @@ def test_dice_comes_by_name():
 def test_annotated_names_become_classes():
     assert annotated_classes(LABELS, None) is None
     assert annotated_classes(LABELS, ("kidney_left", "liver")).tolist() == [True, True, False, True]
-    with pytest.raises(LabelError, match="case s7, annotated: must name at least one structure, but found an empty"):
+    with pytest.raises(LabelError, match="case s7, annotated: must name at least one structure [(]an empty"):
         annotated_classes(LABELS, [], "s7")
     with pytest.raises(LabelError, match="Did you mean 'liver'"):
         annotated_classes(LABELS, ["livr"])
-    with pytest.raises(
-        LabelError, match=r"case s1, annotated: must say so of each of 4 classes, but found shape \(2,\)"
-    ):
+    with pytest.raises(LabelError, match=r"case s1, annotated: must say so of each of 4 classes [(]shape \(2,\)"):
         overlap_scores(np.zeros((4, 4), int), [True, True], "s1")
 
 
@@ -168,5 +166,5 @@ def test_shapes_that_differ_are_refused(function):
 
 @pytest.mark.parametrize(("truth", "prediction", "which"), [(5, 0, "truth"), (0, 5, "prediction"), (-1, 0, "truth")])
 def test_a_label_out_of_range_names_case_side_and_value(truth, prediction, which):
-    with pytest.raises(LabelError, match=f"case s1, {which}: must hold labels from 0 to 3, but found"):
+    with pytest.raises(LabelError, match=f"case s1, {which}: must hold labels from 0 to 3 [(]"):
         confusion_matrix(np.array([prediction, 0]), np.array([truth, 0]), 4, "s1")

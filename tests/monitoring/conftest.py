@@ -106,7 +106,7 @@ def finished(tmp_path):
 
 def feed(folder, *options, check=True):
     """Run the feed to its end."""
-    command = [sys.executable, "-m", "medseg.monitoring.feed", str(folder), *options]
+    command = [sys.executable, "-m", "medseg.monitoring.uploader", str(folder), *options]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr
     return done
@@ -147,9 +147,9 @@ def offline_runs(folder):
 
 def in_wandb(folder):
     """Every record of the one offline run in a run's folder."""
-    (place,) = offline_runs(folder)
+    (location,) = offline_runs(folder)
     wandb = Path(sys.executable).with_name("wandb")
-    command = [str(wandb) if wandb.exists() else "wandb", "leet", "inspect", "--json", str(place)]
+    command = [str(wandb) if wandb.exists() else "wandb", "leet", "inspect", "--json", str(location)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 

@@ -41,8 +41,8 @@ def test_wandb_is_told_that_it_is_inference_and_no_path(lab, tmp_path):
     records = lab.in_wandb(folder)
     assert [r["run"]["job_type"] for r in records if r["type"] == "run"] == ["inference"]
     assert [step for step, _ in lab.history(records)] == [number for number, _ in read_rows(folder)]
-    (place,) = lab.offline_runs(folder)
-    (file,) = place.glob("*.wandb")
+    (location,) = lab.offline_runs(folder)
+    (file,) = location.glob("*.wandb")
     assert str(tmp_path).encode() not in file.read_bytes()
 
 

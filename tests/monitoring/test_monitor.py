@@ -152,11 +152,11 @@ def test_switched_off_stays_off_while_it_goes_and_when_it_is_resumed(lab, tmp_pa
     process = lab.train(folder, settings, 120, 0.05)
     lab.wait_for(lambda: read_state(folder).get("rows", 0) > 5)
     assert switch_off(folder)
-    shown = len(lab.in_trackio(folder)[0])
+    printable = len(lab.in_trackio(folder)[0])
     assert "started again" not in outcome(process)
     assert not is_fed(folder)
     outcome(lab.train(folder, settings, 5, 0.01))
-    assert len(lab.in_trackio(folder)[0]) == shown < 120
+    assert len(lab.in_trackio(folder)[0]) == printable < 120
     assert not is_fed(folder)
     outcome(lab.train(folder, {"backend": "wandb"}, 5, 0.01))  # chosen anew
     lab.wait_for(lambda: read_state(folder).get("done"))

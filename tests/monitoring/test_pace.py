@@ -1,6 +1,6 @@
 import pytest
 
-from medseg.monitoring.pace import Pace, share
+from medseg.monitoring.throughput import Pace, share
 
 
 class Clock:

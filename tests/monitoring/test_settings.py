@@ -25,7 +25,7 @@ def test_the_environment_says_what_no_config_says(monkeypatch):
     [
         (
             {"backend": "wand"},
-            "monitor#backend: must be one of trackio, wandb, off, but found 'wand'. Did you mean 'wandb'",
+            "monitor#backend: must be one of trackio, wandb, off ('wand'. Did you mean 'wandb'",
         ),
         ({"mode": "onlin"}, "Did you mean 'online'"),
         ({"projekt": "x"}, "monitor#projekt: .*Did you mean 'project'"),

@@ -7,7 +7,8 @@ from medseg.monitoring.starting import command, environment, start
 
 def test_the_feed_imports_neither_torch_nor_monai():
     code = (
-        "import sys, medseg.monitoring.feed, medseg.monitoring.switching, medseg.monitoring.syncing, trackio, wandb\n"
+        "import sys, trackio, wandb, medseg.monitoring.uploader\n"
+        "import medseg.monitoring.switching, medseg.monitoring.syncing\n"
         "from medseg.monitoring.backends import trackio_run, wandb_run\n"
         "print([name for name in ('torch', 'monai', 'ignite') if name in sys.modules])"
     )

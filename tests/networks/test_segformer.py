@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medseg.errors import ConfigError, GeometryError, MissingExtraError, WeightsError
-from medseg.inference.head import split_head
+from medseg.inference.final_conv import split_head
 from medseg.networks import SegFormer, load_weights
 from medseg.networks.segformer import VARIANTS, for_channels
 
@@ -97,7 +97,7 @@ def test_any_number_of_channels(transformers, channels):
 
 def test_what_does_not_fit_is_said(transformers):
     network = tiny(1)
-    with pytest.raises(GeometryError, match=r"\(batch, 1, height, width\), but found \(1, 3, 32, 32\)"):
+    with pytest.raises(GeometryError, match=r"\(batch, 1, height, width\) [(]\(1, 3, 32, 32\)"):
         network(torch.zeros(1, 3, 32, 32))
     with pytest.raises(GeometryError, match="29 pixels or more"):
         network(torch.zeros(1, 1, 28, 64))
@@ -147,7 +147,7 @@ def test_weights_for_other_channels_answer_a_grey_image_alike(transformers, tmp_
 def test_the_folder_says_its_variant_where_none_is_asked_for(transformers, tmp_path):
     whole(transformers).save_pretrained(tmp_path)
     assert SegFormer(3, 4, pretrained=tmp_path).stages[3].layer_norm.weight.shape == (32,)
-    with pytest.raises(WeightsError, match=r"variant b0, with depths \[2, 2, 2, 2\], but found another one"):
+    with pytest.raises(WeightsError, match=r"variant b0, with depths \[2, 2, 2, 2\] [(]another one"):
         SegFormer(3, 4, "b0", pretrained=tmp_path)
     whole(transformers, **VARIANTS["b0"], num_attention_heads=[1, 2, 5, 8]).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match=r"found b0, .* Set variant to b0"):
@@ -202,10 +202,10 @@ def test_folders_that_are_not_whole_are_refused(transformers, tmp_path):
     with pytest.raises(WeightsError, match="must hold the whole weights"):
         tiny(pretrained=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(WeightsError, match="must be the config of a SegFormer, but found bert"):
+    with pytest.raises(WeightsError, match="must be the config of a SegFormer [(]bert"):
         tiny(pretrained=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "segformer", "depths": "many"}')
-    with pytest.raises(WeightsError, match=r"must be the config of a SegFormer, but found .*depths"):
+    with pytest.raises(WeightsError, match=r"must be the config of a SegFormer [(].*depths"):
         tiny(pretrained=tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(WeightsError, match="must be the config of a SegFormer"):

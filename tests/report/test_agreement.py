@@ -1,7 +1,7 @@
 import numpy as np
 
 from medseg.grid import Grid
-from medseg.report.agreement import COLOURS, agreement, kinds
+from medseg.report.error_maps import COLOURS, agreement, kinds
 
 GRID = Grid((40, 40, 40), np.diag([1.0, 1.0, 1.0, 1.0]))
 

@@ -48,9 +48,9 @@ class Page(HTMLParser):
         return " ".join(self.text)
 
 
-def finding(severity, case, place="ct.nii.gz", **more):
+def finding(severity, case, location="ct.nii.gz", **more):
     return {
-        "severity": severity, "code": "mask-shape", "case": case, "place": place, "message": "its shape differs",
+        "severity": severity, "code": "mask-shape", "case": case, "place": location, "message": "its shape differs",
         "remedy": "Export it again.", **more,
     }  # fmt: skip
 
@@ -69,9 +69,9 @@ def report():
         "cases": [case("s1"), case(EVIL)],
         "findings": [
             finding("note", "s1"),
-            finding("error", EVIL, place=EVIL, message=EVIL, remedy=EVIL),
+            finding("error", EVIL, location=EVIL, message=EVIL, fix=EVIL),
             finding("error", EVIL),
-            finding("warning", "", place="split"),
+            finding("warning", "", location="split"),
         ],
         "overlaps": [{"a": "liver", "b": EVIL, "voxels": 12}, {"a": "liver", "b": "spleen", "voxels": 3456}],
         "unannotated": {EVIL: ["aorta", EVIL], "s1": []},
@@ -162,7 +162,7 @@ def test_an_empty_report_and_unknown_intensities_give_a_page(report):
 
 
 def test_an_error_of_the_whole_set_is_no_good_verdict(report):
-    report["findings"] = [finding("error", "", place="meta.csv")]
+    report["findings"] = [finding("error", "", location="meta.csv")]
     assert "The set as a whole has an error" in Page(dataset_page(report, {})).said()
 
 

@@ -140,9 +140,9 @@ def box_of(mask, height, width):
 def test_what_comes_from_the_screen_is_shown_that_way_round():
     picture = np.arange(6).reshape(2, 3)
     assert from_screen(picture).shape == (3, 2)
-    shown = grey(from_screen(picture).astype(float), (0, 5))[..., 0]
-    assert np.array_equal(np.argsort(shown.ravel()), np.arange(6))
-    assert shown.shape == (2, 3)
+    printable = grey(from_screen(picture).astype(float), (0, 5))[..., 0]
+    assert np.array_equal(np.argsort(printable.ravel()), np.arange(6))
+    assert printable.shape == (2, 3)
 
 
 def test_a_picture_stays_as_it_is_on_the_screen_in_panels_and_overlays():

@@ -34,13 +34,13 @@ def tiles(html):
 def test_the_header_says_what_the_rows_say(made):
     run = read_run(made(epochs=5, batches=4, resumed=3))
     html = run_page(run, {})
-    shown = tiles(html)
+    printable = tiles(html)
     last, best = run.of("validation")[-1]["mean_dice"], max(row["mean_dice"] for row in run.of("validation"))
-    assert shown["Best mean Dice"] == f"{best:.4f}"
-    assert shown["Last mean Dice"] == f"{last:.4f}"
-    assert shown["Epochs done"] == "5"
-    assert shown["Time at work"] == "40 s"  # 20 batches of 2 s; the two hours between are none of it
-    assert shown["Loss, last epoch"] == f"{run.of('epoch')[-1]['loss']:.4g}"
+    assert printable["Best mean Dice"] == f"{best:.4f}"
+    assert printable["Last mean Dice"] == f"{last:.4f}"
+    assert printable["Epochs done"] == "5"
+    assert printable["Time at work"] == "40 s"  # 20 batches of 2 s; the two hours between are none of it
+    assert printable["Loss, last epoch"] == f"{run.of('epoch')[-1]['loss']:.4g}"
     for text in ("resumed once", "in epoch 4", "of 5", "cuda:0", "2 training, 1 validation, 0 test", "0123456789ab",
                  "with changes that are not committed", "sha256-012345678", "Finished", "unet2d, demo"):  # fmt: skip
         assert text in html

@@ -22,12 +22,12 @@ from medseg.monitoring import History
 from medseg.training import (
     Checkpoints,
     EpochSampler,
-    FirstValidation,
-    FollowEpochs,
     ProgressBar,
     Resume,
     Run,
+    SanityValidation,
     SeededDataset,
+    SetSamplerEpoch,
     checkpoint_files,
 )
 
@@ -132,10 +132,10 @@ def train(
         decollate=False,
     )
     handlers = [
-        FollowEpochs(sampler),
+        SetSamplerEpoch(sampler),
         Resume(),
         LrScheduleHandler(scheduler, print_lr=False),
-        *([FirstValidation(validator)] if look else []),
+        *([SanityValidation(validator)] if look else []),
         ValidationHandler(1, validator),
         History(folder, validator, log_every_n_batches=2),
         Tape(folder, validator, pause, pause_validation),

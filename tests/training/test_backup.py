@@ -11,7 +11,7 @@ from medseg.errors import ConfigError, OutputError
 from medseg.records import read_rows
 from medseg.training import backup
 from medseg.training.backup import Backup
-from medseg.training.fetching import fetch
+from medseg.training.restore import fetch
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,9 @@ def url(request, tmp_path):
 
 def there(url):
     """What lies in the place, by path below the run's folder."""
-    place, path = fsspec.core.url_to_fs(url)
-    found = place.find(path)
-    return {name.split("20260101-000000-one/")[-1]: place.cat_file(name).decode() for name in found}
+    location, path = fsspec.core.url_to_fs(url)
+    found = location.find(path)
+    return {name.split("20260101-000000-one/")[-1]: location.cat_file(name).decode() for name in found}
 
 
 def sent(url, run, *names):
@@ -240,11 +240,11 @@ def _send_forever(url, run):
 
 
 def test_a_kill_while_it_sends_leaves_no_half_file_under_a_final_name(run, tmp_path):
-    place = tmp_path / "elsewhere"
+    location = tmp_path / "elsewhere"
     content = b"0123456789abcdef" * 2**20
     (run / "checkpoints" / "last.pt").write_bytes(content)
-    final = place / "unet2d" / run.name / "checkpoints" / "last.pt"
-    process = multiprocessing.get_context("spawn").Process(target=_send_forever, args=(str(place), run))
+    final = location / "unet2d" / run.name / "checkpoints" / "last.pt"
+    process = multiprocessing.get_context("spawn").Process(target=_send_forever, args=(str(location), run))
     process.start()
     wait(lambda: list(final.parent.glob(".last.pt.*.partial")) and final.is_file())
     while not list(final.parent.glob(".last.pt.*.partial")):
@@ -254,16 +254,16 @@ def test_a_kill_while_it_sends_leaves_no_half_file_under_a_final_name(run, tmp_p
     assert final.read_bytes() == content
     for path in final.parent.glob(".*.partial"):
         path.write_bytes(b"half")  # whatever there is of it
-    assert fetch(str(place), "abc", tmp_path / "other" / "unet2d") is not None
+    assert fetch(str(location), "abc", tmp_path / "other" / "unet2d") is not None
     assert not list((tmp_path / "other").rglob("*.partial*"))
-    sent(str(place), run)
-    assert not list(place.rglob("*.partial"))
+    sent(str(location), run)
+    assert not list(location.rglob("*.partial"))
 
 
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [
-        ("nope://x", ConfigError, "must be a folder, or a URL that fsspec knows, but found nope"),
+        ("nope://x", ConfigError, "must be a folder, or a URL that fsspec knows (nope"),
         ("s3://bucket", ConfigError, "pip install s3fs"),
         ("ssh://host/x", ConfigError, "pip install paramiko"),
     ],
@@ -292,8 +292,8 @@ def test_a_place_that_cannot_be_written_or_is_silent(tmp_path, shaky):
 
 def test_a_copy_that_comes_back_short_leaves_nothing(url, run, tmp_path, monkeypatch):
     sent(url, run)
-    place, _ = fsspec.core.url_to_fs(url)
-    monkeypatch.setattr(type(place), "get_file", lambda self, path, target, **_: Path(target).write_text("x"))
+    location, _ = fsspec.core.url_to_fs(url)
+    monkeypatch.setattr(type(location), "get_file", lambda self, path, target, **_: Path(target).write_text("x"))
     with pytest.raises(OutputError, match="brought here whole"):
         fetch(url, "abc", tmp_path / "other" / "unet2d")
     assert list((tmp_path / "other" / "unet2d").iterdir()) == []

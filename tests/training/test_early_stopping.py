@@ -5,7 +5,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, ValidationHandler
 
 from medseg.errors import ConfigError
-from medseg.training import EarlyStopping, FirstValidation, require_patience
+from medseg.training import EarlyStopping, SanityValidation, require_patience
 
 DATA = [{"image": torch.ones(1, 2), "label": torch.ones(1, 1)}]
 NAN = float("nan")
@@ -29,7 +29,7 @@ def run(scores, patience=2, min_delta=0.0, interval=1, epochs=10, kept=None, fir
         torch.device("cpu"), DATA, network, key_val_metric={"dice": Told(scores)}, decollate=False
     )
     stop = EarlyStopping(evaluator, patience, min_delta)
-    handlers = [FirstValidation(evaluator)] if first_look else []
+    handlers = [SanityValidation(evaluator)] if first_look else []
     handlers += [stop, ValidationHandler(interval, evaluator)]
     trainer = SupervisedTrainer(
         torch.device("cpu"), epochs, DATA, network, torch.optim.SGD(network.parameters(), lr=0.1),

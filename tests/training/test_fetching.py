@@ -7,7 +7,7 @@ import pytest
 
 from medseg.errors import OutputError, RunError
 from medseg.records import find_runs
-from medseg.training.fetching import fetch, newest_copy, progress
+from medseg.training.restore import fetch, newest_copy, progress
 from medseg.training.run import find_unfinished
 
 
@@ -30,42 +30,42 @@ def parent(tmp_path):
 
 
 @pytest.fixture
-def place(tmp_path):
+def location(tmp_path):
     return tmp_path / "elsewhere"
 
 
-def test_a_run_that_is_gone_on_with_by_name_is_its_newest_copy(parent, place):
+def test_a_run_that_is_gone_on_with_by_name_is_its_newest_copy(parent, location):
     here = made(parent / "one", 1000, weights="of here")
-    assert newest_copy(str(place), here) == here
-    made(place / "unet2d" / "one", 4000, weights="of there")
-    assert newest_copy(str(place), here) == here
+    assert newest_copy(str(location), here) == here
+    made(location / "unet2d" / "one", 4000, weights="of there")
+    assert newest_copy(str(location), here) == here
     assert weights(here) == "of there"
     (older,) = parent.glob(".older/one-*")
     assert weights(older) == "of here"
     made(here, 5000, weights="of here again")
-    assert newest_copy(str(place), here) == here
+    assert newest_copy(str(location), here) == here
     assert weights(here) == "of here again"
 
 
-def test_a_folder_that_is_in_use_is_not_set_aside(parent, place):
+def test_a_folder_that_is_in_use_is_not_set_aside(parent, location):
     here = made(parent / "one", 1000)
-    made(place / "unet2d" / "one", 4000)
-    with pytest.raises(RunError, match="as far as its backup, but found iteration 1000 of 4000"):
-        newest_copy(str(place), here, in_use=True)
+    made(location / "unet2d" / "one", 4000)
+    with pytest.raises(RunError, match="as far as its backup [(]iteration 1000 of 4000"):
+        newest_copy(str(location), here, in_use=True)
     assert json.loads((here / "run.json").read_text())["iteration"] == 1000
 
 
-def test_another_run_of_the_same_name_is_not_written_over(parent, place):
+def test_another_run_of_the_same_name_is_not_written_over(parent, location):
     here = made(parent / "one", 1000)
-    made(place / "unet2d" / "one", 10, started="2026-01-02")
+    made(location / "unet2d" / "one", 10, started="2026-01-02")
     with pytest.raises(RunError, match="without another run of that name"):
-        newest_copy(str(place), here)
+        newest_copy(str(location), here)
 
 
-def test_a_run_that_finished_elsewhere_is_not_trained_again_from_what_is_here(parent, place):
+def test_a_run_that_finished_elsewhere_is_not_trained_again_from_what_is_here(parent, location):
     here = made(parent / "one", 1000)
-    made(place / "unet2d" / "one", 4000, state="finished", weights="finished")
-    assert fetch(str(place), "abc", parent) is None
+    made(location / "unet2d" / "one", 4000, state="finished", weights="finished")
+    assert fetch(str(location), "abc", parent) is None
     assert weights(here) == "finished"
 
 
@@ -77,30 +77,30 @@ def test_progress_is_what_can_be_gone_on_with(record, wanted):
     assert progress(record) == wanted
 
 
-def test_the_copy_with_the_newer_checkpoint_is_taken_and_not_the_longer_record(parent, place):
+def test_the_copy_with_the_newer_checkpoint_is_taken_and_not_the_longer_record(parent, location):
     here = made(parent / "one", 1900, saved_iteration=1000)
-    made(place / "unet2d" / "one", 1500, saved_iteration=1500, weights="of there")
-    assert fetch(str(place), "abc", parent) == here
+    made(location / "unet2d" / "one", 1500, saved_iteration=1500, weights="of there")
+    assert fetch(str(location), "abc", parent) == here
     assert weights(here) == "of there"
 
 
 @pytest.mark.parametrize(("started", "taken"), [("2026-01-03", "late"), ("2025-12-31", "one")])
-def test_a_newer_run_that_is_only_here_is_preferred_to_an_older_copy(parent, place, started, taken):
-    made(place / "unet2d" / "one", 4000)
+def test_a_newer_run_that_is_only_here_is_preferred_to_an_older_copy(parent, location, started, taken):
+    made(location / "unet2d" / "one", 4000)
     late = made(parent / "late", 10, started=started)
-    assert fetch(str(place), "abc", parent) == parent / taken
+    assert fetch(str(location), "abc", parent) == parent / taken
     assert weights(late) == "weights"
 
 
-def test_what_a_kill_left_half_brought_here_is_no_run_and_is_removed(parent, place):
+def test_what_a_kill_left_half_brought_here_is_no_run_and_is_removed(parent, location):
     half = made(parent / ".one.0123abcd.partial", 4000, started="2027")
     older = made(parent / ".older" / "one-20260101-000000", 9)
     assert find_unfinished(parent, "abc") is None
     assert find_runs(parent.parent) == find_runs(parent) == []
     with filelock.FileLock(half / ".lock"):  # another process is bringing it here
-        assert fetch(str(place), "abc", parent) is None
+        assert fetch(str(location), "abc", parent) is None
         assert half.is_dir()
-    assert fetch(str(place), "abc", parent) is None
+    assert fetch(str(location), "abc", parent) is None
     assert not half.exists()
     assert older.is_dir()
 

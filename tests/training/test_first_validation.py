@@ -4,7 +4,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 
-from medseg.training import FirstValidation
+from medseg.training import SanityValidation
 
 DATA = [{"image": torch.ones(2, 2) * i, "label": torch.ones(2, 1)} for i in range(3)]
 
@@ -28,7 +28,7 @@ def run(inferer=None, epochs=2, iteration=0):
         network,
         optimizer,
         torch.nn.MSELoss(),
-        train_handlers=[FirstValidation(evaluator), ValidationHandler(1, evaluator)],
+        train_handlers=[SanityValidation(evaluator), ValidationHandler(1, evaluator)],
         decollate=False,
     )
 
@@ -86,5 +86,5 @@ def test_the_chance_of_the_run_is_not_touched():
     evaluator = SupervisedEvaluator(torch.device("cpu"), DATA, torch.nn.Linear(2, 1), inferer=draws, decollate=False)
     after = torch.get_rng_state()
     assert not torch.equal(after, before)  # the weights were drawn
-    FirstValidation(evaluator)(Engine(lambda *_: None))
+    SanityValidation(evaluator)(Engine(lambda *_: None))
     assert torch.equal(torch.get_rng_state(), after)

@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_cases(tmp_
     with pytest.raises(TrainingError) as caught:
         trainer.run()
     text = str(caught.value)
-    assert text.startswith("epoch 1, iteration 3: loss and gradient must be finite, but found an image of s5; a loss")
+    assert text.startswith("epoch 1, iteration 3: loss and gradient must be finite (an image of s5; a loss")
     assert "batch of s4, s5" in text
     assert "the same command goes on" in text
     assert torch.equal(weights(network), before[2])

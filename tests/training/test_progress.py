@@ -54,10 +54,10 @@ def on_a_terminal(monkeypatch, loss=None):
 
 
 def test_a_terminal_shows_a_bar_and_has_its_cursor_back(monkeypatch):
-    shown = on_a_terminal(monkeypatch)
-    assert "Epoch 2/2" in shown
-    assert "100 %" in shown
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    printable = on_a_terminal(monkeypatch)
+    assert "Epoch 2/2" in printable
+    assert "100 %" in printable
+    assert printable.rindex("\x1b[?25h") > printable.rindex("\x1b[?25l")
 
 
 def broken(prediction, truth):
@@ -65,8 +65,8 @@ def broken(prediction, truth):
 
 
 def test_after_an_error_the_cursor_is_back(monkeypatch):
-    shown = on_a_terminal(monkeypatch, broken)
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    printable = on_a_terminal(monkeypatch, broken)
+    assert printable.rindex("\x1b[?25h") > printable.rindex("\x1b[?25l")
 
 
 def test_an_error_goes_on_up():

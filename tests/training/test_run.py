@@ -10,8 +10,8 @@ import pytest
 
 from medseg.errors import OutputError, RunError
 from medseg.records import read_rows
-from medseg.training.interruption import Interrupted
 from medseg.training.run import Run, find_unfinished, git_state, identity, new_folder, versions
+from medseg.training.signals import Interrupted
 
 
 def make(tmp_path, name="one", who="abc", furnish=None):

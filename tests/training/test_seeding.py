@@ -13,8 +13,8 @@ from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, EnsureTyped, Lambda, RandAffined, RandGaussianNoised, RandScaleIntensityd
 
 from medseg.errors import ConfigError
-from medseg.training import EpochSampler, FollowEpochs, SampleKey, SeededDataset
-from medseg.training.interruption import end_workers
+from medseg.training import EpochSampler, SampleKey, SeededDataset, SetSamplerEpoch
+from medseg.training.signals import end_workers
 
 CASES, DRAWS, BATCH = 3, 4, 2
 
@@ -117,7 +117,7 @@ def batches_of(trainer, batches, sampler):
     """What an Ignite engine is given in each iteration."""
     seen = []
     engine = Engine(lambda _, batch: seen.append((engine.state.epoch, engine.state.iteration, batch["image"].clone())))
-    FollowEpochs(sampler).attach(engine)
+    SetSamplerEpoch(sampler).attach(engine)
     trainer(engine, batches)
     return seen
 
@@ -189,7 +189,7 @@ def test_a_plain_function_among_the_transforms_does_no_harm():
 
 def test_in_the_middle_of_an_epoch_somebody_must_know_how_large_a_batch_is():
     engine = Engine(lambda *_: None)
-    FollowEpochs(EpochSampler(CASES, DRAWS)).attach(engine)
+    SetSamplerEpoch(EpochSampler(CASES, DRAWS)).attach(engine)
     engine.load_state_dict({"iteration": 2, "max_epochs": 2, "epoch_length": 6})
     with pytest.raises(ConfigError, match="needs batch_size"):
         engine.run(range(6))
@@ -200,7 +200,7 @@ def test_what_a_loader_draws_for_itself_is_taken_from_nobody():
     seen = []
     engine = Engine(lambda *_: seen.append(torch.get_rng_state()))
 
-    FollowEpochs(sampler, batch_size=2).attach(engine)
+    SetSamplerEpoch(sampler, batch_size=2).attach(engine)
     before = torch.get_rng_state()
     engine.run(torch.utils.data.DataLoader(range(4)), max_epochs=1)  # draws a seed for its processes
     assert torch.equal(seen[0], before)

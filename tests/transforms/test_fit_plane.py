@@ -8,8 +8,8 @@ from torch.nn.functional import interpolate
 
 from medseg.errors import ConfigError, DataError
 from medseg.inference import StreamingInferer
-from medseg.transforms import FitPlaned, LoadSliced
-from medseg.transforms.fit_plane import fitted
+from medseg.transforms import LoadSlice2Dd, ResizeKeepAspectd
+from medseg.transforms.resize import fitted
 
 
 def random(*shape, seed=0):
@@ -28,7 +28,7 @@ def random(*shape, seed=0):
 def test_a_picture_is_scaled_alike_in_both_axes_and_lies_in_the_middle(plane, size, inner):
     assert fitted(plane, size) == inner
     image, label = random(2, *plane), random(1, *plane).mul(5).to(torch.uint8)
-    item = FitPlaned(["image", "label"], size)({"image": image, "label": label, "case": "a"})
+    item = ResizeKeepAspectd(["image", "label"], size)({"image": image, "label": label, "case": "a"})
     top, left = ((all_of - part) // 2 for all_of, part in zip(size, inner, strict=True))
     for key, source, mode in (("image", image, "bilinear"), ("label", label.float(), "nearest-exact")):
         wanted = torch.zeros(len(source), *size)
@@ -41,7 +41,7 @@ def test_a_picture_is_scaled_alike_in_both_axes_and_lies_in_the_middle(plane, si
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_labels_of_any_type_stay_of_it(dtype):
     label = random(1, 12, 15).mul(120).to(dtype)
-    found = FitPlaned("label", (20, 30))({"label": label})["label"]
+    found = ResizeKeepAspectd("label", (20, 30))({"label": label})["label"]
     wanted = interpolate(label[None].double(), size=(20, 25), mode="nearest-exact")[0]
     assert found.dtype == dtype
     assert torch.equal(found.as_tensor()[..., 2:27].double(), wanted)
@@ -49,7 +49,7 @@ def test_labels_of_any_type_stay_of_it(dtype):
 
 def test_what_gets_smaller_is_smoothed_first_and_labels_are_not():
     board = (torch.arange(60)[:, None] + torch.arange(60)) % 2
-    item = FitPlaned(["image", "label"], (20, 20))({"image": board[None].float(), "label": 3 * board[None]})
+    item = ResizeKeepAspectd(["image", "label"], (20, 20))({"image": board[None].float(), "label": 3 * board[None]})
     plain = interpolate(board[None, None].float(), size=(20, 20), mode="bilinear")
     assert plain.std() > 0.4  # every third field, black or white as it comes
     inner = item["image"][:, 2:-2, 2:-2]
@@ -61,7 +61,7 @@ def test_what_gets_smaller_is_smoothed_first_and_labels_are_not():
 @pytest.mark.parametrize("plane", [(18, 25), (50, 70)])
 def test_a_volume_is_as_its_slices_are(plane):
     volume, size = random(1, *plane, 3, seed=1), (32, 40)
-    fit = FitPlaned(["image", "label"], size)
+    fit = ResizeKeepAspectd(["image", "label"], size)
     whole = fit({"image": volume, "label": (volume * 4).to(torch.uint8)})
     assert whole["image"].shape == (1, *size, 3)
     for k in range(3):
@@ -81,8 +81,8 @@ class Bright(torch.nn.Module):
 def there_and_back(tmp_path, picture, size):
     path = tmp_path / "mark.png"
     Image.fromarray(picture).save(path)
-    item = LoadSliced("image", channels=1)({"image": str(path), "spacing": [0.8, 1.3]})
-    item = FitPlaned("image", size)(item)
+    item = LoadSlice2Dd("image", channels=1)({"image": str(path), "spacing": [0.8, 1.3]})
+    item = ResizeKeepAspectd("image", size)(item)
     assert item["image"].shape == (1, *size)
     found = StreamingInferer(size, output="source")(item["image"][None], Bright())
     assert found.shape == (1, 1, *picture.shape)
@@ -110,8 +110,8 @@ def test_a_mark_in_a_smaller_picture_comes_back_to_its_place(tmp_path):
 
 def test_what_cannot_be_is_refused():
     for size in ((8,), (8, 8, 8), (0, 8), 8, (8.5, 8)):
-        with pytest.raises(ConfigError, match="FitPlaned, size: must be two whole numbers above 0"):
-            FitPlaned("image", size)
+        with pytest.raises(ConfigError, match="ResizeKeepAspectd, size: must be two whole numbers above 0"):
+            ResizeKeepAspectd("image", size)
     for shape in ((8, 8), (1, 8, 8, 8, 8)):
         with pytest.raises(DataError, match=r"takes pictures \(C, rows, columns\) or volumes"):
-            FitPlaned("image", (8, 8))({"image": torch.zeros(shape)})
+            ResizeKeepAspectd("image", (8, 8))({"image": torch.zeros(shape)})

@@ -8,8 +8,8 @@ from PIL import Image
 
 from medseg.data import SlicePhantomSpec, discover, open_dataset, training_items, write_slice_phantom
 from medseg.errors import ConfigError, DataError
-from medseg.pictures import write_picture
-from medseg.transforms import LoadSliced, MultiHotd
+from medseg.image_io_2d import write_picture
+from medseg.transforms import LoadSlice2Dd, MultiHotd
 
 
 def pixels(path):
@@ -62,7 +62,7 @@ def test_every_layout_gives_what_pil_and_numpy_give(tmp_path, layout, bits):
     labels = discover(root).choose()
     expected = independent(root, layout, labels.structures)
     opened = open_dataset(root, labels, tmp_path / "cache", overlaps="keep", slices=True)
-    load, spread = LoadSliced(["image", "label"]), MultiHotd("label", len(labels) - 1)
+    load, spread = LoadSlice2Dd(["image", "label"]), MultiHotd("label", len(labels) - 1)
     seen = 0
     for side in ("train", "val"):
         for item in opened.items(side, labels):
@@ -78,7 +78,7 @@ def test_every_layout_gives_what_pil_and_numpy_give(tmp_path, layout, bits):
             seen += 1
     assert seen == 8
     painted = open_dataset(root, labels, tmp_path / "cache", slices=True)
-    order = labels.painting_order()
+    order = labels.overlap_priority()
     for item in training_items(painted, labels):
         label = load(item)["label"]
         want = np.zeros((20, 28), int)
@@ -94,7 +94,7 @@ def test_the_real_slices_load_as_pil_reads_them(tmp_path, real):
     opened = open_dataset(root, labels, tmp_path / "cache", slices=True)
     colours = np.array([[0, 0, 0], [0, 255, 255], [255, 255, 0], [255, 0, 255]])
     assert labels.structures == ("pancreas", "kidney", "liver")
-    load = LoadSliced(["image", "label"], channels=1)
+    load = LoadSlice2Dd(["image", "label"], channels=1)
     for item in opened.items("val")[::6]:
         loaded = load(item)
         assert np.allclose(loaded["image"].numpy()[0], pixels(item["image"]) / 255, atol=1e-6)
@@ -106,7 +106,7 @@ def test_an_asymmetric_picture_stays_as_it_is_on_the_screen_and_comes_back(tmp_p
     picture = np.zeros((5, 9), np.uint8)
     picture[0, 8], picture[4, 0] = 200, 90  # upper right, lower left
     Image.fromarray(picture).save(tmp_path / "a.png")
-    loaded = LoadSliced("image", channels=1)({"image": str(tmp_path / "a.png"), "spacing": [2.0, 3.0]})["image"]
+    loaded = LoadSlice2Dd("image", channels=1)({"image": str(tmp_path / "a.png"), "spacing": [2.0, 3.0]})["image"]
     assert loaded.shape == (1, 5, 9)
     assert loaded[0, 0, 8] == pytest.approx(200 / 255)
     assert torch.equal(torch.diag(loaded.affine), torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))
@@ -121,34 +121,34 @@ def test_neighbours_are_channels_lowest_first_and_repeated_at_the_ends(tmp_path)
     root = write_slice_phantom(tmp_path / "set", spec)
     labels = discover(root).choose()
     items = training_items(open_dataset(root, labels, tmp_path / "cache", slices=True), labels, context=1)
-    alone = [LoadSliced("image", channels=1)(item)["image"] for item in items]
-    stacked = [LoadSliced("image", context=1)(item)["image"] for item in items]
+    alone = [LoadSlice2Dd("image", channels=1)(item)["image"] for item in items]
+    stacked = [LoadSlice2Dd("image", context=1)(item)["image"] for item in items]
     for at, around in enumerate(([0, 0, 1], [0, 1, 2], [1, 2, 2])):
         assert torch.equal(stacked[at], torch.cat([alone[one] for one in around]))
     assert [item["slice"] for item in items] == [1, 2, 3]
     bare = {"image": items[1]["image"]}
-    own = LoadSliced("image", channels=1)(bare)["image"]
-    assert torch.equal(LoadSliced("image", context=2)(bare)["image"], own.repeat(5, 1, 1))
-    with pytest.raises(ConfigError, match="needs 5 neighbours in its item, but found 3"):
-        LoadSliced("image", context=2)(items[0])
+    own = LoadSlice2Dd("image", channels=1)(bare)["image"]
+    assert torch.equal(LoadSlice2Dd("image", context=2)(bare)["image"], own.repeat(5, 1, 1))
+    with pytest.raises(ConfigError, match="needs 5 neighbours in its item [(]3"):
+        LoadSlice2Dd("image", context=2)(items[0])
 
 
 def test_what_is_left_of_an_item_can_be_batched(tmp_path):
     root = write_slice_phantom(tmp_path / "set", SlicePhantomSpec(train=1, val=1, slices=2, size=(16, 18)))
     labels = discover(root).choose()
     items = training_items(open_dataset(root, labels, tmp_path / "cache", slices=True), labels)
-    load = LoadSliced(["image", "label"])
+    load = LoadSlice2Dd(["image", "label"])
     batch = torch.utils.data.default_collate([{k: v for k, v in load(i).items() if k != "label"} for i in items])
     assert sorted(batch) == ["annotated", "case", "image", "patient", "scan", "slice"]
 
 
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="1 or 3 channels"):
-        LoadSliced("image", channels=4)
+        LoadSlice2Dd("image", channels=4)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("L", (5, 4)).save(tmp_path / "b.png")
     with pytest.raises(DataError, match=r"a\.png: must be a label of one channel"):
-        LoadSliced("label")({"label": tmp_path / "a.png"})
+        LoadSlice2Dd("label")({"label": tmp_path / "a.png"})
     names = [str(tmp_path / name) for name in ("a.png", "a.png", "b.png")]
     with pytest.raises(DataError, match=r"b\.png: must have the size of .*a\.png"):
-        LoadSliced("image", context=1)({"image": names[0], "neighbours": names})
+        LoadSlice2Dd("image", context=1)({"image": names[0], "neighbours": names})

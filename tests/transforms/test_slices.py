@@ -14,8 +14,8 @@ def item(shape=(20, 16, 6), **voxels):
     """A volume whose voxels say where they are, and a label with the structures put at the given places."""
     index = np.arange(np.prod(shape)).reshape(1, *shape)
     label = torch.zeros(1, *shape, dtype=torch.uint8)
-    for name, place in voxels.items():
-        label[(0, *place)] = int(name[1:])
+    for name, location in voxels.items():
+        label[(0, *location)] = int(name[1:])
     return {"image": torch.tensor(index, dtype=torch.float32), "label": label, "case": "s1"}
 
 
@@ -45,7 +45,7 @@ def test_volumes_lie_slice_by_slice_and_stay_what_they_are():
 
 @pytest.mark.parametrize("value", [4, 200])
 def test_a_label_out_of_range_names_the_case(value):
-    with pytest.raises(LabelError, match=f"case s1: must hold labels from 0 to 3, but found 0 to {value}"):
+    with pytest.raises(LabelError, match=f"case s1: must hold labels from 0 to 3 [(]0 to {value}"):
         IndexSlicesd("label", 4)(
             {**item(), "label": torch.full((1, 4, 4, 2), value).index_fill(3, torch.tensor([0]), 0)}
         )

@@ -175,9 +175,9 @@ def _task(metadata: Mapping[str, Any], labels: LabelMap | None, recipe: Mapping[
     counted = re.search(r"\b\d+\b(?= (?:\w+ )?structures)", task)
     if counted is not None and int(counted[0]) == count:
         return task
-    shown = ", ".join(labels.structures[:_SHOWN]) + (", ..." if count > _SHOWN else "")
+    printable = ", ".join(labels.structures[:_SHOWN]) + (", ..." if count > _SHOWN else "")
     kind = re.sub(r"\s+", " ", str(metadata.get("image_classes") or "")).strip()
-    return f"Segmentation of {count} structure{'s' * (count != 1)}{f' ({kind})' if kind else ''}: {shown}"
+    return f"Segmentation of {count} structure{'s' * (count != 1)}{f' ({kind})' if kind else ''}: {printable}"
 
 
 def _data(metadata: Mapping[str, Any], history: History, recipe: Mapping[str, Any]) -> str:

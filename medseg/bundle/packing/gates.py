@@ -36,15 +36,15 @@ def require_clean(root: Path, trust: bool, name: str, meant: Collection[str] = (
         refuse(name, "must be whole and consistent", wrong, "medseg bundle verify lists all of it.")
 
 
-def refuse(name: str, rule: str, found: Sequence[Finding], remedy: str) -> None:
+def refuse(name: str, rule: str, found: Sequence[Finding], fix: str) -> None:
     """Raise what was found as one error.
 
     Raises:
         BundleError: always.
     """
-    shown = "; ".join(f"{one.code} in {one.place}: {one.message}" for one in found[:_SHOWN])
+    printable = "; ".join(f"{one.code} in {one.location}: {one.message}" for one in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    raise BundleError(name, rule, f"{len(found)} fault{'s' * (len(found) > 1)}: {shown}{more}", remedy)
+    raise BundleError(name, rule, f"{len(found)} fault{'s' * (len(found) > 1)}: {printable}{more}", fix)
 
 
 def renamed(error: MedsegError, folder: Path, name: str) -> MedsegError:
@@ -62,7 +62,7 @@ def renamed(error: MedsegError, folder: Path, name: str) -> MedsegError:
             text = text.replace(path, name)
         return text.replace(folder.name, name) if folder.name.endswith(".partial") else text
 
-    parts = [said(part) for part in (error.thing, error.rule, error.found, error.remedy)]
+    parts = [said(part) for part in (error.thing, error.problem, error.came, error.fix)]
     kind: Any = type(error)
     try:
         return cast("MedsegError", kind(*parts))

@@ -92,7 +92,9 @@ def push(path: Path, url: str, card: str, line: str, private: bool = True) -> st
     def work(api: Any, hub: Any) -> str:
         api.create_repo(address.repo, private=private, exist_ok=True)
         contents = [(name, str(path)), (f"{name}.sha256", line.encode()), ("README.md", card.encode())]
-        operations = [hub.CommitOperationAdd(path_in_repo=place, path_or_fileobj=what) for place, what in contents]
+        operations = [
+            hub.CommitOperationAdd(path_in_repo=location, path_or_fileobj=what) for location, what in contents
+        ]
         api.create_commit(
             address.repo, operations, commit_message=f"{name}, packed by medseg", revision=address.revision
         )

@@ -83,8 +83,8 @@ def install_bundle(
         BundleError: it is not safe, not whole, or made by a newer medseg or MONAI.
         OutputError: the folder holds other files, or cannot be written.
     """
-    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-install-") as place:
-        path = fetch(source, Path(place), sha256)
+    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-install-") as location:
+        path = fetch(source, Path(location), sha256)
         unfit = check_archive(path)
         if unfit:
             refuse(path.name, "must be a whole zip that is safe to unpack", unfit, "Fetch it again.")
@@ -97,11 +97,11 @@ def install_bundle(
         try:
             require_trust(path, trust, "install")
         except UntrustedError as error:
-            if not path.is_relative_to(place):
+            if not path.is_relative_to(location):
                 raise
             look = f"See all of it with: medseg bundle pull {source}, then medseg bundle inspect {path.name}."
             raise UntrustedError(
-                source, error.rule, error.found, f"{look} If you trust who made it, give --trust."
+                source, error.problem, error.came, f"{look} If you trust who made it, give --trust."
             ) from error
         target = Path(folder) if folder is not None else Path("bundles", folder_name(_name(path, manifest)))
         target = _required_free(target)
@@ -175,7 +175,7 @@ def _unpacked(path: Path, partial: Path) -> Path:
     """The bundle's folder made of a zip, at that place itself whatever folder the zip has around it."""
     unpack(path, partial)
     places = [partial, *sorted(one for one in partial.iterdir() if one.is_dir())]
-    found = [place for place in places if (place / "configs" / METADATA).is_file()]
+    found = [location for location in places if (location / "configs" / METADATA).is_file()]
     if not found:
         raise BundleError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
     if found[0] != partial:

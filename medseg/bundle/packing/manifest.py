@@ -102,24 +102,22 @@ def compare(path: Path) -> list[Finding]:
     """
     content = read_manifest(path)
     if content is None:
-        remedy = "Ask whoever made it for one that medseg bundle pack wrote."
-        return [warning("no-manifest", path.name, f"no {MANIFEST}: nothing says whether its files are whole", remedy)]
+        fix = "Ask whoever made it for one that medseg bundle pack wrote."
+        return [warning("no-manifest", path.name, f"no {MANIFEST}: nothing says whether its files are whole", fix)]
     listed: dict[str, Any] = content["files"]
     if path.is_dir():
         found = {name: _of_file(file) for name, file in files_of(path).items() if name != MANIFEST}
     else:
         found = _in_zip(path, listed)
-    remedy = "Fetch it again, or ask whoever made it."
+    fix = "Fetch it again, or ask whoever made it."
     findings = []
     for name in sorted({*listed, *found}):
         if name not in found:
-            findings.append(error("file-missing", name, f"in {MANIFEST}, but not there", remedy))
+            findings.append(error("file-missing", name, f"in {MANIFEST}, but not there", fix))
         elif name not in listed:
-            findings.append(error("file-not-listed", name, f"not in {MANIFEST}: it came in afterwards", remedy))
+            findings.append(error("file-not-listed", name, f"not in {MANIFEST}: it came in afterwards", fix))
         elif found[name] != (listed[name]["sha256"], listed[name]["bytes"]):
-            findings.append(
-                error("file-changed", name, f"not the file that {MANIFEST} lists: changed or damaged", remedy)
-            )
+            findings.append(error("file-changed", name, f"not the file that {MANIFEST} lists: changed or damaged", fix))
     return findings
 
 

@@ -72,15 +72,15 @@ def pack_bundle(
     if path.suffix.lower() != ".zip" or path.is_dir():
         raise OutputError(path, "must be a file called .zip", "another name" if not path.is_dir() else "a folder")
     history = history_of(bundle.root)
-    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-pack-") as place, contextlib.ExitStack() as errors:
-        folder = Path(place, "bundle")
+    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-pack-") as location, contextlib.ExitStack() as errors:
+        folder = Path(location, "bundle")
         errors.enter_context(_about(folder, bundle.root))
         staged = stage(bundle, folder, metadata)
         try:
             require_trust(folder, trust, "pack")
         except UntrustedError as error:
-            remedy = f"See all of it with: medseg bundle inspect {bundle.root}. If you mean it, give --trust."
-            raise UntrustedError(bundle.root, error.rule, error.found, remedy) from error
+            fix = f"See all of it with: medseg bundle inspect {bundle.root}. If you mean it, give --trust."
+            raise UntrustedError(bundle.root, error.problem, error.came, fix) from error
         packed = Bundle(folder)
         said, weights = _described(packed, bundle)
         state = read_state(weights)
@@ -129,8 +129,8 @@ def _described(packed: Bundle, bundle: Bundle) -> tuple[Described, Path]:
         path = path.relative_to(packed.root)
     weights = Path(str(own)) if Path(str(own)).is_absolute() else bundle.root / path
     if not weights.is_file():
-        rule, remedy = "must hold the trained weights to be packed", "Train the bundle first, or pack a run's folder."
-        raise WeightsError(weights, rule, "no such file", remedy)
+        rule, fix = "must hold the trained weights to be packed", "Train the bundle first, or pack a run's folder."
+        raise WeightsError(weights, rule, "no such file", fix)
     labels = parser.get_parsed_content("labels") if "labels" in parser else None
     if not isinstance(labels, LabelMap):
         file = bundle.root / LABELS
@@ -173,12 +173,12 @@ def _export(
     samples = [seen.window]
     if check_on is not None:
         own = _Windows()
-        with tempfile.TemporaryDirectory(prefix="medseg-check-") as place:
-            source, given = Path(place, "scan"), Path(check_on)
+        with tempfile.TemporaryDirectory(prefix="medseg-check-") as location:
+            source, given = Path(location, "scan"), Path(check_on)
             source.mkdir()
             try:
                 (source / given.name).write_bytes(given.read_bytes())
-                self_test.infer(bundle, source, Path(place, "masks"), "cpu", own.watch)
+                self_test.infer(bundle, source, Path(location, "masks"), "cpu", own.watch)
             except (OSError, MedsegError) as error:
                 raise DataError(given, "must be a scan that the bundle segments", str(error)) from error
         if own.window is not None:

@@ -131,8 +131,8 @@ class _Reader:
                 raise self._error(path, "not name a case in a bundle that is shared", text)
 
     def _error(self, path: str, rule: str, text: str) -> ConfigError:
-        remedy = "Write places relative to @bundle_root, and cases into split."
-        return ConfigError(f"{self.source}, {path}", f"must {rule}", f"'{text[:200]}'", remedy)
+        fix = "Write places relative to @bundle_root, and cases into split."
+        return ConfigError(f"{self.source}, {path}", f"must {rule}", f"'{text[:200]}'", fix)
 
 
 def _parsed(expression: str) -> ast.Expression | None:

@@ -25,8 +25,8 @@ from medseg.data.nifti import SUFFIXES, write_volume
 from medseg.data.phantom import make_body
 from medseg.errors import ConfigError, DataError, MedsegError
 from medseg.grid import Grid
+from medseg.image_io_2d import is_picture, read_image_2d
 from medseg.labels import LabelMap
-from medseg.pictures import is_picture, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +161,8 @@ def _make(bundle: Bundle, kind: str, folder: Path, watch: Callable[[ConfigParser
         body = make_body(VOLUME, 0)
         write_volume(source / "phantom.nii.gz", body.hu, Grid(body.hu.shape, body.affine))
     else:
-        with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as place:
-            made = write_slice_phantom(Path(place, "set"), SLICES)
+        with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as location:
+            made = write_slice_phantom(Path(location, "set"), SLICES)
             for path in sorted((made / "images").rglob("*.png")):
                 shutil.copyfile(path, source / path.name)
     infer(bundle, source, folder / EXPECTED, "cpu", watch)
@@ -191,9 +191,9 @@ def run_self_test(bundle: Bundle, device: str | None = None) -> SelfTest | None:
     folder = bundle.root / FOLDER
     if not (folder / RECORD).is_file():
         return None
-    with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as place:
-        infer(bundle, folder / INPUT, Path(place, "masks"), device)
-        return compare_masks(Path(place, "masks"), folder / EXPECTED, _names(bundle))
+    with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as location:
+        infer(bundle, folder / INPUT, Path(location, "masks"), device)
+        return compare_masks(Path(location, "masks"), folder / EXPECTED, _names(bundle))
 
 
 def infer(
@@ -300,7 +300,7 @@ def covers(covered: int, structures: int) -> str:
 def _labels(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
     """The labels and, of a volume, the affine."""
     if is_picture(path):
-        return np.asarray(read_picture(path).values), None
+        return np.asarray(read_image_2d(path).values), None
     values, grid = read_volume(path)
     return np.asarray(values), np.asarray(grid.affine)
 
@@ -311,7 +311,7 @@ def _masks(folder: Path) -> list[str]:
     return [
         name
         for name, path in files.items()
-        if name.endswith(SUFFIXES) or (is_picture(path) and read_picture(path).values.ndim == 2)
+        if name.endswith(SUFFIXES) or (is_picture(path) and read_image_2d(path).values.ndim == 2)
     ]
 
 
@@ -335,8 +335,8 @@ def _ours(error: Exception, bundle: Bundle) -> MedsegError:
     while found.__cause__ is not None:
         found = found.__cause__
     said = (str(found).strip().splitlines() or [""])[0]
-    rule, remedy = "must run its own inference.json", "medseg bundle verify says more."
-    return ConfigError(bundle.name, rule, f"{type(found).__name__}: {said}", remedy)
+    rule, fix = "must run its own inference.json", "medseg bundle verify says more."
+    return ConfigError(bundle.name, rule, f"{type(found).__name__}: {said}", fix)
 
 
 @contextlib.contextmanager

@@ -70,8 +70,8 @@ def pull(source: str, folder: str | Path, sha256: str | None = None) -> Path:
         ConfigError, OutputError: a place that cannot be, or cannot be reached or written, or holds another file of
             that name.
     """
-    with tempfile.TemporaryDirectory(prefix="medseg-pull-") as place:
-        path = fetch(source, Path(place), sha256)
+    with tempfile.TemporaryDirectory(prefix="medseg-pull-") as location:
+        path = fetch(source, Path(location), sha256)
         wrong = [one for one in compare(path) if one.severity == "error"]
         if wrong:
             raise DataError(source, "must be a whole packed bundle", str(wrong[0]), "Fetch it again.")
@@ -99,7 +99,7 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def _to_place(path: Path, url: str) -> str:
-    place, folder = asked(url, lambda: open_place(url))
+    location, folder = asked(url, lambda: open_place(url))
     named = folder.lower().endswith(".zip")
     target = folder if named else f"{folder}/{path.name}"
     folder = target.rpartition("/")[0]
@@ -107,32 +107,32 @@ def _to_place(path: Path, url: str) -> str:
     partial = target + PARTIAL
 
     def send() -> None:
-        if place.exists(target) and not _is_same(place, target, path):
+        if location.exists(target) and not _is_same(location, target, path):
             raise OutputError(
                 url, "must not hold another file of that name", name, "Remove it, or choose another place."
             )
-        place.makedirs(folder, exist_ok=True)
+        location.makedirs(folder, exist_ok=True)
         try:
-            place.put_file(str(path), partial)
-            if place.size(partial) != path.stat().st_size:
-                raise OSError(f"{place.size(partial)} of {path.stat().st_size} bytes are there")
-            if place.exists(target):
-                place.rm_file(target)
-            place.mv(partial, target)
-            place.pipe_file(target + SUM, f"{sha256_of(path)}  {name}\n".encode())
+            location.put_file(str(path), partial)
+            if location.size(partial) != path.stat().st_size:
+                raise OSError(f"{location.size(partial)} of {path.stat().st_size} bytes are there")
+            if location.exists(target):
+                location.rm_file(target)
+            location.mv(partial, target)
+            location.pipe_file(target + SUM, f"{sha256_of(path)}  {name}\n".encode())
         finally:
-            if place.exists(partial):
-                place.rm_file(partial)
+            if location.exists(partial):
+                location.rm_file(partial)
 
     asked(url, send, _HOUR)
     return url if named else f"{url.rstrip('/')}/{path.name}"
 
 
-def _is_same(place: Any, target: str, path: Path) -> bool:
+def _is_same(location: Any, target: str, path: Path) -> bool:
     """Whether a file at a place is this zip, by its size and the SHA-256 beside it."""
-    if place.size(target) != path.stat().st_size:
+    if location.size(target) != path.stat().st_size:
         return False
-    said = place.cat_file(target + SUM).split() if place.exists(target + SUM) else []
+    said = location.cat_file(target + SUM).split() if location.exists(target + SUM) else []
     return not said or said[0] == sha256_of(path).encode()
 
 

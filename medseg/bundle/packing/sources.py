@@ -145,16 +145,16 @@ def _download(url: str, path: Path) -> None:
 
 
 def _from_place(url: str, folder: Path) -> tuple[Path, Path | None]:
-    place, path = asked(url, lambda: open_place(url))
+    location, path = asked(url, lambda: open_place(url))
 
     def look() -> str:
-        if not path.endswith(".zip") and place.isdir(path):
-            found = sorted(one for one in place.ls(path, detail=False) if str(one).endswith(".zip"))
+        if not path.endswith(".zip") and location.isdir(path):
+            found = sorted(one for one in location.ls(path, detail=False) if str(one).endswith(".zip"))
             if len(found) != 1:
                 names = ", ".join(PurePosixPath(one).name for one in found[:5]) or "none"
                 raise DataError(url, "must hold one packed bundle", names, "Name the zip.")
             return str(found[0])
-        if not place.isfile(path):
+        if not location.isfile(path):
             raise DataError(url, "must be a packed bundle", "no such file")
         return path
 
@@ -163,9 +163,9 @@ def _from_place(url: str, folder: Path) -> tuple[Path, Path | None]:
     beside = target.with_name(target.name + SUM)
 
     def bring() -> None:
-        place.get_file(remote, str(target))
-        if place.isfile(remote + SUM):
-            place.get_file(remote + SUM, str(beside))
+        location.get_file(remote, str(target))
+        if location.isfile(remote + SUM):
+            location.get_file(remote + SUM, str(beside))
 
     asked(url, bring, _HOUR)
     return target, beside
@@ -183,7 +183,5 @@ def asked(url: str, work: Callable[[], T], seconds: float = SECONDS) -> T:
         if error.thing != f"backup={url}":
             raise
         said: Any = type(error)
-        remedy = error.remedy.replace(
-            "Mend it, or leave out backup.", "Look at its spelling, the network and your login."
-        )
-        raise said(url, error.rule, error.found, remedy.replace(", or leave out backup", "")) from error
+        fix = error.fix.replace("Mend it, or leave out backup.", "Look at its spelling, the network and your login.")
+        raise said(url, error.problem, error.came, fix.replace(", or leave out backup", "")) from error

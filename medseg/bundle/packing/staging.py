@@ -100,9 +100,9 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.root / name, folder / name)
     docs = [path for path in sorted((bundle.root / "docs").glob("*")) if path.is_file()]
-    shown = "".join(path.read_text(encoding="utf-8", errors="replace") for path in docs if path.suffix == ".md")
+    printable = "".join(path.read_text(encoding="utf-8", errors="replace") for path in docs if path.suffix == ".md")
     for path in docs:
-        if path.suffix in (".md", ".txt") or (path.suffix == ".png" and path.name in shown):
+        if path.suffix in (".md", ".txt") or (path.suffix == ".png" and path.name in printable):
             (folder / "docs").mkdir(exist_ok=True)
             shutil.copyfile(path, folder / "docs" / path.name)
     texts = "".join(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
@@ -165,7 +165,7 @@ def _recipe_root(bundle: Bundle) -> Path | None:
     if Path(bundle.name).name != bundle.name:
         return None
     places = [home / "bundles" / bundle.name for home in homes()[1:]]
-    return next((place for place in places if (place / "configs" / METADATA).is_file()), None)
+    return next((location for location in places if (location / "configs" / METADATA).is_file()), None)
 
 
 def _usable(config: dict[str, Any], taken: list[str], recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def safetensors(state: Mapping[str, torch.Tensor]) -> bytes:
             raise WeightsError(f"tensor {name}", f"must hold one of {', '.join(_KINDS.values())}", str(tensor.dtype))
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         content = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
-        place = [position, position + len(content)]
-        header[name] = {"dtype": _KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        location = [position, position + len(content)]
+        header[name] = {"dtype": _KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": location}
         pieces.append(content)
         position += len(content)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

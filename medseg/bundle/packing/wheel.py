@@ -39,19 +39,19 @@ def make_wheel(folder: Path) -> Path:
 
 def _settle(wheel: Path) -> None:
     """Give a wheel fixed times, permissions and order, in its own list of files as well; what it holds stays."""
-    with tempfile.TemporaryDirectory(prefix="medseg-wheel-") as place:
+    with tempfile.TemporaryDirectory(prefix="medseg-wheel-") as location:
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(place)
-        for record in Path(place).glob("*.dist-info/RECORD"):
+            archive.extractall(location)
+        for record in Path(location).glob("*.dist-info/RECORD"):
             lines = record.read_text(encoding="utf-8").splitlines()
             record.write_text("\n".join(sorted(lines)) + "\n", encoding="utf-8", newline="\n")
-        write_archive(Path(place), wheel)
+        write_archive(Path(location), wheel)
 
 
 def _built(source: Path, folder: Path) -> Path:
     """Built from a copy of the source: setuptools leaves files beside what it builds."""
-    with tempfile.TemporaryDirectory(prefix="medseg-wheel-") as place:
-        copy, made = Path(place, "source"), Path(place, "made")
+    with tempfile.TemporaryDirectory(prefix="medseg-wheel-") as location:
+        copy, made = Path(location, "source"), Path(location, "made")
         copy.mkdir()
         made.mkdir()
         skip = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*", "*.pt", "*.safetensors")

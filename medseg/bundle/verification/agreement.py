@@ -51,7 +51,7 @@ def _networks(bundle: Opened) -> Iterator[Finding]:
             if first.get(name) != other.get(name) and not (unknown and written[0] == written[1]):
                 yield error(
                     "network-drift",
-                    bundle.place(config, f"network_def#{name}"),
+                    bundle.location(config, f"network_def#{name}"),
                     f"it is {_short(other.get(name))} there, and {_short(first.get(name))} in {there[0]}.json",
                     "Weights of one network are nothing to another.",
                 )
@@ -68,31 +68,33 @@ def _differences(
     """What one chain has and the other has not; steps that may be off by what the data are count where they fit."""
     begin, found = _settled(begin, found), _settled(found, begin)
     matcher = difflib.SequenceMatcher(a=[step.key for step in begin], b=[step.key for step in found], autojunk=False)
-    place = bundle.place(where[0], where[1])
+    location = bundle.location(where[0], where[1])
     said = f"{first[0]}.json, {first[1]}"
     for kind, i, j, k, m in matcher.get_opcodes():
         if kind == "equal":
             continue
         lost, new = list(begin[i:j]), list(found[k:m])
         for step in list(lost):
-            twin = next((one for one in new if one.name == step.name), None)
-            if twin is not None:
+            contralateral = next((one for one in new if one.name == step.name), None)
+            if contralateral is not None:
                 lost.remove(step)
-                new.remove(twin)
-                for name in sorted({*step.arguments, *twin.arguments}):
-                    a, b = step.arguments.get(name), twin.arguments.get(name)
+                new.remove(contralateral)
+                for name in sorted({*step.arguments, *contralateral.arguments}):
+                    a, b = step.arguments.get(name), contralateral.arguments.get(name)
                     if a != b:
                         yield error(
                             "preprocessing-drift",
-                            bundle.place(where[0], f"{twin.path}#{name}"),
+                            bundle.location(where[0], f"{contralateral.path}#{name}"),
                             f"{step.name} has {name} {_short(b)} there, and {_short(a)} in {said}",
                             "The network sees other images than it learned from.",
                         )
         for step in lost:
-            yield _only(step, place, f"{said} has {step.name}, which is missing here or stands elsewhere in the order")
+            yield _only(
+                step, location, f"{said} has {step.name}, which is missing here or stands elsewhere in the order"
+            )
         for step in new:
             yield _only(
-                step, bundle.place(where[0], step.path), f"{step.name} is missing in {said}, or stands elsewhere"
+                step, bundle.location(where[0], step.path), f"{step.name} is missing in {said}, or stands elsewhere"
             )
 
 
@@ -109,10 +111,10 @@ def _settled(steps: Sequence[Step], others: Sequence[Step]) -> list[Step]:
     return kept
 
 
-def _only(step: Step, place: str, message: str) -> Finding:
+def _only(step: Step, location: str, message: str) -> Finding:
     if step.only_crops:
-        return note("preprocessing-crop", place, message, "It changes no value of the image, only how much is seen.")
-    return error("preprocessing-drift", place, message, "The network sees other images than it learned from.")
+        return note("preprocessing-crop", location, message, "It changes no value of the image, only how much is seen.")
+    return error("preprocessing-drift", location, message, "The network sees other images than it learned from.")
 
 
 def _short(value: object) -> str:

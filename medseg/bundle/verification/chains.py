@@ -95,14 +95,14 @@ def _of_batches(bundle: Opened, config: str, path: str) -> Iterator[Step]:
     """What is done to whole batches: the transforms that an expression within `prepare_batch` makes."""
     content = bundle.expanded(config)
     path = syntax.resolved_path(content, path)
-    for place, value in syntax.walk({path: syntax.at(content, path)}):
+    for location, value in syntax.walk({path: syntax.at(content, path)}):
         tree, names = syntax.parse(value) if syntax.is_expression(value) else (None, {})
         for node in ast.walk(tree) if tree is not None else ():
             if isinstance(node, ast.Call) and _is_transform(target := ast.unparse(node.func), sure=True):
                 given = {} if any(isinstance(one, ast.Starred) for one in node.args) else _given(target, node)
                 found = {name: _argument(bundle, config, one, names) for name, one in given.items()}
                 kept = {name: one for name, one in {**_defaults(target), **found}.items() if name not in _ASIDE}
-                yield Step(_name(target), place, kept)
+                yield Step(_name(target), location, kept)
 
 
 def _given(target: str, call: ast.Call) -> dict[str, ast.expr]:

@@ -21,17 +21,17 @@ def check(bundle: Opened) -> Iterator[Finding]:
         try:
             said[FILE] = LabelMap.load(bundle.root / FILE).names
         except LabelError as fault:
-            yield error("label-map", FILE, f"{fault.rule}, but found {fault.found}", "Number the classes from 0 on.")
+            yield error("label-map", FILE, f"{fault.problem} ({fault.came})", "Number the classes from 0 on.")
     channels = named_channels(bundle)
     if channels:
-        said[bundle.place(METADATA, _CHANNELS)] = channels
+        said[bundle.location(METADATA, _CHANNELS)] = channels
     for config in bundle.configs:
         labels = label_map(bundle, config)
         if labels is not None:
-            said[bundle.place(config, "labels")] = labels.names
+            said[bundle.location(config, "labels")] = labels.names
     places = list(said)
-    for place in places[1:]:
-        yield from _compare(places[0], said[places[0]], place, said[place])
+    for location in places[1:]:
+        yield from _compare(places[0], said[places[0]], location, said[location])
 
 
 def named_channels(bundle: Opened) -> list[str]:

@@ -20,11 +20,11 @@ def check(bundle: Opened) -> Iterator[Finding]:
         return  # that it is missing or unreadable has been said
     whole = metadata_schema()
     for path, message in problems(metadata, whole, whole):
-        yield error("metadata-schema", bundle.place(METADATA, path), message, "MONAI's specification says so.")
+        yield error("metadata-schema", bundle.location(METADATA, path), message, "MONAI's specification says so.")
     if not isinstance(metadata.get("schema"), str):
         yield warning(
             "schema-missing",
-            bundle.place(METADATA, "schema"),
+            bundle.location(METADATA, "schema"),
             "the address of MONAI's schema is not there, and verify_metadata of MONAI refuses that",
             f"Name it: {SCHEMA_URL}",
         )
@@ -33,7 +33,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
         known = ", ".join(mapping(changelog)) or "none"
         yield error(
             "version-changelog",
-            bundle.place(METADATA, "changelog"),
+            bundle.location(METADATA, "changelog"),
             f"version {version} is not in it, only {known}",
             "Say there what is new in it.",
         )
@@ -49,7 +49,7 @@ def _channels(bundle: Opened, path: str, value: Any) -> Iterator[Finding]:
     if list(names) != [str(number) for number in range(len(names))]:
         yield error(
             "channel-def",
-            bundle.place(METADATA, f"{path}#channel_def"),
+            bundle.location(METADATA, f"{path}#channel_def"),
             "its keys are not the numbers 0, 1, 2 and on in their order",
             "Name each channel by its number.",
         )
@@ -57,7 +57,7 @@ def _channels(bundle: Opened, path: str, value: Any) -> Iterator[Finding]:
         # one channel may hold the numbers of all
         yield error(
             "channel-def",
-            bundle.place(METADATA, f"{path}#channel_def"),
+            bundle.location(METADATA, f"{path}#channel_def"),
             f"it names {len(names)} channels, and num_channels says {channels}",
             "One of them is wrong.",
         )
@@ -65,7 +65,7 @@ def _channels(bundle: Opened, path: str, value: Any) -> Iterator[Finding]:
     if twice:
         yield warning(
             "channel-def",
-            bundle.place(METADATA, f"{path}#channel_def"),
+            bundle.location(METADATA, f"{path}#channel_def"),
             f"more than one channel is called {', '.join(map(str, twice))}",
             "Give each a name of its own.",
         )

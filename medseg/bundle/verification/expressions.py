@@ -29,13 +29,13 @@ def check(bundle: Opened) -> Iterator[Finding]:
             if not syntax.is_expression(value):
                 continue
             tree, references = syntax.parse(value)
-            place = bundle.place(config, path)
+            location = bundle.location(config, path)
             if tree is None:
-                yield error("expression-syntax", place, f"'{value[:80]}' is no Python expression", "Correct it.")
+                yield error("expression-syntax", location, f"'{value[:80]}' is no Python expression", "Correct it.")
             elif isinstance(tree, ast.Import | ast.ImportFrom):
-                yield from _import(place, tree)
+                yield from _import(location, tree)
             else:
-                yield from _names(place, tree, known, references)
+                yield from _names(location, tree, known, references)
 
 
 def imports(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -52,14 +52,14 @@ def imports(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield one.asname or one.name, f"{tree.module}.{one.name}"
 
 
-def _import(place: str, tree: ast.Import | ast.ImportFrom) -> Iterator[Finding]:
+def _import(location: str, tree: ast.Import | ast.ImportFrom) -> Iterator[Finding]:
     names = [f"{tree.module}.{one.name}" for one in tree.names] if isinstance(tree, ast.ImportFrom) else [
         one.name for one in tree.names
     ]  # fmt: skip
     for name in names:
         found = _imported(name)
         if isinstance(found, Exception):
-            yield error("expression-name", place, f"'{name}' cannot be imported: {cause(found)}", "Install it.")
+            yield error("expression-name", location, f"'{name}' cannot be imported: {cause(found)}", "Install it.")
 
 
 def _imported(name: str) -> Any:
@@ -74,20 +74,20 @@ def _imported(name: str) -> Any:
             return fault
 
 
-def _names(place: str, tree: ast.AST, known: Mapping[str, Any], references: Mapping[str, str]) -> Iterator[Finding]:
+def _names(location: str, tree: ast.AST, known: Mapping[str, Any], references: Mapping[str, str]) -> Iterator[Finding]:
     bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             if not (node.id in bound or node.id in known or node.id in references or hasattr(builtins, node.id)):
-                remedy = did_you_mean(node.id, known, "Import it in 'imports', or write '@' for a key of the config.")
-                yield error("expression-name", place, f"nothing is called '{node.id}' there", remedy)
+                fix = did_you_mean(node.id, known, "Import it in 'imports', or write '@' for a key of the config.")
+                yield error("expression-name", location, f"nothing is called '{node.id}' there", fix)
         elif isinstance(node, ast.Attribute) and id(node) not in inner:
-            yield from _attribute(place, node, known, bound)
+            yield from _attribute(location, node, known, bound)
 
 
-def _attribute(place: str, node: ast.Attribute, known: Mapping[str, Any], bound: set[str]) -> Iterator[Finding]:
+def _attribute(location: str, node: ast.Attribute, known: Mapping[str, Any], bound: set[str]) -> Iterator[Finding]:
     """Modules and classes are followed as far as they go; what a value has is not known here."""
     parts: list[str] = []
     inner: ast.expr = node
@@ -105,12 +105,12 @@ def _attribute(place: str, node: ast.Attribute, known: Mapping[str, Any], bound:
         except AttributeError:
             submodule = _imported(f"{path}.{name}") if isinstance(found, types.ModuleType) else fault_of(name)
             if isinstance(submodule, Exception):
-                remedy = did_you_mean(name, dir(found), f"'{path}' has nothing of that name.")
-                yield error("expression-name", place, f"there is no '{path}.{name}'", remedy)
+                fix = did_you_mean(name, dir(found), f"'{path}' has nothing of that name.")
+                yield error("expression-name", location, f"there is no '{path}.{name}'", fix)
                 return
             found = submodule
         except ImportError as fault:
-            yield error("expression-name", place, f"'{path}.{name}' cannot be had: {cause(fault)}", "Install it.")
+            yield error("expression-name", location, f"'{path}.{name}' cannot be had: {cause(fault)}", "Install it.")
             return
         path = f"{path}.{name}"
 

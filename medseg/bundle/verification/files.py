@@ -15,13 +15,13 @@ def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on files that are not there."""
     root = bundle.root
     if not (root / "configs" / f"{METADATA}.json").is_file():
-        yield error("file-missing", bundle.place(METADATA), "there is no such file", "MONAI knows a bundle by it.")
+        yield error("file-missing", bundle.location(METADATA), "there is no such file", "MONAI knows a bundle by it.")
     if not any((root / "configs" / f"{name}.json").is_file() for name in ("train", "inference")):
         yield error(
             "file-missing", "configs", "there is neither train.json nor inference.json", "Nothing of it can be run."
         )
     elif not (root / "configs" / "inference.json").is_file():
-        yield warning("file-missing", bundle.place("inference"), "there is no such file", "Others predict with it.")
+        yield warning("file-missing", bundle.location("inference"), "there is no such file", "Others predict with it.")
     if not any((root / name).is_file() for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "docs/license.txt")):
         yield warning("file-missing", "LICENSE", "there is no such file", "Without one nobody may use it.")
     if not (root / "docs" / "README.md").is_file():

@@ -18,7 +18,7 @@ _FLIPS = {"RandFlip", "Flip", "RandAxisFlip"}
 
 def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on flips along the axis from left to right."""
-    pair = twins(bundle)
+    pair = contralaterals(bundle)
     if pair is None:
         return
     for config in bundle.configs:
@@ -34,16 +34,17 @@ def _at_inference(bundle: Opened, config: str, pair: tuple[str, str]) -> Iterato
             continue
         try:
             flips, exchanged = (
-                bundle.value(config, f"{path}#{name}") if component.get(name) else None for name in ("flips", "twins")
+                bundle.value(config, f"{path}#{name}") if component.get(name) else None
+                for name in ("flips", "contralaterals")
             )
         except UnknownValueError:
             continue
         if exchanged is None and any(0 in flip for flip in flips or () if isinstance(flip, list | tuple)):
             yield error(
-                "flip-twins",
-                bundle.place(config, f"{path}#flips"),
+                "flip-contralaterals",
+                bundle.location(config, f"{path}#flips"),
                 f"left and right are turned round, and {pair[0]} would pass for {pair[1]}",
-                "Say in 'twins' which channels change places: $@labels.mirrored().",
+                "Say in 'contralaterals' which channels change places: $@labels.mirror_permutation().",
             )
 
 
@@ -64,14 +65,14 @@ def _in_training(bundle: Opened, pair: tuple[str, str]) -> Iterator[Finding]:
         say = error if side is not None or axes is None else warning
         which = "any axis" if axes is None else f"axis {', '.join(map(str, sorted(axes)))}"
         yield say(
-            "flip-twins",
-            bundle.place("train", path),
+            "flip-contralaterals",
+            bundle.location("train", path),
             f"it turns {which} round, and {pair[0]} would pass for {pair[1]}",
             "Leave that axis alone, or exchange the labels with it (medseg.transforms.RandAugmentd does).",
         )
 
 
-def twins(bundle: Opened) -> tuple[str, str] | None:
+def contralaterals(bundle: Opened) -> tuple[str, str] | None:
     """Two classes that are each other's mirror image; None where there are none."""
     names = set(named_channels(bundle))
     for config in bundle.configs:

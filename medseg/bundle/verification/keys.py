@@ -55,14 +55,17 @@ def check(bundle: Opened) -> Iterator[Finding]:
             if not _there(content, key):
                 say = error if key in _REQUIRED else warning
                 yield say(
-                    "key-missing", bundle.place(config, key), "the key is not there", "MONAI or its zoo looks for it."
+                    "key-missing",
+                    bundle.location(config, key),
+                    "the key is not there",
+                    "MONAI or its zoo looks for it.",
                 )
         if not isinstance(content.get("run"), list) or not content["run"]:
             ids = [key for key, value in content.items() if _is_run_id(key, value)]
             named = f"It runs as '{ids[0]}' alone; call it 'run', or add one." if ids else "Add a list of expressions."
             yield warning(
                 "run-missing",
-                bundle.place(config, "run"),
+                bundle.location(config, "run"),
                 "without it a run with no id named does nothing, and says nothing of it",
                 named,
             )
@@ -94,15 +97,15 @@ def _is_run_id(key: str, value: Any) -> bool:
 def _elsewhere(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator[Finding]:
     """What an engine takes and that does not refer to the key of which MONAI thinks that it is that."""
     wanted = _PROPERTIES["train" if "train" in content else "inference"]
-    for key, place in wanted.items():
-        value = syntax.at(content, place)
-        if value is None or not syntax.has(content, place.rpartition("#")[0]):
+    for key, location in wanted.items():
+        value = syntax.at(content, location)
+        if value is None or not syntax.has(content, location.rpartition("#")[0]):
             continue
         found = syntax.references(value) if isinstance(value, str) else []
         if key not in found and syntax.has(content, key):
             yield warning(
                 "key-elsewhere",
-                bundle.place(config, place),
+                bundle.location(config, location),
                 f"it does not refer to '{key}', which stands there",
                 f"What looks at '{key}' is misled: refer to it.",
             )
@@ -113,7 +116,7 @@ def _interval(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterat
         if str(component["_target_"]).endswith("ValidationHandler") and component.get("interval") != "@val_interval":
             yield warning(
                 "key-elsewhere",
-                bundle.place(config, f"{path}#interval"),
+                bundle.location(config, f"{path}#interval"),
                 "it does not refer to 'val_interval'",
                 "MONAI looks for the interval there.",
             )

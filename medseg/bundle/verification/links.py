@@ -43,7 +43,7 @@ def _missing(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterato
         if copied is not None and copied[0]:
             yield error(
                 "reference-file",
-                bundle.place(config, path),
+                bundle.location(config, path),
                 f"'{value}' copies from a file that is looked for in the working directory, wherever that is",
                 "Write down here what is meant.",
             )
@@ -55,7 +55,7 @@ def _missing(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterato
             if not (syntax.has(content, one) or syntax.has(content, syntax.resolved_path(content, one))):
                 yield error(
                     "reference-missing",
-                    bundle.place(config, path),
+                    bundle.location(config, path),
                     f"there is no '{one}', to which '{value[:80]}' refers",
                     did_you_mean(one, everything, "Define it, or correct the reference."),
                 )
@@ -76,7 +76,7 @@ def _unused(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator
             continue
         leaf = path.rpartition("#")[2]
         near = did_you_mean(leaf, [one.rpartition("#")[2] for one in used], "Remove it, or refer to it with '@'.")
-        yield warning("key-unused", bundle.place(config, path), "nothing refers to it", near)
+        yield warning("key-unused", bundle.location(config, path), "nothing refers to it", near)
 
 
 def _can_run(value: Any) -> bool:
@@ -99,7 +99,7 @@ def _overlay(bundle: Opened, name: str, bases: tuple[str, ...]) -> Iterator[Find
     if not bases:
         yield warning(
             "overlay-alone",
-            bundle.place(name),
+            bundle.location(name),
             "there is no config that it could go on top of",
             "Say in its name which: train, evaluate or inference.",
         )
@@ -110,5 +110,5 @@ def _overlay(bundle: Opened, name: str, bases: tuple[str, ...]) -> Iterator[Find
         runs = {key: value for key, value in merged.items() if key in _BY_NAME or _can_run(value)}
         strict.check({**runs, **recipe}, merged)
     except ConfigError as fault:
-        found = f": {fault.found}" if fault.found else ""
-        yield error("key-unknown", bundle.place(name), f"{fault.thing}{found}", fault.remedy)
+        found = f": {fault.came}" if fault.came else ""
+        yield error("key-unknown", bundle.location(name), f"{fault.thing}{found}", fault.fix)

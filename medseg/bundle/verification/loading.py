@@ -32,7 +32,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
             if own is not None and told is not None and own != told:
                 yield error(
                     "inferer-contradicts",
-                    bundle.place(config, path),
+                    bundle.location(config, path),
                     f"it is {told!r}, and {key} of the config is {own!r}",
                     f"Refer to it: '@{key}'.",
                 )
@@ -43,7 +43,7 @@ def _weights(bundle: Opened, config: str, content: dict[str, Any]) -> Iterator[F
     if not any(_LOADS.search(text) for text in texts):
         yield error(
             "weights-not-loaded",
-            bundle.place(config),
+            bundle.location(config),
             "nothing in it loads the weights that are there: the network would have random ones",
             "Load them where the network is made, or with a CheckpointLoader.",
         )
@@ -51,8 +51,8 @@ def _weights(bundle: Opened, config: str, content: dict[str, Any]) -> Iterator[F
     path = _value(bundle, config, "ckpt_path") if "ckpt_path" in content else None
     if isinstance(path, str) and not Path(path).is_file():
         named = path.removeprefix(str(bundle.root)).lstrip("/\\")
-        remedy = "Copy them there, or name those that are there."
-        yield error("weights-missing", bundle.place(config, "ckpt_path"), f"there is no {named}", remedy)
+        fix = "Copy them there, or name those that are there."
+        yield error("weights-missing", bundle.location(config, "ckpt_path"), f"there is no {named}", fix)
 
 
 def _value(bundle: Opened, config: str, path: str) -> Any:

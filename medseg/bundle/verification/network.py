@@ -33,26 +33,26 @@ def check(bundle: Opened) -> Iterator[Finding]:
     for config, found in bundle.networks.items():
         if isinstance(found, UnknownValueError) and not found.data:
             yield error(
-                "network-fails", bundle.place(config, "network_def"), f"it cannot be built: {found}", "Correct it."
+                "network-fails", bundle.location(config, "network_def"), f"it cannot be built: {found}", "Correct it."
             )
     network = bundle.network
     if network is None:
         if bundle.networks and all(one.data for one in bundle.networks.values()):
-            place = bundle.place(next(iter(bundle.networks)), "network_def")
-            yield note("network-unknown", place, "it hangs on the data, so that it was not tried", "Train it first.")
+            location = bundle.location(next(iter(bundle.networks)), "network_def")
+            yield note("network-unknown", location, "it hangs on the data, so that it was not tried", "Train it first.")
         return
     data_format = mapping(bundle.metadata.get("network_data_format"))
     image = mapping(mapping(data_format.get("inputs")).get("image"))
     output = mapping(mapping(data_format.get("outputs")).get("pred"))
-    where = bundle.place(METADATA, "network_data_format")
-    place = bundle.place(list(bundle.networks)[-1], "network_def")
+    where = bundle.location(METADATA, "network_data_format")
+    location = bundle.location(list(bundle.networks)[-1], "network_def")
     if not isinstance(network, torch.nn.Module):
-        yield error("network-fails", place, f"it is a {type(network).__name__} and no network", "Correct it.")
+        yield error("network-fails", location, f"it is a {type(network).__name__} and no network", "Correct it.")
     elif isinstance(image.get("num_channels"), int) and isinstance(image.get("spatial_shape"), list):
         try:
             yield from _forward(network, image, output, where)
         except ImportError as fault:
-            yield error("network-fails", place, f"it cannot be run: {cause(fault)}", "Install what it needs.")
+            yield error("network-fails", location, f"it cannot be run: {cause(fault)}", "Install what it needs.")
 
 
 def _forward(

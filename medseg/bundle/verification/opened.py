@@ -57,7 +57,7 @@ class Opened:
                 self._read(path)
             elif path.suffix in {".yaml", ".yml"}:
                 self.faults.append(
-                    warning("config-yaml", self.place(path.name), "it is not looked at", "Write configs as JSON.")
+                    warning("config-yaml", self.location(path.name), "it is not looked at", "Write configs as JSON.")
                 )
         self.metadata: dict[str, Any] = self.files.pop(METADATA, {})
         self.overlays = {name: self._bases(name) for name in self.files if name not in MAIN or self._is_overlay(name)}
@@ -80,26 +80,26 @@ class Opened:
             content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
         except (OSError, ValueError, RecursionError) as fault:
             self.faults.append(
-                error("config-unreadable", self.place(path.name), f"it is no JSON: {fault}", "Write it again.")
+                error("config-unreadable", self.location(path.name), f"it is no JSON: {fault}", "Write it again.")
             )
             return
         if not isinstance(content, dict):
             self.faults.append(
-                error("config-unreadable", self.place(path.name), "it holds no JSON object", "Write it again.")
+                error("config-unreadable", self.location(path.name), "it holds no JSON object", "Write it again.")
             )
             return
         for name in twice:
             self.faults.append(
                 error(
                     "key-twice",
-                    self.place(path.name, name),
+                    self.location(path.name, name),
                     "the key stands twice in one object, and the last one counts alone",
                     "Remove one of them.",
                 )
             )
         self.files[path.stem] = content
 
-    def place(self, file: str, path: str = "") -> str:
+    def location(self, file: str, path: str = "") -> str:
         """How a finding says where: the file below the root, and the path within the config."""
         name = file if "." in file else f"{file}.json"
         return f"configs/{name}" + (f", {path}" if path else "")

@@ -23,25 +23,25 @@ def check(bundle: Opened) -> Iterator[Finding]:
         wanted += [(f"{key}#{name}", name, said, required) for name, said in mapping(bundle.metadata.get(key)).items()]
     for key, name, said, required in wanted:
         if isinstance(said, str):
-            yield from _one(bundle.place(METADATA, key), name, said, required)
+            yield from _one(bundle.location(METADATA, key), name, said, required)
 
 
-def _one(place: str, name: str, said: str, required: bool) -> Iterator[Finding]:
+def _one(location: str, name: str, said: str, required: bool) -> Iterator[Finding]:
     try:
         asked = Version(said.strip().removeprefix("=="))
     except InvalidVersion:
-        yield error("version-form", place, f"'{said}' is no version", "Write one such as 1.6.1.")
+        yield error("version-form", location, f"'{said}' is no version", "Write one such as 1.6.1.")
         return
     found = installed(name)
     if found is None:
         say = error if required else note
-        yield say("package-missing", place, f"{name} is not installed", f"pip install {_requirement(name, said)}")
+        yield say("package-missing", location, f"{name} is not installed", f"pip install {_requirement(name, said)}")
     elif found < asked:
         breaking = required and found.release[:2] < asked.release[:2]
         say = error if breaking else warning
         yield say(
             "package-old",
-            place,
+            location,
             f"the bundle was made with {name} {asked}, and {found} is installed",
             f"pip install {_requirement(name, f'>={asked}')}",
         )

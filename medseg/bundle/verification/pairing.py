@@ -20,7 +20,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
             if syntax.is_expression(value) and (how := _paired(value, content)):
                 yield error(
                     "pairing",
-                    bundle.place(config, path),
+                    bundle.location(config, path),
                     f"lists of files are paired by {how}: one file without a partner, and every later pair is wrong",
                     "Pair files by their names.",
                 )

@@ -30,18 +30,16 @@ def check(bundle: Opened) -> Iterator[Finding]:
             if bundle.is_run and key in PLACES:
                 continue
             for text in _texts(value):
-                yield from _one(bundle.place(config, path), text, key in _DATA)
+                yield from _one(bundle.location(config, path), text, key in _DATA)
 
 
-def _one(place: str, text: str, is_data: bool) -> Iterator[Finding]:
+def _one(location: str, text: str, is_data: bool) -> Iterator[Finding]:
     say = warning if is_data else error
-    remedy = (
-        "Leave it empty, and let whoever runs it say where the data lie." if is_data else "Begin with @bundle_root."
-    )
+    fix = "Leave it empty, and let whoever runs it say where the data lie." if is_data else "Begin with @bundle_root."
     if _ABSOLUTE.match(text):
-        yield say("path-absolute", place, f"'{text[:80]}' is a place on one machine", remedy)
+        yield say("path-absolute", location, f"'{text[:80]}' is a place on one machine", fix)
     elif _UP.search(text):
-        yield say("path-leaves", place, f"'{text[:80]}' leads out of the bundle", remedy)
+        yield say("path-leaves", location, f"'{text[:80]}' leads out of the bundle", fix)
 
 
 def _texts(value: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
         whole = {**_base(bundle, config), **content}
         for key in content:
             if _NUMBER.search(syntax.key_path(key)):
-                yield warning("position", bundle.place(config, key), "the key names an entry by its place", _REMEDY)
+                yield warning("position", bundle.location(config, key), "the key names an entry by its place", _REMEDY)
         for path, value in syntax.walk(content):
             if not isinstance(value, str):
                 continue
@@ -30,12 +30,12 @@ def check(bundle: Opened) -> Iterator[Finding]:
             for one in [copied[1]] if copied else syntax.references(value):
                 if _NUMBER.search(one):
                     yield warning(
-                        "position", bundle.place(config, path), f"'{one}' names an entry by its place", _REMEDY
+                        "position", bundle.location(config, path), f"'{one}' names an entry by its place", _REMEDY
                     )
             if syntax.is_expression(value) and (name := _sliced(value, whole)):
                 yield warning(
                     "position",
-                    bundle.place(config, path),
+                    bundle.location(config, path),
                     f"'{value[:80]}' takes entries of '{name}' by their place",
                     _REMEDY,
                 )

@@ -29,7 +29,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
                         known = f"There are: {', '.join(sorted(measured)) or 'none'}."
                         yield error(
                             "metric-unknown",
-                            bundle.place(config, f"{path}#{argument}"),
+                            bundle.location(config, f"{path}#{argument}"),
                             f"nothing measures '{name}', and nobody would be told",
                             did_you_mean(name, measured, known),
                         )

@@ -21,9 +21,9 @@ def check(bundle: Opened) -> Iterator[Finding]:
     try:
         findings = manifest.compare(bundle.root)
     except DataError as fault:
-        yield error("manifest", manifest.MANIFEST, f"{fault.rule}, but found {fault.found}", fault.remedy)
+        yield error("manifest", manifest.MANIFEST, f"{fault.problem} ({fault.came})", fault.fix)
         return
     for finding in findings:
-        own = finding.place.startswith(_OF_THE_BUNDLE)
+        own = finding.location.startswith(_OF_THE_BUNDLE)
         # what evaluating and predicting leave in the folder was made here
         yield finding if own or finding.code != "file-not-listed" else replace(finding, severity="note")

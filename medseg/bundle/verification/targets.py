@@ -28,7 +28,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
             target = component["_target_"]
             if component.get("_disabled_") is True or not isinstance(target, str) or target[:1] in "$@%":
                 continue
-            for finding in component_findings(bundle.place(config, path), component):
+            for finding in component_findings(bundle.location(config, path), component):
                 key = (config, str(component))  # a macro's copy is the same component once more
                 if key not in seen:
                     yield finding
@@ -38,15 +38,15 @@ def check(bundle: Opened) -> Iterator[Finding]:
             syntax.nested_targets(content) if name not in bundle.configs or name in bundle.overlays else ()
         ):
             if isinstance(component["_target_"], str) and component["_target_"][:1] not in ("$", "@", "%", ""):
-                yield from component_findings(bundle.place(name, path), component)
+                yield from component_findings(bundle.location(name, path), component)
 
 
-def component_findings(place: str, component: Mapping[str, Any]) -> Iterator[Finding]:
+def component_findings(location: str, component: Mapping[str, Any]) -> Iterator[Finding]:
     """Findings on one component, in itself."""
     target = str(component["_target_"])
     found, why = locate(target)
     if found is None:
-        yield error("target-missing", place, f"'{target}' cannot be had: {why[0]}", why[1])
+        yield error("target-missing", location, f"'{target}' cannot be had: {why[0]}", why[1])
         return
     given = [str(key) for key in component if key not in SPECIAL]
     try:
@@ -57,13 +57,13 @@ def component_findings(place: str, component: Mapping[str, Any]) -> Iterator[Fin
     names = [name for name, one in parameters.items() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
     for name in given:
         if name not in names and not takes_any:
-            remedy = did_you_mean(name, names, f"It takes {', '.join(names) or 'nothing'}.")
-            yield error("argument-unknown", f"{place}#{name}", f"{target} takes no '{name}'", remedy)
+            fix = did_you_mean(name, names, f"It takes {', '.join(names) or 'nothing'}.")
+            yield error("argument-unknown", f"{location}#{name}", f"{target} takes no '{name}'", fix)
     if component.get("_mode_", "default") == "callable":
         return
     for name in names:
         if parameters[name].default is inspect.Parameter.empty and name not in given:
-            yield error("argument-missing", place, f"{target} needs '{name}'", "Give it.")
+            yield error("argument-missing", location, f"{target} needs '{name}'", "Give it.")
 
 
 @functools.cache

@@ -75,8 +75,8 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
     known = [replace(one, severity="warning") if one.severity == "error" else one for one in inspection.findings]
     if root.is_dir():
         return ranked([*known, *check_bundle(root)])
-    with tempfile.TemporaryDirectory() as place:
-        folder = unpack(root, Path(place, root.stem))
+    with tempfile.TemporaryDirectory() as location:
+        folder = unpack(root, Path(location, root.stem))
         inner = [path.parents[1] for path in folder.glob(f"*/configs/{METADATA}.json")]
         whole = not (folder / "configs").is_dir() and len(inner) == 1
         return ranked([*known, *check_bundle(inner[0] if whole else folder)])
@@ -105,9 +105,9 @@ def _said_once(bundle: Opened, findings: Iterable[Finding]) -> Iterator[Finding]
     findings = set(findings)
     for one in findings:
         for name, bases in bundle.overlays.items():
-            file = bundle.place(name)
-            below = (replace(one, place=one.place.replace(file, bundle.place(base), 1)) for base in bases)
-            if one.place.startswith(file) and any(other in findings for other in below):
+            file = bundle.location(name)
+            below = (replace(one, location=one.location.replace(file, bundle.location(base), 1)) for base in bases)
+            if one.location.startswith(file) and any(other in findings for other in below):
                 break
         else:
             yield one
@@ -116,14 +116,14 @@ def _said_once(bundle: Opened, findings: Iterable[Finding]) -> Iterator[Finding]
 @contextlib.contextmanager
 def _importable(root: Path) -> Iterator[None]:
     """Modules in the bundle's own folder can be imported, as MONAI does it, and are forgotten afterwards."""
-    place = str(root.resolve())
+    location = str(root.resolve())
     before = set(sys.modules)
-    sys.path.insert(0, place)
+    sys.path.insert(0, location)
     try:
         yield
     finally:
-        sys.path.remove(place)
+        sys.path.remove(location)
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).is_relative_to(place):
+            if file is not None and Path(file).is_relative_to(location):
                 del sys.modules[name]

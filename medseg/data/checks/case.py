@@ -108,9 +108,13 @@ def read_case(plan: Plan, names: LabelMap | None = None, picture: bool = False) 
         for check in (relations.sides, relations.vertebrae, relations.ribs):
             found += check(state.structures)
     if state.absent and plan.masks:
-        shown = rules.names_of(state.absent)
+        printable = rules.names_of(state.absent)
         found.append(
-            note("empty-mask", shown, f"{len(state.absent)} masks are empty, which says: looked for, not there")
+            note(
+                "empty-mask",
+                printable,
+                f"{len(state.absent)} masks are empty, which says: looked for, not there",
+            )
         )
     if (plan.masks or plan.label) and not state.structures and (state.absent or plan.label):
         found.append(warning("nothing-labelled", "masks", "no structure has a single voxel", "See what was exported."))
@@ -212,8 +216,14 @@ def _on_grid(read: Volume | Finding, grid: Grid | None, what: str, found: list[F
     if isinstance(read, Finding):
         found.append(read)
         return None
-    place = geometry.kind_of_voxels(read) or geometry.grid_of(read)
-    wrong = place if isinstance(place, Finding) else geometry.compare(place, grid, read.path, what) if grid else None
+    location = geometry.kind_of_voxels(read) or geometry.grid_of(read)
+    wrong = (
+        location
+        if isinstance(location, Finding)
+        else geometry.compare(location, grid, read.path, what)
+        if grid
+        else None
+    )
     if wrong:
         found.append(wrong)
     return None if wrong else read
@@ -260,7 +270,7 @@ def _slice(image: Volume, grid: Grid, state: _Labels, findings: tuple[Finding, .
     rest = tuple(other for other in range(3) if other != axis)
     codes = state.overlaps.codes if state.overlaps is not None else np.zeros(grid.shape, dtype=np.uint16)
     combinations = state.overlaps.combinations if state.overlaps is not None else [()]
-    named = {name for finding in findings if finding.severity != "note" for name in finding.place.split(", ")}
+    named = {name for finding in findings if finding.severity != "note" for name in finding.location.split(", ")}
     wanted = np.array([bool(named & set(members)) for members in combinations])
     if not wanted.any():
         wanted = np.array([bool(members) for members in combinations])

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from medseg.data.inflate import inflate
+from medseg.data.gzip_io import inflate
 from medseg.findings import Finding, error
 
 _SILENT = logging.getLogger(f"{__name__}.silent")  # nibabel tells of every small thing that it mends

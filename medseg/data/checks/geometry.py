@@ -23,17 +23,17 @@ Affine = npt.NDArray[np.float64]
 
 def kind_of_voxels(volume: Volume) -> Finding | None:
     """What makes an image no plain 3D volume of real numbers: colours, complex numbers, other dimensions."""
-    raw, place = volume.raw, volume.path
+    raw, location = volume.raw, volume.path
     if raw.dtype.fields is not None:
         names = "".join(raw.dtype.fields)
-        return error("rgb", place, f"its voxels are colours ({names}), no values", "Find the volume it was made of.")
+        return error("rgb", location, f"its voxels are colours ({names}), no values", "Find the volume it was made of.")
     if raw.dtype.kind == "c":
-        return error("complex", place, "its voxels are complex numbers", "Take the magnitude.")
+        return error("complex", location, "its voxels are complex numbers", "Take the magnitude.")
     if raw.ndim != 3:
         whole = f"it has {raw.ndim} dimensions, {tuple(raw.shape)}"
         if raw.ndim > 3 and all(size == 1 for size in raw.shape[3:]):
-            return error("not-3d", place, whole, "Drop the axes of length 1.")
-        return error("not-3d", place, whole, "Give one 3D volume a file.")
+            return error("not-3d", location, whole, "Drop the axes of length 1.")
+        return error("not-3d", location, whole, "Give one 3D volume a file.")
     return None
 
 
@@ -60,18 +60,18 @@ def grid_of(volume: Volume) -> Grid | Finding:
         return Grid(volume.raw.shape, affine)
     except GeometryError as fault:
         what = fault.thing.rpartition(" ")[2]
-        return error("affine-impossible", volume.path, f"its {what} {fault.rule}", "Convert it from its source.")
+        return error("affine-impossible", volume.path, f"its {what} {fault.problem}", "Convert it from its source.")
 
 
 def examine(volume: Volume, grid: Grid) -> list[Finding]:
     """What is wrong, or worth knowing, about the geometry of one image."""
-    place, found = volume.path, []
+    location, found = volume.path, []
     sform, qform = affines(volume.header)
     if sform is None and qform is None:
         found.append(
             error(
                 "no-geometry",
-                place,
+                location,
                 "neither sform nor qform is set: nobody knows which side is left",
                 "Convert it from its source, and keep the orientation.",
             )
@@ -84,15 +84,15 @@ def examine(volume: Volume, grid: Grid) -> list[Finding]:
             found.append(
                 report(
                     "sform-qform",
-                    place,
+                    location,
                     f"sform and qform put it in two places, corners up to {apart:.4g} mm apart",
                     "Decide which is right and write it into both: some readers take one, some the other.",
                 )
             )
-    return found + axes(grid, place) + spacing(grid, volume)
+    return found + axes(grid, location) + spacing(grid, volume)
 
 
-def axes(grid: Grid, place: object) -> list[Finding]:
+def axes(grid: Grid, location: object) -> list[Finding]:
     """Axes that are not perpendicular, not along the body, or left-handed."""
     found = []
     directions = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
@@ -102,14 +102,14 @@ def axes(grid: Grid, place: object) -> list[Finding]:
         found.append(
             error(
                 "shear",
-                place,
+                location,
                 f"its axes are sheared: {angle:.2f} degrees from perpendicular",
                 "Resample it onto a grid with perpendicular axes, masks together with it.",
             )
             if off > SHEAR
             else warning(
                 "axes-not-orthonormal",
-                place,
+                location,
                 f"its axes are {angle:.3f} degrees from perpendicular; ITK and SimpleITK refuse to read it",
                 "Write it again with the nearest rotation.",
             )
@@ -118,21 +118,23 @@ def axes(grid: Grid, place: object) -> list[Finding]:
         found.append(
             note(
                 "axes-left-handed",
-                place,
+                location,
                 f"its axes run {grid.axes}, a left-handed system; what ignores the affine shows it mirrored",
             )
         )
     tilt = float(np.degrees(np.arccos(min(1.0, np.abs(directions).max(axis=0).min()))))
     if tilt > 1.0:
-        found.append(note("axes-oblique", place, f"its axes are up to {tilt:.1f} degrees off the body's ({grid.axes})"))
+        found.append(
+            note("axes-oblique", location, f"its axes are up to {tilt:.1f} degrees off the body's ({grid.axes})")
+        )
     return found
 
 
 def spacing(grid: Grid, volume: Volume) -> list[Finding]:
     """Spacings and extents that no scan of a patient has, and a header that contradicts itself."""
     found = []
-    steps, place = grid.spacing, volume.path
-    shown = " x ".join(f"{step:.4g}" for step in steps)
+    steps, location = grid.spacing, volume.path
+    printable = " x ".join(f"{step:.4g}" for step in steps)
     extent = [step * size for step, size in zip(steps, grid.shape, strict=True)]
     unit = volume.header.get_xyzt_units()[0]
     low, high = SPACING_MM
@@ -141,8 +143,8 @@ def spacing(grid: Grid, volume: Volume) -> list[Finding]:
         found.append(
             warning(
                 "spacing-suspicious",
-                place,
-                f"a voxel measures {shown} mm and the volume {size} mm",
+                location,
+                f"a voxel measures {printable} mm and the volume {size} mm",
                 "Compare with the source; a spacing in cm or m, or one that was lost, looks like this.",
             )
         )
@@ -150,8 +152,8 @@ def spacing(grid: Grid, volume: Volume) -> list[Finding]:
         found.append(
             warning(
                 "spacing-unit",
-                place,
-                f"its header counts in {unit}s, while {shown} is read as mm",
+                location,
+                f"its header counts in {unit}s, while {printable} is read as mm",
                 "Write it again in mm.",
             )
         )
@@ -161,27 +163,27 @@ def spacing(grid: Grid, volume: Volume) -> list[Finding]:
         found.append(
             warning(
                 "spacing-contradicts",
-                place,
-                f"the affine gives voxels of {shown} mm, the header's pixdim {said} mm",
+                location,
+                f"the affine gives voxels of {printable} mm, the header's pixdim {said} mm",
                 "Write it again from its source; tools take one or the other.",
             )
         )
     return found
 
 
-def compare(mask: Grid, image: Grid, place: object, what: str = "mask") -> Finding | None:
+def compare(mask: Grid, image: Grid, location: object, what: str = "mask") -> Finding | None:
     """Whether a mask lies where its image lies; else how far from it.
 
     Args:
         mask: its grid.
         image: the image's.
-        place: the mask's file.
+        location: the mask's file.
         what: `mask` or `label`, the first word of the code.
     """
     if mask.shape != image.shape:
         return error(
             f"{what}-shape",
-            place,
+            location,
             f"its shape is {mask.shape}, the image's {image.shape}",
             "Resample it onto the image's grid, or take it out.",
         )
@@ -191,7 +193,7 @@ def compare(mask: Grid, image: Grid, place: object, what: str = "mask") -> Findi
     turned = "" if mask.axes == image.axes else f"; its axes run {mask.axes}, the image's {image.axes}"
     return error(
         f"{what}-affine",
-        place,
+        location,
         f"it lies elsewhere than its image, corners up to {apart:.4g} mm apart{turned}",
         "Resample it onto the image's grid, or take it out.",
     )

@@ -87,26 +87,26 @@ def summary(found: Histogram) -> dict[str, float | None]:
     return {"min": float(found.values[0]), **percentiles, "max": float(found.values[-1])}
 
 
-def examine(found: Histogram, place: object) -> list[Finding]:
+def examine(found: Histogram, location: object) -> list[Finding]:
     """What keeps the values of an image from being the HU of a CT, or makes that doubtful."""
     out = []
     if found.broken:
-        out.append(error("nan", place, f"{found.broken} voxels are NaN or infinite", "Replace them by air (-1024)."))
+        out.append(error("nan", location, f"{found.broken} voxels are NaN or infinite", "Replace them by air (-1024)."))
     if not len(found.values):
         return out
     if len(found.values) == 1:
-        return [*out, error("constant", place, f"every voxel is {found.values[0]:g}", "Convert it from its source.")]
-    padding = _padding_below(found, place)
+        return [*out, error("constant", location, f"every voxel is {found.values[0]:g}", "Convert it from its source.")]
+    padding = _padding_below(found, location)
     if padding:
         out.append(padding)
         found = found.without_first()
-    wrong = _not_hu(found, place)
+    wrong = _not_hu(found, location)
     if wrong:
         return [*out, wrong]
     return (
         out
-        + [finding for finding in (_range(found, place), _padding_inside(found, place)) if finding]
-        + _cut(found, place)
+        + [finding for finding in (_range(found, location), _padding_inside(found, location)) if finding]
+        + _cut(found, location)
     )
 
 
@@ -115,49 +115,54 @@ def is_hu(findings: list[Finding]) -> bool:
     return not {finding.code for finding in findings} & {"constant", "not-hu", "rescale-missing"}
 
 
-def _padding_below(found: Histogram, place: object) -> Finding | None:
+def _padding_below(found: Histogram, location: object) -> Finding | None:
     value, share = found.values[0], found.counts[0] / found.counts.sum()
     if value >= VOID or len(found.values) < 3 or share < 1e-4 or found.values[1] - value < 20:
         return None
-    return note("padding", place, f"{share:.1%} of its voxels are {value:g}, no HU but padding", "Clip to air.")
+    return note("padding", location, f"{share:.1%} of its voxels are {value:g}, no HU but padding", "Clip to air.")
 
 
-def _not_hu(found: Histogram, place: object) -> Finding | None:
+def _not_hu(found: Histogram, location: object) -> Finding | None:
     low, high = found.values[0], found.values[-1]
     top = found.percentile(0.995)
-    shown = f"its values run from {low:.4g} to {high:.4g}"
+    printable = f"its values run from {low:.4g} to {high:.4g}"
     source = "Convert it again from its source, as HU."
     if high - low < 30:
-        return error("not-hu", place, f"{shown}, no HU: normalised, or a mask?", source)
+        return error("not-hu", location, f"{printable}, no HU: normalised, or a mask?", source)
     if low >= 0 and high <= 255:
-        return error("not-hu", place, f"{shown}, no HU: a picture of 8 bits?", source)
+        return error("not-hu", location, f"{printable}, no HU: a picture of 8 bits?", source)
     if low >= -10 and 900 <= top < 5000:
         return error(
             "rescale-missing",
-            place,
-            f"{shown}, as if stored values had never been scaled to HU",
+            location,
+            f"{printable}, as if stored values had never been scaled to HU",
             "Apply the rescale intercept of its DICOM files (usually -1024).",
         )
     if low >= 0:
-        return error("not-hu", place, f"{shown}: nothing below water, so no HU", source)
+        return error("not-hu", location, f"{printable}: nothing below water, so no HU", source)
     if found.share(TISSUE[1]) - found.share(TISSUE[0]) < 0.01:
-        return error("not-hu", place, f"{shown}, hardly any of them fat or soft tissue: rescaled twice?", source)
+        return error(
+            "not-hu",
+            location,
+            f"{printable}, hardly any of them fat or soft tissue: rescaled twice?",
+            source,
+        )
     return None
 
 
-def _range(found: Histogram, place: object) -> Finding | None:
+def _range(found: Histogram, location: object) -> Finding | None:
     low, high = found.percentile(0.005), found.percentile(0.995)
     if low >= VOID and high <= 4000:
         return None
     return warning(
         "hu-range",
-        place,
+        location,
         f"its values (0.5 to 99.5 %) run from {low:.4g} to {high:.4g}, a CT's from -1024 to about 3000",
         "Look at it, and at how it was converted.",
     )
 
 
-def _padding_inside(found: Histogram, place: object) -> Finding | None:
+def _padding_inside(found: Histogram, location: object) -> Finding | None:
     """A single value, denser than air, that fills much of the image: outside of the field of view, most likely."""
     peak = int(np.argmax(found.counts))
     share = found.counts[peak] / found.counts.sum()
@@ -167,13 +172,13 @@ def _padding_inside(found: Histogram, place: object) -> Finding | None:
         return None
     return warning(
         "padding",
-        place,
+        location,
         f"{share:.1%} of its voxels are exactly {found.values[peak]:g} HU, which is no air: padding?",
         "Fill what lies outside of the field of view with air (-1024).",
     )
 
 
-def _cut(found: Histogram, place: object) -> list[Finding]:
+def _cut(found: Histogram, location: object) -> list[Finding]:
     """Values that end in a heap, low or high, and images without air."""
     out = []
     total = found.counts.sum()
@@ -185,7 +190,7 @@ def _cut(found: Histogram, place: object) -> list[Finding]:
     cut = [
         warning(
             "saturated",
-            place,
+            location,
             f"{share:.2%} of its voxels are exactly {value:g} HU: what lay {side} was cut off",
             "Convert it again from its source, without a window.",
         )
@@ -195,7 +200,7 @@ def _cut(found: Histogram, place: object) -> list[Finding]:
         cut.append(
             warning(
                 "no-air",
-                place,
+                location,
                 f"no air in it: the lowest values are {found.percentile(0.005):.4g} HU (0.5 %)",
                 "See that these are HU; a scan shows the air around the patient, or in the lungs or the gut.",
             )

@@ -69,7 +69,7 @@ def nonzero_box(array: npt.NDArray[Any]) -> Box | None:
     return tuple(reversed(box))
 
 
-def stray_values(part: npt.NDArray[Any], place: object) -> Finding | None:
+def stray_values(part: npt.NDArray[Any], location: object) -> Finding | None:
     """Whether a binary mask holds anything but 0 and 1."""
     low, high = part.min(), part.max()
     if part.dtype.kind in "iub" and low >= 0 and high <= 1:
@@ -77,11 +77,11 @@ def stray_values(part: npt.NDArray[Any], place: object) -> Finding | None:
     other = part[(part != 0) & (part != 1)]
     if not other.size:
         return None
-    shown = ", ".join(f"{value:.4g}" for value in np.unique(other)[:4])
+    printable = ", ".join(f"{value:.4g}" for value in np.unique(other)[:4])
     return error(
         "mask-values",
-        place,
-        f"{other.size} of its voxels are neither 0 nor 1 but {shown}",
+        location,
+        f"{other.size} of its voxels are neither 0 nor 1 but {printable}",
         "Make it binary; a label map needs its names in a label map or dataset.json.",
     )
 
@@ -170,13 +170,13 @@ def examine(structures: Mapping[str, Structure]) -> list[Finding]:
                     "Look at it; remove specks.",
                 )
             )
-    twins: dict[str, list[str]] = {}
+    contralaterals: dict[str, list[str]] = {}
     for name, one in structures.items():
         if one.voxels >= 10:
-            twins.setdefault(one.digest, []).append(name)
+            contralaterals.setdefault(one.digest, []).append(name)
     found += [
         warning("mask-duplicate", ", ".join(names), "they have the same voxels, every one", "Find out which it is.")
-        for names in twins.values()
+        for names in contralaterals.values()
         if len(names) > 1
     ]
     cut = [name for name, one in structures.items() if one.borders]

@@ -63,11 +63,11 @@ def examine(pairs: Mapping[tuple[str, str], int], structures: Mapping[str, Struc
         return []
     found = []
     ordered = sorted(pairs, key=lambda pair: -pairs[pair])
-    shown = names_of([f"{one} and {other} ({pairs[one, other]})" for one, other in ordered], most=4)
+    printable = names_of([f"{one} and {other} ({pairs[one, other]})" for one, other in ordered], most=4)
     found.append(
         note(
             "overlaps",
-            shown,
+            printable,
             f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of structures share {sum(pairs.values())} voxels",
             "prepare gives each voxel to the structure that is smaller by nature.",
         )

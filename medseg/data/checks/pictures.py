@@ -19,7 +19,7 @@ from medseg.data.slice_labels import Content, read_slice
 from medseg.errors import DataError, GeometryError, LabelError, MedsegError
 from medseg.findings import Finding, error, warning
 from medseg.grid import Grid
-from medseg.pictures import Palette, intensities, read_picture
+from medseg.image_io_2d import ClassColors, intensities, read_image_2d
 
 _WINDOW = (-200.0, 300.0)  # what pictures of findings are shown with
 _PERCENTILES = {"min": 0.0, "p0_5": 0.5, "p50": 50.0, "p99_5": 99.5, "max": 100.0}
@@ -81,14 +81,14 @@ def read_slice_case(plan: Plan, picture: bool = False) -> Reading:
     )
 
 
-def _content(case: Case, palette: Palette, found: list[Finding]) -> Content | None:
+def _content(case: Case, palette: ClassColors, found: list[Finding]) -> Content | None:
     """What the slice holds; where a file of it is wrong, what is wrong with each, and the image alone."""
     try:
         return read_slice(case, palette)
     except MedsegError as fault:
         faults = [fault]
     try:
-        content = Content(read_picture(case.image), {})
+        content = Content(read_image_2d(case.image), {})
     except MedsegError as fault:
         found.append(_finding(fault, case))
         return None
@@ -104,14 +104,14 @@ def _content(case: Case, palette: Palette, found: list[Finding]) -> Content | No
 
 
 def _finding(fault: MedsegError, case: Case) -> Finding:
-    message = f"it {fault.rule}, but found {fault.found}"
+    message = f"{fault.problem} ({fault.came})"
     if isinstance(fault, GeometryError):
-        return error("mask-shape", fault.thing, message, fault.remedy)
+        return error("mask-shape", fault.thing, message, fault.fix)
     if isinstance(fault, LabelError):
-        return error("mask-values" if case.masks else "mask-colours", fault.thing, message, fault.remedy)
+        return error("mask-values" if case.masks else "mask-colours", fault.thing, message, fault.fix)
     if isinstance(fault, DataError) and case.label is not None and fault.thing.startswith(f"{case.label}, "):
-        return error("runs", fault.thing, message, fault.remedy)
-    return error("picture-unreadable", fault.thing, message, fault.remedy)
+        return error("runs", fault.thing, message, fault.fix)
+    return error("picture-unreadable", fault.thing, message, fault.fix)
 
 
 def _shown(content: Content, plan: Plan) -> CaseSlice:
@@ -144,7 +144,7 @@ def uneven(readings: Sequence[Reading], images: Mapping[str, Path]) -> list[Find
     for folder, sizes in folders.items():
         if len(sizes) > 1:
             common = Counter({size: len(names) for size, names in sizes.items()}).most_common(4)
-            shown = ", ".join(f"{size} ({count}, {sizes[size][0]} first)" for size, count in common)
-            message = f"its pictures are of {len(sizes)} sizes (rows x columns): {shown}"
+            printable = ", ".join(f"{size} ({count}, {sizes[size][0]} first)" for size, count in common)
+            message = f"its pictures are of {len(sizes)} sizes (rows x columns): {printable}"
             found.append(warning("slice-sizes", folder, message, "See that they belong together."))
     return found

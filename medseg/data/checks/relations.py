@@ -20,7 +20,7 @@ _HEART_SIDE, _LIVER_SIDE = "spleen", "liver"
 
 
 def sides(structures: Mapping[str, Structure]) -> list[Finding]:
-    """Structures of the left that lie to the right of their twin; all of them, where the whole case is mirrored.
+    """Structures of the left to the right of their contralateral; all, where the case is mirrored.
 
     Positions are mm in RAS: x grows towards the right of the patient, so that left is smaller.
     """
@@ -34,7 +34,7 @@ def sides(structures: Mapping[str, Structure]) -> list[Finding]:
             error(
                 "mirrored",
                 "",
-                f"every one of its {len(pairs)} left structures lies to the right of its twin",
+                f"every one of its {len(pairs)} left structures lies to the right of its contralateral",
                 "Its affine, or all names, are mirrored: compare with the source.",
             )
         ]
@@ -87,6 +87,8 @@ def _rising(heights: Mapping[str, float], code: str, what: str) -> list[Finding]
     wrong = [(below, above) for below, above in itertools.pairwise(names) if heights[below] > heights[above] + ORDER_MM]
     if not wrong:
         return []
-    shown = "; ".join(f"{below} {heights[below] - heights[above]:.0f} mm above {above}" for below, above in wrong[:4])
-    return [error(code, ", ".join(sorted({n for pair in wrong for n in pair})), f"a {what} lies too high: {shown}",
+    printable = "; ".join(
+        f"{below} {heights[below] - heights[above]:.0f} mm above {above}" for below, above in wrong[:4]
+    )
+    return [error(code, ", ".join(sorted({n for pair in wrong for n in pair})), f"a {what} lies too high: {printable}",
                   "Correct the names, after a look at the image.")]  # fmt: skip

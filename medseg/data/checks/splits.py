@@ -17,7 +17,7 @@ def examine(
     patients: Mapping[str, str],
     images: Mapping[str, str],
     structures: Mapping[str, Collection[str]],
-    place: object = "split",
+    location: object = "split",
 ) -> list[Finding]:
     """What is wrong with the split of a set.
 
@@ -26,7 +26,7 @@ def examine(
         patients: the patient of each case, where that is known.
         images: a digest of the voxels of each image.
         structures: the structures that each case holds, without those that are empty.
-        place: where the split was read.
+        location: where the split was read.
     """
     found = []
     held_out = (*split.val, *split.test)
@@ -35,7 +35,7 @@ def examine(
         found.append(
             error(
                 "split-case",
-                place,
+                location,
                 f"{names_of(both)}: trained on and held out at once",
                 "Leave each case on one side.",
             )
@@ -44,19 +44,19 @@ def examine(
         mine = {key[id]: id for id in split.train if id in key}
         shared = [(mine[key[id]], id) for id in held_out if id in key and key[id] in mine and id not in both]
         if shared:
-            shown = names_of([f"{one} and {other}" for one, other in shared], most=4)
+            printable = names_of([f"{one} and {other}" for one, other in shared], most=4)
             found.append(
                 error(
                     code,
-                    place,
-                    f"the same {what} on both sides of the split: {shown}",
+                    location,
+                    f"the same {what} on both sides of the split: {printable}",
                     f"Keep all cases of one {what} on one side; scores would be too good.",
                 )
             )
-    return found + _never_validated(split, structures, place)
+    return found + _never_validated(split, structures, location)
 
 
-def _never_validated(split: Split, structures: Mapping[str, Collection[str]], place: object) -> list[Finding]:
+def _never_validated(split: Split, structures: Mapping[str, Collection[str]], location: object) -> list[Finding]:
     if not split.train or not split.val:
         return []
     validated = {name for id in split.val for name in structures.get(id, ())}
@@ -72,7 +72,7 @@ def _never_validated(split: Split, structures: Mapping[str, Collection[str]], pl
             found.append(
                 report(
                     "split-unvalidated",
-                    place,
+                    location,
                     f"{len(names)} structures occur in training and never in validation: {names_of(names)}",
                     "Their scores are not known; move a case that holds them to validation.",
                 )

@@ -20,8 +20,8 @@ from medseg.data.nifti import stem
 from medseg.data.nnunet import DESCRIPTION
 from medseg.errors import DataError, LabelError, MedsegError, did_you_mean
 from medseg.findings import Finding, error, note, warning
+from medseg.image_io_2d import ClassColors, SliceInfo
 from medseg.labels import BACKGROUND, LabelMap, groups, only_v1
-from medseg.pictures import Palette, SliceInfo
 
 _SIDES = {"training": "train", "validation": "val", "test": "test"}
 _PATIENT = ("patient", "patient_id", "subject", "subject_id")
@@ -52,7 +52,7 @@ class Plan:
     loose: bool = False
     findings: tuple[Finding, ...] = ()
     slice: SliceInfo | None = None
-    palette: Palette | None = None
+    palette: ClassColors | None = None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class AugmentBatch:
                     "Put the same RandAugmentd last among the transforms of the training data.",
                 )
             draws = Draws.of(batchdata[DRAWN])
-            images, labels = augment_batch(_plain(images), _plain(labels), draws, self.augment.twins)
+            images, labels = augment_batch(_plain(images), _plain(labels), draws, self.augment.contralaterals)
         if self.then is not None:
             images = self.then(_plain(images))
         if self.label_dtype is not None:
@@ -86,7 +86,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def augment_batch(
-    images: torch.Tensor, labels: torch.Tensor, draws: Draws, twins: Twins | None = None
+    images: torch.Tensor, labels: torch.Tensor, draws: Draws, contralaterals: Twins | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Do to each sample what was drawn for it, in the order of `RandAugmentd`.
 
@@ -94,7 +94,7 @@ def augment_batch(
         images: `(B, C, H, W)`, floating point, finite; stay as they are.
         labels: `(B, 1, H, W)` class indices, or `(B, structures, H, W)`; stay as they are.
         draws: `(B,)` each.
-        twins: what each class becomes where left and right are swapped; None where nothing is paired.
+        contralaterals: what each class becomes where left and right are swapped; None where nothing is paired.
 
     Returns:
         images and labels, shapes and types as they came.
@@ -109,8 +109,8 @@ def augment_batch(
     if len(moved):
         images, labels = warp(images, labels, matrices(draws), moved)
         swapped = np.flatnonzero(drawn[0])
-        if twins is not None and len(swapped):
-            labels = _swapped(labels, twins, swapped)
+        if contralaterals is not None and len(swapped):
+            labels = _swapped(labels, contralaterals, swapped)
     else:
         images = images.clone()
     _change(images, draws)
@@ -128,12 +128,14 @@ def _check(images: torch.Tensor, labels: torch.Tensor, draws: Draws) -> None:
         raise DataError("A batch to augment", "needs images of floating point", str(images.dtype))
 
 
-def _swapped(labels: torch.Tensor, twins: Twins, swapped: npt.NDArray[np.intp]) -> torch.Tensor:
+def _swapped(labels: torch.Tensor, contralaterals: Twins, swapped: npt.NDArray[np.intp]) -> torch.Tensor:
     """The labels with the classes of paired structures exchanged in some samples."""
-    if labels.shape[1] not in (1, len(twins) - 1):
-        raise LabelError("A batch to augment", f"needs 1 or {len(twins) - 1} channels of labels", str(labels.shape[1]))
+    if labels.shape[1] not in (1, len(contralaterals) - 1):
+        raise LabelError(
+            "A batch to augment", f"needs 1 or {len(contralaterals) - 1} channels of labels", str(labels.shape[1])
+        )
     which = torch.from_numpy(swapped).to(labels.device, non_blocking=True)
-    table = torch.from_numpy(twins).to(labels.device, non_blocking=True)
+    table = torch.from_numpy(contralaterals).to(labels.device, non_blocking=True)
     some = labels[which]
     some = table[some.long()].to(labels.dtype) if labels.shape[1] == 1 else some[:, table[1:] - 1]
     return labels.index_copy(0, which, some)

@@ -156,10 +156,10 @@ class RandAugmentd(RandomizableTransform):
             if setting is not None:
                 prob = _prob(name, setting, (word,))
                 low, high = _range(name, word, setting.get(word))
-                for place in places:
-                    self._set(place, prob, low, high)
+                for location in places:
+                    self._set(location, prob, low, high)
         self._set("noise_seed", float(self._prob[Draws._fields.index("std")]), 0.0, 2.0**31)
-        self.twins = _twins(labels, bool(self._prob[0]) and 0 in axes)
+        self.contralaterals = _twins(labels, bool(self._prob[0]) and 0 in axes)
         self._row = self._low
 
     def _set(self, field: str, prob: float, low: float, high: float) -> None:
@@ -187,8 +187,8 @@ class RandAugmentd(RandomizableTransform):
             middle = 1.0 if word == "scale_range" else 0.0
             if middle and max(each) >= 1:
                 raise ConfigError(f"affine#{word}", "must be below 1, or nothing is left of the image", repr(value))
-            for place, most in zip(places, each, strict=True):
-                self._set(place, prob, middle - most, middle + most)
+            for location, most in zip(places, each, strict=True):
+                self._set(location, prob, middle - most, middle + most)
 
     def randomize(self, data: Any = None) -> None:
         """Draw one row."""
@@ -268,7 +268,9 @@ def _twins(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | Non
     if labels is None:
         raise LabelError("mirror", "must know which structures are paired", "no labels", "Give labels, or axes: [1].")
     alone = [
-        name for index, name in enumerate(labels.names) if twin_name(name) is not None and labels.twin(index) is None
+        name
+        for index, name in enumerate(labels.names)
+        if twin_name(name) is not None and labels.contralateral(index) is None
     ]
     if alone:
         raise LabelError(
@@ -277,5 +279,5 @@ def _twins(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | Non
             f"{', '.join(alone[:3])} without the other side",
             "Add the other side to structures, or mirror axes: [1] alone.",
         )
-    table = [index if (other := labels.twin(index)) is None else other for index in range(len(labels))]
+    table = [index if (other := labels.contralateral(index)) is None else other for index in range(len(labels))]
     return np.array(table, dtype=np.int64)

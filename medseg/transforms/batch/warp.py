@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from medseg.errors import MissingExtraError
-from medseg.threads import in_threads
+from medseg.parallel_slices import parallel_slices
 from medseg.transforms.batch.draws import Draws
 
 Matrices = npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ def _compiled(
                 into[0][number], into[1][number] = image, label
 
     # the first time of a type, which compiles, is one thread's alone
-    in_threads(len(images), work, torch.get_num_threads() if labels.dtype in _READY else 1)
+    parallel_slices(len(images), work, torch.get_num_threads() if labels.dtype in _READY else 1)
     if drawn:
         _READY.add(labels.dtype)
     return moved, found

@@ -36,24 +36,24 @@ def run(*command, cwd):
     return done.stdout
 
 
-def environment(place, zipped, *options):
+def environment(location, zipped, *options):
     """A new environment with medseg from the zip; its Python."""
-    run(sys.executable, "-m", "venv", place / "env", cwd=place)
-    python = next(path for path in (place / "env").glob("*/python*") if path.stem == "python")
+    run(sys.executable, "-m", "venv", location / "env", cwd=location)
+    python = next(path for path in (location / "env").glob("*/python*") if path.stem == "python")
     with zipfile.ZipFile(zipped) as archive:
-        archive.extractall(place / "content")
-    (wheel,) = (place / "content").glob("*/wheels/*.whl")
+        archive.extractall(location / "content")
+    (wheel,) = (location / "content").glob("*/wheels/*.whl")
     lock = wheel.parents[1] / "requirements.lock"
-    run(python, "-m", "pip", "install", "--quiet", wheel, "-c", lock, *options, cwd=place)
+    run(python, "-m", "pip", "install", "--quiet", wheel, "-c", lock, *options, cwd=location)
     return python
 
 
-def same_as_home(place, python, zipped, trained, scan):
-    said = run(python, "-c", BOTH, zipped, scan, cwd=place)
-    assert str(place / "env") in said
+def same_as_home(location, python, zipped, trained, scan):
+    said = run(python, "-c", BOTH, zipped, scan, cwd=location)
+    assert str(location / "env") in said
     assert "0 of 158976 voxels differ" in said
     home = Predictor(Bundle(trained), {"device": "cpu"}).predict_case(scan)
-    there = nib.load(place / "masks" / "p0000.nii.gz")
+    there = nib.load(location / "masks" / "p0000.nii.gz")
     assert len(np.unique(home.label)) > 1
     assert np.array_equal(np.asanyarray(there.dataobj), home.label)
 

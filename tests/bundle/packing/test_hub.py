@@ -117,13 +117,13 @@ def at(monkeypatch, address):
 
 def test_what_is_pushed_is_what_is_fetched(server, tmp_path):
     (tmp_path / "a.zip").write_bytes(b"zip")
-    place = hub.push(tmp_path / "a.zip", "hf://hospital/liver", "---\ntags:\n- monai\n---\nThe card", "sum  a.zip\n")
-    assert place == "hf://hospital/liver/a.zip"
+    location = hub.push(tmp_path / "a.zip", "hf://hospital/liver", "---\ntags:\n- monai\n---\nThe card", "sum  a.zip\n")
+    assert location == "hf://hospital/liver/a.zip"
     assert server.visibility == {"hospital/liver": "private"}
     files = server.repositories["hospital/liver"]
     assert set(files) == {"a.zip", "a.zip.sha256", "README.md"}
     assert b"The card" in files["README.md"]
-    for url in ("hf://hospital/liver", place):
+    for url in ("hf://hospital/liver", location):
         path, beside = hub.fetch(url, tmp_path / "there")
         assert path.read_bytes() == b"zip"
         assert beside.read_text() == "sum  a.zip\n"
@@ -132,7 +132,7 @@ def test_what_is_pushed_is_what_is_fetched(server, tmp_path):
 
 def test_none_or_several_zips_and_unknown_repositories_are_said(server, tmp_path):
     server.repositories["o/m"] = {"README.md": b"x"}
-    with pytest.raises(DataError, match="must be or hold one packed bundle, but found no zip"):
+    with pytest.raises(DataError, match="must be or hold one packed bundle [(]no zip"):
         hub.fetch("hf://o/m", tmp_path)
     server.repositories["o/m"].update({"a.zip": b"a", "b.zip": b"b"})
     with pytest.raises(DataError, match=r"a\.zip, b\.zip\. Name the zip"):
@@ -149,7 +149,7 @@ def test_without_a_network_it_is_said_at_once(monkeypatch, tmp_path):
         at(monkeypatch, f"http://127.0.0.1:{free.getsockname()[1]}")
     (tmp_path / "a.zip").write_bytes(b"zip")
     started = time.monotonic()
-    with pytest.raises(OutputError, match=r"hf://o/m: must be within reach, but found URLError.*Is there a network\?"):
+    with pytest.raises(OutputError, match=r"hf://o/m: must be within reach [(]URLError.*Is there a network\?"):
         hub.push(tmp_path / "a.zip", "hf://o/m", "card", "sum")
     with pytest.raises(OutputError, match="must be within reach"):
         hub.fetch("hf://o/m", tmp_path)
@@ -160,7 +160,7 @@ def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "SECONDS", 0.5)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         at(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(OutputError, match=r"must be within reach, but found .*timed out"):
+        with pytest.raises(OutputError, match=r"must be within reach [(].*timed out"):
             hub.fetch("hf://o/m", tmp_path)
 
 

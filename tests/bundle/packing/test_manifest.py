@@ -13,12 +13,12 @@ from medseg.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path):
-    place = tmp_path / "bundle"
+    location = tmp_path / "bundle"
     for name, text in (("configs/a.json", "{}"), ("b c.txt", "b"), ("models/ü.bin", "x" * 3000)):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(text)
-    (place / MANIFEST).write_text(json.dumps(make_manifest(place, {"bundle": "it"})))
-    return place
+        (location / name).parent.mkdir(parents=True, exist_ok=True)
+        (location / name).write_text(text)
+    (location / MANIFEST).write_text(json.dumps(make_manifest(location, {"bundle": "it"})))
+    return location
 
 
 def test_the_list_is_that_of_sha256sum(folder):
@@ -51,7 +51,7 @@ def test_each_fault_is_named_with_its_file(folder, tmp_path, what, packed):
     spoil(folder, what)
     (found,) = compare(write_archive(folder, tmp_path / "a.zip", "it") if packed else folder)
     assert (found.code, found.severity) == (what, "error")
-    assert found.place == ("b.txt" if what == "file-not-listed" else "b c.txt")
+    assert found.location == ("b.txt" if what == "file-not-listed" else "b c.txt")
 
 
 def test_a_flipped_bit_in_a_zip_is_found(folder, tmp_path):
@@ -59,7 +59,7 @@ def test_a_flipped_bit_in_a_zip_is_found(folder, tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(b"xxxx") + 100] ^= 1
     path.write_bytes(bytes(content))
-    assert [(one.code, one.place) for one in compare(path)] == [("file-changed", "models/ü.bin")]
+    assert [(one.code, one.location) for one in compare(path)] == [("file-changed", "models/ü.bin")]
 
 
 def test_without_a_manifest_it_is_said(folder):
@@ -91,4 +91,4 @@ def test_an_entry_that_says_another_size_is_not_read(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files_of(folder).items():
             archive.writestr(name, b"0" * 10_000_000 if name == "b c.txt" else path.read_bytes())
-    assert [one.place for one in compare(tmp_path / "a.zip")] == ["b c.txt"]
+    assert [one.location for one in compare(tmp_path / "a.zip")] == ["b c.txt"]

@@ -11,9 +11,9 @@ from medseg.bundle.packing.self_test import SelfTest, compare_masks, kind_of
 from medseg.data.nifti import write_volume
 from medseg.errors import ConfigError, DataError
 from medseg.grid import Grid
+from medseg.image_io_2d import write_picture
 from medseg.labels import LabelMap
 from medseg.metrics import dice_by_structure
-from medseg.pictures import write_picture
 
 NAMES = {0: "background", 1: "liver", 2: "spleen", 3: "aorta"}
 
@@ -108,7 +108,7 @@ def test_a_mask_that_lies_elsewhere_is_an_error(tmp_path):
 
 def test_masks_that_are_missing_or_of_another_shape_are_errors(tmp_path):
     write(tmp_path / "theirs", "a.nii.gz", np.zeros((2, 3, 4), np.uint8))
-    with pytest.raises(DataError, match=r"must give the mask a\.nii\.gz, but found none"):
+    with pytest.raises(DataError, match=r"must give the mask a\.nii\.gz [(]none"):
         compare_masks(tmp_path / "mine", tmp_path / "theirs", NAMES)
     write(tmp_path / "mine", "a.nii.gz", np.zeros((2, 3, 5), np.uint8))
     with pytest.raises(DataError, match=r"must have the shape \(2, 3, 4\)"):
@@ -173,7 +173,7 @@ def test_only_masks_are_kept_of_what_a_bundle_writes(tmp_path):
 def test_a_bundle_that_fails_or_writes_no_masks_says_so_in_one_line(tmp_path, caplog):
     ours = {**PLACES, "listed": "medseg.data.slice_items"}
     fails = bundle(tmp_path / "a", {**ours, "run": "$1 / 0"})
-    with pytest.raises(ConfigError, match=r"made-up: must run its own inference\.json, but found ZeroDivisionError"):
+    with pytest.raises(ConfigError, match=r"made-up: must run its own inference\.json [(]ZeroDivisionError"):
         self_test.make_self_test(fails, tmp_path / "at")
     silent = bundle(tmp_path / "b", {**ours, "run": "$1"})
     with pytest.raises(ConfigError, match="must write masks to output_dir"):

@@ -10,8 +10,8 @@ from medseg.errors import DataError, OutputError
 
 
 def test_through_a_folder(packed, tmp_path):
-    place = push(packed, tmp_path / "share" / "bundles")
-    assert place == str(tmp_path / "share" / "bundles" / packed.name)
+    location = push(packed, tmp_path / "share" / "bundles")
+    assert location == str(tmp_path / "share" / "bundles" / packed.name)
     assert sorted(path.name for path in (tmp_path / "share" / "bundles").iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
     got = pull(str(tmp_path / "share" / "bundles"), tmp_path / "mine")
     assert got == tmp_path / "mine" / "tiny.zip"
@@ -24,14 +24,14 @@ def test_through_a_folder(packed, tmp_path):
 
 def test_another_file_of_that_name_stays_as_it_is(packed, tmp_path):
     for folder, work in (("a", lambda at: push(packed, at)), ("b", lambda at: pull(str(packed), at))):
-        place = tmp_path / folder
-        work(place)
-        assert sorted(path.name for path in place.iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
-        work(place)
-        (place / "tiny.zip").write_bytes(b"mine")
+        location = tmp_path / folder
+        work(location)
+        assert sorted(path.name for path in location.iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
+        work(location)
+        (location / "tiny.zip").write_bytes(b"mine")
         with pytest.raises(OutputError, match="must be free, or hold the same file"):
-            work(place)
-        assert (place / "tiny.zip").read_bytes() == b"mine"
+            work(location)
+        assert (location / "tiny.zip").read_bytes() == b"mine"
 
 
 def test_a_place_that_ends_in_zip_is_the_name_of_the_file(packed, tmp_path):
@@ -39,33 +39,33 @@ def test_a_place_that_ends_in_zip_is_the_name_of_the_file(packed, tmp_path):
     assert (tmp_path / "out" / "liver.zip").read_bytes() == packed.read_bytes()
     assert (tmp_path / "out" / "liver.zip.sha256").read_text().endswith("  liver.zip\n")
     assert pull(str(tmp_path / "out"), tmp_path / "got").name == "liver.zip"
-    place = fsspec.filesystem("memory")
+    location = fsspec.filesystem("memory")
     try:
         assert push(packed, "MEMORY://h3z/out/liver.zip") == "memory://h3z/out/liver.zip"
         names = ["/h3z/out/liver.zip", "/h3z/out/liver.zip.sha256"]
-        assert sorted(place.ls("/h3z/out", detail=False)) == names
+        assert sorted(location.ls("/h3z/out", detail=False)) == names
     finally:
-        place.rm("/h3z", recursive=True)
+        location.rm("/h3z", recursive=True)
 
 
 def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
-    place = fsspec.filesystem("memory")
+    location = fsspec.filesystem("memory")
     try:
         for _ in range(2):
             assert push(packed, "memory://h3s/bundles/") == "memory://h3s/bundles/tiny.zip"
-        assert sorted(place.ls("/h3s/bundles", detail=False)) == [
+        assert sorted(location.ls("/h3s/bundles", detail=False)) == [
             "/h3s/bundles/tiny.zip",
             "/h3s/bundles/tiny.zip.sha256",
         ]
         assert pull("memory://h3s/bundles", tmp_path).read_bytes() == packed.read_bytes()
-        place.pipe_file("/h3s/bundles/tiny.zip", packed.read_bytes()[:-5])
+        location.pipe_file("/h3s/bundles/tiny.zip", packed.read_bytes()[:-5])
         with pytest.raises(OutputError, match="must not hold another file of that name"):
             push(packed, "memory://h3s/bundles/")
         with pytest.raises(DataError, match="must have the SHA-256"):
             pull("memory://h3s/bundles", tmp_path / "other")
         assert not (tmp_path / "other").exists()
     finally:
-        place.rm("/h3s", recursive=True)
+        location.rm("/h3s", recursive=True)
 
 
 def test_to_the_hub_it_goes_with_its_card(packed, monkeypatch):
@@ -90,7 +90,7 @@ def test_what_is_damaged_or_none_is_neither_pushed_nor_pulled(packed, tmp_path):
     with zipfile.ZipFile(packed) as source, zipfile.ZipFile(bad, "w") as target:
         for name in source.namelist():
             target.writestr(name, b"other" if name.endswith("LICENSE") else source.read(name))
-    with pytest.raises(DataError, match=r"bad\.zip: must be a whole packed bundle, but found error file-changed"):
+    with pytest.raises(DataError, match=r"bad\.zip: must be a whole packed bundle [(]error file-changed"):
         push(bad, tmp_path / "share")
     with pytest.raises(DataError, match="file-changed"):
         pull(str(bad), tmp_path / "mine")

@@ -57,7 +57,7 @@ def test_a_file_stays_where_it_is_and_a_folder_means_the_one_zip_in_it(zip_file,
     assert fetch(zip_file, tmp_path / "out") == zip_file
     assert fetch(str(zip_file.parent), tmp_path / "out") == zip_file
     (zip_file.parent / "b.zip").write_bytes(b"")
-    with pytest.raises(DataError, match=r"must hold one packed bundle, but found a b\.zip, b\.zip"):
+    with pytest.raises(DataError, match=r"must hold one packed bundle [(]a b\.zip, b\.zip"):
         fetch(zip_file.parent, tmp_path / "out")
     with pytest.raises(DataError, match="no such file"):
         fetch(tmp_path / "missing.zip", tmp_path / "out")
@@ -131,18 +131,18 @@ def test_a_download_cut_short_is_an_error_and_leaves_nothing(web, tmp_path):
 
 
 def test_from_a_place_that_fsspec_reaches(zip_file, tmp_path):
-    place = fsspec.filesystem("memory")
-    place.pipe_file("/h3/bundles/a.zip", CONTENT)
+    location = fsspec.filesystem("memory")
+    location.pipe_file("/h3/bundles/a.zip", CONTENT)
     try:
         for url in ("memory://h3/bundles/a.zip", "memory://h3/bundles"):
             assert fetch(url, tmp_path / "out").read_bytes() == CONTENT
-        place.pipe_file("/h3/bundles/a.zip.sha256", f"{'0' * 64}  a.zip".encode())
+        location.pipe_file("/h3/bundles/a.zip.sha256", f"{'0' * 64}  a.zip".encode())
         with pytest.raises(DataError, match="must have the SHA-256 0000"):
             fetch("memory://h3/bundles", tmp_path / "out")
         with pytest.raises(DataError, match="no such file"):
             fetch("memory://h3/none.zip", tmp_path / "out")
     finally:
-        place.rm("/h3", recursive=True)
+        location.rm("/h3", recursive=True)
     assert fetch(zip_file.as_uri().replace("%20", " "), tmp_path / "out").read_bytes() == CONTENT
 
 
@@ -159,7 +159,7 @@ def test_the_sum_that_was_told_goes_before_the_one_beside_it(zip_file, tmp_path)
     beside.write_text(sum_line(zip_file))
     assert beside.read_text() == f"{SUM}  a b.zip\n"
     assert fetch(zip_file, tmp_path, SUM.upper()) == zip_file
-    with pytest.raises(DataError, match=f"must have the SHA-256 {'1' * 64}, but found {SUM}"):
+    with pytest.raises(DataError, match=f"must have the SHA-256 {'1' * 64} [(]{SUM}"):
         fetch(zip_file, tmp_path, "1" * 64)
     beside.write_text("nonsense")
     with pytest.raises(DataError, match=r"a b\.zip\.sha256: must begin with a SHA-256"):

@@ -13,7 +13,7 @@ from medseg.labels import LabelMap
 @pytest.fixture
 def root(tmp_path):
     """A made-up bundle with all that may lie in the folder of a run."""
-    place = tmp_path / "run"
+    location = tmp_path / "run"
     configs = {
         "metadata": {"name": "it", "version": "1.0.0", "required_packages_version": {"nibabel": "1.0", "unheard": "2"}},
         "inference": {"bundle_root": ".", "ckpt_path": "/here/model.pt", "colours": "$@bundle_root + '/classes.json'"},
@@ -21,14 +21,14 @@ def root(tmp_path):
         "overlay": {"lr": 0.2},
     }
     for name, content in configs.items():
-        (place / "configs").mkdir(parents=True, exist_ok=True)
-        (place / "configs" / f"{name}.json").write_text(json.dumps(content))
+        (location / "configs").mkdir(parents=True, exist_ok=True)
+        (location / "configs" / f"{name}.json").write_text(json.dumps(content))
     for name in ("run.json", "classes.json", "label_map.json", "training_history.json", "notes.json"):
-        (place / name).write_text('{"0": "background", "1": "liver"}' if name == "label_map.json" else "{}")
+        (location / name).write_text('{"0": "background", "1": "liver"}' if name == "label_map.json" else "{}")
     for name in ("metrics.jsonl", "console.log", "previews/a.png", "checkpoints/last.pt", "docs/README.md", "LICENSE"):
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_text("x")
-    return place
+        (location / name).parent.mkdir(exist_ok=True)
+        (location / name).write_text("x")
+    return location
 
 
 def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):

@@ -69,6 +69,6 @@ def test_of_an_installed_medseg_the_same_wheel_is_made(built, tmp_path):
 def test_where_it_cannot_be_built_one_error_says_why(tmp_path):
     (tmp_path / "setup.cfg").write_text("[metadata]\nname = medseg\nversion = file: nowhere\n[metadata]\n")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConfigError, match=r"needs setuptools 77 or later to be built, but found .*Error"):
+    with pytest.raises(ConfigError, match=r"needs setuptools 77 or later to be built [(].*Error"):
         wheel._built(tmp_path, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

@@ -316,8 +316,9 @@ BROKEN: dict[str, tuple[Fault, str]] = {
     "another order of steps": (
         edit("inference", preprocessing__transforms=lambda there: [*there[:3], there[4], there[3]]),
         "preprocessing-drift"),
-    "left and right turned round": (flip(spatial_axis=0), "flip-twins"),
-    "all axes turned round": (flip(spatial_axis=None), "flip-twins"),
+    "left and right turned round": (flip(spatial_axis=0), "flip-contralaterals"),
+    "all axes turned round": (flip(spatial_axis=None), "flip-contralaterals"),
     "any axis turned round": (
-        edit("train", train__random__0={"_target_": "RandAxisFlipd", "keys": ["image", "label"]}), "flip-twins"),
+        edit("train", train__random__0={"_target_": "RandAxisFlipd", "keys": ["image", "label"]}),
+        "flip-contralaterals"),
 }  # fmt: skip

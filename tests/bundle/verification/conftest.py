@@ -26,6 +26,6 @@ def found(plain: Path) -> Found:
     def run(rule: ModuleType, *faults: broken.Fault) -> list[tuple[str, str]]:
         for fault in faults:
             fault(plain)
-        return [(one.code, one.place) for one in rule.check(Opened(plain))]
+        return [(one.code, one.location) for one in rule.check(Opened(plain))]
 
     return run

@@ -38,7 +38,7 @@ def test_a_step_that_may_be_off_may_be_missing_or_there(plain):
 def test_the_order_counts_and_an_argument_is_named(plain):
     change(plain, "inference", preprocessing__transforms__4__b_max=255)
     (one,) = agreement.check(Opened(plain))
-    assert one.place == "configs/inference.json, preprocessing#transforms#4#b_max"
+    assert one.location == "configs/inference.json, preprocessing#transforms#4#b_max"
     assert "255" in one.message
     assert "1.0" in one.message
 
@@ -46,6 +46,6 @@ def test_the_order_counts_and_an_argument_is_named(plain):
 def test_without_training_evaluation_and_inference_are_compared(plain):
     (plain / "configs" / "train.json").unlink()
     change(plain, "inference", spacing=[1.0, 1.0])
-    assert [one.place for one in agreement.check(Opened(plain))] == [
+    assert [one.location for one in agreement.check(Opened(plain))] == [
         "configs/inference.json, preprocessing#transforms#3#pixdim"
     ]

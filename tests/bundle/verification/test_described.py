@@ -28,8 +28,8 @@ def test_a_name_twice_is_a_warning(found):
 
 
 def test_a_changelog_is_needed(found):
-    place = "configs/metadata.json, changelog"
+    location = "configs/metadata.json, changelog"
     assert found(described, edit("metadata", changelog={})) == [
-        ("metadata-schema", place),
-        ("version-changelog", place),
+        ("metadata-schema", location),
+        ("version-changelog", location),
     ]

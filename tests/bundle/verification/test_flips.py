@@ -8,7 +8,7 @@ from medseg.bundle.verification import flips
 from medseg.bundle.verification.opened import Opened
 from tests.bundle.verification.broken import REMOVE, change, edit, flip
 
-PLACE = ("flip-twins", "configs/train.json, train#random#0")
+PLACE = ("flip-contralaterals", "configs/train.json, train#random#0")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_classes_without_a_twin_may_be_flipped(plain):
 def test_names_in_other_spellings_are_twins(plain):
     names = {"0": "background", "1": "Left Kidney", "2": "Right Kidney"}
     change(plain, "metadata", network_data_format__outputs__pred__channel_def=names)
-    assert flips.twins(Opened(plain)) is not None
+    assert flips.contralaterals(Opened(plain)) is not None
 
 
 def test_where_the_axis_is_not_known_it_is_a_warning(plain):
@@ -53,7 +53,7 @@ def test_where_the_axis_is_not_known_it_is_a_warning(plain):
 
 def test_windows_that_inference_turns_round(found):
     inferer = {"_target_": "medseg.inference.StreamingInferer", "roi_size": [32, 32], "flips": [[0], [0, 1]]}
-    place = ("flip-twins", "configs/inference.json, inferer#flips")
-    assert found(flips, edit("inference", inferer=inferer)) == [place]
+    location = ("flip-contralaterals", "configs/inference.json, inferer#flips")
+    assert found(flips, edit("inference", inferer=inferer)) == [location]
     assert found(flips, edit("inference", inferer={**inferer, "flips": [[1]]})) == []
-    assert found(flips, edit("inference", inferer={**inferer, "twins": "$@labels.mirrored()"})) == []
+    assert found(flips, edit("inference", inferer={**inferer, "contralaterals": "$@labels.mirror_permutation()"})) == []

@@ -19,7 +19,7 @@ def test_a_recipe_has_none_to_load(found):
 def test_both_configs_are_looked_at(found):
     faults = [lambda root, name=name: change(root, name, network="$@network_def") for name in ("evaluate", "inference")]
     places = ["configs/evaluate.json", "configs/inference.json"]
-    assert found(loading, *faults) == [("weights-not-loaded", place) for place in places]
+    assert found(loading, *faults) == [("weights-not-loaded", location) for location in places]
 
 
 def test_a_checkpoint_loader_will_do(found):
@@ -31,4 +31,4 @@ def test_a_checkpoint_loader_will_do(found):
 def test_weights_that_are_called_otherwise(found):
     renamed = [lambda root: (root / "models/model.pt").rename(root / "models/model.safetensors")]
     places = [f"configs/{name}.json, ckpt_path" for name in ("evaluate", "inference")]
-    assert found(loading, *renamed) == [("weights-missing", place) for place in places]
+    assert found(loading, *renamed) == [("weights-missing", location) for location in places]

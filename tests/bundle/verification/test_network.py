@@ -89,5 +89,5 @@ def test_a_package_that_the_network_needs_is_named(plain, monkeypatch):
 
     monkeypatch.setattr(network, "run", needs)
     (one,) = network.check(Opened(plain))
-    assert (one.code, one.place) == ("network-fails", "configs/inference.json, network_def")
+    assert (one.code, one.location) == ("network-fails", "configs/inference.json, network_def")
     assert "einops" in one.message

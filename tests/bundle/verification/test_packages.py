@@ -45,4 +45,4 @@ def test_the_extra_that_brings_a_package_is_named(plain, monkeypatch):
     monkeypatch.setattr(packages, "installed", lambda name: None if name == "transformers" else Version("99"))
     change(plain, "metadata", required_packages_version={"transformers": "5.12.0"})
     (one,) = packages.check(Opened(plain))
-    assert one.remedy == "pip install 'medseg[segformer]'"
+    assert one.fix == "pip install 'medseg[segformer]'"

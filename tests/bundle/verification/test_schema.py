@@ -61,8 +61,8 @@ def test_a_problem_has_its_place(path, value, message):
     above, _, leaf = path.rpartition("#")
     holder = at(content, above)
     holder[int(leaf) if isinstance(holder, list) else leaf] = value
-    ((place, said),) = problems(content, metadata_schema(), metadata_schema())
-    assert place == path
+    ((location, said),) = problems(content, metadata_schema(), metadata_schema())
+    assert location == path
     assert message in said
 
 

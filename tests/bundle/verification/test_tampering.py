@@ -17,7 +17,7 @@ def packed(plain):
 
 
 def check(root):
-    return [(one.severity, one.code, one.place) for one in tampering.check(Opened(root))]
+    return [(one.severity, one.code, one.location) for one in tampering.check(Opened(root))]
 
 
 def test_what_was_packed_is_as_it_was(packed):

@@ -26,10 +26,10 @@ def test_short_and_full_names_lead_to_the_thing():
      ("nosuch.thing", "there is no such module"), ("torch.nn", "it cannot be called")],
 )  # fmt: skip
 def test_a_name_that_leads_nowhere_says_where_it_ends(target, why):
-    found, (said, remedy) = targets.locate(target)
+    found, (said, fix) = targets.locate(target)
     assert found is None
     assert said == why
-    assert remedy
+    assert fix
 
 
 def test_arguments_are_held_against_the_signature():

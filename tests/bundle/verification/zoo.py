@@ -191,12 +191,12 @@ def spleen(root: Path) -> Path:
                "strides": [2]}  # fmt: skip
     scale = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -57, "a_max": 164, "b_min": 0, "b_max": 1,
              "clip": True}  # fmt: skip
-    place = "/workspace/data/Task09_Spleen"
-    train = train_config(network, 2, place, deterministic(BOTH, [1.5, 1.5, 2.0], True, scale), held=9)
+    location = "/workspace/data/Task09_Spleen"
+    train = train_config(network, 2, location, deterministic(BOTH, [1.5, 1.5, 2.0], True, scale), held=9)
     train |= {"initialize": ["$monai.utils.set_determinism(seed=123)"], "run": ["$@train#trainer.run()"]}
     return write(
         root, ["background", "spleen"], 16, train=train, evaluate=evaluate_config(["val_mean_dice", "val_acc"]),
-        inference=inference_config(network, place, deterministic("image", [1.5, 1.5, 2.0], False, scale)),
+        inference=inference_config(network, location, deterministic("image", [1.5, 1.5, 2.0], False, scale)),
         multi_gpu_train=multi_gpu_config())  # fmt: skip
 
 

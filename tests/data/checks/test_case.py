@@ -78,8 +78,8 @@ def test_what_belongs_to_no_set_is_not_blamed_for_being_no_ct(save):
 
 
 def test_the_slice_of_a_picture_shows_most_of_what_is_there(plan):
-    shown = read_case(plan, picture=True).picture
-    assert shown.hu.shape == shown.label.shape == (12, 10, 1)
-    assert shown.names == ("liver", "spleen")
-    assert shown.grid.spacing == (2, 2, 3)
-    assert set(np.unique(shown.label)) == {0, 1, 2}
+    printable = read_case(plan, picture=True).picture
+    assert printable.hu.shape == printable.label.shape == (12, 10, 1)
+    assert printable.names == ("liver", "spleen")
+    assert printable.grid.spacing == (2, 2, 3)
+    assert set(np.unique(printable.label)) == {0, 1, 2}

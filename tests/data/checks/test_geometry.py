@@ -102,7 +102,7 @@ def test_what_is_no_volume_of_numbers():
     assert geometry.kind_of_voxels(volume(dtype=colours)).code == "rgb"
     assert geometry.kind_of_voxels(volume(dtype=np.complex64)).code == "complex"
     assert geometry.kind_of_voxels(volume(shape=(4, 4))).code == "not-3d"
-    assert "axes of length 1" in geometry.kind_of_voxels(volume(shape=(4, 4, 4, 1))).remedy
+    assert "axes of length 1" in geometry.kind_of_voxels(volume(shape=(4, 4, 4, 1))).fix
 
 
 def test_a_mask_elsewhere_is_told_with_its_distance():

@@ -86,7 +86,7 @@ def test_thresholds_of_single_structures():
     assert labels.examine({"liver": structure(borders="K")})[0].code == "touches-border"
     same = {"aorta": structure(digest="x"), "liver": structure(digest="x"), "colon": structure(digest="y")}
     (finding,) = labels.examine(same)
-    assert (finding.code, finding.place) == ("mask-duplicate", "aorta, liver")
+    assert (finding.code, finding.location) == ("mask-duplicate", "aorta, liver")
     assert labels.air_below("lung_upper_lobe_left") < labels.air_below("liver")
 
 
@@ -94,7 +94,7 @@ def test_only_whole_volumes_of_enough_cases_are_compared():
     volumes = {f"s{number}": {"liver": 1500.0 + number} for number in range(6)}
     assert labels.outlying_volumes(volumes) == []
     (finding,) = labels.outlying_volumes({**volumes, "small": {"liver": 200.0}, "other": {"spleen": 1.0}})
-    assert (finding.code, finding.case, finding.place) == ("volume-outlier", "small", "liver")
+    assert (finding.code, finding.case, finding.location) == ("volume-outlier", "small", "liver")
     assert "200 ml" in finding.message
     assert labels.outlying_volumes({f"s{number}": {"liver": 10.0**number} for number in range(4)}) == []
     spread = {f"s{number}": {"colon": 100.0 * 2**number} for number in range(7)}

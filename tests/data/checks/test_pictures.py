@@ -68,8 +68,8 @@ def test_every_fault_is_found_with_its_file(tmp_path):
         ("warning", "picture-constant", ids[9]),
     } == {one for one in found if one[0] != "note"}
     said = {finding.code: finding for finding in report.findings}
-    assert said["mask-alone"].place == f"train/masks/{ids[2]}.png"
-    assert said["image-alone"].place == f"train/images/{ids[1]}.png"
+    assert said["mask-alone"].location == f"train/masks/{ids[2]}.png"
+    assert said["image-alone"].location == f"train/images/{ids[1]}.png"
     assert "16 pixels of other colours: [1, 200, 90] (16)" in said["mask-colours"].message
     assert said["slice-sizes"].message.endswith(f"20x24 (5, {ids[3]}.png first), 20x22 (1, {ids[8]}.png first)")
     assert report.pictures[ids[4]].hu.shape == (20, 24, 1)
@@ -97,7 +97,7 @@ def test_each_of_several_broken_masks_is_named(tmp_path):
         file = sorted((root / "masks" / name).iterdir())[0]
         Image.fromarray((np.arange(480).reshape(20, 24) % 7).astype(np.uint8)).save(file)
     report = check_dataset(root, workers=1)
-    wrong = [finding.place for finding in report.findings if finding.code == "mask-values"]
+    wrong = [finding.location for finding in report.findings if finding.code == "mask-values"]
     assert wrong == [f"masks/{name}/case101_day20_slice_0001.png" for name in ("large_bowel", "stomach")]
 
 

@@ -33,7 +33,7 @@ def test_vertebrae_rise_from_the_sacrum_to_the_neck():
     assert relations.vertebrae(right_way) == []
     wrong = {**right_way, "vertebrae_L3": right_way["vertebrae_L2"], "vertebrae_L2": right_way["vertebrae_L3"]}
     (finding,) = relations.vertebrae(wrong)
-    assert (finding.code, finding.place) == ("vertebrae-order", "vertebrae_L2, vertebrae_L3")
+    assert (finding.code, finding.location) == ("vertebrae-order", "vertebrae_L2, vertebrae_L3")
     assert "30 mm above" in finding.message
     some = {name: right_way[name] for name in ("vertebrae_T4", "vertebrae_L1")}
     assert relations.vertebrae(some) == []

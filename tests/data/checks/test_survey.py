@@ -67,7 +67,7 @@ def test_what_discover_refuses_is_listed(case):
         "meta-no-side",
     }  # fmt: skip
     unknown = next(f for plan in seen.cases for f in plan.findings if f.code == "unknown-name")
-    assert (unknown.case, unknown.remedy) == ("s0001", "Did you mean 'liver'?")
+    assert (unknown.case, unknown.fix) == ("s0001", "Did you mean 'liver'?")
     assert seen.split.train == ("s0001",)
 
 

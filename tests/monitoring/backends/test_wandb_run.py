@@ -48,8 +48,8 @@ def test_an_offline_run_holds_every_series_and_names_nothing_of_the_machine(lab,
     assert steps["train/*"] == "iteration"
     assert steps["val/*"] == steps["epoch/*"] == "epoch"
 
-    (place,) = lab.offline_runs(folder)
-    (file,) = place.glob("*.wandb")
+    (location,) = lab.offline_runs(folder)
+    (file,) = location.glob("*.wandb")
     held = file.read_bytes()
     words = [str(folder), str(folder.parent), "/home/max", "the-host", "/usr/bin", "run.json"]
     words += [word for word in (platform.node(), getpass.getuser()) if len(word) > 5]
@@ -59,8 +59,8 @@ def test_an_offline_run_holds_every_series_and_names_nothing_of_the_machine(lab,
 
 def test_its_pictures_lie_beside_it(lab, sent):
     folder, _ = sent
-    (place,) = lab.offline_runs(folder)
-    pictures = {path.read_bytes() for path in (place / "files" / "media").rglob("*.png")}
+    (location,) = lab.offline_runs(folder)
+    pictures = {path.read_bytes() for path in (location / "files" / "media").rglob("*.png")}
     assert pictures == {path.read_bytes() for path in (folder / "previews").glob("*.png")}
 
 
@@ -69,9 +69,9 @@ def test_a_new_start_makes_the_file_anew_and_takes_the_earlier_one_away(lab, sen
     (earlier,) = lab.offline_runs(folder)
     (earlier / "mark").touch()
     lab.feed(folder)
-    (place,) = lab.offline_runs(folder)
-    assert not (place / "mark").exists()
-    assert not list(place.parent.glob("replaced-*"))
+    (location,) = lab.offline_runs(folder)
+    assert not (location / "mark").exists()
+    assert not list(location.parent.glob("replaced-*"))
     again = lab.in_wandb(folder)
     assert [step for step, _ in lab.history(again)] == [step for step, _ in lab.history(records)]
     assert [r["run"]["run_id"] for r in again if r["type"] == "run"] == [Settings.load(folder).id]
@@ -129,7 +129,7 @@ def test_a_server_that_falls_silent_is_not_waited_for_without_end(lab, finished,
     Settings.of({"backend": "wandb"}).filled(finished).save(finished)
     wandb_server.silent.set()
     code = "import os, sys; from medseg.monitoring.backends import wandb_run; wandb_run.PATIENCE = 2.0; "
-    code += "from medseg.monitoring import feed; os._exit(feed.main(sys.argv[1:]))"
+    code += "from medseg.monitoring import uploader; os._exit(feed.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, str(finished), "--once", "--need-server"]
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 1
     assert "did not take the rest within 2 s" in read_state(finished)["error"]

@@ -132,10 +132,10 @@ def test_draws_are_a_function_of_seed_epoch_case_and_draw():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"noise": {"prob": 1.5, "std": 0.1}}, "noise#prob: must be a probability from 0 to 1, but found 1.5"),
+        ({"noise": {"prob": 1.5, "std": 0.1}}, "noise#prob: must be a probability from 0 to 1 (1.5"),
         ({"noise": {"prob": -0.1, "std": 0.1}}, "noise#prob: must be a probability"),
         ({"affine": {"prob": float("nan")}}, "affine#prob: must be a probability"),
-        ({"gamma": {"gamma": [0.5, 2]}}, "gamma#prob: must be a probability from 0 to 1, but found None"),
+        ({"gamma": {"gamma": [0.5, 2]}}, "gamma#prob: must be a probability from 0 to 1 (None"),
         ({"noise": {"prob": 1.0, "sdt": 0.1}}, "noise#sdt: must be one of prob, std.*Did you mean 'std'"),
         ({"noise": 0.5}, "noise: must be a mapping"),
         ({"noise": {"prob": 1.0, "std": -1}}, "noise#std: must be a number of 0 or more"),
@@ -164,10 +164,10 @@ def test_left_and_right_are_mirrored_only_where_pairs_are_known():
         RandAugmentd(mirror=mirror)
     with pytest.raises(LabelError, match="kidney_left without the other side"):
         RandAugmentd(mirror=mirror, labels=LabelMap(["liver", "kidney_left"]))
-    assert RandAugmentd(mirror=mirror, labels=PAIRED).twins.tolist() == [0, 1, 3, 2]
-    assert RandAugmentd(mirror=mirror, labels=LabelMap(["liver", "spleen"])).twins.tolist() == [0, 1, 2]
+    assert RandAugmentd(mirror=mirror, labels=PAIRED).contralaterals.tolist() == [0, 1, 3, 2]
+    assert RandAugmentd(mirror=mirror, labels=LabelMap(["liver", "spleen"])).contralaterals.tolist() == [0, 1, 2]
     for harmless in ({"prob": 0.5, "axes": [1]}, {"prob": 0.0, "axes": [0]}):
-        assert RandAugmentd(mirror=harmless, labels=LabelMap(["kidney_left"])).twins is None
+        assert RandAugmentd(mirror=harmless, labels=LabelMap(["kidney_left"])).contralaterals is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Slices of any size into the one size that a network takes, without distorting them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Resize, SpatialPad
+
+from medseg.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+_UNEVEN = 1.2  # sides of a pixel that a network of square ones does not know any more
+
+
+class ResizeKeepAspectd(MapTransform):
+    """Scale the first two axes of space alike, until they fit into `size`, and fill up around the middle.
+
+    Not MONAI's `Resized`, which stretches to the size, or (`size_mode="longest"`) counts all axes of a volume; it is
+    what scales here, and `SpatialPad` what fills up. Where something gets smaller it is smoothed first. The affine goes
+    along, so that labels find their way back (`StreamingInferer` with `output="source"`).
+
+    Args:
+        keys: pictures `(C, rows, columns)` or volumes `(C, rows, columns, slices)`; become `(C, *size)` or
+            `(C, *size, slices)`.
+        size: `(rows, columns)` afterwards.
+        label_key: which of the keys is a label: each pixel becomes the nearest one, not a mean.
+
+    Raises:
+        ConfigError: a size that cannot be.
+        DataError: another number of axes.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, size: Sequence[int], label_key: str = "label", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+            raise ConfigError(
+                "ResizeKeepAspectd, size", "must be two whole numbers above 0, rows and columns", repr(size)
+            )
+        self.size, self.label_key = (int(size[0]), int(size[1])), label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Fit every key."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self._fit(item[key], key == self.label_key)
+        return item
+
+    def _fit(self, image: torch.Tensor, label: bool) -> Any:
+        if image.ndim not in (3, 4):
+            raise DataError(
+                "ResizeKeepAspectd",
+                "takes pictures (C, rows, columns) or volumes with slices last",
+                f"{tuple(image.shape)}",
+            )
+        plane = image.shape[1:3]
+        rows, columns = _spacing(image)
+        if max(rows, columns) > _UNEVEN * min(rows, columns):
+            name = getattr(image, "meta", {}).get("filename_or_obj", "an image")
+            logger.warning("%s: its slices have pixels of %.3g x %.3g mm and are shown squeezed", name, rows, columns)
+        inner = fitted(plane, self.size)
+        rest = [-1] * (image.ndim - 3)
+        if tuple(plane) != inner:
+            smooth = "bilinear" if image.ndim == 3 else "trilinear"
+            mode = "nearest-exact" if label else smooth
+            shrinks = not label and inner[0] < plane[0]
+            dtype = image.dtype  # torch interpolates no whole numbers but uint8, and MONAI gives float32 in any case
+            image = Resize([*inner, *rest], mode=mode, anti_aliasing=shrinks, dtype=torch.float32)(image)
+            image = image.to(dtype) if label else image
+        return SpatialPad([*self.size, *rest])(image)
+
+
+def _spacing(image: torch.Tensor) -> tuple[float, float]:
+    """Lengths, mm, along the first two axes; 1 where nobody says."""
+    if not isinstance(image, MetaTensor):
+        return 1.0, 1.0
+    steps = np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, :2], axis=0)
+    return float(steps[0]) or 1.0, float(steps[1]) or 1.0
+
+
+def fitted(plane: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a plane once it is scaled to fit into `size`.
+
+    >>> fitted((512, 512), (288, 288)), fitted((310, 360), (288, 288)), fitted((30, 60), (40, 40))
+    ((288, 288), (248, 288), (20, 40))
+    """
+    factor = min(wanted / have for wanted, have in zip(size, plane, strict=True))
+    rows, columns = (max(1, min(wanted, round(have * factor))) for wanted, have in zip(size, plane, strict=True))
+    return rows, columns

@@ -1,0 +1,44 @@
+"""What sets runs apart."""
+
+from medseg.runs.comparing import ABSENT, compare, differences, speed, unlike_recipe
+
+
+def validation(epoch, mean, **dice):
+    return {"kind": "validation", "epoch": epoch, "mean_dice": mean, "dice": dice}
+
+
+def test_runs_side_by_side(make_run):
+    rows = [
+        {"kind": "epoch", "epoch": 1, "samples_per_second": 10.0, "train_seconds": 4.0},
+        validation(1, 0.6, liver=0.8, spleen=0.4),
+        {"kind": "epoch", "epoch": 2, "samples_per_second": 30.0, "train_seconds": 2.0},
+        validation(2, 0.5, liver=0.9, spleen=0.1),
+    ]
+    one = make_run("a", rows, {"lr": 0.1, "bundle_root": "/a", "loss": {"batch": True}}, state="finished")
+    other = make_run("b", [validation(1, 0.7, liver=0.7, colon=None)], {"lr": 0.2, "loss": {"batch": True}})
+    found = compare([one, other])
+    assert found["settings"] == {"lr": [0.1, 0.2]}
+    assert found["dice"] == {"liver": [0.8, 0.7], "spleen": [0.4, None], "colon": [None, None]}
+    assert found["samples_per_second"] == [20.0, None]
+    assert found["epoch_seconds"] == [3.0, None]
+    assert [run.name for run in found["runs"]] == ["a", "b"]
+
+
+def test_a_dictionary_against_none_is_one_difference_and_paths_are_alike_in_either_spelling():
+    one = {"schedule": None, "to": "@a#b", "only": 1}
+    other = {"schedule": {"_target_": "x"}, "to": "@a::b"}
+    assert differences([one, other]) == {"schedule": [None, {"_target_": "x"}], "only": [1, ABSENT]}
+
+
+def test_settings_unlike_the_recipe(make_run, repository):
+    import json
+
+    recipe = json.loads((repository / "bundles" / "unet2d" / "configs" / "train.json").read_text())
+    folder = make_run("a", config={**recipe, "lr": 0.125, "bundle_root": "/elsewhere", "output_dir": "/runs"})
+    assert unlike_recipe(folder, "unet2d") == {"lr": [recipe["lr"], 0.125]}
+    assert unlike_recipe(folder, "nobody") == {}
+    assert unlike_recipe(folder, None) == {}
+
+
+def test_no_epoch_has_no_speed():
+    assert speed([]) == (None, None)

@@ -1,0 +1,61 @@
+"""Stopping from outside, with real processes."""
+
+import os
+
+import pytest
+
+from medseg.errors import RunError
+from medseg.runs.stopping import describe, stop
+from medseg.records import read_record, state_of, this_process
+
+graceful = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@graceful
+def test_a_run_that_is_asked_to_stop_saves_and_ends(training, tmp_path):
+    process = training(10_000)
+    folder = tmp_path / "runs" / "unet2d" / "run"
+    passed = []
+    done = stop(folder, waiting=passed.append)
+    assert (done.state, done.killed) == ("interrupted", False)
+    assert process.wait() == 75
+    assert passed == sorted(passed)
+    assert "Saved and stopped in epoch 1, after" in describe(folder, done)
+    assert "medseg runs resume run" in describe(folder, done)
+
+
+@graceful
+def test_one_that_saves_for_long_is_left_alone(training, tmp_path):
+    process = training(10_000, "--slow-to-save", 2)
+    folder = tmp_path / "runs" / "unet2d" / "run"
+    done = stop(folder, 0.3)
+    assert done.state == "running"
+    assert "was left alone: it may be saving still" in describe(folder, done)
+    assert process.wait() == 75
+    assert read_record(folder)["state"] == "interrupted"
+
+
+def test_killed_at_once_it_counts_as_stopped_by_somebody(training, tmp_path):
+    process = training(10_000)
+    folder = tmp_path / "runs" / "unet2d" / "run"
+    done = stop(folder, now=True)
+    assert process.wait() != 75
+    assert (done.state, done.killed) == ("interrupted", True)
+    assert state_of(read_record(folder)) == "interrupted"
+    assert "what came after its last checkpoint is lost" in describe(folder, done)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"state": "finished"}, "must be running to be stopped (the state 'finished'"),
+        ({"state": "failed"}, "found the state 'failed'. Go on with it: medseg runs resume run"),
+        ({"state": "running", **this_process(), "pid_started": 0, "pid_ticks": -9}, "found the state 'died'"),
+        ({"state": "running", "host": "gpu-7", "pid": 1}, "must be stopped on the machine .* but found one on gpu-7"),
+    ],
+)
+def test_what_cannot_be_stopped_is_one_error(make_run, record, message):
+    folder = make_run(**record)
+    with pytest.raises(RunError, match=message):
+        stop(folder)
+    assert read_record(folder) == {"bundle": "unet2d", **record}

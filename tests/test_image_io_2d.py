@@ -1,0 +1,165 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.errors import DataError
+from medseg.image_io_2d import SliceInfo, intensities, neighbours, read_comment, read_image_2d, read_size, write_picture
+
+CORNER = np.zeros((3, 5), np.uint8)  # higher than wide it is not, and no corner is like another
+CORNER[0, 0], CORNER[0, 4], CORNER[2, 0] = 255, 100, 40
+
+
+def test_rows_come_first_and_writing_gives_the_same_picture_back(tmp_path):
+    Image.fromarray(CORNER).save(tmp_path / "a.png")
+    read = read_image_2d(tmp_path / "a.png")
+    assert read.values.shape == (3, 5) == read_size(tmp_path / "a.png")
+    assert read.values[0, 4] == 100
+    assert read.values[2, 0] == 40
+    write_picture(tmp_path / "b.png", read.values)
+    with Image.open(tmp_path / "a.png") as before, Image.open(tmp_path / "b.png") as after:
+        assert [after.getpixel((x, y)) for x in range(5) for y in range(3)] == [
+            before.getpixel((x, y)) for x in range(5) for y in range(3)
+        ]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_indices_with_colours_keep_their_indices(tmp_path, dtype):
+    label = np.array([[0, 1, 2], [2, 1, 0]], dtype=dtype)
+    if dtype is np.uint16:
+        with pytest.raises(DataError, match="class indices"):
+            write_picture(tmp_path / "a.png", label, [(0, 0, 0)])
+        return
+    write_picture(tmp_path / "a.png", label, [(0, 0, 0), (255, 0, 0), (0, 9, 0)])
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.asarray(image), label)
+        assert image.convert("RGB").getpixel((2, 0)) == (0, 9, 0)
+
+
+def test_every_kind_of_picture_becomes_0_to_1(tmp_path):
+    rng = np.random.default_rng(0)
+    grey, colour = rng.integers(0, 256, (4, 6), np.uint8), rng.integers(0, 256, (4, 6, 3), np.uint8)
+    deep = rng.integers(0, 3000, (4, 6)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "l.png")
+    Image.fromarray(colour).save(tmp_path / "rgb.png")
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(colour).quantize(8).save(tmp_path / "p.png")
+    Image.fromarray(grey > 99).save(tmp_path / "one.png")
+    as_rgb = {name: np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("l.png", "rgb.png", "p.png")}
+    for name, expected in as_rgb.items():
+        found = intensities(read_image_2d(tmp_path / name), 3)
+        assert found.dtype == np.float32
+        assert np.allclose(found, np.moveaxis(expected, -1, 0) / 255, atol=1e-6)
+    as_grey = np.asarray(Image.fromarray(colour).convert("L")) / 255
+    assert np.allclose(intensities(read_image_2d(tmp_path / "rgb.png"))[0], as_grey, atol=1e-6)
+    assert np.array_equal(intensities(read_image_2d(tmp_path / "one.png"))[0], grey > 99)
+    own = intensities(read_image_2d(tmp_path / "deep.png"), 1)[0]
+    assert np.allclose(own, (deep - float(deep.min())) / (deep.max() - float(deep.min())), atol=1e-6)
+    scan = intensities(read_image_2d(tmp_path / "deep.png"), 1, (100, 2000))[0]
+    assert np.allclose(scan, np.clip((deep - 100.0) / 1900, 0, 1), atol=1e-6)
+    with pytest.raises(DataError, match="1 channel or 3"):
+        intensities(read_image_2d(tmp_path / "l.png"), 2)
+
+
+def _chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_values_of_two_bits_are_not_stretched(tmp_path):
+    rows = bytes([0, 0b00011011]) + bytes([0, 0b11100100])
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 2, 2, 0, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    assert read_image_2d(tmp_path / "a.png").values.tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
+
+
+def test_alpha_is_dropped_where_it_says_nothing_and_refused_where_it_does(tmp_path):
+    colour = np.full((3, 4, 4), 255, np.uint8)
+    colour[1, 2] = (9, 8, 7, 255)
+    Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
+    read = read_image_2d(tmp_path / "a.png")
+    assert read.values[1, 2].tolist() == [9, 8, 7]
+    assert "alpha" in read.loss
+    colour[0, 0, 3] = 3
+    Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: must have no transparent pixels [(]4 channels, 1 pixels"):
+        read_image_2d(tmp_path / "a.png")
+
+
+def test_broken_files_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content, said in (
+        (b"", "an empty file"),
+        (whole[:-300], "an end in the middle"),
+        (bytes(flipped), "checksum"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git-LFS"),
+        (b"no picture at all", "whole and readable picture"),
+    ):
+        (tmp_path / "b.png").write_bytes(content)
+        with pytest.raises(DataError, match=said) as error:
+            read_image_2d(tmp_path / "b.png")
+        assert "b.png" in str(error.value)
+    with pytest.raises(DataError, match="No such file"):
+        read_image_2d(tmp_path / "c.png")
+    Image.new("CMYK", (2, 2)).save(tmp_path / "c.jpg")
+    with pytest.raises(DataError, match="mode CMYK"):
+        read_image_2d(tmp_path / "c.jpg")
+
+
+def test_neighbours_stay_in_their_scan_and_stop_at_gaps():
+    def one(scan, number):
+        return SliceInfo("p", scan, number)
+
+    slices = {"a1": one("a", 10), "a3": one("a", 30), "a2": one("a", 20), "a6": one("a", 60), "b": one("b", 20)}
+    slices["n"] = SliceInfo("p")
+    found = neighbours(slices, 2)
+    assert found["a2"] == ("a1", "a1", "a2", "a3", "a3")
+    assert found["a3"] == ("a1", "a2", "a3", "a3", "a3")
+    assert found["a6"] == ("a6",) * 5
+    assert found["b"] == ("b",) * 5
+    assert found["n"] == ("n",) * 5
+    assert neighbours(slices, 0)["a2"] == ("a2",)
+
+
+def test_an_item_says_what_loading_needs(tmp_path):
+    assert SliceInfo("p").item([tmp_path]) == {
+        "patient": "p", "scan": "", "slice": -1, "neighbours": [str(tmp_path)],
+    }  # fmt: skip
+    assert SliceInfo("p", "s", 3, limits=(1.0, 2.0)).item([])["limits"] == [1.0, 2.0]
+
+
+def test_a_comment_stays_in_the_file_and_changes_no_pixel(tmp_path):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    plain, said = write_picture(tmp_path / "a.png", values), write_picture(tmp_path / "b.png", values, comment="only x")
+    assert (read_comment(plain), read_comment(said)) == ("", "only x")
+    assert np.array_equal(read_image_2d(said).values, values)
+    with Image.open(said) as image:
+        assert image.text == {"Comment": "only x"}
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"c\.png: must be a readable picture"):
+        read_comment(tmp_path / "c.png")
+
+
+def test_a_photograph_on_its_side_has_the_size_it_is_shown_in(tmp_path):
+    image = Image.fromarray(np.arange(60 * 40, dtype=np.uint8).reshape(60, 40) % 251)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_size(tmp_path / "a.jpg") == read_image_2d(tmp_path / "a.jpg").values.shape == (40, 60)
+
+
+def test_a_transparent_colour_counts_where_a_pixel_has_it(tmp_path):
+    for value, refused in ((3, True), (9, False)):
+        image = Image.fromarray(np.array([[1, 2, 3]], np.uint8))
+        image.save(tmp_path / "a.png", transparency=value)
+        if refused:
+            with pytest.raises(DataError, match="transparent"):
+                read_image_2d(tmp_path / "a.png")
+        else:
+            assert read_image_2d(tmp_path / "a.png").values.tolist() == [[1, 2, 3]]
