@@ -5,4 +5,4 @@ import sys
 import environment
 
 if __name__ == "__main__":
-    sys.exit(environment.call(environment.ensure(), "-m", "medseg", "demo", *sys.argv[1:]))
+    sys.exit(environment.call(environment.ensure("monitor,share"), "-m", "medseg", "demo", *sys.argv[1:]))

@@ -6,13 +6,13 @@ from medseg import errors
 from medseg.errors import DataError, MedsegError, did_you_mean, nearest
 
 
-def test_an_error_says_thing_rule_found_and_remedy_in_that_order():
-    error = MedsegError("ct.nii.gz", "must be 3D", "4 dimensions", "Split it.")
-    assert str(error) == "ct.nii.gz: must be 3D (4 dimensions. Split it."
+def test_an_error_prints_thing_problem_came_and_fix_in_that_order():
+    error = MedsegError("ct.nii.gz", "a scan must have 3 dimensions", "got 4", "Split it.")
+    assert str(error) == "ct.nii.gz: a scan must have 3 dimensions (got 4). Split it."
 
 
 def test_an_error_survives_the_way_out_of_a_worker_process():
-    error = pickle.loads(pickle.dumps(DataError("ct.nii.gz", "must be 3D", "4 dimensions", "Split it.")))
+    error = pickle.loads(pickle.dumps(DataError("ct.nii.gz", "a scan must have 3 dimensions", "got 4", "Split it.")))
     assert isinstance(error, DataError)
     assert (error.thing, error.fix) == ("ct.nii.gz", "Split it.")
 
