@@ -265,19 +265,33 @@ def renumbered(case: Case, own: LabelMap | None, labels: LabelMap) -> npt.NDArra
         raise DataError(f"case {case.id}", "needs masks or a label map", "neither")
     data, grid = read_volume(case.label)
     read_grid(case.image).require(grid, case.label, case.image)
-    low, high = (data.min(), data.max()) if data.size else (0, 0)
+    return renumber(data, own, labels, f"{case.label}, case {case.id}")
+
+
+def renumber(
+    values: npt.NDArray[Any], own: LabelMap, labels: LabelMap, thing: object
+) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return label values in another numbering, matched by name; structures that `labels` lacks become background.
+
+    Args:
+        values: class indices of any number type and shape.
+        own: what they mean.
+        labels: the numbering that comes out.
+        thing: what errors name.
+
+    Raises:
+        LabelError: a value that is no whole number, or has no name in `own`.
+
+    >>> renumber(np.array([0, 1, 2]), LabelMap(["liver", "spleen"]), LabelMap(["spleen"]), "mask").tolist()
+    [0, 0, 1]
+    """
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
     if not (low >= 0 and high < len(own)):  # NaN fails, too
-        raise LabelError(
-            f"{case.label}, case {case.id}", f"must hold labels from 0 to {len(own) - 1}", f"{low:g} to {high:g}"
-        )
-    whole = data.astype(label_dtype(len(own)), copy=False)
-    if not np.array_equal(whole, data):
-        raise LabelError(
-            f"{case.label}, case {case.id}",
-            "must hold whole numbers",
-            "values between them",
-            "It may have been resampled with interpolation; label maps need the nearest neighbour.",
-        )
+        raise LabelError(thing, f"labels must be between 0 and {len(own) - 1}", f"got {low:g} to {high:g}")
+    indices = values.astype(label_dtype(len(own)), copy=False)
+    if not np.array_equal(indices, values):
+        fix = "It may have been resampled with interpolation; label maps need the nearest neighbor."
+        raise LabelError(thing, "label values must be whole numbers", fix=fix)
     lookup = np.array([labels.index(name) if name in labels else 0 for name in own.names])
     lookup[0] = 0
-    return np.asarray(lookup.astype(label_dtype(len(labels)))[whole])
+    return np.asarray(lookup.astype(label_dtype(len(labels)))[indices])

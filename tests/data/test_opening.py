@@ -132,7 +132,7 @@ def test_a_label_beyond_the_names_of_a_prepared_set_names_the_case(phantom, tmp_
     path = tmp_path / "out" / "labels" / "p0000.nii.gz"
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.full(image.shape, 9, np.uint8), image.affine), path)
-    with pytest.raises(LabelError, match=r"case p0000: must hold labels from 0 to 2 [(]9 to 9"):
+    with pytest.raises(LabelError, match=r"case p0000: labels must be between 0 and 2 [(]got 9 to 9[)]"):
         open_dataset(tmp_path / "out", LabelMap(["liver"]), tmp_path / "cache")
 
 
@@ -174,7 +174,7 @@ def test_label_maps_are_renumbered_by_name(save):
     assert renumbered(Case("a", image, save("label.nii.gz", data)), own, labels).ravel().tolist() == [0, 2, 0, 1]
     for values, message in (
         ([0, 0.5], "whole numbers"),
-        ([0, 4], "from 0 to 3 (0 to 4"),
+        ([0, 4], r"between 0 and 3 \(got 0 to 4\)"),
         ([-1, 0], "from 0 to 3"),
         ([0, np.nan], "from 0 to 3"),
     ):

@@ -107,7 +107,7 @@ def test_masks_are_merged_and_what_overlaps_is_said(case):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(9, r"a.nii.gz, case a: must hold labels from 0 to 3 (0 to 9"), (np.nan, "nan"), (0.5, "whole numbers")],
+    [(9, r"a.nii.gz, case a: labels must be between 0 and 3 \(got 0 to 9\)"), (np.nan, "nan"), (0.5, "whole numbers")],
 )
 def test_unknown_labels_and_broken_numbers_name_file_and_case(folders, save, value, message, kit):
     label = kit.volume().astype(np.float32)
