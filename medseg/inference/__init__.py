@@ -1,5 +1,5 @@
 """Whole volumes through a network, as label maps."""
 
-from medseg.inference.streaming import StreamingInferer
+from medseg.inference.streaming import InferenceOptions, StreamingInferer
 
-__all__ = ["StreamingInferer"]
+__all__ = ["InferenceOptions", "StreamingInferer"]

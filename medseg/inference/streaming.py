@@ -8,8 +8,10 @@ decided at once, and only its labels stay.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,35 @@ from medseg.inference.windows import Plan
 logger = logging.getLogger(__name__)
 
 OUTPUTS = ("network", "source")
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """Settings of one call of a `StreamingInferer`; None leaves what the inferer was built with.
+
+    An inferer that a config built is shared: callers pass what they need with the call and never set its attributes.
+
+    Args:
+        sw_device: see `StreamingInferer`, as all that follow.
+        sw_batch_size: windows that go through the network at once.
+        only: labels that may come out.
+        skip_empty: whether to search coarsely first, with `only`.
+        confidence: whether to give the mean probability of each label.
+        progress: whether to show a progress bar.
+
+    Example:
+        >>> inferer = StreamingInferer((2, 2))
+        >>> labels = inferer(torch.ones(1, 1, 2, 2, 3), torch.nn.Identity(), options=InferenceOptions(sw_batch_size=1))
+        >>> labels.shape, inferer.sw_batch_size
+        (torch.Size([1, 1, 2, 2, 3]), 4)
+    """
+
+    sw_device: torch.device | str | None = None
+    sw_batch_size: int | str | None = None
+    only: Sequence[int] | None = None
+    skip_empty: bool | None = None
+    confidence: bool | None = None
+    progress: bool | None = None
 
 
 class StreamingInferer(Inferer):
@@ -162,15 +193,29 @@ class StreamingInferer(Inferer):
 
     @torch.no_grad()
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        *args: Any,
+        options: InferenceOptions | None = None,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """Run `network` over `inputs`, `(B, C, I, J, K)`, or for a network of slices images `(B, C, I, J)`.
+
+        Args:
+            inputs: the batch.
+            network: gives logits for windows.
+            *args: go to the network after the windows.
+            options: settings of this call alone.
+            **kwargs: go to the network, too.
 
         Raises:
             GeometryError: the input is not 5-dimensional; with `output="source"`, see `OutputGridMap.to_source`.
             DataError: the input holds NaN or infinite values.
             ConfigError: the network gives anything but one tensor of windows.
         """
+        if options is not None:
+            return self.with_options(options)(inputs, network, *args, **kwargs)
         if inputs.ndim == 4 and self.slices and inputs.numel():
             return self._images(inputs, network, *args, **kwargs)
         if inputs.ndim != 5 or not inputs.numel():
@@ -252,6 +297,15 @@ class StreamingInferer(Inferer):
         if made is None:
             made = decision.nothing(stream.channels, shape, volume.device)
         return made.permute(0, *(1 + order.index(axis) for axis in range(3))), back, sure.means() if sure else []
+
+    def with_options(self, options: InferenceOptions) -> StreamingInferer:
+        """Return an inferer like this one with those options that are set; this one stays as it is."""
+        changed = copy.copy(self)
+        for option in fields(options):
+            value = getattr(options, option.name)
+            if value is not None:
+                setattr(changed, option.name, value)
+        return changed
 
     def batch_for(self, network: Callable[..., Any], channels: int, device: torch.device) -> int:
         """How many windows go through the network at once on a device; `channels` of its input."""

@@ -10,7 +10,7 @@ from monai.inferers import SliceInferer, sliding_window_inference
 from monai.transforms import Compose, CropForegroundd, Invertd, Orientationd, Spacingd
 
 from medseg.errors import ConfigError, DataError, GeometryError
-from medseg.inference import StreamingInferer, kernels
+from medseg.inference import InferenceOptions, StreamingInferer, kernels
 
 
 def network(channels=1, classes=5, dims=2, head=3):
@@ -351,3 +351,15 @@ def test_images_that_cannot_be_are_refused():
         StreamingInferer((8, 8), output="source")(images[:1], network())
     with pytest.raises(GeometryError, match="takes volumes"):
         StreamingInferer((8, 8))(torch.rand(0, 1, 8, 8), network())
+
+
+def test_options_of_a_call_change_that_call_alone():
+    inferer, net = StreamingInferer((8, 8), sw_batch_size=2), network()
+    volume = torch.rand(1, 1, 9, 10, 4)
+    plain = inferer(volume, net)
+    options = InferenceOptions(sw_batch_size=3, only=[2], confidence=True)
+    restricted = inferer(volume, net, options=options)
+    assert torch.equal(restricted, torch.where(plain == 2, plain, 0))
+    assert "confidence" in restricted.meta
+    assert (inferer.sw_batch_size, inferer.only, inferer.confidence) == (2, None, False)
+    assert torch.equal(inferer(volume, net), plain)
