@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are called; help and completion go by a table."""
+"""Import the command of a group only when it is called; help and completion use a table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 
 
 class LazyGroup(click.Group):
-    """Commands by name, each a module with a `command`, and what help says of it.
+    """List commands by name; each is a module with a `command`.
 
     Args:
-        table: module and line of help by name.
+        table: for each name its module and its line of help.
     """
 
     def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -21,26 +21,26 @@ class LazyGroup(click.Group):
         self.table = dict(table)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in order."""
+        """Return the names in order."""
         return sorted(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now; None where there is none."""
+        """Import the command of that name and return it; None if there is none."""
         if cmd_name not in self.table:
             return None
         command: click.Command = importlib.import_module(self.table[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, for help."""
+        """Write the table of commands for the help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self.table[name][1]) for name in self.list_commands(ctx)])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """See click; a name that there is not brings the nearest."""
+        """Find the command; an unknown name gives an error that names the nearest."""
         if args and not args[0].startswith("-") and args[0] not in self.table:
             from medseg.errors import did_you_mean
 
-            fix = did_you_mean(args[0], self.table, f"There are: {', '.join(sorted(self.table))}.")
+            fix = did_you_mean(args[0], self.table, f"The commands are: {', '.join(sorted(self.table))}.")
             ctx.fail(f"There is no command '{args[0]}'. {fix}")
         return super().resolve_command(ctx, args)

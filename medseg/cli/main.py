@@ -13,13 +13,14 @@ from medseg.cli.lazy import LazyGroup
 from medseg.errors import MedsegError
 
 COMMANDS = {
-    "bundle": ("medseg.cli.bundle", "Look into bundles, check them, pack, share and make them."),
-    "data": ("medseg.cli.data", "Make phantoms, check and prepare data sets."),
-    "demo": ("medseg.cli.demo", "Learn organs on a made-up data set and segment two volumes, in minutes."),
-    "evaluate": ("medseg.cli.evaluate", "Hold predictions against the truth, and two evaluations against each other."),
+    "bundle": ("medseg.cli.bundle", "Inspect, verify, pack, install, share and make bundles."),
+    "data": ("medseg.cli.data", "Check, prepare and convert data sets; make phantoms."),
+    "demo": ("medseg.cli.demo", "Train on phantoms and segment two volumes, in minutes."),
+    "evaluate": ("medseg.cli.evaluate", "Score predictions against the truth; compare evaluations."),
+    "info": ("medseg.cli.info", "Show what is installed, or what a bundle or a run is."),
     "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
-    "report": ("medseg.cli.report", "Write what a run did as one HTML page, and its series as CSV."),
-    "runs": ("medseg.cli.runs", "List runs, look at them, stop them, go on with them."),
+    "report": ("medseg.cli.report", "Write an HTML page and CSV files about a run."),
+    "runs": ("medseg.cli.runs", "List, show, compare, stop, resume and watch runs."),
     "train": ("medseg.cli.train", "Train a bundle."),
 }
 INTERRUPTED = 130
@@ -28,7 +29,7 @@ RESUMABLE = 75  # medseg.records.RESUMABLE, which would cost an import here
 
 @click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(medseg.__version__, prog_name="medseg")
-@click.option("--traceback", is_flag=True, help="Show where in the code an error arose.")
+@click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, traceback: bool) -> None:
     """Train, run and share medical image segmentation."""
@@ -38,8 +39,8 @@ def cli(ctx: click.Context, traceback: bool) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def ours(error: BaseException | None) -> MedsegError | None:
-    """The error of medseg's own that caused `error`, through whatever libraries wrapped around it."""
+def medseg_error(error: BaseException | None) -> MedsegError | None:
+    """Return the medseg error that caused `error`, through the errors that libraries wrapped around it."""
     while error is not None:
         if isinstance(error, MedsegError):
             return error
@@ -48,14 +49,14 @@ def ours(error: BaseException | None) -> MedsegError | None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; exit code 0 if all went well, 1 after an error, 2 for wrong use.
+    """Run the command line, and exit with a code of the table in docs/reference/command-line.md.
 
-    A training that was stopped and saved ends with 75: the same command goes on. Anything else ends with 130 after
-    Ctrl-C.
+    0: done. 1: an error, a failed scan or an error finding. 2: wrong use. 75: a training was stopped and has saved;
+    the same command resumes it. 130: interrupted.
     """
-    # Read once, when torch is imported. Its threads spin while they wait for each other, and beside other work on
-    # the machine a step takes several times as long; spinning for a moment alone costs nothing on an idle machine
-    # (docs/benchmarks/learning.md). libgomp's variable; other runtimes pass it over.
+    # torch reads this variable once, when it is imported. By default its threads spin while they wait for each other;
+    # beside other work on the machine a step then takes several times as long. A short spin costs nothing on an idle
+    # machine (docs/benchmarks/learning.md). Only libgomp reads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
@@ -68,12 +69,12 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except SystemExit as stop:
         if stop.code == RESUMABLE:
-            click.echo("Saved and stopped. The same command goes on with it, and so does: medseg runs resume", err=True)
+            click.echo("Saved and stopped. Resume it with the same command, or with: medseg runs resume", err=True)
         raise
     except Exception as error:
-        found = ours(error)
-        if found is None or "--traceback" in (args if args is not None else sys.argv):
+        cause = medseg_error(error)
+        if cause is None or "--traceback" in (args if args is not None else sys.argv):
             raise
-        click.echo(f"Error: {found}", err=True)
+        click.echo(f"Error: {cause}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -46,7 +46,7 @@ def test_the_door_imports_nothing_heavy():
 
 def test_data_jobs_do_not_import_torch():
     _, modules = modules_after("import medseg; medseg.discover; medseg.prepare; medseg.write_phantom")
-    assert "medseg.data.prepare" in modules
+    assert "medseg.data.prepare_cases" in modules
     assert not {"torch", "monai", "ignite"} & modules
 
 
@@ -96,12 +96,12 @@ def wrapped(cause):
         return error
 
 
-def test_an_error_of_ours_is_one_line_and_exit_code_1_even_inside_anothers(broken, capsys):
-    broken(wrapped(DataError("ct.nii.gz", "must be whole", "a cut file")))
+def test_a_medseg_error_is_one_line_and_exit_code_1_even_inside_another_error(broken, capsys):
+    broken(wrapped(DataError("ct.nii.gz", "the file is cut off", "9 of 12 bytes", "Copy it again.")))
     with pytest.raises(SystemExit) as exit:
         cli.main(["train"])
     assert exit.value.code == 1
-    assert capsys.readouterr().err == "Error: ct.nii.gz: must be whole (a cut file.\n"
+    assert capsys.readouterr().err == "Error: ct.nii.gz: the file is cut off (9 of 12 bytes). Copy it again.\n"
 
 
 def test_an_error_that_is_not_ours_is_not_hidden(broken):
@@ -118,13 +118,13 @@ def test_ctrl_c_is_exit_code_130(broken, capsys):
     assert "Interrupted" in capsys.readouterr().err
 
 
-def test_a_training_that_was_stopped_and_saved_says_that_it_can_be_gone_on_with(broken, capsys):
+def test_a_training_that_was_stopped_tells_how_to_resume_it(broken, capsys):
     assert SAVED == RESUMABLE
     broken(SystemExit(RESUMABLE))
     with pytest.raises(SystemExit) as exit:
         cli.main(["train"])
     assert exit.value.code == 75
-    assert "The same command goes on with it, and so does: medseg runs resume" in capsys.readouterr().err
+    assert "Resume it with the same command, or with: medseg runs resume" in capsys.readouterr().err
 
 
 def test_another_exit_code_says_nothing(broken, capsys):

@@ -1,0 +1,152 @@
+"""`medseg info`: what is installed, what a bundle or a run is; without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+import medseg
+from medseg.errors import ConfigError, did_you_mean
+from medseg.findings import printable
+from medseg.places import homes
+from medseg.records import RECORD
+
+PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel")
+EXTRAS = {
+    "monitor": ("wandb", "trackio", "pynvml"),
+    "share": ("fsspec", "huggingface_hub", "jsonschema"),
+    "store": ("blosc2",),
+    "segformer": ("transformers",),
+    "onnx": ("onnx", "onnxruntime"),
+    "fast": ("numba",),
+}
+_METADATA = Path("configs", "metadata.json")
+_SHOWN = 12
+
+
+@click.command(short_help="Show what is installed, or what a bundle or a run is.")
+@click.argument("name", required=False, metavar="[BUNDLE|RUN]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str | None, as_json: bool) -> None:
+    """Show what is installed, or what a bundle or a run is.
+
+    Nothing of the bundle is executed. Without a name: medseg, its packages and extras, and the bundles at hand.
+
+    \b
+    medseg info
+    medseg info unet2d --json
+    """
+    content = installation() if name is None else describe(name)
+    if as_json:
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+        return
+    width = max(len(key) for key in content)
+    for key, value in content.items():
+        click.echo(f"{key:{width}}  {_as_text(value)}")
+
+
+def installation() -> dict[str, Any]:
+    """Return the versions, the extras (true where all of their packages are installed) and the bundles at hand."""
+    return {
+        "medseg": medseg.__version__,
+        "python": platform.python_version(),
+        "packages": {package: _version(package) for package in PACKAGES},
+        "extras": {extra: all(map(importlib.util.find_spec, modules)) for extra, modules in EXTRAS.items()},
+        "bundles": sorted(bundles()),
+        "overlays": sorted({path.stem for home in homes() for path in home.glob("configs/*.json")}),
+    }
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return what the metadata of a bundle says and, of a run, how far it is.
+
+    Args:
+        name: the path or the name of a bundle, the path or the name of a run.
+
+    Raises:
+        ConfigError: no bundle and no run has that name.
+    """
+    root = bundles().get(name, Path(name))
+    if not (root / _METADATA).is_file():
+        root = _run_folder(name)
+    metadata = _read_metadata(root / _METADATA)
+    formats = metadata.get("network_data_format") or {}
+    image = next(iter((formats.get("inputs") or {}).values()), {})
+    channels = next(iter((formats.get("outputs") or {}).values()), {}).get("channel_def") or {}
+    content = {
+        "name": metadata.get("name", root.name),
+        "version": metadata.get("version"),
+        "folder": str(root.resolve()),
+        "task": metadata.get("task"),
+        "modality": image.get("modality"),
+        "channels": image.get("num_channels"),
+        "structures": [label for label in channels.values() if label != "background"],
+        "configs": sorted(path.stem for path in (root / "configs").glob("*.json") if path.stem != "metadata"),
+        "weights": sorted(path.name for path in (root / "models").glob("model.*")),
+        "license": next((path.name for path in root.glob("LICENSE*")), None),
+        "intended_use": metadata.get("intended_use"),
+    }
+    if (root / RECORD).is_file():
+        from medseg.runs.runs import summarize
+
+        content["run"] = asdict(summarize(root))
+    return content
+
+
+def bundles() -> dict[str, Path]:
+    """Return the folders of the bundles that have a name here; the first one found of each name."""
+    folders: dict[str, Path] = {}
+    for home in homes():
+        for path in sorted(home.glob(f"bundles/*/{_METADATA.as_posix()}")):
+            folder = path.parents[1]
+            if not folder.name.startswith("."):  # an install that has not ended
+                folders.setdefault(folder.name, folder)
+    return folders
+
+
+def _run_folder(name: str) -> Path:
+    from medseg.errors import RunError
+    from medseg.places import runs_root
+    from medseg.runs.runs import choose
+
+    try:
+        return Path(choose(name, runs_root()))
+    except RunError as error:
+        names = sorted(bundles())
+        fix = did_you_mean(name, names, f"Give a path, or one of these names: {', '.join(names) or 'there are none'}.")
+        raise ConfigError(name, "no bundle and no run has this path or name", "", fix) from error
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(path, "the file is not readable as JSON", str(error), "Ask for another copy.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(path, "the metadata must be a JSON object", f"got {type(content).__name__}")
+    return content
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_as_text(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        more = f" and {len(value) - _SHOWN} more" if len(value) > _SHOWN else ""
+        return ", ".join(_as_text(part) for part in value[:_SHOWN]) + more or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else printable(str(value))
