@@ -9,91 +9,23 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import fsspec
-from fsspec.registry import get_filesystem_class, known_implementations
-
-from medseg.errors import ConfigError, MedsegError, OutputError
 from medseg.records import RECORD, append_row
+from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 # What goes along with each checkpoint: small, and together with it all that a run needs to go on.
 _ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*",
           "monitor/*.json", "previews/*.png", RECORD)  # fmt: skip
 _CHECKPOINTS = "checkpoints"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
-PARTIAL = ".partial"
 ANSWERS = 60.0  # seconds that a place is given to answer
 _SNAPSHOTS = ".backup"
-
-
-def open_place(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it.
-
-    Raises:
-        ConfigError: an unknown protocol, or one whose package is not installed; names the package.
-        OutputError: the place cannot be reached.
-    """
-    text = str(Path(url).expanduser()) if url.startswith("~") else url
-    protocol = fsspec.utils.get_protocol(text)
-    try:
-        get_filesystem_class(protocol)
-    except ValueError as error:
-        known = ", ".join(sorted({"file", "memory", "s3", "gs", "sftp", "ssh", "smb"} & set(known_implementations)))
-        raise ConfigError(
-            f"backup={url}", "must be a folder, or a URL that fsspec knows", protocol, f"For example {known}."
-        ) from error
-    except ImportError as error:
-        said = known_implementations.get(protocol, {}).get("err", str(error))
-        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "sftp": "paramiko", "ssh": "paramiko"}
-        name = package.get(protocol, error.name or "the package")
-        raise ConfigError(f"backup={url}", f"needs a package for {protocol}://", said, f"pip install {name}") from error
-    try:
-        location, path = fsspec.core.url_to_fs(text)
-    except Exception as error:
-        raise unreachable(url, error) from error
-    return location, path.rstrip("/")
-
-
-def within(url: str, seconds: float, work: Callable[[], T]) -> T:
-    """What a piece of work with a place gives, in a thread of its own, for a silent place is waited for in vain.
-
-    Raises:
-        ConfigError: raised by the work.
-        OutputError: it failed, or had no answer in so many seconds.
-    """
-    given: list[T] = []
-    failed: list[Exception] = []
-
-    def run() -> None:
-        try:
-            given.append(work())
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="medseg-backup-asks", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if given:
-        return given[0]
-    error = failed[0] if failed else TimeoutError(f"no answer in {seconds:g} s")
-    if isinstance(error, MedsegError):
-        raise error
-    raise unreachable(url, error) from error
-
-
-def unreachable(url: str, error: BaseException) -> OutputError:
-    """The error that says that a place could not be reached."""
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    return OutputError(
-        f"backup={url}", "must be a place that can be reached and written", said, "Mend it, or leave out backup."
-    )
+FIX = "Check it, or leave out backup."
 
 
 class Backup:
@@ -123,7 +55,9 @@ class Backup:
     ) -> None:
         self.url, self.folder = url, Path(folder)
         self.timeout, self.hurry, self.check_timeout = timeout, hurry, check_timeout
-        self.location, path = within(url, check_timeout, lambda: open_place(url))
+        self.location, path = run_with_timeout(
+            check_timeout, lambda: open_filesystem(url, f"backup={url}", FIX), f"backup={url}", FIX
+        )
         self.target = f"{path}/{self.folder.parent.name}/{self.folder.name}"
         self._wanted: dict[str, None] = {}  # in the order in which they were asked for
         self._sent: dict[str, tuple[int, int]] = {}
@@ -148,7 +82,7 @@ class Backup:
             self.location.pipe_file(path, b"medseg")
             self.location.rm_file(path)
 
-        within(self.url, self.check_timeout, probe)
+        run_with_timeout(self.check_timeout, probe, f"backup={self.url}", FIX)
 
     def __enter__(self) -> Backup:
         """Start sending."""

@@ -16,7 +16,8 @@ import filelock
 
 from medseg.errors import OutputError, RunError
 from medseg.records import FINISHED, LOCK, RECORD, RUNNING, read_record
-from medseg.training.backup import ANSWERS, PARTIAL, open_place, within
+from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
+from medseg.training.backup import ANSWERS, FIX
 from medseg.training.run import find_unfinished
 
 logger = logging.getLogger(__name__)
@@ -106,11 +107,11 @@ def _asked(url: str, timeout: float, find: Callable[[Any, str], Found | None]) -
     """The file system of a URL and what is found there, or an error where it does not answer."""
 
     def work() -> tuple[Any, Found | None]:
-        location, path = open_place(url)
+        location, path = open_filesystem(url, f"backup={url}", FIX)
         location.invalidate_cache()
         return location, find(location, path)
 
-    return within(url, timeout, work)
+    return run_with_timeout(timeout, work, f"backup={url}", FIX)
 
 
 def _rank(record: dict[str, Any]) -> tuple[str, int]:

@@ -263,7 +263,7 @@ def test_a_kill_while_it_sends_leaves_no_half_file_under_a_final_name(run, tmp_p
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [
-        ("nope://x", ConfigError, "must be a folder, or a URL that fsspec knows (nope"),
+        ("nope://x", ConfigError, "fsspec does not know the protocol nope://"),
         ("s3://bucket", ConfigError, "pip install s3fs"),
         ("ssh://host/x", ConfigError, "pip install paramiko"),
     ],
@@ -282,7 +282,7 @@ def test_a_place_that_cannot_be(url, error, message, tmp_path):
 
 def test_a_place_that_cannot_be_written_or_is_silent(tmp_path, shaky):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="must be a place that can be reached and written"):
+    with pytest.raises(OutputError, match="the place cannot be reached or written"):
         Backup(str(tmp_path / "file" / "x"), tmp_path / "unet2d" / "one").check()
     shaky.gate.clear()
     with pytest.raises(OutputError, match=r"no answer in 0\.1 s"):
