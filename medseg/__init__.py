@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
-    from medseg.bundle.packing import install_bundle, pack_bundle
-    from medseg.bundle.verification import verify_bundle
+    from medseg.bundle.share import install_bundle, pack_bundle
+    from medseg.bundle.verify import verify_bundle
     from medseg.cases import Case, DatasetIndex, Split
     from medseg.data import PrepareConfig, check_dataset, discover, merge_masks, open_dataset, prepare, write_phantom
     from medseg.errors import MedsegError
@@ -41,13 +41,13 @@ _DOOR = {
     "dice_by_structure": "medseg.metrics",
     "discover": "medseg.data",
     "inspect_bundle": "medseg.inspection",
-    "install_bundle": "medseg.bundle.packing",
+    "install_bundle": "medseg.bundle.share",
     "merge_masks": "medseg.data",
     "open_dataset": "medseg.data",
-    "pack_bundle": "medseg.bundle.packing",
+    "pack_bundle": "medseg.bundle.share",
     "prepare": "medseg.data",
     "run_bundle": "medseg.bundle",
-    "verify_bundle": "medseg.bundle.verification",
+    "verify_bundle": "medseg.bundle.verify",
     "write_phantom": "medseg.data",
 }
 

@@ -37,7 +37,7 @@ def command(
     medseg bundle install hf://hospital/unet2d-liver -o bundles/liver
     medseg predict bundles/liver scan.nii.gz -o masks
     """
-    from medseg.bundle.packing import install_bundle
+    from medseg.bundle.share import install_bundle
 
     made = install_bundle(source, output, trust=trust, sha256=sha256, self_test=self_test, device=device)
     click.echo(f"{made.name} {made.version} installed in {made.root}")
@@ -50,7 +50,7 @@ def command(
     if not made.listed:
         click.echo("It has no manifest: nothing says whether its files are those that were packed.", err=True)
     if made.test is not None:
-        from medseg.bundle.packing.self_test import covers
+        from medseg.bundle.share.self_test import covers
 
         said = "gives" if made.test.reproduced else "nearly gives, with more than rounding between them,"
         click.echo(f"Self-test: this machine {said} the mask that came with it: {made.test}")

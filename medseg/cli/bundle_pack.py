@@ -53,8 +53,8 @@ def command(
         if not equals or not key.strip():
             raise click.UsageError(f"'{pair}' must be KEY=TEXT, for example version=1.2.0.")
         texts[key.strip()] = text
-    from medseg.bundle.packing import pack_bundle
-    from medseg.bundle.packing.manifest import sha256_of
+    from medseg.bundle.share import pack_bundle
+    from medseg.bundle.share.manifest import sha256_of
 
     path = pack_bundle(
         root,

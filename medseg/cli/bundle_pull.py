@@ -23,7 +23,7 @@ def command(source: str, output: Path, sha256: str | None) -> None:
     medseg bundle pull hf://hospital/unet2d-liver
     medseg bundle inspect unet2d-liver.zip
     """
-    from medseg.bundle.packing import pull
+    from medseg.bundle.share import pull
 
     path = pull(source, output, sha256)
     click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -23,7 +23,7 @@ def command(file: Path, where: str, public: bool) -> None:
     medseg bundle push demo.zip hf://hospital/unet2d-liver
     medseg bundle push demo.zip /mnt/share/bundles
     """
-    from medseg.bundle.packing import push
+    from medseg.bundle.share import push
 
     location = push(file, where, private=not public)
     click.echo(f"{file.name} is at {location}")

@@ -29,7 +29,7 @@ def command(root: Path, trust: bool, as_json: bool) -> int:
     Each kind of finding is explained in docs/reference/bundle-findings.md.
     """
     from medseg.bundle import find_bundle
-    from medseg.bundle.verification import verify_bundle
+    from medseg.bundle.verify import verify_bundle
     from medseg.findings import SEVERITIES, worst
 
     root = root if root.exists() else find_bundle(root)

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory, trained):
-    from medseg.bundle.packing import pack_bundle
+    from medseg.bundle.share import pack_bundle
 
     return pack_bundle(trained, tmp_path_factory.mktemp("packed") / "tiny.zip")
 

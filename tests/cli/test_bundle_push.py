@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from medseg.bundle.packing.archiving import write_archive
-from medseg.bundle.packing.manifest import MANIFEST, make_manifest
+from medseg.bundle.share.archiving import write_archive
+from medseg.bundle.share.manifest import MANIFEST, make_manifest
 
 
 @pytest.fixture

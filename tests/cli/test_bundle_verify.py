@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from medseg.cli.bundle_verify import command
-from tests.bundle.verification.broken import BROKEN, plain
+from tests.bundle.verify.broken import BROKEN, plain
 
 
 def run(*arguments):

@@ -12,7 +12,7 @@ from monai.bundle import verify_net_in_out
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.scaffold import new_bundle
-from medseg.bundle.verification import verify_bundle
+from medseg.bundle.verify import verify_bundle
 from medseg.data import convert
 from medseg.errors import ConfigError, LabelError, OutputError
 

@@ -1,0 +1,113 @@
+"""The card says what is known, and says of the rest that nobody did."""
+
+import json
+
+import pytest
+
+from medseg.bundle.share.card import History, card_text, history_of, metrics_of, with_tables_of
+from medseg.labels import LabelMap
+
+LABELS = LabelMap(["liver", "spleen|left", "aorta"])
+
+
+@pytest.fixture
+def run(tmp_path):
+    record = {"data": "abc123", "epoch": 3, "started": "2026-11-22T14:48:14+0000", "host": "miller-pc",
+              "cases": {"train": ["miller", "smith"], "val": ["jones"], "test": []}}  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    rows = []
+    for epoch, dice in ((1, 0.4), (2, 0.8), (3, 0.7)):
+        rows.append({"kind": "epoch", "epoch": epoch, "iteration": epoch * 5, "train_seconds": 60.0})
+        parts = {"liver": dice, "spleen|left": dice / 2, "aorta": None}
+        rows.append({"kind": "validation", "epoch": epoch, "iteration": epoch * 5, "mean_dice": dice, "dice": parts})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "configs").mkdir()
+    config = {"lr": 0.01, "seed": 7, "batch_size": "$1 + 1", "variant": "/home/miller/b0", "dataset_dir": "/secret"}
+    (tmp_path / "configs" / "train.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_the_history_is_that_of_the_best_epoch_and_names_no_case(run):
+    found = history_of(run)
+    assert (found.best_epoch, found.mean_dice, found.epochs, found.seconds) == (2, 0.8, 3, 180.0)
+    assert found.dice == {"liver": 0.8, "spleen|left": 0.4, "aorta": None}
+    assert found.cases == {"train": 2, "val": 1, "test": 0}
+    assert found.settings == {"lr": 0.01, "seed": 7}
+    assert metrics_of(found) == {"val_mean_dice": 0.8, "val_dice_liver": 0.8, "val_dice_spleen|left": 0.4}
+    text = card_text({"name": "it", "version": "1"}, LABELS, found)
+    assert not [name for name in ("miller", "smith", "jones", "secret") if name in text]
+
+
+def test_all_of_it_stands_in_the_card(run):
+    metadata = {
+        "name": "it",
+        "version": "1.2.0",
+        "task": "Liver in CT",
+        "authors": "A. Nobody",
+        "monai_version": "1.6.1",
+        "intended_use": "Research only.",
+        "data_source": "A hospital",
+        "image_classes": "CT",
+    }
+    docs = "# it\n\n## Limits\n\nAdults only.\nNo contrast.\n\n## Else\n\nmore"
+    text = card_text(metadata, LABELS, history_of(run), docs, "It runs.")
+    for said in (
+        "# it 1.2.0\n\nLiver in CT\n",
+        "| Authors | A. Nobody |",
+        "| Made with | MONAI 1.6.1 |",
+        "## Intended use\n\nResearch only.",
+        "## Limits\n\nAdults only.\nNo contrast.\n\n## Classes",
+        "| 1 | liver | 0.8000 |",
+        "| 2 | spleen\\|left | 0.4000 |",
+        "| 3 | aorta | absent |",
+        "A hospital.\n\nCases: 2 train, 1 val.",
+        "`abc123`",
+        "3 epochs, 3 minutes of training, begun on 2026-11-22.",
+        "The weights are those of epoch 2",
+        "| `lr` | 0.01 |",
+        "It runs.",
+    ):
+        assert said in text
+    assert "more" not in text
+
+
+RECIPE = {"name": "r", "task": "Segmentation of 117 anatomical structures in CT", "data_source": "Any CT"}
+
+
+def test_what_the_recipe_says_is_not_said_of_the_run(run):
+    text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
+    assert "117" not in text
+    assert "Segmentation of 3 structures: liver, spleen|left, aorta" in text
+    assert "Nobody said which data.\n\nThe recipe is meant for: Any CT." in text
+    own = {**RECIPE, "task": "Livers", "data_source": "A hospital"}
+    text = card_text(own, LABELS, history_of(run), recipe=RECIPE)
+    assert "\n\nLivers\n\n" in text
+    assert "A hospital." in text
+    assert "Nobody said which data" not in text
+    full = {**RECIPE, "task": "Segmentation of 3 anatomical structures in CT"}
+    assert full["task"] in card_text(full, LABELS, history_of(run), recipe=full)
+
+
+def test_of_the_phantom_it_says_that_the_bodies_are_made_up(run):
+    file = run / "configs" / "train.json"
+    file.write_text(json.dumps({"dataset_dir": None, "phantom": {"train": 1}}))
+    assert history_of(run).made_up
+    text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
+    assert "## Training data\n\nMade-up bodies (the phantom) and no patients" in text
+
+
+def test_tables_of_an_earlier_card_are_kept(run):
+    old = card_text({**RECIPE, "intended_use": "Old."}, LABELS, history_of(run), test="Old test.")
+    new = card_text({**RECIPE, "intended_use": "New."}, LABELS, History(), test="New test.")
+    both = with_tables_of(new, old)
+    assert both == card_text({**RECIPE, "intended_use": "New."}, LABELS, history_of(run), test="New test.")
+    assert with_tables_of(new, "no card") == new
+
+
+def test_of_a_bundle_that_is_no_run_nothing_is_made_up(tmp_path):
+    assert history_of(tmp_path) == History()
+    assert metrics_of(History()) == {}
+    text = card_text({"name": "it"}, None, History())
+    for said in ("Nobody said. Not for clinical decisions.", "No history came", "See `label_map.json`", "no self-test"):
+        assert said in text
+    assert "Dice" not in text

@@ -1,0 +1,173 @@
+"""A hub of this machine: what is pushed is what is fetched, and what is not there is said in one line."""
+
+import base64
+import contextlib
+import http.server
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from medseg.bundle.share import hub
+from medseg.errors import ConfigError, DataError, OutputError
+
+client = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("hf://o/m", ("o/m", None, None)),
+        ("hf://o/m/", ("o/m", None, None)),
+        ("hf://o/m-1.0@main", ("o/m-1.0", "main", None)),
+        ("hf://o/m/a b.zip", ("o/m", None, "a b.zip")),
+        ("hf://o/m@refs%2Fpr%2F1/x.zip", ("o/m", "refs/pr/1", "x.zip")),
+    ],
+)
+def test_an_address_is_taken_apart(url, address):
+    assert tuple(hub.parse(url)) == address
+
+
+@pytest.mark.parametrize("url", ["hf://o", "hf://o/m/a.txt", "hf:/o/m", "hf://", "hf://o/m@/x"])
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(ConfigError, match="must be hf://owner/model"):
+        hub.parse(url)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as is asked for: repositories are made, take commits, and are listed and read."""
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        repositories, path = self.server.repositories, self.path.partition("?")[0]
+        self.server.seen.append((self.command, path, self.headers.get("Authorization")))
+        parts = path.strip("/").split("/")
+        if path == "/api/repos/create":
+            said = json.loads(body)
+            name = f"{said['organization']}/{said['name']}"
+            repositories.setdefault(name, {})
+            self.server.visibility[name] = said.get("visibility")
+            return self.say({"url": f"{self.server.address}/{name}"})
+        if path == "/api/validate-yaml":
+            return self.say({"errors": [], "warnings": []})
+        name = "/".join(parts[2:4]) if parts[:2] == ["api", "models"] else "/".join(parts[:2])
+        if name not in repositories:
+            return self.say({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+        files = repositories[name]
+        if "preupload" in parts:
+            wanted = json.loads(body)["files"]
+            return self.say(
+                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in wanted]}
+            )
+        if "commit" in parts:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            return self.say({"commitUrl": f"{self.server.address}/{name}/commit/{'a' * 40}", "commitOid": "a" * 40})
+        if "tree" in parts:
+            return self.say([{"type": "file", "path": file, "size": len(files[file]), "oid": "a"} for file in files])
+        content = files.get(parts[-1])
+        if content is None:
+            return self.say({}, 404, {"X-Error-Code": "EntryNotFound"})
+        return self.send(content, 200, {"X-Repo-Commit": "a" * 40, "ETag": f'"{parts[-1]}"'})
+
+    do_GET = do_HEAD = do_POST = answer
+
+    def say(self, content, code=200, headers=()):
+        self.send(json.dumps(content).encode(), code, {"Content-Type": "application/json", **dict(headers)})
+
+    def send(self, content, code, headers):
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as serving:
+        serving.repositories, serving.visibility, serving.seen = {}, {}, []
+        serving.address = f"http://127.0.0.1:{serving.server_port}"
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        at(monkeypatch, serving.address)
+        yield serving
+        serving.shutdown()
+        thread.join()
+
+
+def at(monkeypatch, address):
+    from huggingface_hub import constants, hf_api
+
+    for module in (constants, hf_api):
+        if hasattr(module, "ENDPOINT"):
+            monkeypatch.setattr(module, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+
+
+def test_what_is_pushed_is_what_is_fetched(server, tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"zip")
+    location = hub.push(tmp_path / "a.zip", "hf://hospital/liver", "---\ntags:\n- monai\n---\nThe card", "sum  a.zip\n")
+    assert location == "hf://hospital/liver/a.zip"
+    assert server.visibility == {"hospital/liver": "private"}
+    files = server.repositories["hospital/liver"]
+    assert set(files) == {"a.zip", "a.zip.sha256", "README.md"}
+    assert b"The card" in files["README.md"]
+    for url in ("hf://hospital/liver", location):
+        path, beside = hub.fetch(url, tmp_path / "there")
+        assert path.read_bytes() == b"zip"
+        assert beside.read_text() == "sum  a.zip\n"
+    assert ("POST", "/api/models/hospital/liver/commit/main", "Bearer hf_made_up") in server.seen
+
+
+def test_none_or_several_zips_and_unknown_repositories_are_said(server, tmp_path):
+    server.repositories["o/m"] = {"README.md": b"x"}
+    with pytest.raises(DataError, match="must be or hold one packed bundle [(]no zip"):
+        hub.fetch("hf://o/m", tmp_path)
+    server.repositories["o/m"].update({"a.zip": b"a", "b.zip": b"b"})
+    with pytest.raises(DataError, match=r"a\.zip, b\.zip\. Name the zip"):
+        hub.fetch("hf://o/m", tmp_path)
+    path, beside = hub.fetch("hf://o/m/b.zip", tmp_path)
+    assert (path.read_bytes(), beside) == (b"b", None)
+    with pytest.raises(OutputError, match="must be a repository on the hub that you may see"):
+        hub.fetch("hf://o/other", tmp_path)
+
+
+def test_without_a_network_it_is_said_at_once(monkeypatch, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        at(monkeypatch, f"http://127.0.0.1:{free.getsockname()[1]}")
+    (tmp_path / "a.zip").write_bytes(b"zip")
+    started = time.monotonic()
+    with pytest.raises(OutputError, match=r"hf://o/m: must be within reach [(]URLError.*Is there a network\?"):
+        hub.push(tmp_path / "a.zip", "hf://o/m", "card", "sum")
+    with pytest.raises(OutputError, match="must be within reach"):
+        hub.fetch("hf://o/m", tmp_path)
+    assert time.monotonic() - started < 10
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "SECONDS", 0.5)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        at(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(OutputError, match=r"must be within reach [(].*timed out"):
+            hub.fetch("hf://o/m", tmp_path)
+
+
+def test_offline_means_that_nobody_is_asked(server, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OutputError, match="HF_HUB_OFFLINE"):
+        hub.fetch("hf://o/m", tmp_path)
+    assert server.seen == []

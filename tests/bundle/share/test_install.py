@@ -1,0 +1,255 @@
+"""A zip becomes a bundle that does here what it did there, or nothing is left of it."""
+
+import io
+import json
+import os
+import signal
+import time
+import zipfile
+
+import fsspec
+import pytest
+import torch
+
+from medseg.bundle.bundle import find_bundle
+from medseg.bundle.share import install, install_bundle
+from medseg.bundle.share.archiving import write_archive
+from medseg.bundle.share.manifest import make_manifest
+from medseg.bundle.share.weights import safetensors
+from medseg.errors import BundleError, ConfigError, DataError, MedsegError, OutputError, UntrustedError
+
+
+def changed(packed, folder, change, relist=False, top="unet2d"):
+    """The packed bundle with its files changed by a function on `{name: bytes}`; `relist` makes the manifest anew."""
+    with zipfile.ZipFile(packed) as archive:
+        files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    change(files)
+    location = folder / "content"
+    for name, content in files.items():
+        (location / name).parent.mkdir(parents=True, exist_ok=True)
+        (location / name).write_bytes(content)
+    if relist:
+        old = json.loads(files["manifest.json"])
+        about = {key: value for key, value in old.items() if key not in ("files", "format")}
+        (location / "manifest.json").write_text(json.dumps(make_manifest(location, about)))
+    return write_archive(location, folder / "changed.zip", top)
+
+
+def test_it_is_installed_and_the_self_test_gives_the_same_mask(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = install_bundle(packed)
+    assert made.root == tmp_path / "bundles" / "unet2d"
+    assert (made.name, made.version, made.listed) == ("unet2d", "0.1.0", True)
+    assert made.test is not None
+    assert (made.test.differing, made.test.mean_dice) == (0, 1.0)
+    assert made.test.total == 96 * 72 * 23
+    with zipfile.ZipFile(packed) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    assert {path.relative_to(made.root).as_posix() for path in made.root.rglob("*") if path.is_file()} == names
+    with pytest.raises(OutputError, match="must be a new or an empty folder"):
+        install_bundle(packed)
+
+
+def swapped(files):
+    """Weights of another network of the same shape: nothing but the self-test can tell."""
+    state = torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True)
+    torch.manual_seed(1)
+    held = io.BytesIO()
+    other = {name: torch.randn(one.shape) if one.is_floating_point() else one for name, one in state.items()}
+    torch.save(other, held)
+    files["models/model.pt"] = held.getvalue()
+    files["models/model.safetensors"] = safetensors(other)
+
+
+def newer(package):
+    def change(files):
+        manifest = json.loads(files["manifest.json"])
+        manifest["made_with"][package] = "99.1.0"
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    return change
+
+
+def newer_form(files):
+    files["manifest.json"] = json.dumps({**json.loads(files["manifest.json"]), "format": 99}).encode()
+
+
+def no_weights(files):
+    del files["models/model.pt"]
+    del files["models/model.safetensors"]
+
+
+REFUSED = {
+    "a changed file": (lambda files: files.update({"LICENSE": b"mine"}), False, "file-changed in LICENSE"),
+    "a lost file": (lambda files: files.pop("label_map.json"), False, "file-missing in label_map"),
+    "a file more": (lambda files: files.update({"docs/a.md": b"1"}), False, "file-not-listed in docs/a.md"),
+    "a program": (lambda files: files.update({"scripts/a.py": b"1"}), True, "code-in-bundle in scripts/a.py"),
+    "a newer medseg": (newer("medseg"), False, r"needs medseg 99\.1\.0 or later (0\..*wheels/"),
+    "a newer MONAI": (newer("monai"), False, r"needs monai 99\.1\.0 or later.*pip install --upgrade monai"),
+    "a newer form": (newer_form, False, "form 99, of a newer medseg"),
+    "a manifest that is none": (lambda files: files.update({"manifest.json": b"[]"}), False, "must list files"),
+    "missing weights": (no_weights, True, "weights-missing"),
+    "other weights": (swapped, True, "must give the mask here that came with it.*voxels differ.*--no-self-test"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_leaves_nothing_behind(packed, tmp_path, name):
+    change, relist, why = REFUSED[name]
+    path = changed(packed, tmp_path, change, relist)
+    with pytest.raises(MedsegError, match=why):
+        install_bundle(path, tmp_path / "new" / "place" / "there")
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_weights_pass_without_the_self_test(packed, tmp_path):
+    made = install_bundle(changed(packed, tmp_path, swapped, True), tmp_path / "there", self_test=False)
+    assert made.test is None
+
+
+def test_a_zip_cut_short_and_what_is_no_zip(packed, tmp_path):
+    for name, content in (("cut", packed.read_bytes()[:-1000]), ("text", b"hello"), ("empty", b"")):
+        path = tmp_path / f"{name}.zip"
+        path.write_bytes(content)
+        with pytest.raises(
+            BundleError, match=rf"^{name}\.zip: must be a whole zip that is safe to unpack.*zip-damaged"
+        ):
+            install_bundle(path, tmp_path / "there")
+    with pytest.raises(DataError, match="no such file"):
+        install_bundle(tmp_path / "missing.zip", tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_another_sha256_than_was_told(packed, tmp_path):
+    with pytest.raises(DataError, match=f"must have the SHA-256 {'0' * 64}"):
+        install_bundle(packed, tmp_path / "there", sha256="0" * 64)
+
+
+def test_of_one_that_was_fetched_it_is_said_how_to_look_into_it(packed, tmp_path):
+    path = changed(packed, tmp_path, lambda files: files.update({"scripts/a.py": b"1"}), True)
+    location = fsspec.filesystem("memory")
+    location.put_file(str(path), "/h3i/a.zip")
+    try:
+        with pytest.raises(
+            UntrustedError, match=r"^memory://h3i/a\.zip: .*medseg bundle pull memory://h3i/a\.zip, then"
+        ):
+            install_bundle("memory://h3i/a.zip", tmp_path / "there")
+        with pytest.raises(UntrustedError, match=rf"bundle inspect {path}"):
+            install_bundle(path, tmp_path / "there")
+        assert install_bundle("memory://h3i/a.zip", tmp_path / "there", trust=True).root == tmp_path / "there"
+    finally:
+        location.rm("/h3i", recursive=True)
+
+
+def test_a_zip_without_a_manifest_is_said_to_be_so(packed, tmp_path):
+    path = changed(packed, tmp_path, lambda files: files.pop("manifest.json"))
+    made = install_bundle(path, tmp_path / "there", self_test=False)
+    assert not made.listed
+
+
+def test_a_name_in_a_manifest_leads_nowhere(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def change(files):
+        manifest = json.loads(files["manifest.json"])
+        files["manifest.json"] = json.dumps({**manifest, "bundle": "../../out"}).encode()
+
+    made = install_bundle(changed(packed, tmp_path, change), self_test=False)
+    assert made.root == tmp_path / "bundles" / "out"
+
+
+def test_a_folder_with_files_is_left_as_it_is(packed, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_text("mine")
+    with pytest.raises(OutputError, match="must be a new or an empty folder"):
+        install_bundle(packed, tmp_path / "there")
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine"]
+    with pytest.raises(OutputError, match="must be a new or an empty folder"):
+        install_bundle(packed, tmp_path / "there" / "mine")
+
+
+def test_it_is_said_what_it_hides(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert install_bundle(packed, self_test=False).hides == "unet2d"
+    assert install_bundle(packed, "bundles/another", self_test=False).hides is None
+    assert install_bundle(packed, "there/unet2d", self_test=False).hides is None
+
+
+@pytest.mark.parametrize("location", [".", "..", ""])
+def test_the_working_directory_is_no_place_for_it(packed, tmp_path, monkeypatch, location):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match="must be a folder of its own [(]the working directory"):
+        install_bundle(packed, location, self_test=False)
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_what_a_killed_install_left_is_cleared_away_and_no_bundle(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old, going = (tmp_path / "bundles" / f".unet2d.{one * 8}.partial" for one in "ab")
+    for left in (old, going):
+        (left / "configs").mkdir(parents=True)
+        (left / "configs" / "metadata.json").write_text("{}")
+    hours = time.time() - 7200
+    for path in (*old.rglob("*"), old):
+        os.utime(path, (hours, hours))
+    with pytest.raises(ConfigError, match="Known by name") as caught:
+        find_bundle("zzz")
+    assert "partial" not in str(caught.value)
+    install_bundle(packed, self_test=False)
+    assert sorted(path.name for path in (tmp_path / "bundles").iterdir()) == [going.name, "unet2d"]
+
+
+def test_a_stop_in_the_middle_leaves_nothing(packed, tmp_path, monkeypatch):
+    def stopped(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(install, "run_self_test", stopped)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            install_bundle(packed, tmp_path / "new" / "there")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stop_while_the_folder_is_moved_leaves_nothing(packed, tmp_path, monkeypatch):
+    real = install.shutil.rmtree
+
+    def stopped(path, *rest, **options):
+        if str(path).endswith(".partial") and not options:
+            raise KeyboardInterrupt
+        real(path, *rest, **options)
+
+    monkeypatch.setattr(install.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        install_bundle(packed, tmp_path / "new" / "there")
+    assert not (tmp_path / "new").exists()
+
+
+def test_of_two_installs_at_once_the_second_says_so(packed, tmp_path, monkeypatch):
+    def other(*_):
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "theirs").write_text("theirs")
+
+    monkeypatch.setattr(install, "run_self_test", other)
+    with pytest.raises(OutputError, match=r"there: must be free .* somebody installed a bundle there meanwhile"):
+        install_bundle(packed, tmp_path / "there")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["theirs"]
+
+
+def test_errors_name_the_zip_and_no_folder_that_is_gone(packed, tmp_path):
+    def broken(files):
+        files["models/model.pt"] = files["models/model.pt"][:-100]
+        del files["models/model.safetensors"]
+
+    def lost(files):
+        del files["selftest/expected/phantom.nii.gz"]
+
+    for change in (broken, lost):
+        path = changed(packed, tmp_path / change.__name__, change, True)
+        with pytest.raises(MedsegError, match=r"changed\.zip") as caught:
+            install_bundle(path, tmp_path / "there")
+        assert "partial" not in str(caught.value)

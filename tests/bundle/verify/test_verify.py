@@ -1,0 +1,147 @@
+"""Every fault by its code, and none where there is none."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from medseg.bundle.verify import check_bundle, rules, verify_bundle
+from medseg.errors import ConfigError
+from tests.bundle.verify import zoo
+from tests.bundle.verify.broken import BROKEN, change, plain
+
+BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[3].glob("bundles/*/configs/metadata.json"))
+
+
+def codes(root):
+    return {finding.code for finding in check_bundle(root)}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_fault_is_found_by_its_code(name, tmp_path):
+    damage, wanted = BROKEN[name]
+    damage(plain(tmp_path / "plain"))
+    found = check_bundle(tmp_path / "plain")
+    assert set(wanted.split()) <= {one.code for one in found}, [str(one) for one in found]
+    assert "rule-failed" not in {one.code for one in found}, [str(one) for one in found]
+    assert all(one.location and one.message and one.fix for one in found)
+
+
+def test_a_bundle_without_a_fault_has_no_finding(tmp_path):
+    assert [str(one) for one in check_bundle(plain(tmp_path / "plain"))] == []
+
+
+@pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+def test_our_own_bundles_have_no_finding(root):
+    assert [str(one) for one in check_bundle(root)] == []
+
+
+def test_the_folder_of_a_run_has_no_finding(trained):
+    assert [str(one) for one in check_bundle(trained)] == []
+
+
+def test_the_zoos_spleen_has_its_known_faults(tmp_path):
+    found = check_bundle(zoo.spleen(tmp_path / "spleen"))
+    assert {one.code for one in found} == {
+        "pairing", "metric-unknown", "position", "path-absolute", "weights-elsewhere"
+    }, [str(one) for one in found]  # fmt: skip
+
+
+def test_what_evaluation_has_from_training_is_said_once(tmp_path):
+    found = check_bundle(zoo.spleen(tmp_path / "spleen"))
+    assert [one.location for one in found if one.code == "pairing"] == [
+        "configs/train.json, train#dataset#data", "configs/train.json, validate#dataset#data"
+    ]  # fmt: skip
+
+
+def test_the_zoos_whole_body_has_its_known_faults(tmp_path):
+    found = check_bundle(zoo.whole_body(tmp_path / "whole_body"))
+    assert {one.code for one in found} == {
+        "pairing", "preprocessing-drift", "preprocessing-crop", "position", "path-leaves", "run-missing",
+        "weights-elsewhere",
+    }, [str(one) for one in found]  # fmt: skip
+    (drift,) = {one.message for one in found if one.code == "preprocessing-drift"}
+    assert "GaussianSmooth" in drift
+
+
+def test_every_code_is_explained_in_the_reference(repository):
+    text = (repository / "docs" / "reference" / "bundle-findings.md").read_text(encoding="utf-8")
+    written = set()
+    for path in (repository / "medseg" / "bundle" / "verify").glob("*.py"):
+        written |= set(
+            re.findall(r"\b(?:error|warning|note|say)\(\s*\"([a-z0-9-]+)\"", path.read_text(encoding="utf-8"))
+        )
+    assert written - set(re.findall(r"`([a-z0-9-]+)`", text)) == set()
+    assert {code for _, codes in BROKEN.values() for code in codes.split()} <= written
+
+
+def test_a_bundles_own_modules_can_be_imported_and_are_forgotten(tmp_path):
+    root = plain(tmp_path / "plain")
+    (root / "scripts").mkdir()
+    (root / "scripts" / "__init__.py").write_text("")
+    (root / "scripts" / "own.py").write_text("class Loss:\n    def __init__(self, softmax=True):\n        pass\n")
+    change(root, "train", loss={"_target_": "scripts.own.Loss", "softmax": False})
+    before = list(sys.path)
+    assert codes(root) == set()
+    assert sys.path == before
+    assert "scripts.own" not in sys.modules
+
+
+def test_a_rule_that_fails_stops_no_other(tmp_path, monkeypatch):
+    def fails(bundle):
+        raise RuntimeError("unforeseen")
+        yield
+
+    monkeypatch.setitem(rules.RULES, "keys", fails)
+    root = plain(tmp_path / "plain")
+    (root / "LICENSE").unlink()
+    assert [(one.code, one.location) for one in check_bundle(root)] == [
+        ("file-missing", "LICENSE"),
+        ("rule-failed", "keys"),
+    ]
+
+
+def test_chance_is_left_as_it_was(tmp_path):
+    root = plain(tmp_path / "plain")
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    check_bundle(root)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_inspection_comes_first_and_unsafe_bundles_are_left_alone(tmp_path, monkeypatch):
+    root = plain(tmp_path / "plain")
+    monkeypatch.chdir(tmp_path)
+    change(root, "inference", spacing="$[open('canary', 'w').close() or 1.5, 1.5]")
+    found = verify_bundle(root)
+    assert "not-verified" in {one.code for one in found}
+    assert "error" in {one.severity for one in found}
+    assert not (tmp_path / "canary").exists()
+    trusted = verify_bundle(root, trust=True)
+    assert {one.severity for one in trusted} == {"warning"}
+    assert (tmp_path / "canary").exists()
+
+
+def test_a_bundle_that_is_clean_is_verified(tmp_path):
+    root = plain(tmp_path / "plain")
+    assert [str(one) for one in verify_bundle(root)] == []
+    (root / "models" / "model.pt").unlink()
+    assert [one.code for one in verify_bundle(root)] == ["weights-missing"]
+
+
+@pytest.mark.parametrize("top", ["", "plain"])
+def test_a_zip_is_looked_at_as_its_folder_is(tmp_path, top):
+    root = plain(tmp_path / "up" / "plain")
+    (root / "LICENSE").unlink()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root if not top else root.parent)
+    assert [one.location for one in verify_bundle(packed)] == ["LICENSE"]
+
+
+def test_there_must_be_something(tmp_path):
+    with pytest.raises(ConfigError, match="must be the folder of a bundle, or a zip of it [(]nothing"):
+        verify_bundle(tmp_path / "nothing")
