@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from medseg import resources
 from medseg.atomic import remove_partial
 from medseg.bundle.outputs import Outputs, kept_mask
 from medseg.bundle.pipeline import Outcome, overlapped
@@ -77,10 +78,10 @@ class Segmentation:
     def _plan(self, budget: int | None) -> None:
         """Choose the batch and whether to read ahead, for all scans; those that do not fit are refused alone."""
         device = self.predictor.device
-        gpu = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        ram = memory.free_ram()
+        gpu = resources.free_gpu_memory(device)
+        ram: int | None = resources.ram().free
         if budget is not None:
-            ram, gpu = budget - memory.used_ram(), None if gpu is None else budget
+            ram, gpu = budget - resources.process_ram(), None if gpu is None else budget
         needs, batches = [], []
         for scan in self.targets:
             try:

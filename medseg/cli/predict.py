@@ -118,7 +118,7 @@ def command(
             )
     from medseg.bundle import Bundle, Outputs, Predictor, Segmentation
     from medseg.bundle.trust import require_trust
-    from medseg.inference.memory import parse_bytes
+    from medseg.resources import parse_bytes
 
     try:
         limit = parse_bytes(budget) if budget is not None else None

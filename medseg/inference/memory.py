@@ -6,16 +6,15 @@ The figures are estimates, meant to be within a factor of two of what is measure
 from __future__ import annotations
 
 import math
-import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from medseg.errors import DataError
+from medseg.resources import format_bytes
 
 # Bytes for each voxel of the scan, and of the network's grid, while it is read; more where MONAI resamples in float64
 _READ, _RESAMPLED = (12, 12), (20, 32)
@@ -69,8 +68,8 @@ class Need:
     output: int
 
     def __str__(self) -> str:
-        gpu = f", {as_text(self.gpu)} of GPU memory" if self.gpu else ""
-        return f"{as_text(self.ram)} of RAM{gpu} (the label map alone {as_text(self.output)})"
+        gpu = f", {format_bytes(self.gpu)} of GPU memory" if self.gpu else ""
+        return f"{format_bytes(self.ram)} of RAM{gpu} (the label map alone {format_bytes(self.output)})"
 
 
 def estimate(shapes: Shapes) -> Need:
@@ -124,7 +123,9 @@ def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shape
             if (ram is None or need.ram <= ram) and (gpu is None or need.gpu <= gpu):
                 return trial
     least = estimate(replace(shapes, batch=1, ahead=False))
-    found = f"{as_text(ram)} of RAM" if ram is not None and least.ram > ram else f"{as_text(gpu or 0)} on the GPU"
+    found = (
+        f"{format_bytes(ram)} of RAM" if ram is not None and least.ram > ram else f"{format_bytes(gpu or 0)} on the GPU"
+    )
     raise DataError(
         scan,
         f"needs at least {least}",
@@ -168,52 +169,3 @@ def _tried(network: nn.Module, channels: int, size: Sequence[int]) -> float:
         for hook in hooks:
             hook.remove()
     return max(found)
-
-
-def free_ram() -> int | None:
-    """Bytes of RAM that can be had now, within the limit of a container where there is one; None where nobody says."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text(encoding="ascii"))
-        return min(free, limit - int((group / "memory.current").read_text(encoding="ascii")))
-    except (OSError, ValueError):
-        return free
-
-
-def used_ram() -> int:
-    """Bytes of RAM that this process has; 0 where nobody says."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def parse_bytes(text: str) -> int:
-    """`6GB`, `500 MB` or `1.5g` in bytes, 1000 at a step.
-
-    Raises:
-        ValueError: it is no amount of memory.
-
-    >>> parse_bytes("1.5 GB"), parse_bytes("500m")
-    (1500000000, 500000000)
-    """
-    plain = text.strip().upper().removesuffix("B").strip()
-    factor = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(plain[-1:], 1)
-    amount = float(plain[:-1] if factor > 1 else plain) * factor
-    if not (math.isfinite(amount) and amount > 0):
-        raise ValueError(text)
-    return int(amount)
-
-
-def as_text(count: float) -> str:
-    """Bytes for people.
-
-    >>> as_text(6.71e9), as_text(4.2e8), as_text(2e6)
-    ('6.7 GB', '0.42 GB', '0.002 GB')
-    """
-    return f"{count / 1e9:.2g} GB"

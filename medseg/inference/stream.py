@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from medseg import resources
 from medseg.inference import memory
 from medseg.inference.accumulator import WindowAccumulator
 from medseg.inference.final_conv import split_head
@@ -138,8 +139,8 @@ def serving_batch(
         device: where it runs.
     """
     most = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.free_ram()
-    if not isinstance(network, torch.nn.Module) or free is None:
+    free = resources.free_gpu_memory(device) if device.type == "cuda" else resources.ram().free
+    if not isinstance(network, torch.nn.Module):
         return _CPU_BATCH
     size = tuple(roi[1:]) if slices else tuple(roi)
     width = memory.width_of(network, channels, size)

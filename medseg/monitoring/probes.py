@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
-SHM = Path("/dev/shm")
-_GROUPS = (  # limit, use, and what of it the system can take back: of a container, by version of cgroups
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU.
-
-    Args:
-        load: share of the time in which it was computing, 0 to 1; None where the driver does not say.
-        memory_used: bytes, of all processes.
-        memory_total: bytes.
-    """
-
-    load: float | None
-    memory_used: int
-    memory_total: int
+from medseg import resources
+from medseg.resources import Gpu
 
 
 @dataclass(frozen=True)
@@ -81,75 +61,18 @@ class Probe:
 
     def __init__(self, folder: str | Path, gpu: bool) -> None:
         self.folder, self.gpu = Path(folder), gpu
-        self._process = psutil.Process()
         psutil.cpu_percent(None)  # load is since the call before
 
     def __call__(self) -> Sample:
         """One look."""
-        used, free = _ram()
-        shm = psutil.disk_usage(str(SHM)) if SHM.is_dir() else None
+        ram, shm = resources.ram(), resources.shared_memory()
         return Sample(
             cpu=psutil.cpu_percent(None) / 100,
-            ram_used=used,
-            ram_free=free,
-            ram_process=self._ram_process(),
-            disk_free=psutil.disk_usage(str(_existing(self.folder))).free,
+            ram_used=ram.used,
+            ram_free=ram.free,
+            ram_process=resources.process_ram(children=True),
+            disk_free=resources.disk(self.folder).free,
             shm_free=None if shm is None else shm.free,
             shm_total=None if shm is None else shm.total,
-            gpu=gpus() if self.gpu else (),
+            gpu=resources.gpus() if self.gpu else (),
         )
-
-    def _ram_process(self) -> int:
-        total = 0
-        for one in (self._process, *self._process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):  # a child may have ended by now
-                total += one.memory_info().rss
-        return total
-
-
-def gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that this process sees, as CUDA_VISIBLE_DEVICES says, in CUDA's order; empty without one."""
-    if not torch.cuda.is_available():
-        return ()
-    return tuple(_gpu(index) for index in range(torch.cuda.device_count()))
-
-
-def _gpu(index: int) -> Gpu:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()  # counted by the library: cheap after the first time
-        name = str(torch.cuda.get_device_properties(index).uuid)
-        name = name if name.startswith(("GPU-", "MIG-")) else f"GPU-{name}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(name.encode())
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        try:
-            load = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-        except pynvml.NVMLError:  # a slice of a GPU has none of its own
-            load = None
-        return Gpu(load, int(memory.used), int(memory.total))
-    except Exception:  # no NVML in this container, or an old one: CUDA itself knows the memory
-        free, total = torch.cuda.mem_get_info(index)
-        return Gpu(None, int(total - free), int(total))
-
-
-def _ram(groups: Any = _GROUPS) -> tuple[int, int]:
-    """Bytes of RAM that are used, and that can be had: of the container where it has a limit, else of the machine."""
-    machine = psutil.virtual_memory()
-    for folder, limit, current, reclaimable in groups:
-        try:
-            most = int((folder / limit).read_text(encoding="ascii"))
-            lines = (line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-            cache = next(int(value) for name, value in lines if name == reclaimable)
-            used = int((folder / current).read_text(encoding="ascii")) - cache
-        except (OSError, ValueError, StopIteration):
-            continue
-        if most < machine.total:
-            return used, max(0, min(most - used, machine.available))
-    return int(machine.used), int(machine.available)
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from medseg import resources
 from medseg.training.memory import Memory, estimate
 
 logger = logging.getLogger(__name__)
@@ -174,18 +174,11 @@ def device_now(device: torch.device, before: int = 0) -> Device:
         free, total = torch.cuda.mem_get_info(device)
         others = total - free - torch.cuda.memory_reserved(device)
         return Device(torch.cuda.get_device_name(device), total, others, torch.cuda.max_memory_allocated(device))
-    memory = psutil.virtual_memory()
-    limit, mine = _limit(memory.total), psutil.Process().memory_info().rss
-    others = max(0, memory.total - memory.available - mine) + before
-    return Device("the CPU's memory", limit, min(others, limit), max(0, mine - before) if before else None)
-
-
-def _limit(total: int) -> int:
-    """What this process may take: a container has less than its machine."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            return min(total, int(Path(path).read_text(encoding="utf-8")))
-    return total
+    memory, mine = resources.ram(), resources.process_ram()
+    others = max(0, memory.total - memory.free - mine) + before
+    return Device(
+        "the CPU's memory", memory.total, min(others, memory.total), max(0, mine - before) if before else None
+    )
 
 
 @contextlib.contextmanager
@@ -198,7 +191,7 @@ def memory_advice(trainer: Any, settings: Mapping[str, Any] | str | Path | None 
         trainer: MONAI's trainer, which runs inside.
         settings: its effective config, or the folder of the run, which holds it.
     """
-    before = psutil.Process().memory_info().rss
+    before = resources.process_ram()
     try:
         yield
     except Exception as error:

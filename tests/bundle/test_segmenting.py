@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from medseg import resources
 from medseg.bundle import Bundle, Predictor, Segmentation
 from medseg.bundle.segmenting import shapes_of
 from medseg.data import read_volume, scan_grid
 from medseg.data.nifti import read_looked_for
 from medseg.errors import DataError, LabelError, OutputError
-from medseg.inference import memory
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_budget_makes_the_batch_smaller_or_refuses_the_scan(trained, scan, tmp
     work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=10**15)
     assert work.need.ram > 0
     assert predictor.inferer.sw_batch_size == shapes.batch
-    work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=memory.used_ram() + 1000)
+    work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=resources.process_ram() + 1000)
     (outcome,) = work.run()
     assert isinstance(outcome.error, DataError)
     assert str(outcome.error).startswith(f"{scan}: needs at least")

@@ -12,7 +12,7 @@ from monai.networks.nets import BasicUNet
 
 from medseg.errors import DataError
 from medseg.inference import StreamingInferer
-from medseg.inference.memory import Shapes, estimate, fit, free_ram, parse_bytes, used_ram, width_of
+from medseg.inference.memory import Shapes, estimate, fit, width_of
 
 LARGE = Shapes((512, 512, 400), (333, 333, 400), (256, 256), 8, 118, 1, 96)
 
@@ -79,16 +79,3 @@ def test_a_budget_first_takes_windows_then_the_reading_ahead():
     on_gpu = replace(LARGE, on_gpu=True)
     with pytest.raises(DataError, match="on the GPU to use"):
         fit(on_gpu, None, 1000, "a")
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "six", "nan", "0"])
-def test_what_is_no_amount_of_memory_is_refused(text):
-    with pytest.raises(ValueError):
-        parse_bytes(text)
-
-
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux says so there")
-def test_what_is_used_and_free_is_read():
-    assert 10**7 < used_ram() < 10**12
-    assert free_ram() is not None
-    assert free_ram() > 0

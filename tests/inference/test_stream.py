@@ -6,6 +6,7 @@ import torch
 from medseg.inference import StreamingInferer, accumulator, stream
 from medseg.inference.label_decoder import LabelDecoder
 from medseg.inference.stream import serving_batch
+from medseg.resources import Ram
 
 VOLUME = torch.rand(1, 1, 20, 18, 12, generator=torch.Generator().manual_seed(0))
 
@@ -110,8 +111,8 @@ def test_auto_takes_what_serves_and_what_fits(monkeypatch):
     assert serving_batch(net, 1, (1, 8, 8), True, cpu) == 4
     # 12 channels at the widest (6 in, 6 out), so 64 voxels of 4 bytes of 1 + 3 * 12 + 12 channels
     window = 4 * 64 * 49
-    monkeypatch.setattr(stream.memory, "free_ram", lambda: int(2.5 * window / 0.6))
+    monkeypatch.setattr(stream.resources, "ram", lambda: Ram(0, 0, int(2.5 * window / 0.6)))
     assert serving_batch(net, 1, (1, 8, 8), True, cpu) == 2
-    monkeypatch.setattr(stream.memory, "free_ram", lambda: 0)
+    monkeypatch.setattr(stream.resources, "ram", lambda: Ram(0, 0, 0))
     assert serving_batch(net, 1, (1, 8, 8), True, cpu) == 1
     assert serving_batch(lambda windows: windows, 1, (1, 8, 8), True, cpu) == 4

@@ -1,7 +1,8 @@
 import pytest
 
 from medseg.monitoring.alarms import Alarms, size
-from medseg.monitoring.probes import Gpu, Sample
+from medseg.monitoring.probes import Sample
+from medseg.resources import Gpu
 
 GB = 10**9
 
