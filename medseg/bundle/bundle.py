@@ -9,8 +9,9 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medseg.bundle import strict
+from medseg.bundle import config_check
 from medseg.bundle.source import METADATA
+from medseg.config.merge import merge
 from medseg.errors import ConfigError, did_you_mean
 from medseg.places import homes
 
@@ -111,12 +112,12 @@ class Bundle:
         """One of its configs with overlays and overrides, checked strictly, ready to be resolved key by key.
 
         Raises:
-            ConfigError: a key that means nothing, see `medseg.bundle.strict`.
+            ConfigError: a key that means nothing, see `medseg.config.check`.
         """
         overrides = dict(overrides or {})
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
-        merged = strict.merge(files, overrides)
-        strict.check(self.content(config), merged, list(overrides))
+        merged = merge(files, overrides)
+        config_check.check(self.content(config), merged, list(overrides))
         parser = ConfigParser(merged)
         parser.read_meta(self.metadata)
         parser["bundle_root"] = str(overrides.get("bundle_root", self.root))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
 
-from medseg.bundle import strict
 from medseg.cases import DatasetIndex
+from medseg.config.check import TRACKING
+from medseg.config.diff import differences
+from medseg.config.paths import at, walk
+from medseg.config.references import key_path, top_key, used_paths
 from medseg.errors import ConfigError, RunError
 from medseg.records import FINISHED, RECORD, find_run, find_runs, read_record, state_of
 
@@ -30,7 +33,7 @@ PLACES = (
     "resume",
     "backup",
     "monitor",
-    strict.TRACKING,
+    TRACKING,
     monai.bundle.ConfigParser.meta_key,
 )
 # Handlers that look on, write down or save; what is trained is the same with and without them.
@@ -60,7 +63,6 @@ _MAY_CHANGE = (
     "inferer#device",
 )
 _LENGTH = ("max_epochs", "train#trainer#max_epochs")
-_MISSING = "not there"
 _SAID = 5  # so many differences are still the same work with something changed
 
 
@@ -96,10 +98,7 @@ def _looks_on(handler: Any, config: Mapping[str, Any]) -> bool:
     seen = set[str]()
     while isinstance(handler, str) and handler[:1] in ("@", "%") and handler not in seen:
         seen.add(handler)
-        found: Any = config
-        for key in strict.key_path(handler[1:]).split("#"):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        handler = found
+        handler = at(config, key_path(handler[1:]))
     target = handler.get("_target_", "") if isinstance(handler, Mapping) else ""
     return isinstance(target, str) and any(
         target.startswith(one) if one.endswith(".") else target == one for one in _ONLOOKERS
@@ -115,32 +114,11 @@ def _roots(config: Mapping[str, Any]) -> set[str]:
     """The top-level keys that something in the config refers to, itself aside."""
     found = set[str]()
     for key, value in config.items():
-        found |= {reference.split("#")[0] for reference in strict.references(value)} - {key}
+        found |= {top_key(path) for path in used_paths(value)} - {key}
     return found
 
 
-Change = tuple[Any, Any]
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Change]:
-    """What differs between two configs: value before and now, by path; lists count as one value.
-
-    >>> differences({"lr": 1, "net": {"a": [1]}}, {"lr": 2, "net": {"a": [1], "b": 3}})
-    {'lr': (1, 2), 'net#b': ('not there', 3)}
-    """
-    before, now = dict(_leaves(old)), dict(_leaves(new))
-    paths = [*before, *(path for path in now if path not in before)]
-    pairs = {path: (before.get(path, _MISSING), now.get(path, _MISSING)) for path in paths}
-    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        path = f"{prefix}#{key}" if prefix else str(key)
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, path)
-        else:
-            yield path, value
+Change = Sequence[Any]  # the value before and now
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +153,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     if not _made_from_length(new) and _longer(_length(old), _length(new)):
         safe |= set(_LENGTH)
     unsafe = {path: pair for path, pair in essential.items() if path not in safe}
-    silent = {"bundle_root", "output_dir", "resume", strict.TRACKING}
+    silent = {"bundle_root", "output_dir", "resume", TRACKING}
     changed = {path: pair for path, pair in differences(old, new).items() if path.split("#")[0] not in silent}
     return Comparison(changed, essential, unsafe)
 
@@ -193,8 +171,8 @@ def _made_from_length(config: Mapping[str, Any]) -> list[str]:
     """What else than the trainer is made from the number of epochs."""
     return [
         path
-        for path, value in _leaves(essence(config))
-        if path not in _LENGTH and any(one in _LENGTH for one in strict.references(value))
+        for path, value in walk(essence(config), into_lists=False)
+        if path not in _LENGTH and not isinstance(value, Mapping) and any(one in _LENGTH for one in used_paths(value))
     ]
 
 

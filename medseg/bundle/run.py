@@ -16,11 +16,12 @@ from typing import Any
 import monai.bundle
 
 from medseg.atomic import write_json
-from medseg.bundle import resuming, strict
+from medseg.bundle import config_check, resuming
 from medseg.bundle.bundle import Bundle, find_overlay
 from medseg.bundle.resuming import PLACES
 from medseg.bundle.source import METADATA, effective_config, resolved
 from medseg.cases import DatasetIndex
+from medseg.config.references import top_key, used_paths
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.seals import seal
@@ -82,7 +83,7 @@ def check_config(root: str, config: str) -> None:
     """
     merged = effective_config()
     if merged is not None:
-        strict.check(Bundle(Path(root)).content(config), merged)
+        config_check.check(Bundle(Path(root)).content(config), merged)
 
 
 def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
@@ -250,6 +251,6 @@ def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping
     while shared:
         key = shared.pop()
         result[key] = effective[key]
-        new = {reference.split("#")[0] for reference in strict.references(effective[key])}
+        new = {top_key(path) for path in used_paths(effective[key])}
         shared += [name for name in new if name in effective and name not in result]
     return result

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg import places
+from medseg.config.diff import differences
 from medseg.report.run_data import RunData
-
-_MISSING = object()
 
 
 def find_recipe(run: RunData) -> dict[str, Any]:
@@ -26,37 +25,6 @@ def find_recipe(run: RunData) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def differences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key, value of the run and value of the recipe, of each key whose values differ; None for a key that one lacks.
-
-    >>> differences({"lr": 0.1, "loss": {"a": 1}}, {"lr": 0.2, "loss": {"a": 1, "b": 2}})
-    [('lr', 0.1, 0.2), ('loss#b', None, 2)]
-    """
-    found: list[tuple[str, Any, Any]] = []
-    _differ(config, recipe, "", found)
-    return found
-
-
-def _differ(one: Any, other: Any, path: str, found: list[tuple[str, Any, Any]]) -> None:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        if one.get("_target_") != other.get("_target_"):
-            found.append((path, one, other))
-            return
-        for key in dict.fromkeys([*one, *other]):
-            _differ(one.get(key, _MISSING), other.get(key, _MISSING), f"{path}#{key}" if path else str(key), found)
-    elif _written(one) != _written(other):
-        found.append((path, None if one is _MISSING else one, None if other is _MISSING else other))
-
-
-def _written(value: Any) -> Any:
-    """A value with references in one spelling: MONAI writes `@train::x` for `@train#x` when it reads a config."""
-    if isinstance(value, str):
-        return value.replace("::", "#") if value[:1] in "@$%" else value
-    if isinstance(value, list):
-        return [_written(one) for one in value]
-    return {key: _written(one) for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def settings(run: RunData, recipe: Mapping[str, Any]) -> str:
@@ -84,7 +52,7 @@ def _differences(run: RunData, recipe: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><td><code>{_path(key)}</code></td><td><code>{_text(one)}</code></td>"
         f'<td class="wide"><code class="soft">{_text(other)}</code></td></tr>'
-        for key, one, other in found
+        for key, (one, other) in found.items()
     )
     return (
         f'<p class="lead">What differs from the recipe {name} as it is on this machine today.</p>'

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from medseg.config.diff import differences
 from medseg.runs.runs import Summary, read_json, summarize
 from medseg.places import find_recipe
 from medseg.records import read_rows
 
 # What says where things lie, or was put there by MONAI, and not what is computed.
 _PLACES = {"bundle_root", "output_dir", "save_execute_config", "_meta_", "resume"}
-ABSENT = "(not there)"
-
-
-def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The settings that are not the same in all configs: the value in each, `ABSENT` where one has none.
-
-    Dictionaries are gone into where all sides have one; lists are values. `@a::b` and `@a#b` are the same.
-
-    >>> differences([{"lr": 0.1, "loss": {"batch": True}}, {"lr": 0.1, "loss": {"batch": False}}])
-    {'loss#batch': [True, False]}
-    """
-    return dict(_differences([{key: value for key, value in one.items() if key not in _PLACES} for one in configs], ""))
-
-
-def _differences(configs: Sequence[Mapping[str, Any]], prefix: str) -> Iterator[tuple[str, list[Any]]]:
-    for key in dict.fromkeys(key for one in configs for key in one):
-        path = f"{prefix}#{key}" if prefix else str(key)
-        values = [one.get(key, ABSENT) for one in configs]
-        if all(isinstance(value, Mapping) for value in values):
-            yield from _differences(values, path)
-        elif any(_alike(value) != _alike(values[0]) for value in values):
-            yield path, values
-
-
-def _alike(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=repr).replace("::", "#")
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -50,7 +24,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 def unlike_recipe(folder: Path, bundle: str | None) -> dict[str, list[Any]]:
     """The settings in which a run differs from its bundle's recipe: `[recipe, run]`; empty where that is not known."""
     recipe = find_recipe(bundle) if bundle else None
-    return differences([read_json(recipe), config_of(folder)]) if recipe is not None else {}
+    return differences(read_json(recipe), config_of(folder), ignore=_PLACES) if recipe is not None else {}
 
 
 def best_validation(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -84,7 +58,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     speeds = [speed(one) for one in rows]
     return {
         "runs": summaries,
-        "settings": differences([config_of(folder) for folder in folders]),
+        "settings": differences(*map(config_of, folders), ignore=_PLACES),
         "dice": {name: [one.get(name) for one in dice] for name in names},
         "samples_per_second": [one[0] for one in speeds],
         "epoch_seconds": [one[1] for one in speeds],

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.config.references import key_path
 from medseg.errors import RunError
 from medseg.inspection.trusting import require_trusted_command
 from medseg.runs.detach import Started, detach
@@ -171,7 +172,7 @@ def _again_train(arguments: Sequence[str], changes: Mapping[str, str], runs: Pat
                 options += [name, value]
         else:
             words.append(word)
-    pairs = [pair for pair in words[1:] if _key(pair.partition("=")[0]) not in {_key(key) for key in changes}]
+    pairs = [pair for pair in words[1:] if key_path(pair.partition("=")[0]) not in {key_path(key) for key in changes}]
     if runs is not None:
         pairs = [f"output_dir={runs}" if pair.startswith("output_dir=") else pair for pair in pairs]
     new = [f"{key}={value}" for key, value in changes.items()]
@@ -189,7 +190,7 @@ def _again_monai(arguments: Sequence[str], changes: Mapping[str, str], runs: Pat
             continue
         name, equals, value = word[2:].partition("=")
         pairs[name] = value if equals else rest.pop(0) if rest and not rest[0].startswith("--") else "True"
-    left = {key: value for key, value in pairs.items() if _key(key) not in {_key(change) for change in changes}}
+    left = {key: value for key, value in pairs.items() if key_path(key) not in {key_path(change) for change in changes}}
     if "output_dir" in left and runs is not None:
         left["output_dir"] = str(runs)
     left |= {key: _python(value) for key, value in changes.items()}
@@ -203,10 +204,6 @@ def _python(text: str) -> str:
     except ValueError:
         return text
     return value if isinstance(value, str) else repr(value)
-
-
-def _key(key: str) -> str:
-    return key.replace("::", "#")
 
 
 def _has_bundle(arguments: Sequence[str], here: Path) -> bool:

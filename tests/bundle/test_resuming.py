@@ -6,7 +6,8 @@ import json
 import pytest
 
 from medseg.bundle import Bundle, resume_run, run_bundle
-from medseg.bundle.resuming import compare, differences, essence, plain, say_what_changed
+from medseg.bundle.resuming import compare, essence, plain, say_what_changed
+from medseg.config.diff import differences
 from medseg.errors import ConfigError, RunError
 from medseg.records import read_record
 from medseg.training import Checkpoints

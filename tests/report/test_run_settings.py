@@ -1,24 +1,7 @@
 import json
 
 from medseg.report.run_data import RunData
-from medseg.report.run_settings import differences, find_recipe, settings
-
-
-def test_differences_name_both_values_by_path():
-    recipe = {"lr": 0.1, "train": {"a": 1, "b": [1, 2]}, "net": {"_target_": "A", "x": 1}, "gone": 3}
-    config = {"lr": 0.2, "train": {"a": 1, "b": [1, 3]}, "net": {"_target_": "B"}, "new": None}
-    assert differences(config, recipe) == [
-        ("lr", 0.2, 0.1),
-        ("train#b", [1, 3], [1, 2]),
-        ("net", {"_target_": "B"}, {"_target_": "A", "x": 1}),
-        ("new", None, None),
-        ("gone", None, 3),
-    ]
-
-
-def test_the_same_reference_in_monais_spelling_is_no_difference():
-    assert differences({"a": "$len(@train::x)", "b": ["@c::d"]}, {"a": "$len(@train#x)", "b": ["@c#d"]}) == []
-    assert differences({"a": "x::y"}, {"a": "x#y"}) == [("a", "x::y", "x#y")]
+from medseg.report.run_settings import find_recipe, settings
 
 
 def test_the_recipe_of_a_bundle_of_ours_is_found_and_of_another_not(repository):

@@ -1,6 +1,6 @@
 """What sets runs apart."""
 
-from medseg.runs.comparing import ABSENT, compare, differences, speed, unlike_recipe
+from medseg.runs.comparing import compare, speed, unlike_recipe
 
 
 def validation(epoch, mean, **dice):
@@ -22,12 +22,6 @@ def test_runs_side_by_side(make_run):
     assert found["samples_per_second"] == [20.0, None]
     assert found["epoch_seconds"] == [3.0, None]
     assert [run.name for run in found["runs"]] == ["a", "b"]
-
-
-def test_a_dictionary_against_none_is_one_difference_and_paths_are_alike_in_either_spelling():
-    one = {"schedule": None, "to": "@a#b", "only": 1}
-    other = {"schedule": {"_target_": "x"}, "to": "@a::b"}
-    assert differences([one, other]) == {"schedule": [None, {"_target_": "x"}], "only": [1, ABSENT]}
 
 
 def test_settings_unlike_the_recipe(make_run, repository):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.config.references import key_path, leaf_key
 from medseg.errors import ConfigError
 
 _STARTS = r"(?:^|[^\w.)\]}~/\\-])"  # what stands before a path that begins: nothing, a blank, `=`, a quote, ...
@@ -52,7 +53,7 @@ def without_places(
     reader = _Reader(source, frozenset(cases), taken)
     cleaned = {key: reader.value(value, str(key), reader.key(str(key), str(key))) for key, value in config.items()}
     for key, value in cleaned.items():
-        path = key.replace("::", "#").removeprefix("+")  # overlays write the whole path as the key
+        path = key_path(key).removeprefix("+")  # overlays write the whole path as the key
         part, _, below = path.partition("#")
         if part in _CASES:
             cleaned[key] = _without_cases(value, path, taken)
@@ -98,7 +99,7 @@ class _Reader:
             raise self._error(path, "name no place on this machine as a key", key)
         if key in self.cases:
             raise self._error(path, "name no case as a key", key)
-        return key.replace("::", "#").rpartition("#")[2]
+        return leaf_key(key)
 
     def value(self, value: Any, path: str, key: str) -> Any:
         """A value without places and cases; null where nothing else is left of it."""

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform
 
-from medseg.bundle.strict import SPECIAL
-from medseg.bundle.verify import syntax, targets
+from medseg.bundle.verify import targets
 from medseg.bundle.verify.opened import Opened, UnknownValueError
+from medseg.config.paths import at, resolved_path, walk
+from medseg.config.references import SPECIAL_KEYS, is_component, is_expression, parse, references
 
 # Their type, place, company and name change no value that the network is given.
 _NO_VALUES = {"EnsureType", "CastToType", "ToTensor", "ToDevice", "ToNumpy", "Identity", "DeleteItems", "SelectItems",
@@ -77,11 +78,11 @@ def chain(bundle: Opened, config: str, dataset: str, engine: str = "") -> list[S
         engine: the path of the engine whose `prepare_batch` may do more to whole batches.
     """
     content = bundle.expanded(config)
-    path = syntax.resolved_path(content, dataset)
-    holder = syntax.at(content, path)
+    path = resolved_path(content, dataset)
+    holder = at(content, path)
     while isinstance(holder, Mapping) and "transform" not in holder and "dataset" in holder:  # one dataset in another
-        path = syntax.resolved_path(content, f"{path}#dataset")
-        holder = syntax.at(content, path)
+        path = resolved_path(content, f"{path}#dataset")
+        holder = at(content, path)
     if not isinstance(holder, Mapping) or "transform" not in holder:
         return []
     parts = list(_components(content, f"{path}#transform", set()))
@@ -94,9 +95,9 @@ def chain(bundle: Opened, config: str, dataset: str, engine: str = "") -> list[S
 def _of_batches(bundle: Opened, config: str, path: str) -> Iterator[Step]:
     """What is done to whole batches: the transforms that an expression within `prepare_batch` makes."""
     content = bundle.expanded(config)
-    path = syntax.resolved_path(content, path)
-    for location, value in syntax.walk({path: syntax.at(content, path)}):
-        tree, names = syntax.parse(value) if syntax.is_expression(value) else (None, {})
+    path = resolved_path(content, path)
+    for location, value in walk({path: at(content, path)}):
+        tree, names = parse(value) if is_expression(value) else (None, {})
         for node in ast.walk(tree) if tree is not None else ():
             if isinstance(node, ast.Call) and _is_transform(target := ast.unparse(node.func), sure=True):
                 given = {} if any(isinstance(one, ast.Starred) for one in node.args) else _given(target, node)
@@ -114,7 +115,7 @@ def _given(target: str, call: ast.Call) -> dict[str, ast.expr]:
 def _argument(bundle: Opened, config: str, node: ast.expr, names: Mapping[str, str]) -> Any:
     try:
         if isinstance(node, ast.Name) and node.id in names:
-            return plain(bundle.value(config, syntax.resolved_path(bundle.expanded(config), names[node.id])))
+            return plain(bundle.value(config, resolved_path(bundle.expanded(config), names[node.id])))
         return plain(ast.literal_eval(node))
     except (UnknownValueError, ValueError):
         return Unknown(ast.unparse(node))
@@ -122,21 +123,21 @@ def _argument(bundle: Opened, config: str, node: ast.expr, names: Mapping[str, s
 
 def _components(content: Mapping[str, Any], path: str, seen: set[str]) -> Iterator[str]:
     """The paths of the transforms in a chain, in their order, however it is put together."""
-    path = syntax.resolved_path(content, path)
+    path = resolved_path(content, path)
     if path in seen:
         return
     seen = {*seen, path}
-    value = syntax.at(content, path)
+    value = at(content, path)
     if isinstance(value, list):
         for number, _ in enumerate(value):
             yield from _components(content, f"{path}#{number}", seen)
-    elif syntax.is_component(value):
+    elif is_component(value):
         if str(value["_target_"]).rpartition(".")[2] == "Compose":
             yield from _components(content, f"{path}#transforms", seen)
         elif _is_transform(str(value["_target_"])):
             yield path
-    elif syntax.is_expression(value):
-        for one in syntax.references(value):
+    elif is_expression(value):
+        for one in references(value):
             yield from _components(content, one, seen)
 
 
@@ -170,7 +171,7 @@ def _keys(bundle: Opened, config: str, path: str) -> tuple[str, ...]:
 
 def _step(bundle: Opened, config: str, path: str, image: str) -> Step | None:
     """The step at a path; None for one of chance, of other keys, switched off, or that changes no value."""
-    component = syntax.at(bundle.expanded(config), path)
+    component = at(bundle.expanded(config), path)
     target = str(component["_target_"])
     name = _name(target)
     keys = _keys(bundle, config, path)
@@ -196,14 +197,14 @@ def _step(bundle: Opened, config: str, path: str, image: str) -> Step | None:
 
 def arguments(bundle: Opened, config: str, path: str) -> dict[str, Any]:
     """What a component is given, defaults too, as what JSON can hold; as it is written where it hangs on the data."""
-    component = syntax.at(bundle.expanded(config), path)
+    component = at(bundle.expanded(config), path)
     if not isinstance(component, Mapping):
         return {"": plain(component)}
     found = _defaults(str(component.get("_target_")))
     for key, value in component.items():
-        if key in SPECIAL:
+        if key in SPECIAL_KEYS:
             continue
-        if not isinstance(value, str | list | Mapping) or syntax.is_component(value):
+        if not isinstance(value, str | list | Mapping) or is_component(value):
             found[key] = plain(value)
             continue
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import METADATA, Opened, UnknownValueError, mapping
+from medseg.config.paths import at
 from medseg.errors import LabelError
 from medseg.findings import Finding, error
 from medseg.labels import BACKGROUND, LabelMap
@@ -36,7 +36,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 def named_channels(bundle: Opened) -> list[str]:
     """The names of the output's channels in their order, or of the classes where one channel holds their numbers."""
-    found = mapping(syntax.at(bundle.metadata, _CHANNELS))
+    found = mapping(at(bundle.metadata, _CHANNELS))
     if list(found) != [str(number) for number in range(len(found))] or not all(
         isinstance(one, str) for one in found.values()
     ):

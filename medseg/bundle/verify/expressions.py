@@ -9,8 +9,9 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened, cause
+from medseg.config.paths import walk
+from medseg.config.references import is_expression, parse
 from medseg.errors import did_you_mean
 from medseg.findings import Finding, error
 
@@ -25,10 +26,10 @@ def check(bundle: Opened) -> Iterator[Finding]:
         everything = [content, *(bundle.files[base] for base in bundle.overlays.get(config, ()))]
         for alias, module in [*_GIVEN.items(), *(one for whole in everything for one in imports(whole))]:
             known[alias] = _imported(module)
-        for path, value in syntax.walk(content):
-            if not syntax.is_expression(value):
+        for path, value in walk(content):
+            if not is_expression(value):
                 continue
-            tree, references = syntax.parse(value)
+            tree, references = parse(value)
             location = bundle.location(config, path)
             if tree is None:
                 yield error("expression-syntax", location, f"'{value[:80]}' is no Python expression", "Correct it.")
@@ -40,10 +41,10 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 def imports(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The names that a config imports, each with what it is the name of."""
-    for _, value in syntax.walk(content):
-        if not (syntax.is_expression(value) and "import" in value):
+    for _, value in walk(content):
+        if not (is_expression(value) and "import" in value):
             continue
-        tree, _ = syntax.parse(value)
+        tree, _ = parse(value)
         if isinstance(tree, ast.Import):
             for one in tree.names:
                 yield one.asname or one.name.partition(".")[0], one.name if one.asname else one.name.partition(".")[0]

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.chains import chain
 from medseg.bundle.verify.classes import label_map, named_channels
 from medseg.bundle.verify.opened import Opened, UnknownValueError
+from medseg.config.paths import components
 from medseg.findings import Finding, error, warning
 from medseg.labels import twin_name
 
@@ -29,7 +29,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 def _at_inference(bundle: Opened, config: str, pair: tuple[str, str]) -> Iterator[Finding]:
     """Windows that the inferer turns round, left and right, without being told which channels change places."""
-    for path, component in syntax.nested_targets(bundle.expanded(config)):
+    for path, component in components(bundle.expanded(config)):
         if str(component["_target_"]).rpartition(".")[2] != "StreamingInferer":
             continue
         try:
@@ -52,7 +52,7 @@ def _in_training(bundle: Opened, pair: tuple[str, str]) -> Iterator[Finding]:
     side = _axis(bundle)
     content = bundle.expanded("train")
     seen: set[str] = set()
-    for path, component in syntax.nested_targets(content):
+    for path, component in components(content):
         short = str(component["_target_"]).rpartition(".")[2].removesuffix("Dict").removesuffix("d")
         if short not in _FLIPS or component.get("_disabled_") is True or str(dict(component)) in seen:
             continue

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened
+from medseg.config.paths import at, components, has, resolved_path
+from medseg.config.references import is_expression, references
 from medseg.findings import Finding, error, warning
 
 # MONAI's required properties, then what the zoo's guide adds (train#handlers and on, and data under each dataset).
@@ -78,19 +79,17 @@ def _wanted(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator
     yield from _TRAIN if is_train else _INFERENCE
     if is_train and "validate" in content:
         yield from _VALIDATE
-    saves = any(
-        str(value["_target_"]).rpartition(".")[2].startswith("Save") for _, value in syntax.nested_targets(content)
-    )
+    saves = any(str(value["_target_"]).rpartition(".")[2].startswith("Save") for _, value in components(content))
     if saves:
         yield "output_dir"
 
 
 def _there(content: Mapping[str, Any], key: str) -> bool:
-    return syntax.has(content, syntax.resolved_path(content, key)) or syntax.has(content, key)
+    return has(content, resolved_path(content, key)) or has(content, key)
 
 
 def _is_run_id(key: str, value: Any) -> bool:
-    run = isinstance(value, list) and bool(value) and all(syntax.is_expression(one) for one in value)
+    run = isinstance(value, list) and bool(value) and all(is_expression(one) for one in value)
     return run and key not in {"imports", "initialize", "finalize"}
 
 
@@ -98,11 +97,11 @@ def _elsewhere(bundle: Opened, config: str, content: Mapping[str, Any]) -> Itera
     """What an engine takes and that does not refer to the key of which MONAI thinks that it is that."""
     wanted = _PROPERTIES["train" if "train" in content else "inference"]
     for key, location in wanted.items():
-        value = syntax.at(content, location)
-        if value is None or not syntax.has(content, location.rpartition("#")[0]):
+        value = at(content, location)
+        if value is None or not has(content, location.rpartition("#")[0]):
             continue
-        found = syntax.references(value) if isinstance(value, str) else []
-        if key not in found and syntax.has(content, key):
+        found = references(value) if isinstance(value, str) else []
+        if key not in found and has(content, key):
             yield warning(
                 "key-elsewhere",
                 bundle.location(config, location),
@@ -112,7 +111,7 @@ def _elsewhere(bundle: Opened, config: str, content: Mapping[str, Any]) -> Itera
 
 
 def _interval(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator[Finding]:
-    for path, component in syntax.nested_targets(content):
+    for path, component in components(content):
         if str(component["_target_"]).endswith("ValidationHandler") and component.get("interval") != "@val_interval":
             yield warning(
                 "key-elsewhere",

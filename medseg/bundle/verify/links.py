@@ -8,9 +8,11 @@ from typing import Any
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig
 
-from medseg.bundle import strict
-from medseg.bundle.verify import syntax
+from medseg.bundle import config_check
 from medseg.bundle.verify.opened import Opened
+from medseg.config.merge import merge
+from medseg.config.paths import has, resolved_path, walk
+from medseg.config.references import SPECIAL_KEYS, is_component, is_expression, key_path, macro, references
 from medseg.errors import ConfigError, did_you_mean
 from medseg.findings import Finding, error, warning
 
@@ -21,7 +23,7 @@ _BY_NAME = {
     "out_channels", "amp", "use_mlflow", "save_execute_config", "train", "validate", "datalist", "checkpointloader",
 }  # fmt: skip
 _PROPERTIES = {
-    syntax.key_path(str(one[BundlePropertyConfig.ID])) for one in [*TrainProperties.values(), *InferProperties.values()]
+    key_path(str(one[BundlePropertyConfig.ID])) for one in [*TrainProperties.values(), *InferProperties.values()]
 }
 
 
@@ -35,11 +37,11 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 
 def _missing(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator[Finding]:
-    everything = [path for path, _ in syntax.walk(content)]
-    for path, value in syntax.walk(content):
+    everything = [path for path, _ in walk(content)]
+    for path, value in walk(content):
         if not isinstance(value, str):
             continue
-        copied = syntax.macro(value)
+        copied = macro(value)
         if copied is not None and copied[0]:
             yield error(
                 "reference-file",
@@ -48,11 +50,11 @@ def _missing(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterato
                 "Write down here what is meant.",
             )
             continue
-        wanted = [copied[1]] if copied is not None else syntax.references(value)
+        wanted = [copied[1]] if copied is not None else references(value)
         for one in wanted:
             if one in ("", "bundle_root") or one.startswith(("#", "_meta_")):
                 continue  # relative paths, and what is always there
-            if not (syntax.has(content, one) or syntax.has(content, syntax.resolved_path(content, one))):
+            if not (has(content, one) or has(content, resolved_path(content, one))):
                 yield error(
                     "reference-missing",
                     bundle.location(config, path),
@@ -62,11 +64,11 @@ def _missing(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterato
 
 
 def _unused(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator[Finding]:
-    strings = [value for _, value in syntax.walk(content) if isinstance(value, str)]
+    strings = [value for _, value in walk(content) if isinstance(value, str)]
     if any("@#" in value or "%#" in value for value in strings):
         return  # what relative references use depends on where they stand
-    used = {*syntax.references(content), *_BY_NAME, *_PROPERTIES}
-    used |= {found[1] for value in strings if (found := syntax.macro(value)) is not None}
+    used = {*references(content), *_BY_NAME, *_PROPERTIES}
+    used |= {found[1] for value in strings if (found := macro(value)) is not None}
     for path, value in _entries(content):
         if path in used or any(one.startswith(f"{path}#") for one in used):
             continue
@@ -81,17 +83,17 @@ def _unused(bundle: Opened, config: str, content: Mapping[str, Any]) -> Iterator
 
 def _can_run(value: Any) -> bool:
     """Whether MONAI can run it by its name."""
-    return isinstance(value, list) and bool(value) and all(syntax.is_expression(one) for one in value)
+    return isinstance(value, list) and bool(value) and all(is_expression(one) for one in value)
 
 
 def _entries(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """The entries of nested dictionaries; what is within a component is its argument and not looked at here."""
     for key, value in config.items():
         below = f"{path}#{key}" if path else str(key)
-        if key in strict.SPECIAL or key.startswith("_"):
+        if key in SPECIAL_KEYS or key.startswith("_"):
             continue
         yield below, value
-        if isinstance(value, Mapping) and not syntax.is_component(value):
+        if isinstance(value, Mapping) and not is_component(value):
             yield from _entries(value, below)
 
 
@@ -106,9 +108,9 @@ def _overlay(bundle: Opened, name: str, bases: tuple[str, ...]) -> Iterator[Find
         return
     files = [bundle.root / "configs" / f"{one}.json" for one in (*bases, name)]
     try:
-        recipe, merged = strict.merge(files[:-1], {}), strict.merge(files, {})
+        recipe, merged = merge(files[:-1], {}), merge(files, {})
         runs = {key: value for key, value in merged.items() if key in _BY_NAME or _can_run(value)}
-        strict.check({**runs, **recipe}, merged)
+        config_check.check({**runs, **recipe}, merged)
     except ConfigError as fault:
-        found = f": {fault.came}" if fault.came else ""
-        yield error("key-unknown", bundle.location(name), f"{fault.thing}{found}", fault.fix)
+        came = f" ({fault.came})" if fault.came else ""
+        yield error("key-unknown", bundle.location(name), f"{fault.thing}: {fault.problem}{came}", fault.fix)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.files import WEIGHTS
 from medseg.bundle.verify.opened import Opened, UnknownValueError
+from medseg.config.paths import has, walk
 from medseg.findings import Finding, error
 
 _LOADS = re.compile(r"load_weights|load_state_dict|CheckpointLoader|torch\.(jit\.)?load|\.load\(|load_net")
@@ -26,7 +26,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
             yield from _weights(bundle, config, content)
         for key in _ASKED:
             path = f"inferer#{key}"
-            if not (syntax.has(content, path) and syntax.has(content, key)):
+            if not (has(content, path) and has(content, key)):
                 continue
             own, told = _value(bundle, config, key), _value(bundle, config, path)
             if own is not None and told is not None and own != told:
@@ -39,7 +39,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 
 def _weights(bundle: Opened, config: str, content: dict[str, Any]) -> Iterator[Finding]:
-    texts = [value for _, value in syntax.walk(content) if isinstance(value, str)]
+    texts = [value for _, value in walk(content) if isinstance(value, str)]
     if not any(_LOADS.search(text) for text in texts):
         yield error(
             "weights-not-loaded",

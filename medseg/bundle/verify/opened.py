@@ -15,8 +15,9 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medseg.bundle import strict
-from medseg.bundle.verify import syntax
+from medseg.config.merge import merge
+from medseg.config.paths import at, closure, has, resolved_path
+from medseg.config.references import is_component, key_path
 from medseg.errors import ConfigError
 from medseg.findings import Finding, error, warning
 
@@ -116,7 +117,7 @@ class Opened:
 
     def _is_overlay(self, name: str) -> bool:
         """Whether a file changes another one: its keys are paths into a config, or it stands on nothing of its own."""
-        return name != "train" and any("#" in syntax.key_path(key) or key.startswith("+") for key in self.files[name])
+        return name != "train" and any("#" in key_path(key) or key.startswith("+") for key in self.files[name])
 
     def _bases(self, name: str) -> tuple[str, ...]:
         """The configs that an overlay goes on top of, by its name and by where its keys are."""
@@ -128,7 +129,7 @@ class Opened:
             return (*self._bases(named), named) if self._is_overlay(named) else (named,)
 
         def known(main: str) -> int:
-            return sum(syntax.has(self.files[main], syntax.key_path(key).split("#")[0]) for key in self.files[name])
+            return sum(has(self.files[main], key_path(key).split("#")[0]) for key in self.files[name])
 
         best = max(there, key=known, default=None)
         return () if best is None else (best,)
@@ -140,7 +141,7 @@ class Opened:
             return None
         files = [self.root / "configs" / f"{one}.json" for one in (*bases, name)]
         try:
-            return strict.merge(files, {})
+            return merge(files, {})
         except ConfigError:
             return None  # the overlays' rule says why
 
@@ -180,9 +181,9 @@ class Opened:
     def needs_dataset(self, config: str, value: Any) -> bool:
         """Whether a value hangs on a data set that would have to be opened for it."""
         content = self.expanded(config)
-        for path in syntax.closure(content, value):
-            entry = syntax.at(content, syntax.resolved_path(content, path))
-            if syntax.is_component(entry) and _DATASETS.search(str(entry["_target_"]).rpartition(".")[2]):
+        for path in closure(content, value):
+            entry = at(content, resolved_path(content, path))
+            if is_component(entry) and _DATASETS.search(str(entry["_target_"]).rpartition(".")[2]):
                 return True
         return False
 
@@ -192,17 +193,17 @@ class Opened:
         Raises:
             UnknownValueError: it hangs on the data, or cannot be made.
         """
-        entry = syntax.at(self.expanded(config), path)
+        entry = at(self.expanded(config), path)
         if self.needs_dataset(config, entry):
             raise UnknownValueError(f"{path} hangs on the data", data=True)
         try:
             with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
-                return self.parser(config).get_parsed_content(path.replace("#", "::"))
+                return self.parser(config).get_parsed_content(path)
         except UnknownValueError:
             raise
         except Exception as fault:  # whatever the bundle's own parts raise
-            raise UnknownValueError(cause(fault), _PLACE in syntax.closure(self.expanded(config), entry)) from fault
+            raise UnknownValueError(cause(fault), _PLACE in closure(self.expanded(config), entry)) from fault
 
     @functools.cached_property
     def networks(self) -> dict[str, Any]:

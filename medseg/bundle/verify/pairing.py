@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened
+from medseg.config.paths import at, resolved_path, walk
+from medseg.config.references import is_expression, parse
 from medseg.findings import Finding, error
 
 _LISTING = {"glob", "iglob", "rglob", "listdir", "scandir", "iterdir", "walk"}
@@ -16,8 +17,8 @@ _LISTING = {"glob", "iglob", "rglob", "listdir", "scandir", "iterdir", "walk"}
 def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on lists of files that are put together with `zip`, `map` or by a running number."""
     for config, content in bundle.configs.items():
-        for path, value in syntax.walk(content):
-            if syntax.is_expression(value) and (how := _paired(value, content)):
+        for path, value in walk(content):
+            if is_expression(value) and (how := _paired(value, content)):
                 yield error(
                     "pairing",
                     bundle.location(config, path),
@@ -27,7 +28,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
 
 
 def _paired(value: str, content: Mapping[str, Any]) -> str | None:
-    tree, names = syntax.parse(value)
+    tree, names = parse(value)
     if tree is None:
         return None
     for node in ast.walk(tree):
@@ -56,9 +57,9 @@ def _lists(node: ast.AST, names: Mapping[str, str], content: Mapping[str, Any]) 
             if called in _LISTING:
                 return True
         if isinstance(one, ast.Name) and one.id in names:
-            entry = syntax.at(content, syntax.resolved_path(content, names[one.id]))
-            if syntax.is_expression(entry):
-                tree, inner = syntax.parse(entry)
+            entry = at(content, resolved_path(content, names[one.id]))
+            if is_expression(entry):
+                tree, inner = parse(entry)
                 if tree is not None and _lists(tree, inner, content):
                     return True
     return False

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 
 from medseg.bundle.resuming import PLACES
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened
+from medseg.config.paths import walk
+from medseg.config.references import is_expression, parse
 from medseg.findings import Finding, error, warning
 
 _ABSOLUTE = re.compile(r"^(/(?!/)[\w.~-]+(/|$)|[A-Za-z]:[\\/]|\\\\|~[\w]*[\\/])")
@@ -23,7 +24,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
         **{n: bundle.files[n] for n in bundle.overlays},
     }
     for config, content in contents.items():
-        for path, value in syntax.walk(content):
+        for path, value in walk(content):
             if not isinstance(value, str) or not value:
                 continue
             key = path.split("#")[0]
@@ -46,11 +47,11 @@ def _texts(value: str) -> Iterator[str]:
     """The strings in which a path may stand: the value, or those of an expression that begin one."""
     if value.startswith(("@", "%")):
         return
-    if not syntax.is_expression(value):
+    if not is_expression(value):
         if " " not in value.strip():
             yield value
         return
-    tree, _ = syntax.parse(value)
+    tree, _ = parse(value)
     if tree is None:
         return
     appended = {id(node.right) for node in ast.walk(tree) if isinstance(node, ast.BinOp)}

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened
+from medseg.config.paths import at, resolved_path, walk
+from medseg.config.references import is_component, is_expression, key_path, macro, parse, references
 from medseg.findings import Finding, warning
 
 _NUMBER = re.compile(r"#\d+(#|$)")
@@ -21,18 +22,18 @@ def check(bundle: Opened) -> Iterator[Finding]:
     for config, content in contents.items():
         whole = {**_base(bundle, config), **content}
         for key in content:
-            if _NUMBER.search(syntax.key_path(key)):
+            if _NUMBER.search(key_path(key)):
                 yield warning("position", bundle.location(config, key), "the key names an entry by its place", _REMEDY)
-        for path, value in syntax.walk(content):
+        for path, value in walk(content):
             if not isinstance(value, str):
                 continue
-            copied = syntax.macro(value)
-            for one in [copied[1]] if copied else syntax.references(value):
+            copied = macro(value)
+            for one in [copied[1]] if copied else references(value):
                 if _NUMBER.search(one):
                     yield warning(
                         "position", bundle.location(config, path), f"'{one}' names an entry by its place", _REMEDY
                     )
-            if syntax.is_expression(value) and (name := _sliced(value, whole)):
+            if is_expression(value) and (name := _sliced(value, whole)):
                 yield warning(
                     "position",
                     bundle.location(config, path),
@@ -50,14 +51,14 @@ def _base(bundle: Opened, config: str) -> dict[str, Any]:
 
 def _sliced(value: str, content: Mapping[str, Any]) -> str | None:
     """The list of components of which an expression takes some by number."""
-    tree, names = syntax.parse(value)
+    tree, names = parse(value)
     for node in ast.walk(tree) if tree is not None else ():
         if not (isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in names):
             continue
         if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
             continue
         path = names[node.value.id]
-        entries = syntax.at(content, syntax.resolved_path(content, path))
-        if isinstance(entries, list) and any(syntax.is_component(one) or syntax.macro(one) for one in entries):
+        entries = at(content, resolved_path(content, path))
+        if isinstance(entries, list) and any(is_component(one) or macro(one) for one in entries):
             return path
     return None

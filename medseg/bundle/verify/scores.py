@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened
+from medseg.config.paths import at, components, resolved_path
+from medseg.config.references import key_path
 from medseg.errors import did_you_mean
 from medseg.findings import Finding, error
 
@@ -21,7 +22,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
         measured = _measured(expanded)
         if measured is None:
             continue
-        for path, component in syntax.nested_targets(content):
+        for path, component in components(content):
             for argument in _NAMED.get(str(component["_target_"]).rpartition(".")[2], ()):
                 said = component.get(argument)
                 for name in [said] if isinstance(said, str) else said if isinstance(said, list) else ():
@@ -38,11 +39,11 @@ def check(bundle: Opened) -> Iterator[Finding]:
 def _measured(content: Mapping[str, Any]) -> set[str] | None:
     """The names of all metrics of all engines; None where some come out of an expression."""
     found: set[str] = set()
-    for _, component in syntax.nested_targets(content):
+    for _, component in components(content):
         for argument in _MEASURED:
             value = component.get(argument)
             if isinstance(value, str) and value.startswith("@"):
-                value = syntax.at(content, syntax.resolved_path(content, value[1:].replace("::", "#")))
+                value = at(content, resolved_path(content, key_path(value[1:])))
             if isinstance(value, Mapping):
                 found |= {str(name) for name in value}
             elif value is not None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigComponent
 
-from medseg.bundle.strict import SPECIAL
-from medseg.bundle.verify import syntax
 from medseg.bundle.verify.opened import Opened, cause
+from medseg.config.paths import components
+from medseg.config.references import SPECIAL_KEYS
 from medseg.errors import MedsegError, did_you_mean
 from medseg.findings import Finding, error
 
@@ -24,7 +24,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
     """Findings on components that cannot be made as they stand."""
     seen: set[tuple[str, str]] = set()
     for config in bundle.configs:
-        for path, component in syntax.nested_targets(bundle.expanded(config)):
+        for path, component in components(bundle.expanded(config)):
             target = component["_target_"]
             if component.get("_disabled_") is True or not isinstance(target, str) or target[:1] in "$@%":
                 continue
@@ -34,9 +34,7 @@ def check(bundle: Opened) -> Iterator[Finding]:
                     yield finding
             seen.add((config, str(component)))
     for name, content in bundle.files.items():
-        for path, component in (
-            syntax.nested_targets(content) if name not in bundle.configs or name in bundle.overlays else ()
-        ):
+        for path, component in components(content) if name not in bundle.configs or name in bundle.overlays else ():
             if isinstance(component["_target_"], str) and component["_target_"][:1] not in ("$", "@", "%", ""):
                 yield from component_findings(bundle.location(name, path), component)
 
@@ -48,7 +46,7 @@ def component_findings(location: str, component: Mapping[str, Any]) -> Iterator[
     if found is None:
         yield error("target-missing", location, f"'{target}' cannot be had: {why[0]}", why[1])
         return
-    given = [str(key) for key in component if key not in SPECIAL]
+    given = [str(key) for key in component if key not in SPECIAL_KEYS]
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg.bundle.verify.schema import SCHEMA, metadata_schema, problems
-from medseg.bundle.verify.syntax import at, walk
+from medseg.config.paths import at, walk
 from medseg.errors import ConfigError
 from tests.bundle.verify.broken import METADATA, NAMES, network_data_format
 

@@ -1,10 +1,12 @@
-"""The typo guard, on a small recipe with everything a bundle has."""
+"""Keys of overlays and overrides are checked, on a small recipe with everything a bundle has."""
 
 import json
 
 import pytest
 
-from medseg.bundle import strict
+from medseg.bundle import config_check
+from medseg.config.merge import merge
+from medseg.config.references import key_path
 from medseg.errors import ConfigError
 
 RECIPE = {
@@ -38,15 +40,15 @@ def check(recipe, overrides=None, **overlays):
     for name, content in overlays.items():
         files.append(recipe.with_name(f"{name}.json"))
         files[-1].write_text(json.dumps(content))
-    merged = strict.merge(files, overrides or {})
-    strict.check(RECIPE, merged, list(overrides or {}))
+    merged = merge(files, overrides or {})
+    config_check.check(RECIPE, merged, list(overrides or {}))
     return merged
 
 
 @pytest.mark.parametrize("key", ["lr", "train#trainer#max_epochs", "train::trainer::max_epochs", "net#in_features"])
 def test_a_key_that_is_there_may_be_overridden(recipe, key):
     merged = check(recipe, {key: 7})
-    for part in strict.key_path(key).split("#"):
+    for part in key_path(key).split("#"):
         merged = merged[part]
     assert merged == 7
 
@@ -117,7 +119,7 @@ def test_it_merges_as_monai_does(recipe):
     overlay.write_text(
         json.dumps({"lr": 2, "train#trainer#max_epochs": 9, "+train#handlers": ["@x"], "x": 1, "+net": {"bias": 0}})
     )
-    merged = strict.merge([recipe, overlay], {"train#trainer#max_epochs": 10})
+    merged = merge([recipe, overlay], {"train#trainer#max_epochs": 10})
     parser = ConfigParser()
     parser.read_config([str(recipe), str(overlay)])
     parser.update({"train#trainer#max_epochs": 10})
@@ -135,5 +137,5 @@ def test_an_overlay_that_cannot_be_read_names_itself(recipe, text):
     path = recipe.with_name("overlay.json")
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ConfigError, match=r"overlay\.json: must be a JSON file"):
-        strict.merge([recipe, path], {})
+    with pytest.raises(ConfigError, match=r"overlay\.json: this is no readable JSON file"):
+        merge([recipe, path], {})

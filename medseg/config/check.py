@@ -1,0 +1,60 @@
+"""The check of keys: what an overlay or an override adds to a config must mean something.
+
+MONAI takes any key: `--lrr 0.5` runs with the old learning rate. Here a key that the recipe does not have is
+accepted only if something refers to it, or the component it is given to takes an argument of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from medseg.config.merge import unknown_key
+from medseg.config.paths import at, walk
+from medseg.config.references import META, SPECIAL_KEYS, is_component, key_path, top_key, used_paths
+
+TRACKING = "save_execute_config"  # MONAI adds this key when it is asked to track a run
+
+
+def check_keys(
+    recipe: Mapping[str, Any],
+    config: Mapping[str, Any],
+    keys: Sequence[str],
+    arguments: Callable[[Mapping[str, Any]], set[str] | None],
+) -> None:
+    """Check that everything in `config` that `recipe` does not have means something.
+
+    Args:
+        recipe: the config as it is in the bundle.
+        config: the same with overlays and overrides.
+        keys: the keys that were overridden; each must be there.
+        arguments: returns the names of the arguments that a component takes, None where it takes any.
+
+    Raises:
+        ConfigError: a key that nothing uses; names the nearest that exists.
+    """
+    existing = {path for path, _ in walk(recipe, into_lists=False)}
+    paths = [path for path, _ in walk(config, into_lists=False)]
+    used = used_paths(config)
+    for key in keys:
+        if key_path(key) not in paths:
+            raise unknown_key(key_path(key), existing)
+    accepted: set[str] = set()
+    for path in paths:
+        parent, _, leaf = path.rpartition("#")
+        if path in existing or path == TRACKING or leaf in SPECIAL_KEYS or top_key(path) == META:
+            continue
+        if any(path.startswith(f"{above}#") for above in accepted):
+            continue  # part of something that was accepted as a whole
+        if parent in existing and not isinstance(at(recipe, parent), Mapping):
+            accepted.add(parent)  # a value of another kind, such as a dictionary where a name may be
+            continue
+        holder = at(config, parent)
+        if is_component(holder):
+            names = arguments(holder)
+            if names is not None and leaf not in names:
+                siblings = existing | {f"{parent}#{name}" for name in names}
+                raise unknown_key(path, siblings, f"{holder['_target_']} takes no argument '{leaf}'")
+        elif not any(path == used_path or used_path.startswith(f"{path}#") for used_path in used):
+            raise unknown_key(path, existing)
+        accepted.add(path)
