@@ -69,7 +69,9 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """The form it has in JSON."""
-        parts = [{key: getattr(part, key) for key in ("kind", "text", "place", "known", "why")} for part in self.parts]
+        parts = [
+            {key: getattr(part, key) for key in ("kind", "text", "location", "known", "why")} for part in self.parts
+        ]
         return {
             **{key: getattr(self, key) for key in ("name", "version", "kind", "description", "licence")},
             "path": str(self.path),
