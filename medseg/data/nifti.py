@@ -200,10 +200,13 @@ def _image_like(reference: Any, array: npt.NDArray[Any]) -> Any:
     return kind(array, None, header)
 
 
-def read_label_names(path: str | Path) -> LabelMap | None:
-    """The names that `write_label_map` put into the header of a label map; None where there are none."""
-    content = _comment(path)
-    return LabelMap.from_dict(content["labels"], source=path) if "labels" in content else None
+def read_label_names(file: Any) -> LabelMap | None:
+    """Return the names in the header of a label map, a file or a nibabel image, as `write_label_map` puts them there.
+
+    None if it has none.
+    """
+    content = _comment(file)
+    return LabelMap.from_dict(content["labels"], source=file) if "labels" in content else None
 
 
 def read_looked_for(path: str | Path) -> tuple[str, ...] | None:
@@ -212,8 +215,9 @@ def read_looked_for(path: str | Path) -> tuple[str, ...] | None:
     return tuple(str(name) for name in only) if isinstance(only, list) else None
 
 
-def _comment(path: str | Path) -> dict[str, Any]:
-    for extension in open_image(path).header.extensions:
+def _comment(file: Any) -> dict[str, Any]:
+    header = (open_image(file) if isinstance(file, (str, Path)) else file).header
+    for extension in getattr(header, "extensions", ()):
         if extension.get_code() == _COMMENT:
             try:
                 content = json.loads(extension.get_content())

@@ -1,17 +1,24 @@
-"""Predictions against truth, of whole data sets: pairing by name, scores, intervals, comparisons. No torch."""
+"""Predictions against the truth: pairing by name, scores, bootstrap intervals, comparisons. Imports no torch.
 
-from medseg.evaluation.comparing import compare
-from medseg.evaluation.evaluating import Evaluation, evaluate
+Example:
+    evaluation = medseg.evaluation.evaluate("masks", "Totalsegmentator_dataset", partial=True)
+    pandas.DataFrame(evaluation.rows())
+"""
+
+from medseg.evaluation.comparison import compare_evaluations
 from medseg.evaluation.pairs import Pairs, match
-from medseg.evaluation.results import load, save
-from medseg.evaluation.sources import Source, find_sources, read_names
+from medseg.evaluation.results import Evaluation, load, save
+from medseg.evaluation.scores import evaluate, evaluate_pairs
+from medseg.evaluation.sources import Source, dataset_sources, find_sources, read_names
 
 __all__ = [
     "Evaluation",
     "Pairs",
     "Source",
-    "compare",
+    "compare_evaluations",
+    "dataset_sources",
     "evaluate",
+    "evaluate_pairs",
     "find_sources",
     "load",
     "match",

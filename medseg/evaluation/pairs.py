@@ -11,28 +11,27 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medseg.cases import Case
-from medseg.data.datasets import renumbered
+from medseg.data.datasets import renumber
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import read_grid
+from medseg.data.nifti import read_grid, read_volume
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.sources import Source, ordered
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
 Label = npt.NDArray[np.unsignedinteger[Any]]
-_SHOWN = 5
+_MAX_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is compared with what.
+    """Truths with their predictions.
 
     Args:
         cases: truth and prediction by case id.
-        labels: the structures that both sides know.
-        not_predicted: structures of the truth that the predictions do not know: they are not evaluated.
-        not_in_truth: structures of the predictions that no truth knows: they count as background.
+        labels: the structures that both sides have.
+        not_predicted: structures of the truth that the predictions lack: they are not evaluated.
+        not_in_truth: structures of the predictions that no truth has: they count as background.
         without_prediction: cases that have only a truth.
         without_truth: cases that have only a prediction.
     """
@@ -56,125 +55,151 @@ def match(
     Args:
         predictions: by case id.
         truths: by case id.
-        structures: names and groups to evaluate; all that both sides know by default.
+        structures: names and groups to evaluate; by default all that both sides have.
         partial: whether cases that only one side has are left out; without it they are an error.
 
     Raises:
         DataError: a case that only one side has, or none that both have.
-        LabelError: predictions of different structures, no structure in common, a name that is none.
+        LabelError: predictions of different structures, no structure in common, an unknown name.
     """
-    both = sorted(set(predictions) & set(truths))
-    lone = {
-        "truth without a prediction": tuple(sorted(set(truths) - set(predictions))),
-        "prediction without a truth": tuple(sorted(set(predictions) - set(truths))),
-    }
-    said = "; ".join(f"{len(ids)} {what}: {_few(ids)}" for what, ids in lone.items() if ids)
-    if not both:
-        raise DataError("predictions and truths", "must have a case in common, by the names of their files", said)
-    if said and not partial:
+    common_cases = sorted(set(predictions) & set(truths))
+    without_prediction = tuple(sorted(set(truths) - set(predictions)))
+    without_truth = tuple(sorted(set(predictions) - set(truths)))
+    unpaired = "; ".join(
+        f"{len(cases)} {problem}: {_few(cases)}"
+        for problem, cases in (
+            ("truth without a prediction", without_prediction),
+            ("prediction without a truth", without_truth),
+        )
+        if cases
+    )
+    if not common_cases:
+        fix = "The names of the files are the ids of the cases."
+        raise DataError("predictions and truths", "they have no case in common", unpaired, fix)
+    if unpaired and not partial:
         raise DataError(
             "predictions and truths",
-            "must be of the same cases",
-            said,
-            "Add what is missing, or give --partial to evaluate the others.",
+            "they are not of the same cases",
+            unpaired,
+            "Add the missing ones, or give --partial (in Python partial=True) to evaluate the others.",
         )
-    known = predictions[both[0]].structures
-    for case in both:
-        if set(predictions[case].structures) != set(known):
+    predicted = predictions[common_cases[0]].structures
+    for case in common_cases:
+        difference = sorted(set(predictions[case].structures) ^ set(predicted))
+        if difference:
             raise LabelError(
-                predictions[case].path,
-                f"must be a prediction of the same structures as {predictions[both[0]].path}",
-                _few(sorted(set(predictions[case].structures) ^ set(known))) + " in one of them alone",
+                predictions[case].location,
+                f"its structures differ from those of {predictions[common_cases[0]].location}",
+                f"only one has {_few(difference)}",
                 "Evaluate predictions of one network at a time.",
             )
-    true = ordered(tuple(dict.fromkeys(name for case in both for name in truths[case].structures)))
-    common = [name for name in true if name in known]
+    true = ordered(tuple(dict.fromkeys(name for case in common_cases for name in truths[case].structures)))
+    common = [name for name in true if name in predicted]
     if not common:
         raise LabelError(
             "predictions and truths",
-            "must have a structure in common, by name",
-            f"{_few(known)} in the predictions, {_few(true)} in the truths",
-            "--prediction-labels and --truth-labels say what the numbers mean.",
+            "they have no structure in common, by name",
+            f"{_few(predicted)} in the predictions, {_few(true)} in the truths",
+            "Name the labels with --prediction-labels and --truth-labels.",
         )
     labels = LabelMap(common)
     if structures:
         labels = LabelMap(labels.select(structures))
     return Pairs(
-        {case: (truths[case], predictions[case]) for case in both},
+        {case: (truths[case], predictions[case]) for case in common_cases},
         labels,
-        tuple(name for name in true if name not in known),
-        tuple(name for name in known if name not in true),
-        *lone.values(),
+        tuple(name for name in true if name not in predicted),
+        tuple(name for name in predicted if name not in true),
+        without_prediction,
+        without_truth,
     )
 
 
 def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
 
 
-def read_source(source: Source, labels: LabelMap) -> tuple[Label, Grid, int]:
-    """The label map of a case in the numbering of `labels`, where it lies, and voxels that several masks claim.
+def read_source(source: Source, labels: LabelMap) -> tuple[Label, Grid | None, int]:
+    """Read the label map of a case in the numbering of `labels`, its grid, and the voxels that several masks claim.
 
-    Of structures whose masks overlap the smaller one by nature keeps the voxel, as in training.
+    Where masks overlap, the structure that is smaller by nature keeps the voxel, as in training.
 
     Raises:
         DataError, GeometryError: a file that cannot be read, masks that do not lie on one grid.
         LabelError: a value that is no whole number or has no name.
     """
+    if source.array is not None and source.labels is not None:
+        return renumber(source.array, source.labels, labels, source.location), source.grid, 0
     if source.label is None:
         reference = source.image or next(iter(source.masks.values()))
-        _grid(reference)
+        _check_grid(reference)
         merged = merge_masks(reference, source.masks, labels)
         return merged.label, merged.grid, sum(merged.overlaps.values())
-    grid = _grid(source.label)
-    return renumbered(Case(source.case, source.label, source.label), source.labels, labels), grid, 0
+    if source.labels is None:
+        raise LabelError(source.label, "its labels have no names")
+    _check_grid(source.label)
+    values, grid = read_volume(source.label)
+    return renumber(values, source.labels, labels, f"{source.label}, case {source.case}"), grid, 0
 
 
-def _grid(path: Path) -> Grid:
+def _check_grid(path: Path) -> None:
+    """Read the grid of a file, so that a broken header is an error that names the file."""
     try:
-        return read_grid(path)
+        read_grid(path)
     except GeometryError as error:
         if error.thing != "A grid's affine":
             raise
-        fix = "Mend its header: spacings must be above 0."
+        fix = "Repair its header: spacings must be above 0."
         raise GeometryError(f"{path}, affine", error.problem, error.came, fix) from error
 
 
 def read_pair(
     truth: Source, prediction: Source, labels: LabelMap, resample: bool = False
-) -> tuple[Label, Label, Grid, tuple[str, ...]]:
-    """Truth and prediction of a case on one grid, that grid, and what has to be said of it.
+) -> tuple[Label, Label, Grid | None, tuple[str, ...]]:
+    """Read truth and prediction of a case on one grid.
 
     Args:
         truth: gives the grid.
         prediction: must lie on it.
-        labels: the numbering that both come out in.
-        resample: whether a prediction that lies elsewhere is brought onto it, each voxel from the nearest.
+        labels: the numbering of both results.
+        resample: whether a prediction on another grid is resampled, each voxel from the nearest.
+
+    Returns:
+        Truth, prediction, their grid (None for arrays of unknown spacing), and remarks on the case.
 
     Raises:
-        GeometryError: shapes or affines differ, and `resample` was not asked for; names both files.
+        GeometryError: shapes or affines differ and `resample` is not set; names both.
     """
-    (true, grid, overlapping), (predicted, location, _) = read_source(truth, labels), read_source(prediction, labels)
+    true, grid, overlapping = read_source(truth, labels)
+    predicted, location, _ = read_source(prediction, labels)
     notes = [f"{overlapping} voxels of the truth are in several masks; the smaller structure has them"]
     notes = notes if overlapping else []
-    if not grid.matches(location):
+    if grid is None or location is None:
+        grid = grid or location
+        if true.shape != predicted.shape:
+            problem = f"the prediction must have the truth's shape {true.shape}"
+            raise GeometryError(prediction.location, problem, f"got {predicted.shape}")
+    elif not grid.matches(location):
         if not resample:
             try:
-                grid.require(location, prediction.path, truth.path)
+                grid.require(location, prediction.location, truth.location)
             except GeometryError as error:
-                fix = "Bring it there, or give --resample to take each voxel from the nearest of the prediction."
+                fix = "Resample it, or give --resample (resample=True) to take the nearest voxel of the prediction."
                 raise GeometryError(error.thing, error.problem, error.came, fix) from None
-        predicted = onto(predicted, location, grid)
+        predicted = resample_labels(predicted, location, grid)
         notes.append(f"the prediction was resampled from {location.shape} to {grid.shape}")
     return true, predicted, grid, tuple(notes)
 
 
-def onto(label: Label, location: Grid, grid: Grid) -> Label:
-    """A label map on another grid, each voxel from the nearest; background where there is none.
+def resample_labels(label: Label, location: Grid, grid: Grid) -> Label:
+    """Resample a label map to another grid, each voxel from the nearest; background outside of it.
 
-    >>> onto(np.array([[[1, 2]]], np.uint8), Grid((1, 1, 2), np.eye(4)), Grid((1, 1, 3), np.eye(4))).tolist()
+    >>> source, target = Grid((1, 1, 2), np.eye(4)), Grid((1, 1, 3), np.eye(4))
+    >>> resample_labels(np.array([[[1, 2]]], np.uint8), source, target).tolist()
     [[[1, 2, 0]]]
     """
-    back = np.linalg.inv(location.affine) @ grid.affine
-    return np.asarray(ndimage.affine_transform(label, back, output_shape=grid.shape, order=0, mode="constant", cval=0))
+    to_source = np.linalg.inv(location.affine) @ grid.affine
+    return np.asarray(
+        ndimage.affine_transform(label, to_source, output_shape=grid.shape, order=0, mode="constant", cval=0)
+    )

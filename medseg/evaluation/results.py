@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: evaluation.json, scores.csv, structures.csv; each whole or not at all."""
+"""The result of an evaluation, as a table, and on disk: evaluation.json, scores.csv, structures.csv."""
 
 from __future__ import annotations
 
@@ -6,27 +6,145 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medseg.atomic import write_json, write_text
 from medseg.errors import DataError
-from medseg.evaluation.evaluating import FORM
+from medseg.evaluation.bootstrap import LEVEL, SAMPLES, case_means, count_states, draw_cases, intervals, row_means, score_table
+from medseg.evaluation.pairs import Pairs
+from medseg.metrics import StructureScores
 
+FORM = 1  # of evaluation.json
 RESULT, SCORES, STRUCTURES = "evaluation.json", "scores.csv", "structures.csv"
 _ROW = ("structure", "state", "truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
 _COUNTS = ("annotated", "present", "missed", "false_positive")
 
 
-def save(folder: str | Path, content: Mapping[str, Any]) -> list[Path]:
-    """Write an evaluation.
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of predictions against the truth.
 
     Args:
-        folder: where to.
+        pairs: what was compared.
+        measures: their names, in order.
+        scores: by case, one row a structure.
+        notes: by case, remarks on it.
+        failed: by case, why it has no scores.
+        prediction: where the predictions came from.
+        truth: where the truths came from.
+        samples: bootstrap samples.
+        seed: of the bootstrap.
+    """
+
+    pairs: Pairs
+    measures: tuple[str, ...]
+    scores: Mapping[str, Sequence[StructureScores]]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    prediction: str = ""
+    truth: str = ""
+    samples: int = SAMPLES
+    seed: int = 0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row for each case and structure, as a table takes them; None where there is no value.
+
+        Example:
+            pandas.DataFrame(evaluation.rows()).groupby("structure")["dice"].mean()
+        """
+        table: list[dict[str, Any]] = json_safe(
+            [{"case": case, **_row(row)} for case, rows in self.scores.items() for row in rows]
+        )
+        return table
+
+    def mean(self, measure: str = "dice") -> float:
+        """Return the mean of a measure over structures, of each structure over its cases; NaN without any value."""
+        means = row_means(score_table(self.scores, measure).T)
+        return float(row_means(means[None])[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `evaluation.json` holds: means, structures and cases, the worst first; None without a value."""
+        names = list(self.pairs.labels)
+        drawn = draw_cases(len(self.scores), self.samples, self.seed)
+        by_measure = {measure: intervals(score_table(self.scores, measure), drawn) for measure in self.measures}
+        counts = count_states(self.scores)
+        means = case_means(self.scores, self.measures)
+        structures = [
+            {
+                "structure": name,
+                **counts[name],
+                "measures": {measure: by_measure[measure][0][index]._asdict() for measure in self.measures},
+            }
+            for index, name in enumerate(names)
+        ]
+        cases = [
+            {
+                "case": case,
+                "truth": self.pairs.cases[case][0].location,
+                "prediction": self.pairs.cases[case][1].location,
+                "notes": list(self.notes.get(case, ())),
+                "mean": means[case],
+                "structures": [_row(row) for row in rows],
+            }
+            for case, rows in self.scores.items()
+        ]
+        content: dict[str, Any] = json_safe(
+            {
+                "form": FORM,
+                "prediction": self.prediction,
+                "truth": self.truth,
+                "measures": list(self.measures),
+                "bootstrap": {"samples": self.samples, "seed": self.seed, "level": LEVEL, "drawn": "cases"},
+                "mean": {measure: by_measure[measure][1]._asdict() for measure in self.measures},
+                "structures": sorted(structures, key=lambda row: _worst_first(row["measures"]["dice"]["mean"])),
+                "cases": sorted(cases, key=lambda row: _worst_first(row["mean"]["dice"])),
+                "failed": dict(self.failed),
+                "not_predicted": list(self.pairs.not_predicted),
+                "not_in_truth": list(self.pairs.not_in_truth),
+                "without_prediction": list(self.pairs.without_prediction),
+                "without_truth": list(self.pairs.without_truth),
+            }
+        )
+        return content
+
+
+def json_safe(value: Any) -> Any:
+    """Return the same for JSON: NaN and infinity as None, in dictionaries and lists, too."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item) for item in value]
+    return value
+
+
+def _worst_first(value: float) -> tuple[bool, float]:
+    """Return a sort key that puts small values first and NaN last."""
+    return bool(np.isnan(value)), value
+
+
+def _row(row: StructureScores) -> dict[str, Any]:
+    columns = {key: value for key, value in vars(row).items() if key != "measures"}
+    return {**columns, **row.measures}
+
+
+def save(folder: str | Path, content: Mapping[str, Any]) -> list[Path]:
+    """Write an evaluation as JSON and CSV; each file whole or not at all.
+
+    Args:
+        folder: the folder to write to.
         content: as `Evaluation.to_dict` gives it.
 
+    Returns:
+        The files.
+
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: the folder cannot be written.
     """
     folder, measures = Path(folder), content["measures"]
     write_json(folder / RESULT, content)
@@ -37,12 +155,12 @@ def save(folder: str | Path, content: Mapping[str, Any]) -> list[Path]:
     )
     write_csv(folder / SCORES, ["case", *_ROW, *measures], rows)
     columns = [f"{measure}_{part}" for measure in measures for part in ("mean", "low", "high", "n")]
-    of_all = ["(mean)", *[""] * len(_COUNTS), *_spread(content["mean"], measures)]
+    overall = ["(mean)", *[""] * len(_COUNTS), *_spread(content["mean"], measures)]
     means = (
-        [one["structure"], *(one[key] for key in _COUNTS), *_spread(one["measures"], measures)]
-        for one in content["structures"]
+        [row["structure"], *(row[key] for key in _COUNTS), *_spread(row["measures"], measures)]
+        for row in content["structures"]
     )
-    write_csv(folder / STRUCTURES, ["structure", *_COUNTS, *columns], [of_all, *means])
+    write_csv(folder / STRUCTURES, ["structure", *_COUNTS, *columns], [overall, *means])
     return [folder / RESULT, folder / SCORES, folder / STRUCTURES]
 
 
@@ -51,10 +169,10 @@ def _spread(measured: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) 
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; what has no value is an empty field, numbers have six digits.
+    """Write a table; a missing value is an empty field, numbers have six digits.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -65,20 +183,21 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read an evaluation back.
+    """Read an evaluation that `save` wrote.
 
     Args:
         path: its folder, or its `evaluation.json`.
 
     Raises:
-        DataError: there is none, or it is of another form.
+        DataError: there is no such file, or it has another form.
     """
     path = Path(path)
     file = path / RESULT if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(file, "must be what medseg evaluate writes", str(error)) from error
+        fix = "Give the folder that medseg evaluate wrote."
+        raise DataError(file, "the evaluation cannot be read", str(error), fix) from error
     if not isinstance(content, dict) or content.get("form") != FORM or "cases" not in content:
-        raise DataError(file, f"must be what medseg evaluate writes (form {FORM})", "something else", "Evaluate again.")
+        raise DataError(file, f"the file is not an evaluation of form {FORM}", fix="Run medseg evaluate again.")
     return content

@@ -1,18 +1,23 @@
-"""The label maps of a folder, predicted or true, in whatever layout: which cases, which structures, numbered how."""
+"""Label maps to compare, predicted or true: of a folder in whatever layout, of a file, or in memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from medseg.data.folders import volumes
 from medseg.data.layouts import DATALIST, discover
 from medseg.data.nifti import read_label_names, read_looked_for, stem
 from medseg.data.nnunet import DESCRIPTION
 from medseg.data.totalsegmentator import IMAGE, MASKS, in_order
-from medseg.errors import DataError, LabelError
+from medseg.errors import DataError, GeometryError, LabelError
+from medseg.grid import Grid
 from medseg.labels import BACKGROUND, LabelMap
 
 NAMES = "label_map.json"
@@ -21,15 +26,17 @@ _SUFFIX = ".nii.gz"
 
 @dataclass(frozen=True)
 class Source:
-    """The label map of one case as it lies on disk.
+    """The label map of one case: a file, or binary masks, or an array.
 
     Args:
         case: its id.
-        label: a file with one label for each voxel; None where there are masks.
+        label: a file with one label for each voxel.
         masks: binary masks by structure, instead.
-        labels: how `label` is numbered.
-        structures: what may be in it; of a truth, what somebody looked for.
-        image: the scan, where it is known.
+        labels: how `label` or `array` is numbered.
+        structures: what may be in it; of a truth, the annotated structures.
+        image: the scan, if it is known.
+        array: label values in memory, `(I, J, K)`, instead.
+        grid: of `array`; None if spacing and position are unknown.
     """
 
     case: str
@@ -38,35 +45,39 @@ class Source:
     labels: LabelMap | None = None
     structures: tuple[str, ...] = ()
     image: Path | None = None
+    array: npt.NDArray[Any] | None = None
+    grid: Grid | None = None
 
     @property
-    def path(self) -> Path:
-        """The file, or the folder of the masks."""
-        return self.label if self.label is not None else next(iter(self.masks.values())).parent
+    def location(self) -> str:
+        """The file, or the folder of the masks, or the name of an array."""
+        if self.label is not None:
+            return str(self.label)
+        return str(next(iter(self.masks.values())).parent) if self.masks else f"{self.case} in memory"
 
 
 def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, Source]:
-    """The label maps under `root`, by case id.
+    """Find the label maps under `root`, by case id.
 
     Args:
         root: a folder of NIfTI label maps `<case>.nii.gz`; a folder of `<case>/<structure>.nii.gz` or
             `<case>/segmentations/<structure>.nii.gz`; or a data set in any layout that `discover` knows.
-        names: how the label maps are numbered, where that is not written into their headers, in `label_map.json` or
-            in `dataset.json` beside or above them. It overrules what is written.
+        names: how the label maps are numbered, if their headers, `label_map.json` or `dataset.json` beside or above
+            them do not say so. It overrules them.
 
     Raises:
-        DataError: nothing of that kind; LabelError: label maps whose numbers nobody names.
+        DataError: nothing of that kind; LabelError: label maps without names for their numbers.
     """
     root = Path(root)
     if not root.is_dir():
         if root.suffix == ".json" and root.is_file():
-            return _of_dataset(root, names)
-        raise DataError(root, "must be a folder of label maps", "a file" if root.exists() else "no such folder")
+            return _sources_of_dataset(root, names)
+        raise DataError(root, "there must be a folder of label maps", "a file" if root.exists() else "no such folder")
     described = any((root / name).is_file() for name in (DATALIST, DESCRIPTION))
     files = volumes(root)
     if files:
-        above = _of_dataset_above(root, names) if not described else {}
-        return {case: above.get(case) or _of_file(case, path, names) for case, path in files.items()}
+        above = _sources_of_dataset_above(root, names) if not described else {}
+        return {case: above.get(case) or file_source(case, path, names) for case, path in files.items()}
     if not described:
         folders = {folder.name: masks for folder in sorted(root.iterdir()) if (masks := _masks_in(folder))}
         if folders:
@@ -74,23 +85,23 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
                 case: Source(case, None, masks, structures=ordered(masks), image=_image_of(root / case))
                 for case, masks in folders.items()
             }
-    return _of_dataset(root, names)
+    return _sources_of_dataset(root, names)
 
 
 def ordered(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
-    """The names in TotalSegmentator's order, those that it does not know after them, in theirs."""
-    known = in_order(names)
-    return (*known, *(name for name in names if name not in known))
+    """Return the names in TotalSegmentator's order; those that it lacks follow, in theirs."""
+    catalogued = in_order(names)
+    return (*catalogued, *(name for name in names if name not in catalogued))
 
 
 def read_names(path: str | Path) -> LabelMap:
-    """A numbering from `label_map.json`, from `dataset.json` of nnU-Net or the Decathlon, or TotalSegmentator's own.
+    """Read a numbering from `label_map.json`, or from `dataset.json` of nnU-Net or the Decathlon.
 
     Args:
         path: the file, or the word `totalsegmentator` for the 117 structures of version 2.
 
     Raises:
-        LabelError: it holds none.
+        LabelError: the file holds no numbering.
     """
     if str(path).lower() == "totalsegmentator":
         return LabelMap.totalsegmentator()
@@ -101,28 +112,110 @@ def read_names(path: str | Path) -> LabelMap:
             labels = {str(value): name for name, value in labels.items()}
         named = {str(index): str(name) for index, name in labels.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise LabelError(path, "must be a readable JSON file with the names of labels", str(error)) from error
+        raise LabelError(path, "the file must be JSON that names labels, like a label_map.json", str(error)) from error
     return LabelMap.from_dict({**named, "0": BACKGROUND}, source=path)
 
 
-def _of_file(case: str, path: Path, names: LabelMap | None) -> Source:
+def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:
+    """Return the label map in a file, numbered as `names`, its header or a file beside or above it says.
+
+    Raises:
+        LabelError: no names for its numbers.
+    """
     own = names or read_label_names(path)
     if own is None:
-        places = [folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION)]
-        beside = next((location for location in places if location.is_file()), None)
+        candidates = [folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION)]
+        beside = next((candidate for candidate in candidates if candidate.is_file()), None)
         if beside is None:
             raise LabelError(
                 path,
-                "must say what its labels mean: label maps are matched by name, never by number",
-                f"no names in its header, and neither {NAMES} nor {DESCRIPTION} beside it",
-                "Give them: --truth-labels or --prediction-labels with such a file, or the word totalsegmentator.",
+                "its labels have no names, and label maps are matched by name, never by number",
+                f"none in its header, no {NAMES} or {DESCRIPTION} beside it",
+                "Give a file with the names, or the word totalsegmentator, with --truth-labels or --prediction-labels.",
             )
         own = read_names(beside)
     return Source(case, path, labels=own, structures=read_looked_for(path) or own.structures)
 
 
+def memory_source(
+    image: Any, labels: LabelMap | None = None, spacing: Sequence[float] | None = None, case: str = "case"
+) -> Source:
+    """Return the label map in an object in memory.
+
+    Args:
+        image: an array or tensor of labels, `(I, J, K)`, `(I, J)` or with one channel before it; or an object with an
+            `affine`: a nibabel image, a MetaTensor, a `medseg.Prediction`.
+        labels: what the values mean. The labels of a Prediction overrule it, and it overrules a nibabel image's header.
+        spacing: mm along each axis, if the image has no affine.
+        case: its id, for errors.
+
+    Raises:
+        GeometryError: no 2D or 3D label map, or the spacing does not fit.
+    """
+    own = getattr(image, "labels", None)
+    if isinstance(own, LabelMap):
+        labels = own
+    elif labels is None and hasattr(image, "header"):
+        labels = read_label_names(image)
+    values = _values(image)
+    if values.ndim == 4 and len(values) == 1:
+        values = values[0]
+    flat = values.ndim == 2
+    if values.ndim not in (2, 3) or not values.size:
+        raise GeometryError(case, "a label map must have 2 or 3 axes", f"shape {values.shape}")
+    values = values[..., None] if flat else values
+    affine = getattr(image, "affine", None)
+    if affine is None and spacing is not None:
+        steps = [*map(float, spacing), *([1.0] if flat else [])]
+        if len(steps) != 3:
+            raise GeometryError(case, "the spacing must have one value for each axis", f"got {tuple(spacing)}")
+        affine = np.diag([*steps, 1.0])
+    grid = getattr(image, "grid", None)
+    if not isinstance(grid, Grid):
+        grid = None if affine is None else Grid(values.shape, _affine_3d(np.asarray(affine, dtype=np.float64)))
+    only = getattr(image, "only", None)
+    structures = tuple(only) if only else labels.structures if labels is not None else ()
+    return Source(case, None, labels=labels, structures=structures, array=values, grid=grid)
+
+
+def _affine_3d(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the affine of a slice, 3x3, as one of a volume of one layer of 1 mm."""
+    if affine.shape != (3, 3):
+        return affine
+    volume = np.eye(4)
+    volume[:2, :2] = affine[:2, :2]
+    volume[:2, 3] = affine[:2, 2]
+    return volume
+
+
+def _values(image: Any) -> npt.NDArray[Any]:
+    """Return the voxels of a Prediction, a nibabel image, a tensor on any device or an array."""
+    if hasattr(image, "detach"):
+        return np.asarray(image.detach().cpu().numpy())
+    for name in ("label", "array", "dataobj"):
+        if not isinstance(image, np.ndarray) and hasattr(image, name):
+            return np.asarray(getattr(image, name))
+    return np.asarray(image)
+
+
+def dataset_sources(cases: Iterable[Any], labels: LabelMap) -> dict[str, Source]:
+    """Return the truth of a data set's cases, numbered as `labels`, by case id.
+
+    Args:
+        cases: `medseg.Case`s.
+        labels: of their label maps.
+    """
+    sources = {}
+    for case in cases:
+        annotated = case.annotated if case.annotated is not None else labels.structures
+        masks = case.masks if case.combinations is not None or case.label is None else {}
+        label = None if masks else case.label
+        sources[case.id] = Source(case.id, label, masks, labels, tuple(annotated), case.image)
+    return sources
+
+
 def _masks_in(folder: Path) -> dict[str, Path]:
-    """The masks of one case: `segmentations/*.nii.gz`, or `*.nii.gz` where the folder holds nothing but masks."""
+    """Return the masks of one case: `segmentations/*.nii.gz`, or `*.nii.gz` in a folder of nothing but masks."""
     inside = folder / MASKS
     if inside.is_dir():
         return {stem(path): path for path in sorted(inside.glob(f"*{_SUFFIX}")) if not path.name.startswith(".")}
@@ -137,29 +230,33 @@ def _image_of(folder: Path) -> Path | None:
     return folder / IMAGE if (folder / IMAGE).is_file() else None
 
 
-def _of_dataset(root: Path, names: LabelMap | None) -> dict[str, Source]:
+def _sources_of_dataset(root: Path, names: LabelMap | None) -> dict[str, Source]:
     dataset = discover(root)
-    found = {}
+    sources = {}
     for case in dataset.cases:
         if case.masks:
             structures = ordered(case.masks)
-            found[case.id] = Source(case.id, None, dict(case.masks), structures=structures, image=case.image)
+            sources[case.id] = Source(case.id, None, dict(case.masks), structures=structures, image=case.image)
         elif case.label is not None:
             own = names or dataset.labels
             structures = case.annotated if case.annotated is not None else own.structures if own else ()
-            found[case.id] = Source(case.id, case.label, labels=own, structures=tuple(structures), image=case.image)
-    if not found:
-        raise DataError(root, "must hold label maps or masks", f"{len(dataset.cases)} cases without")
-    return found
+            sources[case.id] = Source(case.id, case.label, labels=own, structures=tuple(structures), image=case.image)
+    if not sources:
+        raise DataError(root, "the data set has neither label maps nor masks", f"{len(dataset.cases)} cases")
+    return sources
 
 
-def _of_dataset_above(folder: Path, names: LabelMap | None) -> dict[str, Source]:
-    """What the data set says of its own label maps, where the folder is a part of one; it knows what is annotated."""
+def _sources_of_dataset_above(folder: Path, names: LabelMap | None) -> dict[str, Source]:
+    """Return what the data set that the folder is a part of says of its label maps; it knows what is annotated."""
     if not any((folder.parent / name).is_file() for name in (DATALIST, DESCRIPTION)):
         return {}
     try:
-        found = _of_dataset(folder.parent, names)
+        sources = _sources_of_dataset(folder.parent, names)
     except (DataError, LabelError):
-        return {}  # not a whole data set: its label maps have to speak for themselves
+        return {}  # not a complete data set: the label maps have to bring their own names
     here = folder.resolve()
-    return {stem(one.label): one for one in found.values() if one.label and one.label.parent.resolve() == here}
+    return {
+        stem(source.label): source
+        for source in sources.values()
+        if source.label and source.label.parent.resolve() == here
+    }

@@ -12,8 +12,8 @@ from PIL import Image
 from medseg.atomic import write_text
 from medseg.report.boxes import LinearAxis
 from medseg.report.charts import number
-from medseg.report.error_maps import COLOURS
 from medseg.report.page import data_url, page
+from medseg.report.render import ERROR_COLORS
 
 Pictures = Mapping[str, Sequence[tuple[str, Image.Image]]]
 _NAMES = {
@@ -189,7 +189,7 @@ def _pictures(content: Mapping[str, Any], pictures: Pictures) -> str:
     if not pictures:
         return ""
     colours = "".join(
-        f'<span><i style="background:rgb{COLOURS[kind]}"></i>{text}</span>' for kind, text in _LEGEND.items()
+        f'<span><i style="background:rgb{ERROR_COLORS[kind]}"></i>{text}</span>' for kind, text in _LEGEND.items()
     )
     figures = []
     for case in content["cases"]:

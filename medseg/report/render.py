@@ -19,6 +19,8 @@ from medseg.labels import LabelMap
 
 Array = npt.NDArray[Any]
 TRUTH, PREDICTION = (235, 64, 52), (66, 133, 244)
+# Told apart without telling red from green, on gray and on black.
+ERROR_COLORS = {"right": (86, 180, 160), "missed": (230, 85, 60), "false": (80, 140, 240), "confused": (240, 200, 60)}
 PAPER, INK = (18, 18, 20), (226, 226, 230)
 HU_WINDOW = (-200.0, 300.0)
 TILE = (480, 320)  # width and height that a picture fits into

@@ -175,8 +175,8 @@ def test_label_maps_are_renumbered_by_name(save):
     for values, message in (
         ([0, 0.5], "whole numbers"),
         ([0, 4], r"between 0 and 3 \(got 0 to 4\)"),
-        ([-1, 0], "from 0 to 3"),
-        ([0, np.nan], "from 0 to 3"),
+        ([-1, 0], "between 0 and 3"),
+        ([0, np.nan], "between 0 and 3"),
     ):
         wrong = save("wrong.nii.gz", np.resize(np.array(values, np.float32), (4, 1, 1)))
         with pytest.raises(LabelError, match=message):

@@ -4,7 +4,7 @@ import pytest
 
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation import find_sources, match
-from medseg.evaluation.pairs import onto, read_pair, read_source
+from medseg.evaluation.pairs import read_pair, read_source, resample_labels
 from medseg.grid import Grid
 
 
@@ -20,14 +20,14 @@ def test_structures_are_matched_by_name_and_never_by_number(folders, kit):
     assert notes == ()
 
 
-def test_structures_that_are_chosen_are_all_there_is(folders):
+def test_only_the_chosen_structures_are_evaluated(folders):
     pairs = match(*map(find_sources, folders), structures=["liver"])
     assert pairs.labels.structures == ("liver",)
     with pytest.raises(LabelError, match="Did you mean 'liver'"):
         match(*map(find_sources, folders), structures=["livr"])
 
 
-def test_cases_of_one_side_alone_are_an_error_that_names_them(folders, put, kit):
+def test_unpaired_cases_are_an_error_that_names_them(folders, put, kit):
     put("truth/d.nii.gz", kit.volume())
     put("pred/e.nii.gz", kit.volume(), kit.OTHER)
     sides = [find_sources(folder) for folder in folders]
@@ -36,29 +36,29 @@ def test_cases_of_one_side_alone_are_an_error_that_names_them(folders, put, kit)
     pairs = match(*sides, partial=True)
     assert list(pairs.cases) == ["a", "b", "c"]
     assert (pairs.without_prediction, pairs.without_truth) == (("d",), ("e",))
-    with pytest.raises(DataError, match="must have a case in common"):
+    with pytest.raises(DataError, match="they have no case in common"):
         match({"x": sides[0]["a"]}, sides[1], partial=True)
 
 
 def test_predictions_of_different_structures_are_refused(folders, put, kit):
     put("pred/b.nii.gz", kit.volume(), kit.TRUE)
-    with pytest.raises(LabelError, match=r"b.nii.gz: must be a prediction of the same structures as .*a.nii.gz.*gizmo"):
+    with pytest.raises(LabelError, match=r"b.nii.gz: its structures differ from those of .*a.nii.gz [(]only one has gizmo[)]"):
         match(*map(find_sources, folders))
 
 
-def test_without_a_common_name_there_is_nothing_to_evaluate(folders, kit):
+def test_sides_without_a_common_structure_are_refused(folders, kit):
     predictions, truths = map(find_sources, folders)
     strange = {
-        case: type(one)(case, one.label, labels=kit.OTHER, structures=("gizmo",)) for case, one in predictions.items()
+        case: type(first)(case, first.label, labels=kit.OTHER, structures=("gizmo",)) for case, first in predictions.items()
     }
-    with pytest.raises(LabelError, match="must have a structure in common, by name [(]gizmo in the predictions"):
+    with pytest.raises(LabelError, match="they have no structure in common, by name [(]gizmo in the predictions"):
         match(strange, truths)
 
 
-def test_what_the_predictions_do_not_know_is_not_evaluated_and_named(folders, kit):
+def test_structures_that_predictions_lack_are_listed_and_not_evaluated(folders, kit):
     predictions, truths = map(find_sources, folders)
     some = {
-        case: type(one)(case, one.label, labels=kit.OTHER, structures=("liver",)) for case, one in predictions.items()
+        case: type(first)(case, first.label, labels=kit.OTHER, structures=("liver",)) for case, first in predictions.items()
     }
     pairs = match(some, truths)
     assert pairs.labels.structures == ("liver",)
@@ -68,11 +68,11 @@ def test_what_the_predictions_do_not_know_is_not_evaluated_and_named(folders, ki
 @pytest.mark.parametrize(
     ("part", "thick", "message"),
     [
-        (slice(-1), 3.0, r"must have the shape of .*truth.a.nii.gz, \(12, 10, 8\) (shape \(11, 10, 8\)"),
+        (slice(-1), 3.0, r"must have the shape of .*truth.a.nii.gz, \(12, 10, 8\) \(shape \(11, 10, 8\)"),
         (slice(None), 3.1, r"must lie where .*truth.a.nii.gz lies .* mm apart"),
     ],
 )
-def test_another_grid_is_refused_with_both_named_unless_resampling_is_asked_for(
+def test_another_grid_is_refused_unless_resampling_is_requested(
     folders, put, kit, part, thick, message
 ):
     label = kit.renumber(kit.volume()[part], kit.TRUE, kit.OTHER)
@@ -90,13 +90,13 @@ def test_resampling_takes_the_nearest_whatever_the_orientation():
     label = np.arange(24).reshape(2, 3, 4).astype(np.uint8)
     location = Grid((2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
     flipped = location.affine @ np.array([[-1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    assert np.array_equal(onto(label, location, Grid((2, 3, 4), flipped)), label[::-1])
-    fine = onto(label, location, Grid((4, 3, 4), np.diag([1.0, 3.0, 4.0, 1.0])))
+    assert np.array_equal(resample_labels(label, location, Grid((2, 3, 4), flipped)), label[::-1])
+    fine = resample_labels(label, location, Grid((4, 3, 4), np.diag([1.0, 3.0, 4.0, 1.0])))
     assert np.array_equal(fine[[0, 2]], label)
-    assert not fine[3].any()  # 3 mm lies beyond the last centre, at 2 mm
+    assert not fine[3].any()  # 3 mm lies beyond the last center, at 2 mm
 
 
-def test_masks_are_merged_and_what_overlaps_is_said(case):
+def test_masks_are_merged_and_their_overlap_is_noted(case):
     source = find_sources(case)["s0001"]
     pairs = match({"s0001": source}, {"s0001": source})
     label, _, overlapping = read_source(source, pairs.labels)

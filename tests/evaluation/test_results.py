@@ -4,15 +4,15 @@ import json
 import pytest
 
 from medseg.errors import DataError
-from medseg.evaluation import evaluate, find_sources, load, match, save
+from medseg.evaluation import evaluate_pairs, find_sources, load, match, save
 
 
 @pytest.fixture
 def content(folders):
-    return evaluate(match(*map(find_sources, folders))).to_dict()
+    return evaluate_pairs(match(*map(find_sources, folders))).to_dict()
 
 
-def test_what_is_written_is_read_back(content, tmp_path):
+def test_an_evaluation_is_read_back_as_written(content, tmp_path):
     written = save(tmp_path, content)
     assert [path.name for path in written] == ["evaluation.json", "scores.csv", "structures.csv"]
     assert load(tmp_path) == load(tmp_path / "evaluation.json") == content
@@ -35,9 +35,9 @@ def test_the_tables_hold_every_score_and_every_mean(content, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"form": 99, "cases": []})])
-def test_what_is_no_evaluation_is_refused(tmp_path, text):
+def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "evaluation.json").write_text(text)
-    with pytest.raises(DataError, match="must be what medseg evaluate writes"):
+    with pytest.raises(DataError, match="the evaluation cannot be read|not an evaluation of form 1"):
         load(tmp_path)
-    with pytest.raises(DataError, match="must be what medseg evaluate writes"):
+    with pytest.raises(DataError, match="the evaluation cannot be read"):
         load(tmp_path / "nowhere")

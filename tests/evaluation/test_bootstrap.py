@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medseg.evaluation import summary
+from medseg.evaluation import bootstrap
+from medseg.evaluation.results import json_safe
 from medseg.metrics import StructureScores
 
 
@@ -22,9 +23,9 @@ CASES = {
 }
 
 
-def test_each_mean_is_over_the_cases_that_have_a_value():
-    values = summary.table(CASES, "dice")
-    (liver, spleen), overall = summary.intervals(values, summary.weights(3))
+def test_means_are_over_the_cases_that_have_a_value():
+    values = bootstrap.score_table(CASES, "dice")
+    (liver, spleen), overall = bootstrap.intervals(values, bootstrap.draw_cases(3))
     assert (liver.mean, liver.n) == (pytest.approx(0.8), 3)
     assert (spleen.mean, spleen.n) == (0.5, 1)
     assert math.isnan(spleen.low)  # one value says nothing of its spread
@@ -33,47 +34,47 @@ def test_each_mean_is_over_the_cases_that_have_a_value():
     assert liver.low < liver.mean < liver.high
 
 
-def test_structures_and_cases_without_any_value_have_none():
+def test_structures_without_any_value_have_no_mean():
     values = np.array([[np.nan, 0.5], [np.nan, 0.7]])
-    (never, held), overall = summary.intervals(values, summary.weights(2))
+    (never, held), overall = bootstrap.intervals(values, bootstrap.draw_cases(2))
     assert math.isnan(never.mean)
     assert never.n == 0
     assert overall.mean == held.mean == pytest.approx(0.6)
     nothing = np.full((2, 2), np.nan)
-    assert math.isnan(summary.intervals(nothing, summary.weights(2))[1].mean)
+    assert math.isnan(bootstrap.intervals(nothing, bootstrap.draw_cases(2))[1].mean)
 
 
 def test_the_interval_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).beta(8, 2, (40, 1))
-    (one,), overall = summary.intervals(values, summary.weights(40, 20000))
-    wanted = stats.bootstrap(
+    (first,), overall = bootstrap.intervals(values, bootstrap.draw_cases(40, 20000))
+    expected = stats.bootstrap(
         (values[:, 0],), np.mean, n_resamples=20000, method="percentile", rng=1
     ).confidence_interval
-    assert one.low == pytest.approx(wanted.low, abs=2e-3)
-    assert one.high == pytest.approx(wanted.high, abs=2e-3)
-    assert overall == one._replace(n=1)
+    assert first.low == pytest.approx(expected.low, abs=2e-3)
+    assert first.high == pytest.approx(expected.high, abs=2e-3)
+    assert overall == first._replace(n=1)
 
 
 def test_the_same_seed_draws_the_same_cases():
-    assert np.array_equal(summary.weights(5, 10, 3), summary.weights(5, 10, 3))
-    assert not np.array_equal(summary.weights(5, 10, 3), summary.weights(5, 10, 4))
-    assert (summary.weights(5, 10).sum(axis=1) == 5).all()
+    assert np.array_equal(bootstrap.draw_cases(5, 10, 3), bootstrap.draw_cases(5, 10, 3))
+    assert not np.array_equal(bootstrap.draw_cases(5, 10, 3), bootstrap.draw_cases(5, 10, 4))
+    assert (bootstrap.draw_cases(5, 10).sum(axis=1) == 5).all()
 
 
-def test_a_resampled_mean_is_the_mean_of_what_was_drawn():
+def test_a_resampled_mean_is_the_mean_of_the_drawn_cases():
     values = np.array([[1.0, np.nan], [2.0, 5.0], [4.0, 7.0]])
     drawn = np.array([[2, 0, 1], [3, 0, 0]])
-    found = summary.resampled_means(values, drawn)
-    assert found[0].tolist() == [2.0, 7.0]
-    assert found[1, 0] == 1.0
-    assert math.isnan(found[1, 1])
+    result = bootstrap.resampled_means(values, drawn)
+    assert result[0].tolist() == [2.0, 7.0]
+    assert result[1, 0] == 1.0
+    assert math.isnan(result[1, 1])
 
 
 def test_cases_have_means_and_structures_have_counts():
-    means = summary.case_means(CASES, ["dice"])
+    means = bootstrap.case_means(CASES, ["dice"])
     assert means["b"]["dice"] == pytest.approx(0.6)
     assert means["a"]["dice"] == 0.9
-    states = summary.states(
+    states = bootstrap.count_states(
         {
             "a": [StructureScores("liver", "missed", 4, 0, 1, 0, {})],
             "b": [StructureScores("liver", "false positive", 0, 4, 0, 1, {})],
@@ -84,5 +85,5 @@ def test_cases_have_means_and_structures_have_counts():
     assert states == {"liver": {"annotated": 3, "present": 2, "missed": 1, "false_positive": 1}}
 
 
-def test_what_json_has_no_word_for_becomes_none():
-    assert summary.plain({"a": [1, math.nan, (math.inf, "x")]}) == {"a": [1, None, [None, "x"]]}
+def test_nan_and_infinity_become_none_in_json():
+    assert json_safe({"a": [1, math.nan, (math.inf, "x")]}) == {"a": [1, None, [None, "x"]]}

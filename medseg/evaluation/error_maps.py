@@ -1,0 +1,131 @@
+"""Images of where prediction and truth differ, in three planes of the worst cases."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from medseg.data.folders import volumes
+from medseg.data.nifti import read_volume
+from medseg.errors import DataError, MedsegError
+from medseg.evaluation.pairs import Pairs, read_pair
+from medseg.grid import Grid, to_ras
+from medseg.report.render import ERROR_COLORS, HU_WINDOW, grey, overlay
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+_MARGIN_MM, _SIDE = 15.0, 420  # around the labels; the longer side of an image in pixels
+
+
+def worst_case_images(
+    content: Mapping[str, Any], pairs: Pairs, count: int, images: Path | None = None, resample: bool = False
+) -> dict[str, list[tuple[str, Image.Image]]]:
+    """Draw three planes of each of the worst cases; by case, the worst first, each plane with its name.
+
+    Args:
+        content: as `Evaluation.to_dict` gives it: the worst cases come first there.
+        pairs: what was compared.
+        count: how many cases.
+        images: a folder with their scans, `<case>.nii.gz`; by default those of the data set, if it has them.
+        resample: see `read_pair`.
+
+    Raises:
+        DataError: `images` is no folder.
+    """
+    if images is not None and not images.is_dir():
+        raise DataError(images, "there must be a folder of scans", "a file" if images.exists() else "no such folder")
+    scans = volumes(images) if images is not None else {}
+    planes: dict[str, list[tuple[str, Image.Image]]] = {}
+    for case in tqdm(content["cases"][: max(0, count)], desc="Images", unit="case", disable=None, leave=False):
+        id = case["case"]
+        truth, prediction = pairs.cases[id]
+        true, predicted, grid, _ = read_pair(truth, prediction, pairs.labels, resample)
+        grid = grid or Grid(true.shape, np.eye(4))
+        scan = scans.get(id) or scans.get(f"{id}_0000") or truth.image
+        # Structures that are not annotated count as background in the scores, so they do here.
+        for name in pairs.labels:
+            if name not in truth.structures:
+                predicted[predicted == pairs.labels.index(name)] = 0
+        planes[id] = error_maps(_scan_hu(scan, grid), true, predicted, grid)
+    return planes
+
+
+def _scan_hu(scan: Path | None, grid: Grid) -> Array | None:
+    """Read the scan below the label maps; None, with a warning, if it cannot be read or has another grid."""
+    if scan is None:
+        return None
+    try:
+        hu, location = read_volume(scan)
+        grid.require(location, scan, "the truth")
+    except MedsegError as error:
+        logger.warning("The error maps are drawn without the scan: %s", error)
+        return None
+    return hu
+
+
+def classify_errors(truth: Array, prediction: Array) -> npt.NDArray[np.uint8]:
+    """Return for each voxel: 0 background in both, 1 correct, 2 missed, 3 false, 4 another structure.
+
+    >>> classify_errors(np.array([0, 1, 1, 0, 1]), np.array([0, 1, 0, 1, 2])).tolist()
+    [0, 1, 2, 3, 4]
+    """
+    kinds = np.where(truth == prediction, 1, 4).astype(np.uint8)
+    kinds[(truth > 0) & (prediction == 0)] = 2
+    kinds[(truth == 0) & (prediction > 0)] = 3
+    kinds[(truth == 0) & (prediction == 0)] = 0
+    return kinds
+
+
+def error_maps(hu: Array | None, truth: Array, prediction: Array, grid: Grid) -> list[tuple[str, Image.Image]]:
+    """Draw an axial, a coronal and a sagittal plane, each where most voxels are wrong; each with its name.
+
+    Args:
+        hu: the scan, `(I, J, K)`; None for a black ground.
+        truth: class indices, `(I, J, K)`, in any orientation.
+        prediction: class indices.
+        grid: of all three.
+    """
+    kinds = classify_errors(truth, prediction)
+    volumes_ras, turned = to_ras([kinds] if hu is None else [kinds, hu], grid)
+    kinds = volumes_ras[0]
+    spacing = turned.spacing
+    box = _labeled_box(kinds > 0, spacing)
+    kinds = kinds[box]
+    scan = volumes_ras[1][box] if hu is not None else None
+    wrong = kinds > 1 if (kinds > 1).any() else kinds > 0
+    colors = np.array([(0, 0, 0), *ERROR_COLORS.values()])
+    planes = []
+    for name, axis, across, along in (("axial", 2, 0, 1), ("coronal", 1, 0, 2), ("sagittal", 0, 1, 2)):
+        counts = np.count_nonzero(wrong, axis=tuple(other for other in range(3) if other != axis))
+        plane = np.take(kinds, int(counts.argmax()), axis=axis)
+        if scan is None:
+            values = np.full(plane.shape, HU_WINDOW[0])
+        else:
+            values = np.take(scan, int(counts.argmax()), axis=axis)
+        # Correct voxels are tinted faintly, so that the errors stand out.
+        correct = overlay(grey(values, HU_WINDOW), np.where(plane == 1, plane, 0), colors, 0.35)
+        image = Image.fromarray(overlay(correct, np.where(plane > 1, plane, 0), colors, 0.8))
+        width, height = plane.shape[0] * spacing[across], plane.shape[1] * spacing[along]
+        scale = _SIDE / max(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        planes.append((name, image.resize(size, Image.Resampling.BILINEAR)))
+    return planes
+
+
+def _labeled_box(labeled: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> tuple[slice, slice, slice]:
+    """Return the box of the labels, with a margin; the whole volume without any."""
+    ranges = []
+    for axis, size in enumerate(labeled.shape):
+        layers = np.flatnonzero(labeled.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin = round(_MARGIN_MM / spacing[axis])
+        low, high = (int(layers[0]) - margin, int(layers[-1]) + margin + 1) if len(layers) else (0, size)
+        ranges.append(slice(max(0, low), min(size, high)))
+    return ranges[0], ranges[1], ranges[2]
