@@ -105,11 +105,9 @@ def error_maps(hu: Array | None, truth: Array, prediction: Array, grid: Grid) ->
     planes = []
     for name, axis, across, along in (("axial", 2, 0, 1), ("coronal", 1, 0, 2), ("sagittal", 0, 1, 2)):
         counts = np.count_nonzero(wrong, axis=tuple(other for other in range(3) if other != axis))
-        plane = np.take(kinds, int(counts.argmax()), axis=axis)
-        if scan is None:
-            values = np.full(plane.shape, HU_WINDOW[0])
-        else:
-            values = np.take(scan, int(counts.argmax()), axis=axis)
+        layer = int(counts.argmax())
+        plane = np.take(kinds, layer, axis=axis)
+        values = np.full(plane.shape, HU_WINDOW[0]) if scan is None else np.take(scan, layer, axis=axis)
         # Correct voxels are tinted faintly, so that the errors stand out.
         correct = overlay(grey(values, HU_WINDOW), np.where(plane == 1, plane, 0), colors, 0.35)
         image = Image.fromarray(overlay(correct, np.where(plane > 1, plane, 0), colors, 0.8))

@@ -14,7 +14,16 @@ import numpy as np
 
 from medseg.atomic import write_json, write_text
 from medseg.errors import DataError
-from medseg.evaluation.bootstrap import LEVEL, SAMPLES, case_means, count_states, draw_cases, intervals, row_means, score_table
+from medseg.evaluation.bootstrap import (
+    LEVEL,
+    SAMPLES,
+    case_means,
+    count_states,
+    draw_cases,
+    intervals,
+    row_means,
+    score_table,
+)
 from medseg.evaluation.pairs import Pairs
 from medseg.metrics import StructureScores
 

@@ -70,7 +70,7 @@ def evaluate(
     truths = _sources(truth, names, spacing, "truth")
     if not _has_cases(prediction) and not _has_cases(truth):
         # Two single images have no case ids: they belong together whatever their files are called.
-        predictions = {case: source for case, source in zip(truths, predictions.values(), strict=True)}
+        predictions = dict(zip(truths, predictions.values(), strict=True))
     predictions, truths = _name_values(predictions, truths)
     pairs = match(predictions, truths, structures, partial)
     origins = [str(side) if isinstance(side, (str, Path)) else "" for side in (prediction, truth)]
@@ -108,7 +108,9 @@ def _sources(
         path = Path(side)
         return {stem(path): file_source(stem(path), path, labels)} if _is_image(path) else find_sources(path, labels)
     if isinstance(side, Mapping):
-        return {str(case): memory_source(image, labels, spacing, f"{description} {case}") for case, image in side.items()}
+        return {
+            str(case): memory_source(image, labels, spacing, f"{description} {case}") for case, image in side.items()
+        }
     return {description: memory_source(side, labels, spacing, description)}
 
 
@@ -216,7 +218,8 @@ def evaluate_pairs(
         truth: where the truths came from, for the record.
 
     Raises:
-        DataError: no case could be scored, or what is wrong with the only one; MedsegError: a bad tolerance or number of samples.
+        DataError: no case could be scored; if there is only one, its own error.
+        MedsegError: a bad tolerance or number of samples.
     """
     if samples < 1:
         raise MedsegError("bootstrap samples", "there must be 1 or more", f"got {samples}")

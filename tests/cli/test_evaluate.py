@@ -28,20 +28,22 @@ def result(folder):
 
 def test_two_folders_are_compared_by_name(medseg, masks, phantom, tmp_path):
     out = tmp_path / "out"
-    done = medseg("evaluate", masks, phantom, "-o", out, "--workers", 0, "--pictures", 1)
+    done = medseg("evaluate", masks, phantom, "-o", out, "--workers", 0, "--error-maps", 1)
     assert done.code == 0, done.err
     files = {"evaluation.json", "scores.csv", "structures.csv", "evaluation.html"}
     assert {path.name for path in out.iterdir()} == files
     content = result(out)
-    assert {one["structure"] for one in content["structures"]} == set(NAMES.structures)
+    assert {first["structure"] for first in content["structures"]} == set(NAMES.structures)
     dice = {case["case"]: case["mean"]["dice"] for case in content["cases"]}
     moved = content["cases"][0]["case"]
     assert 0.2 < dice.pop(moved) < 1.0
     assert set(dice.values()) == {1.0}
     assert "Worst structures" in done.out
     assert moved in done.out
-    assert "Structures of the truth that the predictions do not know, not evaluated: 1" in done.out
+    assert "Structures of the truth that the predictions lack, not evaluated: 1" in done.out
     assert (out / "evaluation.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3
+    printed = medseg("evaluate", masks, phantom, "-o", out, "--workers", 0, "--error-maps", 0, "--json").out
+    assert json.loads(printed) == content
 
 
 def test_missing_cases_are_an_error_unless_left_out_on_purpose(medseg, masks, phantom, tmp_path):
@@ -65,7 +67,7 @@ def test_a_broken_case_fails_alone_and_the_exit_code_says_so(medseg, masks, phan
     done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--workers", 0)
     assert done.code == 1
     assert "p0001.nii.gz: must lie where" in done.err
-    assert "1 cases could not be evaluated" in done.err
+    assert "1 case could not be evaluated and is not in the means." in done.err
     assert len(result(tmp_path / "out")["cases"]) == 3
     done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--workers", 0, "--resample")
     assert done.code == 0
@@ -77,8 +79,11 @@ def test_a_broken_case_fails_alone_and_the_exit_code_says_so(medseg, masks, phan
     [
         (["a", "-o", "x"], "Give a folder of predictions and one of truths, or a bundle and --data"),
         (["a", "b", "--data", "c", "-o", "x"], "or a bundle and --data"),
-        (["a", "b", "-o", "x", "--set", "k=1"], "it goes with --data"),
-        (["a", "--data", "c", "-o", "x", "--truth-labels", "n.json"], "the names of the labels are the bundle's"),
+        (["a", "b", "-o", "x", "--set", "k=1"], "it needs --data"),
+        (
+            ["a", "--data", "c", "-o", "x", "--truth-labels", "n.json"],
+            "the labels have the names of the bundle's",
+        ),
         (["a", "b"], "Missing option '-o'"),
     ],
 )
@@ -89,59 +94,65 @@ def test_arguments_that_make_no_sense_together_are_wrong_use(medseg, arguments, 
 
 
 def test_help_shows_both_ways(medseg):
-    printable = medseg("evaluate", "--help").out
-    assert "PREDICTION [TRUTH]" in printable
-    assert "compare" in printable
-    assert "--resample" in printable
+    printed = medseg("evaluate", "--help").out
+    assert "PREDICTION [TRUTH]" in printed
+    assert "compare" in printed
+    assert "--resample" in printed
 
 
 def test_two_evaluations_are_compared(medseg, masks, phantom, tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder in (one, other):
-        assert medseg("evaluate", masks, phantom, "-o", folder, "--workers", 0, "--pictures", 0).code == 0
+    first, second = tmp_path / "one", tmp_path / "other"
+    for folder in (first, second):
+        assert medseg("evaluate", masks, phantom, "-o", folder, "--workers", 0, "--error-maps", 0).code == 0
         for path in masks.iterdir():  # the second time everything is moved by another voxel
             label, grid = read_volume(path)
             write_label_map(path, np.roll(label, 1, 1), grid, NAMES)
-    done = medseg("evaluate", "compare", one, other, "-o", tmp_path / "cmp", "--measure", "dice", "--correction", "bh")
+    done = medseg(
+        "evaluate", "compare", first, second, "-o", tmp_path / "cmp", "--measure", "dice", "--correction", "bh"
+    )
     assert done.code == 0, done.err
     assert "4 cases in both" in done.out
-    assert "No structure can be surely better" in done.out
+    assert "No structure can be significantly better or worse: with 4 cases" in done.out
     content = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
     assert all(row["difference"] < 0 for row in content["measures"]["dice"])
     lines = (tmp_path / "cmp" / "comparison.csv").read_text().splitlines()
-    assert lines[0].startswith("measure,structure,n,only_one,only_other,mean_one,mean_other,difference")
+    assert lines[0].startswith("measure,structure,n,only_first,only_second,mean_first,mean_second,difference")
     assert len(lines) == 1 + 3
-    assert medseg("evaluate", "compare", one, tmp_path / "nowhere").code == 1
+    assert medseg("evaluate", "compare", first, tmp_path / "nowhere").code == 1
+    printed = medseg("evaluate", "compare", first, second, "--measure", "dice", "--correction", "bh", "--json").out
+    assert json.loads(printed) == content
 
 
 def test_a_run_is_segmented_and_evaluated(medseg, trained, phantom, tmp_path):
     out = tmp_path / "out"
-    done = medseg("evaluate", trained, "--data", phantom, "-o", out, "--workers", 0, "--pictures", 1)
+    done = medseg("evaluate", trained, "--data", phantom, "-o", out, "--workers", 0, "--error-maps", 1)
     assert done.code == 0, done.err
     content = result(out)
     assert [case["case"] for case in content["cases"]] == ["p0002"]  # the phantom's validation side
     mask = out / "predictions" / "p0002.nii.gz"
-    made = mask.stat().st_mtime_ns
+    written = mask.stat().st_mtime_ns
     labels = read_label_names(mask)
-    assert {one["structure"] for one in content["structures"]} == set(labels.structures)
+    assert {first["structure"] for first in content["structures"]} == set(labels.structures)
     truth = merge_masks(phantom / "p0002" / "ct.nii.gz", find_sources(phantom)["p0002"].masks, labels).label
     liver = next(row for row in content["cases"][0]["structures"] if row["structure"] == "liver")
     assert liver["truth_voxels"] == int((truth == labels.index("liver")).sum())
     assert liver["predicted_voxels"] == int((read_volume(mask)[0] == labels.index("liver")).sum())
 
-    again = medseg("evaluate", trained, "--data", phantom, "-o", out, "--workers", 0, "--pictures", 0)
+    again = medseg("evaluate", trained, "--data", phantom, "-o", out, "--workers", 0, "--error-maps", 0)
     assert again.code == 0, again.err
-    assert mask.stat().st_mtime_ns == made  # the same weights: nothing to segment
-    other = tmp_path / "run"
-    shutil.copytree(trained, other)
-    (other / "models" / "model.pt").touch()
-    assert medseg("evaluate", other, "--data", phantom, "-o", out, "--workers", 0, "--pictures", 0).code == 0
-    assert mask.stat().st_mtime_ns > made  # other weights
+    assert mask.stat().st_mtime_ns == written  # the same weights: nothing to segment
+    second = tmp_path / "run"
+    shutil.copytree(trained, second)
+    (second / "models" / "model.pt").touch()
+    assert medseg("evaluate", second, "--data", phantom, "-o", out, "--workers", 0, "--error-maps", 0).code == 0
+    assert mask.stat().st_mtime_ns > written  # other weights
 
 
 def test_both_sides_of_a_split_can_be_asked_for(medseg, trained, phantom, tmp_path):
     out = tmp_path / "out"
-    done = medseg("evaluate", trained, "--data", phantom, "-o", out, "--side", "test", "--workers", 0, "--pictures", 0)
+    done = medseg(
+        "evaluate", trained, "--data", phantom, "-o", out, "--side", "test", "--workers", 0, "--error-maps", 0
+    )
     assert done.code == 0, done.err
     assert [case["case"] for case in result(out)["cases"]] == ["p0003"]
     wrong = medseg("evaluate", trained, "--data", phantom, "-o", out, "--side", "tset")

@@ -51,7 +51,7 @@ def test_data_jobs_do_not_import_torch():
 
 
 def test_evaluating_folders_does_not_import_torch():
-    code = "from medseg.evaluation import evaluating, pictures; from medseg.report import save_evaluation_page"
+    code = "from medseg.evaluation import scores, error_maps; from medseg.report import save_evaluation_page"
     _, modules = modules_after(code)
     assert {"medseg.metrics.surface", "medseg.report.evaluation_page"} <= modules
     assert not {"torch", "monai", "ignite"} & modules

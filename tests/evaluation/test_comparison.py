@@ -81,7 +81,9 @@ def test_evaluations_against_different_truths_are_refused():
     first = evaluation("first", [0.5, 0.6])
     second = copy.deepcopy(first)
     second["cases"][1]["structures"][0]["truth_voxels"] = 10
-    with pytest.raises(DataError, match="case c01, liver: the two were not evaluated against the same truth [(]9 and 10 voxels"):
+    with pytest.raises(
+        DataError, match="c01, liver: the two were not evaluated against the same truth [(]9 and 10 voxels"
+    ):
         compare_evaluations(first, second)
     for case in second["cases"]:
         case["structures"] = [{**row, "structure": "heart"} for row in case["structures"]]
@@ -93,7 +95,7 @@ def test_unknown_measures_and_corrections_name_the_nearest():
     first = evaluation("first", [0.5])
     with pytest.raises(MedsegError, match=r"measure 'dcie': .* Did you mean 'dice'"):
         compare_evaluations(first, first, ["dcie"])
-    with pytest.raises(MedsegError, match=r"correction: it must be holm, bh or none [(]got 'hlm'[)]. Did you mean 'holm'"):
+    with pytest.raises(MedsegError, match=r"must be holm, bh or none [(]got 'hlm'[)]. Did you mean 'holm'"):
         compare_evaluations(first, first, correction="hlm")
 
 

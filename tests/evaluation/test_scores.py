@@ -102,7 +102,8 @@ def test_a_sheared_grid_is_measured_by_its_affine():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"samples": 0}, "bootstrap samples: there must be 1 or more [(]got 0[)]"), ({"tolerances_mm": [-1]}, "NSD")]
+    ("options", "message"),
+    [({"samples": 0}, "there must be 1 or more [(]got 0[)]"), ({"tolerances_mm": [-1]}, "NSD")],
 )
 def test_meaningless_numbers_are_refused(folders, options, message):
     with pytest.raises(MedsegError, match=message):

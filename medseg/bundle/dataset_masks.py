@@ -1,0 +1,85 @@
+"""Label maps of one part of a data set's split, segmented with a bundle; whole ones of the same weights are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from medseg.atomic import writable_folder, write_json
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.predict import Predictor
+from medseg.bundle.segmenting import Segmentation
+from medseg.cases import Case
+from medseg.errors import DataError
+from medseg.labels import LabelMap
+
+RECORD = "made_by.json"
+
+
+@dataclass(frozen=True)
+class DatasetMasks:
+    """The label maps `<case>.nii.gz` of a data set.
+
+    Args:
+        cases: the cases of that part of the split.
+        labels: how the label maps are numbered.
+        failed: by case, why it has none.
+    """
+
+    cases: tuple[Case, ...]
+    labels: LabelMap
+    failed: Mapping[str, str]
+
+
+def segment_dataset(
+    bundle: Bundle, data: str | Path, folder: str | Path, side: str = "val", overrides: Mapping[str, Any] | None = None
+) -> DatasetMasks:
+    """Segment one part of a data set, as the bundle's evaluate.json splits it, into `folder`.
+
+    Label maps of an interrupted call are kept if weights and overrides are the same, and made again otherwise.
+
+    Args:
+        bundle: a trained bundle or the folder of a run.
+        data: the data set.
+        folder: where the label maps go.
+        side: `train`, `val` or `test`.
+        overrides: values by key of its inference.json.
+
+    Raises:
+        DataError: no scan could be segmented; ConfigError, WeightsError: see `Predictor`.
+    """
+    folder = Path(folder)
+    config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent)})
+    cases = tuple(config.get_parsed_content("data").side(side))
+    predictor = Predictor(bundle, overrides)
+    weights = Path(str(bundle.resolve("inference", overrides).get_parsed_content("ckpt_path")))
+    record = {
+        "weights": str(weights.resolve()),
+        "written": weights.stat().st_mtime_ns,
+        "set": repr(dict(overrides or {})),
+    }
+    overwrite = _read_record(folder / RECORD) != record
+    writable_folder(folder)
+    write_json(folder / RECORD, record)
+    scans = {case.image: case for case in cases}
+    targets = {scan: folder / f"{case.id}.nii.gz" for scan, case in scans.items()}
+    failed = {}
+    work = Segmentation(predictor, targets, overwrite=overwrite)
+    with closing(work.run()) as outcomes, tqdm(total=len(scans), desc="Segmenting", unit="scan", disable=None) as bar:
+        for outcome in outcomes:
+            bar.update()
+            if outcome.result is None:
+                failed[scans[outcome.item].id] = str(outcome.error)
+    if len(failed) == len(scans):
+        raise DataError(data, f"no scan of its {side} cases could be segmented", fix=next(iter(failed.values()), ""))
+    return DatasetMasks(cases, predictor.labels, failed)
+
+
+def _read_record(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
