@@ -14,7 +14,8 @@ from medseg.bundle.share.manifest import compare, sha256_of
 from medseg.bundle.share.sources import SUM, asked, fetch, sum_line
 from medseg.bundle.share.staging import CARD
 from medseg.errors import DataError, OutputError
-from medseg.training.backup import PARTIAL, open_place
+from medseg.remote import PARTIAL
+from medseg.remote import open_filesystem as open_place
 
 _HOUR = 3600.0
 _CARD_MOST = 1 << 20

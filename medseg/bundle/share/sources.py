@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from medseg.bundle.share import hub
 from medseg.bundle.share.manifest import sha256_of
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError
-from medseg.training.backup import open_place, within
+from medseg.remote import open_filesystem as open_place
+from medseg.remote import run_with_timeout
 
 SUM = ".sha256"  # beside a zip: its SHA-256 and its name, as sha256sum writes it
 SECONDS = 30.0  # that a place is given to answer
@@ -178,7 +179,7 @@ def asked(url: str, work: Callable[[], T], seconds: float = SECONDS) -> T:
         ConfigError, OutputError: it cannot be, cannot be reached, or does not answer in time.
     """
     try:
-        return within(url, seconds, work)
+        return run_with_timeout(seconds, work, url)
     except MedsegError as error:
         if error.thing != f"backup={url}":
             raise
