@@ -54,7 +54,7 @@ def command(
             raise click.UsageError(f"'{pair}' must be KEY=TEXT, for example version=1.2.0.")
         texts[key.strip()] = text
     from medseg.bundle.share import pack_bundle
-    from medseg.bundle.share.manifest import sha256_of
+    from medseg.bundle.verify.manifest import sha256_of
 
     path = pack_bundle(
         root,

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from medseg.bundle.share.archiving import write_archive
-from medseg.bundle.share.manifest import MANIFEST, make_manifest
+from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from medseg.atomic import atomic_path
-from medseg.bundle.share.manifest import files_of
+from medseg.bundle.verify.manifest import files_of
 
 _WHEN = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 _UNIX, _PLAIN_FILE = 3, 0o100644

@@ -21,12 +21,12 @@ from medseg.atomic import atomic_folder
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.share.archiving import folder_name
 from medseg.bundle.share.gates import refuse, renamed, require_clean
-from medseg.bundle.share.manifest import compare, read_manifest
 from medseg.bundle.share.self_test import SelfTest, run_self_test
 from medseg.bundle.share.sources import fetch
 from medseg.bundle.share.stopping import stoppable
 from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
+from medseg.bundle.verify.manifest import compare, read_manifest
 from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
 from medseg.inspection import check_archive, unpack
 from medseg.places import homes

@@ -20,13 +20,13 @@ from medseg.bundle.share.archiving import folder_name, write_archive
 from medseg.bundle.share.card import History, card_text, history_of, metrics_of, with_tables_of
 from medseg.bundle.share.gates import renamed, require_clean
 from medseg.bundle.share.lock import LOCK, lock_text
-from medseg.bundle.share.manifest import MANIFEST, make_manifest
 from medseg.bundle.share.staging import CARD, LABELS, Described, Staged, describe, recipe_config, stage
 from medseg.bundle.share.stopping import stoppable
 from medseg.bundle.share.weights import read_state, write_state
 from medseg.bundle.share.wheel import make_wheel
 from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
+from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from medseg.bundle.share.manifest import files_of
+from medseg.bundle.verify.manifest import files_of
 from medseg.errors import DataError
 
 logger = logging.getLogger(__name__)

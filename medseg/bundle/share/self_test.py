@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser
 
 from medseg.atomic import write_json
 from medseg.bundle.bundle import Bundle
-from medseg.bundle.share.manifest import files_of
+from medseg.bundle.verify.manifest import files_of
 from medseg.data import PhantomSpec, SlicePhantomSpec, read_volume, write_slice_phantom
 from medseg.data.nifti import SUFFIXES, write_volume
 from medseg.data.phantom import make_body

@@ -10,9 +10,9 @@ from typing import Any
 
 from medseg.atomic import atomic_path, write_text
 from medseg.bundle.share import hub
-from medseg.bundle.share.manifest import compare, sha256_of
 from medseg.bundle.share.sources import SUM, asked, fetch, sum_line
 from medseg.bundle.share.staging import CARD
+from medseg.bundle.verify.manifest import compare, sha256_of
 from medseg.errors import DataError, OutputError
 from medseg.remote import PARTIAL
 from medseg.remote import open_filesystem as open_place

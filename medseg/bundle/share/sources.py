@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from medseg.bundle.share import hub
-from medseg.bundle.share.manifest import sha256_of
+from medseg.bundle.verify.manifest import sha256_of
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError
 from medseg.remote import open_filesystem as open_place
 from medseg.remote import run_with_timeout

@@ -17,10 +17,10 @@ import medseg
 from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.share.archiving import folder_name
-from medseg.bundle.share.manifest import MANIFEST
 from medseg.bundle.share.privacy import without_places
 from medseg.bundle.share.reading import read_through, words_here
 from medseg.bundle.source import METADATA
+from medseg.bundle.verify.manifest import MANIFEST
 from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelMap
 from medseg.places import homes

@@ -1,4 +1,4 @@
-"""All rules over a bundle: inspection first, and what executes something of it only where that is clean or trusted."""
+"""Apply all rules to a bundle: inspection first, and what runs any of its code only if it is safe or trusted."""
 
 from __future__ import annotations
 
@@ -12,110 +12,131 @@ from pathlib import Path
 
 import torch
 
-from medseg.bundle.verify import (
-    agreement,
-    classes,
-    described,
-    expressions,
-    files,
-    flips,
-    keys,
-    links,
-    loading,
-    network,
-    packages,
-    pairing,
-    paths,
-    positions,
-    scores,
-    tampering,
-    targets,
-    weights,
-)
-from medseg.bundle.verify.opened import METADATA, Opened, cause
-from medseg.errors import ConfigError
+from medseg.bundle.verify.agreement import check_agreement
+from medseg.bundle.verify.bundle_files import METADATA, BundleFiles, root_cause
+from medseg.bundle.verify.classes import check_classes, check_flips
+from medseg.bundle.verify.components import check_components, check_metric_names
+from medseg.bundle.verify.expressions import check_expressions, check_pairing, check_paths
+from medseg.bundle.verify.files import check_files, check_manifest
+from medseg.bundle.verify.metadata import check_metadata, check_packages
+from medseg.bundle.verify.network import check_network
+from medseg.bundle.verify.references import check_keys, check_positions, check_references
+from medseg.bundle.verify.weights import check_loading, check_weights
+from medseg.errors import ConfigError, MissingExtraError
 from medseg.findings import Finding, note, ranked, warning
 
 _TRUST = "Read what it would run (medseg bundle inspect), then give --trust."
-_REPORT = "The other rules were applied; report the bundle that this one fails on."
-RULES: dict[str, Callable[[Opened], Iterator[Finding]]] = {
-    module.__name__.rpartition(".")[2]: module.check
-    for module in (files, tampering, described, packages, keys, links, expressions, targets, positions, pairing, scores,
-                   paths, network, weights, loading, classes, agreement, flips)
-}  # fmt: skip
+_REPORT = "The other rules were applied. Please report the bundle that this rule fails on."
+Rule = Callable[[BundleFiles], Iterator[Finding]]
+RULES: dict[str, Rule] = {
+    rule.__name__.removeprefix("check_"): rule
+    for rule in (
+        check_files,
+        check_manifest,
+        check_metadata,
+        check_packages,
+        check_keys,
+        check_references,
+        check_expressions,
+        check_components,
+        check_positions,
+        check_pairing,
+        check_metric_names,
+        check_paths,
+        check_network,
+        check_weights,
+        check_loading,
+        check_classes,
+        check_agreement,
+        check_flips,
+    )
+}
 
 
 def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
-    """Look whether a bundle is whole, agrees with itself and does what it says.
+    """Check that a bundle is complete, agrees with itself and does what it says.
 
-    It is inspected first, which executes nothing. The rules then import the components that it names, evaluate
-    expressions that do not hang on the data, build the network and run it once: they go ahead only where inspection
+    It is inspected first, which runs nothing of it. The rules then import the components that it names, evaluate
+    expressions that do not depend on the data, build the network and run it once. They are applied only if inspection
     found nothing unsafe, or the bundle is trusted.
 
     Args:
         root: the bundle's folder, or a zip of it, which is unpacked to a temporary folder.
-        trust: whether to go on where inspection found something unsafe, which is a warning then.
+        trust: True applies the rules even if inspection found something unsafe, which becomes a warning.
 
     Returns:
-        what was found, errors first.
+        The findings, errors first.
 
     Raises:
-        ConfigError: there is nothing of that name.
+        ConfigError: `root` does not exist.
         BundleError: a zip that cannot be unpacked safely, of a bundle that is trusted.
+        MissingExtraError: jsonschema is not installed.
+
+    Example:
+        >>> [finding.code for finding in verify_bundle("unet2d.zip") if finding.severity == "error"]  # doctest: +SKIP
+        ['weights-missing']
     """
     from medseg.inspection import inspect_bundle, unpack
 
     root = Path(root)
     if not root.exists():
-        raise ConfigError(root, "must be the folder of a bundle, or a zip of it", "nothing")
+        raise ConfigError(root, "there is no bundle here", "", "Give the folder of a bundle, or a zip of it.")
     inspection = inspect_bundle(root)
     if not inspection.trusted and not trust:
-        stopped = note("not-verified", root.name, "inspection found something unsafe: no rule was applied", _TRUST)
-        return ranked([*inspection.findings, stopped])
-    known = [replace(one, severity="warning") if one.severity == "error" else one for one in inspection.findings]
+        skipped = note("not-verified", root.name, "inspection found something unsafe, so no rule was applied", _TRUST)
+        return ranked([*inspection.findings, skipped])
+    inspected = [
+        replace(finding, severity="warning") if finding.severity == "error" else finding
+        for finding in inspection.findings
+    ]
     if root.is_dir():
-        return ranked([*known, *check_bundle(root)])
+        return ranked([*inspected, *check_bundle(root)])
     with tempfile.TemporaryDirectory() as location:
         folder = unpack(root, Path(location, root.stem))
         inner = [path.parents[1] for path in folder.glob(f"*/configs/{METADATA}.json")]
-        whole = not (folder / "configs").is_dir() and len(inner) == 1
-        return ranked([*known, *check_bundle(inner[0] if whole else folder)])
+        in_subfolder = not (folder / "configs").is_dir() and len(inner) == 1
+        return ranked([*inspected, *check_bundle(inner[0] if in_subfolder else folder)])
 
 
 def check_bundle(root: str | Path) -> list[Finding]:
-    """The rules alone, without inspection: for a bundle that is trusted. It is executed in part.
+    """Apply the rules without inspection, for a bundle that is trusted: parts of it are run.
 
     Returns:
-        what was found, errors first.
+        The findings, errors first.
     """
     with _importable(Path(root)), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a bundle's parts say of themselves
-        bundle = Opened(Path(root))
-        findings = list(bundle.faults)
+        warnings.simplefilter("ignore")  # of the bundle's own parts
+        bundle = BundleFiles(Path(root))
+        findings = list(bundle.findings)
         for name, rule in RULES.items():
             try:
                 findings += rule(bundle)
-            except Exception as fault:  # a bundle that no rule foresaw; the other rules still count
-                findings.append(warning("rule-failed", name, f"the rule could not be applied: {cause(fault)}", _REPORT))
-    return ranked(_said_once(bundle, findings))
+            except MissingExtraError:
+                raise
+            except Exception as problem:  # a bundle that a rule did not foresee; the others still count
+                message = f"the rule could not be applied: {root_cause(problem)}"
+                findings.append(warning("rule-failed", name, message, _REPORT))
+    return ranked(_without_inherited(bundle, findings))
 
 
-def _said_once(bundle: Opened, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings, without those that a config has only from the one below it, of which they are said."""
-    findings = set(findings)
-    for one in findings:
+def _without_inherited(bundle: BundleFiles, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the findings without those that an overlay only has from the config it is merged on."""
+    distinct = set(findings)
+    for finding in distinct:
+        inherited = False
         for name, bases in bundle.overlays.items():
             file = bundle.location(name)
-            below = (replace(one, location=one.location.replace(file, bundle.location(base), 1)) for base in bases)
-            if one.location.startswith(file) and any(other in findings for other in below):
-                break
-        else:
-            yield one
+            for base in bases:
+                location = finding.location.replace(file, bundle.location(base), 1)
+                if finding.location.startswith(file) and replace(finding, location=location) in distinct:
+                    inherited = True
+        if not inherited:
+            yield finding
 
 
 @contextlib.contextmanager
 def _importable(root: Path) -> Iterator[None]:
-    """Modules in the bundle's own folder can be imported, as MONAI does it, and are forgotten afterwards."""
+    """Let modules in the bundle's folder be imported, as MONAI does, and forget them afterwards."""
     location = str(root.resolve())
     before = set(sys.modules)
     sys.path.insert(0, location)

@@ -14,8 +14,8 @@ import torch
 from medseg.bundle.bundle import find_bundle
 from medseg.bundle.share import install, install_bundle
 from medseg.bundle.share.archiving import write_archive
-from medseg.bundle.share.manifest import make_manifest
 from medseg.bundle.share.weights import safetensors
+from medseg.bundle.verify.manifest import make_manifest
 from medseg.errors import BundleError, ConfigError, DataError, MedsegError, OutputError, UntrustedError
 
 

@@ -12,7 +12,7 @@ import torch
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.share import install_bundle, pack_bundle
-from medseg.bundle.verify.weights import read as read_by_verification
+from medseg.bundle.verify.weights import read_state as read_by_verification
 from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
 
 PROMISED = {

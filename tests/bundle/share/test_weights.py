@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medseg.bundle.share.weights import read_state, safetensors, write_state
-from medseg.bundle.verify.weights import read as read_by_verification
+from medseg.bundle.verify.weights import read_state as read_by_verification
 from medseg.errors import WeightsError
 
 

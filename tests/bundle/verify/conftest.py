@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from medseg.bundle.verify.opened import Opened
+from medseg.bundle.verify.bundle_files import BundleFiles
+from medseg.bundle.verify.rules import Rule
 from tests.bundle.verify import broken
 
-Found = Callable[..., list[tuple[str, str]]]
+CodesOf = Callable[..., list[tuple[str, str]]]
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def plain(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def found(plain: Path) -> Found:
-    """What one rule says of the plain bundle with faults: `found(rule, fault, ...)` gives codes and places."""
+def codes_of(plain: Path) -> CodesOf:
+    """Codes and locations that one rule finds in the plain bundle with faults: `codes_of(rule, fault, ...)`."""
 
-    def run(rule: ModuleType, *faults: broken.Fault) -> list[tuple[str, str]]:
+    def run(rule: Rule, *faults: broken.Fault) -> list[tuple[str, str]]:
         for fault in faults:
             fault(plain)
-        return [(one.code, one.location) for one in rule.check(Opened(plain))]
+        return [(finding.code, finding.location) for finding in rule(BundleFiles(plain))]
 
     return run

@@ -1,13 +1,14 @@
-"""Names in expressions, without evaluating any."""
+"""Names in expressions, lists paired by order, and paths, without evaluating anything."""
 
 from __future__ import annotations
 
 import pytest
 
-from medseg.bundle.verify import expressions
-from tests.bundle.verify.broken import edit, overlay
+from medseg.bundle.verify.bundle_files import BundleFiles
+from medseg.bundle.verify.expressions import check_expressions, check_pairing, check_paths
+from tests.bundle.verify.broken import change, edit, overlay
 
-PLACE = "configs/train.json, optimizer#lr"
+LR = "configs/train.json, optimizer#lr"
 
 
 @pytest.mark.parametrize(
@@ -16,29 +17,90 @@ PLACE = "configs/train.json, optimizer#lr"
      "$monai.handlers.from_engine(['pred'])", "$np.float32", "$len(@spacing)", "$medseg.LabelMap(['a']).nothing_known",
      "$'%d' % @lr", "$torch.optim.lr_scheduler.OneCycleLR", "$medseg.data.find_scans"],
 )  # fmt: skip
-def test_what_is_right_is_left_alone(found, text):
-    assert found(expressions, edit("train", optimizer__lr=text)) == []
+def test_what_is_right_is_left_alone(codes_of, text):
+    assert codes_of(check_expressions, edit("train", optimizer__lr=text)) == []
 
 
 @pytest.mark.parametrize(
     "text",
     ["$troch.device('cpu')", "$torch.devise", "$monai.transforms.LoadImagd", "$medseg.LabelMap.totalsegmentatr()"],
 )
-def test_a_name_that_means_nothing(found, text):
-    assert found(expressions, edit("train", optimizer__lr=text)) == [("expression-name", PLACE)]
+def test_a_name_that_means_nothing(codes_of, text):
+    assert codes_of(check_expressions, edit("train", optimizer__lr=text)) == [("expression-name", LR)]
 
 
-def test_an_overlay_knows_what_its_config_imports(found):
-    assert found(expressions, overlay("quick", lr="$medseg.LabelMap")) == []
-    assert found(expressions, overlay("quick", lr="$glob.glob('x')")) == [("expression-name", "configs/quick.json, lr")]
+def test_an_overlay_knows_what_its_config_imports(codes_of):
+    assert codes_of(check_expressions, overlay("quick", lr="$medseg.LabelMap")) == []
+    assert codes_of(check_expressions, overlay("quick", lr="$glob.glob('x')")) == [
+        ("expression-name", "configs/quick.json, lr")
+    ]
 
 
-def test_an_import_that_fails(found):
+def test_an_import_that_fails(codes_of):
     fault = edit("train", imports=["$import torch", "$import medseg", "$import nosuch.thing as t"])
-    assert found(expressions, fault) == [("expression-name", "configs/train.json, imports#2")]
+    assert codes_of(check_expressions, fault) == [("expression-name", "configs/train.json, imports#2")]
 
 
-def test_nothing_is_evaluated(found, tmp_path):
+def test_nothing_is_evaluated(codes_of, tmp_path):
     canary = tmp_path / "canary"
-    assert found(expressions, edit("train", optimizer__lr=f"$open('{canary}', 'w').close()")) == []
+    assert codes_of(check_expressions, edit("train", optimizer__lr=f"$open('{canary}', 'w').close()")) == []
     assert not canary.exists()
+
+
+def of(data):
+    lists = {"images": "$sorted(glob.glob(@dataset_dir + '/i/*'))", "truth": "$sorted(os.listdir(@dataset_dir + '/l'))"}
+    return edit("train", **lists, train__dataset__data=data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["$[{'image': i, 'label': l} for i, l in zip(@images, @truth)]",
+     "$[{'image': i, 'label': l} for i, l in zip(@images[:-9], sorted(@truth)[:-9])]",
+     "$list(map(dict, zip(@images, @truth)))", "$[{'image': @images[i], 'label': @truth[i]} for i in range(3)]",
+     "$list(zip(pathlib.Path('a').glob('*'), pathlib.Path('b').glob('*')))"],
+)  # fmt: skip
+def test_lists_of_files_side_by_side(codes_of, data):
+    assert codes_of(check_pairing, of(data)) == [("pairing", "configs/train.json, train#dataset#data")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["$[{'image': i} for i in @images]", "$list(zip(@spacing, @spacing))", "$dict(zip(['image'], [@images]))",
+     "$[{'image': i, 'label': i.replace('img', 'seg')} for i in @images]"],
+)  # fmt: skip
+def test_what_is_no_pair_of_lists(codes_of, data):
+    assert codes_of(check_pairing, of(data)) == []
+
+
+OUTPUT_DIR = "configs/inference.json, output_dir"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/home/me/eval", "C:\\data\\eval", "D:/data", "~/eval", "\\\\server\\share", "$'/mnt/x'", "$open('/etc/passwd')",
+     "$f'/srv/{@device}/x'"],
+)  # fmt: skip
+def test_absolute(codes_of, text):
+    assert codes_of(check_paths, edit("inference", output_dir=text)) == [("path-absolute", OUTPUT_DIR)]
+
+
+@pytest.mark.parametrize("text", ["../eval", "a/../../b", "$@bundle_root + '/../x'", "$@bundle_root + '\\\\..\\\\x'"])
+def test_out_of_the_bundle(codes_of, text):
+    assert codes_of(check_paths, edit("inference", output_dir=text)) == [("path-leaves", OUTPUT_DIR)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["eval", "$@bundle_root + '/eval'", "$f'{@bundle_root}/eval'", "https://x.org/a", "s3://bucket/a", "a/b.c", "/",
+     "text with / and .. in it", "@device", "*", "...", "$'a' + '/b'", "//x"],
+)  # fmt: skip
+def test_neither(codes_of, text):
+    assert codes_of(check_paths, edit("inference", output_dir=text)) == []
+
+
+def test_a_place_of_data_is_a_warning_and_a_runs_own_is_none(plain):
+    change(plain, "train", dataset_dir="/data/set")
+    (one,) = check_paths(BundleFiles(plain))
+    assert one.severity == "warning"
+    (plain / "run.json").write_text("{}")
+    assert list(check_paths(BundleFiles(plain))) == []

@@ -1,4 +1,4 @@
-"""One forward pass against what the metadata say."""
+"""One forward pass compared with the metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from monai.bundle.scripts import _get_fake_spatial_shape
 
 from medseg.bundle.verify import network
-from medseg.bundle.verify.opened import Opened
+from medseg.bundle.verify.bundle_files import BundleFiles
+from medseg.bundle.verify.network import check_network
 from tests.bundle.verify.broken import NAMES, change, edit, network_data_format
 
 DATA = "configs/metadata.json, network_data_format"
@@ -30,8 +31,8 @@ def shaped(shape, channels=1):
 
 
 @pytest.mark.parametrize("shape", [[32, 64], ["4*n", "4*n"], ["*", "2**p"]])
-def test_shapes_that_hold(found, shape):
-    assert found(network, shaped(shape)) == []
+def test_shapes_that_hold(codes_of, shape):
+    assert codes_of(check_network, shaped(shape)) == []
 
 
 def test_a_shape_that_holds_for_larger_images_alone_is_a_warning(plain):
@@ -39,13 +40,13 @@ def test_a_shape_that_holds_for_larger_images_alone_is_a_warning(plain):
     for config in ("train", "evaluate", "inference"):
         change(plain, config, network_def=lambda there: {**there, **deep, "num_res_units": 1})
     shaped(["4*n", "4*n"])(plain)
-    (one,) = network.check(Opened(plain))
+    (one,) = check_network(BundleFiles(plain))
     assert (one.severity, one.code) == ("warning", "network-shape")
-    assert "holds for [8, 8]" in one.message
+    assert "holds only for [8, 8]" in one.message
 
 
 def test_large_inputs_are_followed_without_computing_and_the_network_stays(plain):
-    built = Opened(plain).network
+    built = BundleFiles(plain).network
     before = {name: value.clone() for name, value in built.state_dict().items()}
     given = network.run(built, (1, 1, 2048, 2048))
     assert given.device.type == "meta"
@@ -65,21 +66,21 @@ def test_a_network_that_looks_at_values_is_computed(look):
 
 
 def test_several_outputs_count_by_the_first():
-    held = network._held(
+    held = network._output(
         [torch.zeros(1, 2, 4), torch.zeros(1, 9, 1)], {"num_channels": 2, "dtype": "float32"}, [4], "x"
     )
     assert list(held) == []
 
 
-def test_no_network_and_none_at_hand(found):
+def test_no_network_and_none_at_hand(codes_of):
     fault = edit("inference", network_def="$torch.device('cpu')")
-    assert found(network, fault) == [("network-fails", "configs/inference.json, network_def")]
+    assert codes_of(check_network, fault) == [("network-fails", "configs/inference.json, network_def")]
 
 
 def test_classes_that_come_from_the_data_are_a_note(plain):
     for config in ("train", "evaluate", "inference"):
         change(plain, config, labels="$medseg.data.discover(@dataset_dir).labels")
-    (one,) = network.check(Opened(plain))
+    (one,) = check_network(BundleFiles(plain))
     assert (one.severity, one.code) == ("note", "network-unknown")
 
 
@@ -88,6 +89,6 @@ def test_a_package_that_the_network_needs_is_named(plain, monkeypatch):
         raise ImportError("required package `einops` is not installed")
 
     monkeypatch.setattr(network, "run", needs)
-    (one,) = network.check(Opened(plain))
+    (one,) = check_network(BundleFiles(plain))
     assert (one.code, one.location) == ("network-fails", "configs/inference.json, network_def")
     assert "einops" in one.message

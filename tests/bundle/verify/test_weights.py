@@ -1,4 +1,4 @@
-"""Files of weights, in either format."""
+"""Files of weights in both formats, and whether configs load them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from medseg.bundle.verify import weights
-from tests.bundle.verify.broken import save_weights
+from medseg.bundle.verify.weights import check_loading, check_weights, read_state
+from tests.bundle.verify.broken import change, save_weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
@@ -18,7 +18,7 @@ def test_safetensors_are_read_as_their_own_library_reads_them(tmp_path, dtype):
         "one": torch.ones((), dtype=dtype),
     }
     safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    found = weights.read(tmp_path / "model.safetensors")
+    found = read_state(tmp_path / "model.safetensors")
     assert set(found) == set(state)
     assert all(torch.equal(found[name], state[name]) and found[name].dtype == dtype for name in state)
 
@@ -26,40 +26,68 @@ def test_safetensors_are_read_as_their_own_library_reads_them(tmp_path, dtype):
 def test_a_checkpoint_holds_the_network_under_its_name(tmp_path):
     for name in ("network", "model", "state_dict"):
         torch.save({name: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "x.pt")
-        assert list(weights.read(tmp_path / "x.pt")) == ["a"]
+        assert list(read_state(tmp_path / "x.pt")) == ["a"]
     torch.save({"epoch": 3}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="something else"):
-        weights.read(tmp_path / "x.pt")
+        read_state(tmp_path / "x.pt")
 
 
-def test_both_formats_of_the_same_weights_agree(found, plain):
+def test_both_formats_of_the_same_weights_agree(codes_of, plain):
     state = torch.load(plain / "models/model.pt", weights_only=True)
     safetensors.torch.save_file(state, plain / "models/model.safetensors")
-    assert found(weights) == []
+    assert codes_of(check_weights) == []
 
 
-def test_a_safetensors_file_cut_short(found, plain):
+def test_a_safetensors_file_cut_short(codes_of, plain):
     state = torch.load(plain / "models/model.pt", weights_only=True)
     safetensors.torch.save_file(state, plain / "models/model.safetensors")
     whole = (plain / "models/model.safetensors").read_bytes()
     for size in (4, 100, len(whole) - 8):
         (plain / "models/model.safetensors").write_bytes(whole[:size])
-        assert found(weights) == [("weights-damaged", "models/model.safetensors")]
+        assert codes_of(check_weights) == [("weights-damaged", "models/model.safetensors")]
 
 
-def test_a_pickle_is_not_executed(found, plain, tmp_path):
+def test_a_pickle_is_not_executed(codes_of, plain, tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "canary"), "w"))
 
     torch.save({"a": Evil()}, plain / "models/model.pt")
-    assert found(weights) == [("weights-damaged", "models/model.pt")]
+    assert codes_of(check_weights) == [("weights-damaged", "models/model.pt")]
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_run_keeps_the_same_weights_twice(found, plain):
+def test_a_run_keeps_the_same_weights_twice(codes_of, plain):
     (plain / "run.json").write_text("{}")
     save_weights(plain, name="checkpoints/best.pt")
-    assert found(weights) == []
+    assert codes_of(check_weights) == []
     save_weights(plain, name="checkpoints/best.pt", seed=5)
-    assert found(weights) == [("weights-exchanged", "models/model.pt")]
+    assert codes_of(check_weights) == [("weights-exchanged", "models/model.pt")]
+
+
+def test_a_whole_bundle_loads_them(codes_of):
+    assert codes_of(check_loading) == []
+
+
+def test_a_recipe_has_none_to_load(codes_of):
+    gone = [lambda root: (root / "models/model.pt").unlink(),
+            lambda root: change(root, "inference", network="$@network_def.to(@device)")]  # fmt: skip
+    assert codes_of(check_loading, *gone) == []
+
+
+def test_both_configs_are_looked_at(codes_of):
+    faults = [lambda root, name=name: change(root, name, network="$@network_def") for name in ("evaluate", "inference")]
+    places = ["configs/evaluate.json", "configs/inference.json"]
+    assert codes_of(check_loading, *faults) == [("weights-not-loaded", location) for location in places]
+
+
+def test_a_checkpoint_loader_will_do(codes_of):
+    loader = {"_target_": "CheckpointLoader", "load_path": "@ckpt_path", "load_dict": {"model": "@network"}}
+    changes = {"network": "$@network_def", "checkpointloader": loader}
+    assert codes_of(check_loading, lambda root: change(root, "inference", **changes)) == []
+
+
+def test_weights_that_are_called_otherwise(codes_of):
+    renamed = [lambda root: (root / "models/model.pt").rename(root / "models/model.safetensors")]
+    places = [f"configs/{name}.json, ckpt_path" for name in ("evaluate", "inference")]
+    assert codes_of(check_loading, *renamed) == [("weights-missing", location) for location in places]

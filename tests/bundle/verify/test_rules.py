@@ -1,10 +1,11 @@
-"""Every fault by its code, and none where there is none."""
+"""Each fault is found by its code; hostile bundles are stopped before any rule."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from medseg.bundle.verify import check_bundle, rules, verify_bundle
 from medseg.errors import ConfigError
 from tests.bundle.verify import zoo
 from tests.bundle.verify.broken import BROKEN, change, plain
+from tests.inspection import hostile, hostile_zips
 
 BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[3].glob("bundles/*/configs/metadata.json"))
 
@@ -74,7 +76,7 @@ def test_every_code_is_explained_in_the_reference(repository):
     written = set()
     for path in (repository / "medseg" / "bundle" / "verify").glob("*.py"):
         written |= set(
-            re.findall(r"\b(?:error|warning|note|say)\(\s*\"([a-z0-9-]+)\"", path.read_text(encoding="utf-8"))
+            re.findall(r"\b(?:error|warning|note|report)\(\s*\"([a-z0-9-]+)\"", path.read_text(encoding="utf-8"))
         )
     assert written - set(re.findall(r"`([a-z0-9-]+)`", text)) == set()
     assert {code for _, codes in BROKEN.values() for code in codes.split()} <= written
@@ -143,5 +145,21 @@ def test_a_zip_is_looked_at_as_its_folder_is(tmp_path, top):
 
 
 def test_there_must_be_something(tmp_path):
-    with pytest.raises(ConfigError, match="must be the folder of a bundle, or a zip of it [(]nothing"):
+    with pytest.raises(ConfigError, match="there is no bundle here"):
         verify_bundle(tmp_path / "nothing")
+
+
+CASES = {**hostile.ALL, **hostile_zips.ALL}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_none_comes_as_far_as_the_rules(name, tmp_path):
+    code, make = CASES[name]
+    canary = tmp_path / "canary"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a zip with a name twice
+        path = make(hostile.clean(tmp_path / "bundle"), canary)
+    found = verify_bundle(path)
+    assert code in {one.code for one in found if one.severity == "error"}
+    assert "not-verified" in {one.code for one in found}
+    assert not canary.exists()

@@ -1,4 +1,4 @@
-"""Files as they stand, overlays on top of what they change, values without the data."""
+"""Files as they are, overlays merged with what they change, values without the data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from medseg.bundle.verify.opened import Opened, UnknownValueError, cause
+from medseg.bundle.verify.bundle_files import BundleFiles, UnknownValueError, root_cause
 from tests.bundle.verify.broken import change, overlay
 
 
 def test_an_evaluation_of_paths_goes_on_top_of_training(plain):
     (plain / "configs" / "evaluate.json").write_text(json.dumps({"validate#handlers": [], "run": []}))
-    bundle = Opened(plain)
+    bundle = BundleFiles(plain)
     assert bundle.configs["evaluate"]["validate"]["handlers"] == []
     assert bundle.configs["evaluate"]["network_def"] == bundle.configs["train"]["network_def"]
     assert bundle.configs["train"]["validate"]["handlers"]
@@ -22,13 +22,13 @@ def test_an_overlay_is_known_by_its_name_or_by_its_keys(plain):
     overlay("multi_gpu_train", device="cuda")(plain)
     overlay("fast", preprocessing__transforms=[])(plain)
     overlay("nowhere_inference", **{"x": 1})(plain)
-    assert Opened(plain).overlays == {
+    assert BundleFiles(plain).overlays == {
         "multi_gpu_train": ("train",), "fast": ("evaluate",), "nowhere_inference": ("inference",)
     }  # fmt: skip
 
 
 def test_values_come_as_monai_makes_them_and_the_bundles_folder_is_known(plain):
-    bundle = Opened(plain)
+    bundle = BundleFiles(plain)
     assert bundle.value("train", "network_def#out_channels") == 4
     assert bundle.value("inference", "output_dir") == f"{plain.resolve()}/eval"
     assert bundle.value("train", "deterministic#3#pixdim") == [1.5, 1.5]
@@ -36,38 +36,38 @@ def test_values_come_as_monai_makes_them_and_the_bundles_folder_is_known(plain):
 
 def test_what_would_open_the_data_is_not_evaluated(plain):
     change(plain, "train", many="$len(@train#dataset)", labels="$medseg.LabelMap(['a'] * @many)")
-    with pytest.raises(UnknownValueError, match="hangs on the data") as caught:
-        Opened(plain).value("train", "labels")
-    assert caught.value.data
+    with pytest.raises(UnknownValueError, match="depends on the dataset") as caught:
+        BundleFiles(plain).value("train", "labels")
+    assert caught.value.needs_data
 
 
 def test_what_fails_says_why_at_its_root(plain):
     change(plain, "train", spacing="$1 / 0")
     with pytest.raises(UnknownValueError, match="ZeroDivisionError: division by zero") as caught:
-        Opened(plain).value("train", "spacing")
-    assert not caught.value.data
+        BundleFiles(plain).value("train", "spacing")
+    assert not caught.value.needs_data
 
 
 def test_the_network_of_inference_comes_first_and_none_is_built_that_would_fetch_weights(plain):
-    assert list(Opened(plain).networks) == ["inference"]
+    assert list(BundleFiles(plain).networks) == ["inference"]
     for config in ("inference", "evaluate"):
         change(plain, config, labels="$medseg.data.discover(@dataset_dir)")
-    assert list(Opened(plain).networks) == ["inference", "evaluate", "train"]
-    assert Opened(plain).network is not None
+    assert list(BundleFiles(plain).networks) == ["inference", "evaluate", "train"]
+    assert BundleFiles(plain).network is not None
     change(plain, "train", network_def__pretrained="nvidia/mit-b0")
-    assert Opened(plain).network is None
+    assert BundleFiles(plain).network is None
 
 
 def test_a_recipe_is_no_run(plain):
-    assert not Opened(plain).is_recipe
+    assert not BundleFiles(plain).is_recipe
     (plain / "label_map.json").unlink()
-    assert Opened(plain).is_recipe
+    assert BundleFiles(plain).is_recipe
     (plain / "run.json").write_text("{}")
-    assert not Opened(plain).is_recipe
-    assert Opened(plain).is_run
+    assert not BundleFiles(plain).is_recipe
+    assert BundleFiles(plain).is_run
 
 
 def test_the_cause_is_one_line():
     outer, inner = RuntimeError("outer"), ValueError("\n  first\nsecond")
     outer.__cause__ = inner
-    assert cause(outer) == "ValueError: first"
+    assert root_cause(outer) == "ValueError: first"
