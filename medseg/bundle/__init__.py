@@ -7,7 +7,7 @@ from medseg.bundle.run import check_config, resume_run, run_bundle, start_run
 from medseg.bundle.segmenting import Segmentation, Segmented
 from medseg.bundle.slices import SaveSlices, SliceSegmentation, SliceWriter
 from medseg.bundle.source import bundle_root
-from medseg.places import runs_dir
+from medseg.runs.find import runs_dir
 
 __all__ = [
     "Bundle",

@@ -13,7 +13,7 @@ from medseg.bundle import config_check
 from medseg.bundle.source import METADATA
 from medseg.config.merge import merge
 from medseg.errors import ConfigError, did_you_mean
-from medseg.places import homes
+from medseg.search_path import search_path
 
 
 def find_bundle(name: str | Path) -> Path:
@@ -23,10 +23,10 @@ def find_bundle(name: str | Path) -> Path:
         ConfigError: there is none; names those there are.
     """
     given = Path(name)
-    for location in [given, *(home / "bundles" / given for home in homes())]:
+    for location in [given, *(home / "bundles" / given for home in search_path())]:
         if (location / "configs" / METADATA).is_file():
             return location
-    places = (path.parents[1].name for home in homes() for path in home.glob(f"bundles/*/configs/{METADATA}"))
+    places = (path.parents[1].name for home in search_path() for path in home.glob(f"bundles/*/configs/{METADATA}"))
     known = sorted(
         {location for location in places if not location.startswith(".")}
     )  # an install that goes on, or was killed
@@ -43,8 +43,8 @@ def find_overlay(name: str | Path, root: Path) -> Path:
     """
     given = Path(name)
     named = given.name if given.suffix == ".json" else f"{given.name}.json"
-    folders = [root / "configs", *(home / "configs" for home in homes())]
-    for location in [given, *(home / given for home in homes()), *(folder / named for folder in folders)]:
+    folders = [root / "configs", *(home / "configs" for home in search_path())]
+    for location in [given, *(home / given for home in search_path()), *(folder / named for folder in folders)]:
         if location.is_file():
             return location
     own = {"train", "evaluate", "inference", "metadata", "tracking"}
@@ -81,7 +81,7 @@ class Bundle:
     @property
     def is_ours(self) -> bool:
         """Whether it is one of the recipes that come with medseg."""
-        return any(self.root.parent == (home / "bundles").resolve() for home in homes()[1:])
+        return any(self.root.parent == (home / "bundles").resolve() for home in search_path()[1:])
 
     def config_file(self, config: str) -> Path:
         """The path of one of its configs.

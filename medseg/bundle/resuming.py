@@ -18,7 +18,8 @@ from medseg.config.diff import differences
 from medseg.config.paths import at, walk
 from medseg.config.references import key_path, top_key, used_paths
 from medseg.errors import ConfigError, RunError
-from medseg.records import FINISHED, RECORD, find_run, find_runs, read_record, state_of
+from medseg.runs.find import find_run, find_runs
+from medseg.runs.record import FINISHED, RECORD, read_record, state_of
 
 logger = logging.getLogger(__name__)
 

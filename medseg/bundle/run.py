@@ -24,8 +24,9 @@ from medseg.cases import DatasetIndex
 from medseg.config.references import top_key, used_paths
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
+from medseg.runs.find import find_unfinished
 from medseg.seals import seal
-from medseg.training import Backup, Run, find_unfinished
+from medseg.training import Backup, Run
 from medseg.training.restore import fetch, newest_copy
 from medseg.training.run import identity, new_folder
 

@@ -19,8 +19,8 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.source import METADATA
 from medseg.errors import ConfigError, LabelError, OutputError
 from medseg.labels import LabelMap, catalogue, groups, only_v1
-from medseg.places import find_recipe
-from medseg.records import RECORD
+from medseg.runs.record import RECORD
+from medseg.search_path import find_recipe
 
 CONFIGS = ("train", "evaluate", "inference")
 CATALOGUE = "$medseg.LabelMap.totalsegmentator(@structures)"

@@ -43,9 +43,9 @@ def command(path: Path, as_json: bool, everything: bool) -> int:
 
 def _located(path: Path) -> Path:
     """The path itself, or the folder of a bundle of that name where bundles lie."""
-    from medseg.places import homes
+    from medseg.search_path import search_path
 
-    places = [path, *(home / "bundles" / path for home in homes())]
+    places = [path, *(home / "bundles" / path for home in search_path())]
     return next((location for location in places if location.exists()), path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import click
 import medseg
 from medseg.errors import ConfigError, did_you_mean
 from medseg.findings import printable
-from medseg.places import homes
-from medseg.records import RECORD
+from medseg.runs.record import RECORD
+from medseg.search_path import search_path
 
 PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel")
 EXTRAS = {
@@ -60,7 +59,7 @@ def installation() -> dict[str, Any]:
         "packages": {package: _version(package) for package in PACKAGES},
         "extras": {extra: all(map(importlib.util.find_spec, modules)) for extra, modules in EXTRAS.items()},
         "bundles": sorted(bundles()),
-        "overlays": sorted({path.stem for home in homes() for path in home.glob("configs/*.json")}),
+        "overlays": sorted({path.stem for home in search_path() for path in home.glob("configs/*.json")}),
     }
 
 
@@ -94,16 +93,16 @@ def describe(name: str) -> dict[str, Any]:
         "intended_use": metadata.get("intended_use"),
     }
     if (root / RECORD).is_file():
-        from medseg.runs.runs import summarize
+        from medseg.runs import Run
 
-        content["run"] = asdict(summarize(root))
+        content["run"] = Run(root).summary()
     return content
 
 
 def bundles() -> dict[str, Path]:
     """Return the folders of the bundles that have a name here; the first one found of each name."""
     folders: dict[str, Path] = {}
-    for home in homes():
+    for home in search_path():
         for path in sorted(home.glob(f"bundles/*/{_METADATA.as_posix()}")):
             folder = path.parents[1]
             if not folder.name.startswith("."):  # an install that has not ended
@@ -113,11 +112,10 @@ def bundles() -> dict[str, Path]:
 
 def _run_folder(name: str) -> Path:
     from medseg.errors import RunError
-    from medseg.places import runs_root
-    from medseg.runs.runs import choose
+    from medseg.runs.find import pick, runs_root
 
     try:
-        return Path(choose(name, runs_root()))
+        return Path(pick(name, runs_root()))
     except RunError as error:
         names = sorted(bundles())
         fix = did_you_mean(name, names, f"Give a path, or one of these names: {', '.join(names) or 'there are none'}.")

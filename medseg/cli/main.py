@@ -24,7 +24,7 @@ COMMANDS = {
     "train": ("medseg.cli.train", "Train a bundle."),
 }
 INTERRUPTED = 130
-RESUMABLE = 75  # medseg.records.RESUMABLE, which would cost an import here
+RESUMABLE = 75  # medseg.runs.record.RESUMABLE, which would cost an import here
 
 
 @click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -146,8 +146,8 @@ def command(
 def _log(bundle: Bundle, folder: Path, backend: str) -> InferenceLog:
     """The log of this prediction, beside the training runs of the same project."""
     from medseg.monitoring.inference_log import InferenceLog
-    from medseg.places import runs_dir
-    from medseg.records import RECORD
+    from medseg.runs.find import runs_dir
+    from medseg.runs.record import RECORD
 
     root = bundle.root
     runs = root.parent.parent if (root / RECORD).is_file() else Path(runs_dir(str(root)))

@@ -48,10 +48,10 @@ def command(run: str, output: Path | None, tables: Path | None, root: Path | Non
 
 def _folder(run: str, root: Path | None) -> Path:
     """The run's folder: the path itself where it holds anything of a run, else by name."""
-    from medseg.places import runs_root
-    from medseg.records import EPOCHS, ROWS, find_run
+    from medseg.runs.find import find_run, runs_root
+    from medseg.runs.record import HISTORY, METRICS_LOG
 
     given = Path(run)
-    if any((given / name).is_file() for name in (ROWS, EPOCHS)):
+    if any((given / name).is_file() for name in (METRICS_LOG, HISTORY)):
         return given
     return find_run(given, runs_root(root))

@@ -39,16 +39,14 @@ def command(context: click.Context, everything: bool, as_json: bool, runs: Path 
 @click.pass_context
 def show_list(context: click.Context, everything: bool, as_json: bool, runs: Path | None) -> None:
     """All runs with state, epoch, best Dice and time left, the latest first."""
-    from dataclasses import asdict
-
-    from medseg.records import RUNNING
-    from medseg.runs.runs import summaries
+    from medseg.runs.find import all_runs
+    from medseg.runs.record import RUNNING
 
     root = runs_control.root_of(context, runs)
-    found = summaries(root)
+    found = all_runs(root)
     printable = [one for index, one in enumerate(found) if everything or index < _LATEST or one.state == RUNNING]
     if as_json:
-        _print_json([asdict(one) for one in printable])
+        _print_json([one.summary() for one in printable])
         return
     from medseg.cli import runs_show
 
@@ -65,17 +63,16 @@ def show(context: click.Context, run: str | None, as_json: bool, runs: Path | No
 
     Without RUN: the one that is running, or the latest.
     """
-    from dataclasses import asdict
+    from medseg.runs import Run
+    from medseg.runs.find import pick
 
-    from medseg.runs.runs import choose, summarize
-
-    folder = choose(run, runs_control.root_of(context, runs))
+    folder = pick(run, runs_control.root_of(context, runs))
     if as_json:
-        _print_json(asdict(summarize(folder)))
+        _print_json(Run(folder).summary())
         return
     from medseg.cli import runs_show
 
-    runs_show.show_run(folder)
+    runs_show.show_run(Run(folder))
 
 
 @command.command(short_help="Runs side by side.")
@@ -85,17 +82,15 @@ def show(context: click.Context, run: str | None, as_json: bool, runs: Path | No
 @click.pass_context
 def compare(context: click.Context, names: tuple[str, ...], as_json: bool, runs: Path | None) -> None:
     """Runs side by side: the settings that differ, Dice by structure, speed."""
-    from dataclasses import asdict
-
-    from medseg.runs.comparing import compare as of
-    from medseg.runs.runs import choose
+    from medseg.runs.compare import compare as of
+    from medseg.runs.find import pick
 
     if len(names) < 2:
         raise click.UsageError("Name two runs or more, as: medseg runs compare RUN RUN")
     root = runs_control.root_of(context, runs)
-    found = of([choose(name, root) for name in names])
+    found = of([pick(name, root) for name in names])
     if as_json:
-        _print_json({**found, "runs": [asdict(one) for one in found["runs"]]})
+        _print_json({**found, "runs": [one.summary() for one in found["runs"]]})
         return
     from medseg.cli import runs_show
 

@@ -11,7 +11,7 @@ import click
 from medseg.cli.options import parse_pairs, with_trust
 
 if TYPE_CHECKING:
-    from medseg.runs.detach import Started
+    from medseg.runs.detach import Detached
 
 with_runs = click.option(
     "--runs",
@@ -22,15 +22,15 @@ with_runs = click.option(
 
 def root_of(context: click.Context, runs: Path | None) -> Path:
     """The folder of the runs: as this command was told, or the group before it, or the usual place."""
-    from medseg.places import runs_root
+    from medseg.runs.find import runs_root
 
     return runs_root(runs or (context.obj or {}).get("runs"))
 
 
 def _chosen(context: click.Context, run: str | None, runs: Path | None) -> Path:
-    from medseg.runs.runs import choose
+    from medseg.runs.find import pick
 
-    return choose(run, root_of(context, runs))
+    return pick(run, root_of(context, runs))
 
 
 def _chosen_all(context: click.Context, names: tuple[str, ...], runs: Path | None) -> list[Path]:
@@ -47,24 +47,24 @@ def _chosen_all(context: click.Context, names: tuple[str, ...], runs: Path | Non
 def logs(context: click.Context, run: str | None, follow: bool, lines: int, console: bool, runs: Path | None) -> None:
     """Print the log of a run. Without RUN: the one that is running, or the latest."""
     from medseg.errors import RunError
-    from medseg.records import CONSOLE, LOG
-    from medseg.runs.following import follow as pieces
-    from medseg.runs.following import start_of
-    from medseg.runs.runs import standing
+    from medseg.runs.record import CONSOLE, LOG
+    from medseg.runs.run import run_state
+    from medseg.runs.text_log import follow as pieces
+    from medseg.runs.text_log import start_of_last_lines
 
     folder = _chosen(context, run, runs)
     path = folder / (CONSOLE if console else LOG)
-    if not path.is_file() and not (follow and standing(folder) == "running"):
+    if not path.is_file() and not (follow and run_state(folder) == "running"):
         fix = "Only a detached run has one; its log is: medseg runs logs" if console else ""
-        raise RunError(path, "must be there to be shown", "no such file", fix)
+        raise RunError(path, "the file is missing", fix=fix)
     try:
-        for piece in pieces(folder, path, start_of(path, lines), forever=follow):
+        for piece in pieces(folder, path, start_of_last_lines(path, lines), forever=follow):
             click.echo(piece, nl=False)
     except KeyboardInterrupt:
-        click.echo(f"\n{folder.name}: {standing(folder)}", err=True)
+        click.echo(f"\n{folder.name}: {run_state(folder)}", err=True)
         return
     if follow:
-        click.echo(f"{folder.name}: {standing(folder)}", err=True)
+        click.echo(f"{folder.name}: {run_state(folder)}", err=True)
 
 
 @click.command(short_help="Stop a run: it saves and ends.")
@@ -75,11 +75,11 @@ def logs(context: click.Context, run: str | None, follow: bool, lines: int, cons
 @click.pass_context
 def stop(context: click.Context, run: str | None, now: bool, timeout: float, runs: Path | None) -> None:
     """Stop a run: it saves and ends. Without RUN: the one that is running."""
-    from medseg.runs.runs import choose_running
-    from medseg.runs.stopping import describe
-    from medseg.runs.stopping import stop as stop_run
+    from medseg.runs.find import pick_running
+    from medseg.runs.stop import describe
+    from medseg.runs.stop import stop as stop_run
 
-    folder = choose_running(run, root_of(context, runs))
+    folder = pick_running(run, root_of(context, runs))
     click.echo(f"Stopping {folder.name}" if now else f"Stopping {folder.name}, it saves first", err=True)
     said = 0.0
 
@@ -111,13 +111,13 @@ def resume(
     with a larger max_epochs=N, unless its learning rate follows a schedule made for max_epochs. Without RUN: the
     latest that neither runs nor has finished.
     """
-    from medseg.runs.resuming import resume_detached, resume_here
-    from medseg.runs.runs import choose_resumable
+    from medseg.runs.find import pick_resumable
+    from medseg.runs.resume import resume_detached, resume_here
 
     if run is not None and "=" in run and not Path(run).exists():
         pairs, run = (run, *pairs), None
     parse_pairs(pairs)
-    folder = choose_resumable(run, root_of(context, runs))
+    folder = pick_resumable(run, root_of(context, runs))
     if run is None:
         click.echo(f"Going on with {folder.name}", err=True)
     if detached:
@@ -126,7 +126,7 @@ def resume(
         context.exit(resume_here(folder, pairs, trust))
 
 
-def follow_start(started: Started) -> None:
+def follow_start(started: Detached) -> None:
     """Show what a detached process prints until its run has a folder, then where it is and what to do with it."""
     from medseg.runs.detach import PATIENCE_MINUTES, wait_for_run
 
@@ -146,7 +146,7 @@ def follow_start(started: Started) -> None:
         click.echo(f"\nIt goes on. What it prints until its run has begun: {started.log}")
         return
     finally:
-        started.let_go()
+        started.release()
     if not last.endswith(b"\n"):  # in the middle of a progress bar
         click.echo(err=True)
     if folder is None:
@@ -194,9 +194,9 @@ def watch(
     It ends when every RUN has finished, was stopped, or died too often. Ending it leaves the runs alone. Without
     RUN: the one that is running, or the latest.
     """
-    from medseg.runs.notifying import Notice
-    from medseg.runs.watching import Terms
-    from medseg.runs.watching import watch as watch_runs
+    from medseg.runs.notify import Notifier
+    from medseg.runs.watch import WatchPolicy
+    from medseg.runs.watch import watch as watch_runs
 
     try:
         waits = tuple(float(one) for one in pauses.split(","))
@@ -204,10 +204,10 @@ def watch(
         raise click.UsageError(f"--pauses '{pauses}' must be seconds with commas between them.") from error
     if restarts < 0 or min(waits) < 0:
         raise click.UsageError("--restarts and --pauses must not be negative.")
-    notice = Notice(program, webhook)
+    notifier = Notifier(program, webhook)
     folders = list(dict.fromkeys(_chosen_all(context, names, runs)))
     if not detached:
-        context.exit(0 if watch_runs(folders, Terms(restarts, waits, notice, trust)) else 1)
+        context.exit(0 if watch_runs(folders, WatchPolicy(restarts, waits, notifier, trust)) else 1)
     from medseg.runs.detach import detach, wait_for_run
 
     arguments = ["--restarts", str(restarts), "--pauses", pauses, *(["--command", program] if program else [])]
@@ -218,7 +218,7 @@ def watch(
     try:
         folder = wait_for_run(started, lambda piece: click.echo(piece, nl=False, err=True), every=0.1)
     finally:
-        started.let_go()
+        started.release()
     location = started.log if folder is None else folder / "watch.log"
     click.echo(f"Process {started.pid} watches {', '.join(one.name for one in folders)} and prints to {location}")
 
@@ -232,10 +232,10 @@ def watch(
 def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:
     """Bring everything that a run has recorded to its tracker, each row once. Without RUN: the latest."""
     from medseg.monitoring.syncing import sync as sync_run
-    from medseg.runs.runs import choose_latest
+    from medseg.runs.find import pick_latest
 
     root = root_of(context, runs)
-    for folder in [choose_latest(name, root) for name in names or (None,)]:
+    for folder in [pick_latest(name, root) for name in names or (None,)]:
         done = sync_run(folder, backend, offline)
         counts = f"{done.sent} of {done.rows} rows were not there, {done.images} pictures went along"
         click.echo(f"{folder.name} with {done.backend} ({done.mode}): {counts}\n{done.where}")

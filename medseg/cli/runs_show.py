@@ -1,4 +1,4 @@
-"""How `medseg runs` draws a list of runs, one run, and runs side by side."""
+"""Print runs: a list, one run, runs side by side."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import click
 
 from medseg.cli.tables import console, duration, number, sparkline, table
 from medseg.findings import printable
-from medseg.records import CONSOLE, LOG, RUNNING, read_record, read_rows
-from medseg.runs.comparing import best_validation, speed, unlike_recipe
-from medseg.runs.runs import Summary, read_json, summarize
+from medseg.runs.compare import speed, unlike_recipe
+from medseg.runs.metrics_log import Row
+from medseg.runs.record import CONSOLE, LOG, METRICS_LOG, RUNNING, read_json
+from medseg.runs.run import Run
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-_COLOURS = {
+_COLORS = {
     "running": "green",
     "finished": "blue",
     "interrupted": "yellow",
@@ -28,201 +29,193 @@ _COLOURS = {
     "died": "red",
     "unreadable": "red",
 }
-_SHOWN, _VALUE = 5, 48
-_FILES = {
-    "log": LOG,
-    "console": CONSOLE,
-    "rows": "metrics.jsonl",
-    "pictures": "previews",
-    "checkpoints": "checkpoints",
-    "weights": "models/model.pt",
-    "report": "report.html",
-}
+_MAX_STRUCTURES = 5  # at each end of the list
+_MAX_WARNINGS = 5
+_MAX_VALUE = 48  # characters of a setting
+_FILES = (LOG, CONSOLE, METRICS_LOG, "previews", "checkpoints", "models/model.pt", "report.html")
 
 
-def show_list(found: Sequence[Summary], root: Path, total: int) -> None:
-    """A line for each run."""
-    if not found:
+def show_list(runs: Sequence[Run], root: Path, total: int) -> None:
+    """Print a line for each run.
+
+    Args:
+        runs: those to print.
+        root: their folder.
+        total: how many there are.
+    """
+    if not runs:
         click.echo(f"No runs in {root}. Start one with: medseg train unet2d --with demo")
         return
     rows: list[list[str | Text]] = []
-    for one in found:
-        cells = [_epochs(one), _best(one), duration(one.seconds_left), _when(one)]
-        rows.append([one.name, str(one.bundle or "-"), _state(one.state), *cells])
+    for run in runs:
+        cells = [_epochs(run), _best(run), duration(run.seconds_left), _start(run)]
+        rows.append([run.name, str(run.bundle or "-"), _state(run.state), *cells])
     columns = ["run", "bundle", "state", "epoch", "best Dice", "time left", "started"]
     console().print(table(f"Runs in {root}", columns, rows, left=(0, 1, 2)))
-    if total > len(found):
-        click.echo(f"and {total - len(found)} older: medseg runs --all")
+    if total > len(runs):
+        click.echo(f"and {total - len(runs)} older: medseg runs --all")
 
 
-def show_run(folder: Path) -> None:
-    """Facts, curves, Dice by structure, warnings, settings and files of a run."""
-    one, record = summarize(folder), read_record(folder)
-    rows = [row for _, row in read_rows(folder)]
-    screen = console()
-    plain = not (screen.encoding or "").lower().startswith("utf")
+def show_run(run: Run) -> None:
+    """Print facts, curves, Dice by structure, warnings, settings and files of a run."""
     from rich.text import Text
 
-    screen.print(Text.assemble((printable(one.name), "bold"), "  ", _state(one.state)))
-    facts = _facts(one, record, rows)
-    for key, text in facts.items():
+    screen = console()
+    plain = not (screen.encoding or "").lower().startswith("utf")
+    screen.print(Text.assemble((printable(run.name), "bold"), "  ", _state(run.state)))
+    for key, text in _facts(run).items():
         screen.print(Text(f"  {key:<11} {printable(text, len(text))}"), soft_wrap=True)
-    for title, values, digits in _curves(rows):
-        known = [value for value in values if value is not None]
-        if known:
+    for title, values in _curves(run):
+        numbers = [value for value in values if value is not None]
+        if numbers:
             curve = sparkline(values, plain=plain)
-            ends = f"{number(known[0], digits)} to {number(known[-1], digits)}"
-            screen.print(Text(f"  {title:<11} {curve}  {ends}"), soft_wrap=True)
-    _show_structures(rows)
-    _show_warnings(rows)
-    changed = unlike_recipe(folder, one.bundle)
+            screen.print(Text(f"  {title:<11} {curve}  {number(numbers[0])} to {number(numbers[-1])}"), soft_wrap=True)
+    _show_structures(run)
+    _show_warnings(run)
+    changed = unlike_recipe(run)
     if changed:
         cells = [[key, _short(values[1]), _short(values[0])] for key, values in changed.items()]
         screen.print(table("Settings unlike the recipe", ["", "this run", "recipe"], cells, left=(0, 1, 2)))
-    there = {name: folder / path for name, path in _FILES.items() if (folder / path).exists()}
-    screen.print(Text(f"Folder: {folder.resolve()}"), soft_wrap=True)
-    screen.print(Text(f"  {', '.join(str(path.relative_to(folder)) for path in there.values())}"), soft_wrap=True)
+    files = [name for name in _FILES if (run.folder / name).exists()]
+    screen.print(Text(f"Folder: {run.folder.resolve()}"), soft_wrap=True)
+    screen.print(Text(f"  {', '.join(files)}"), soft_wrap=True)
 
 
-def _facts(one: Summary, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    facts = {"bundle": str(one.bundle), "epoch": _epochs(one)}
-    if one.iteration is not None:
-        facts["epoch"] += f", iteration {one.iteration}"
-    if one.started is not None:
-        facts["started"] = f"{datetime.fromtimestamp(one.started):%Y-%m-%d %H:%M}"
-    if one.heard is not None:
-        facts["heard"] = f"{duration(max(0.0, time.time() - one.heard))} ago, process {one.pid} on {one.host}"
-    if one.state == RUNNING:
-        facts["time left"] = duration(one.seconds_left)
-    facts["best Dice"] = _best(one)
-    if one.error:
-        facts["error"] = str(one.error)
-    cases = record.get("cases") or {}
-    counts = ", ".join(f"{len(ids)} {side}" for side, ids in cases.items() if ids)
+def _facts(run: Run) -> dict[str, str]:
+    record = run.record
+    facts = {"bundle": str(run.bundle), "epoch": _epochs(run)}
+    if run.iteration is not None:
+        facts["epoch"] += f", iteration {run.iteration}"
+    if run.started is not None:
+        facts["started"] = f"{datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M}"
+    if run.last_sign is not None:
+        age = duration(max(0.0, time.time() - run.last_sign))
+        facts["last sign"] = f"{age} ago, process {record.get('pid')} on {record.get('host')}"
+    if run.state == RUNNING:
+        facts["time left"] = duration(run.seconds_left)
+    facts["best Dice"] = _best(run)
+    if run.error:
+        facts["error"] = run.error
+    counts = ", ".join(f"{len(ids)} {subset}" for subset, ids in (record.get("cases") or {}).items() if ids)
     facts["data"] = f"{record.get('dataset')}" + (f" ({counts})" if counts else "")
     if record.get("device"):
         facts["device"] = str(record["device"])
-    pace, seconds = speed(rows)
-    waits = [row["data_wait"] for row in rows if row.get("data_wait") is not None]
-    facts["speed"] = f"{number(pace, 1)} samples/s, {duration(seconds)} an epoch"
-    if waits:
-        facts["speed"] += f", {waits[-1]:.0%} of it waiting for data"
-    machine = next((row for row in reversed(rows) if row.get("kind") == "system"), None)
-    if machine is not None:
-        facts["machine"] = _machine(machine)
-    monitor = read_json(Path(one.folder) / "monitor" / "state.json")
+    samples, seconds = speed(run.rows_of("epoch"))
+    facts["speed"] = f"{number(samples, 1)} samples/s, {duration(seconds)} an epoch"
+    wait = next((row["data_wait"] for row in reversed(run.tail) if row.get("data_wait") is not None), None)
+    if wait is not None:
+        facts["speed"] += f", {wait:.0%} of it waiting for data"
+    machine = run.rows_of("system")
+    if machine:
+        facts["machine"] = _machine(machine[-1])
+    monitor = read_json(run.folder / "monitor" / "state.json")
     if monitor:
         facts["page"] = str(monitor.get("url") or f"none ({monitor.get('backend')}, {monitor.get('mode')})")
-    watched = read_json(Path(one.folder) / "watch.json")
-    if watched:
-        facts["watched"] = f"{watched.get('restarts')} restarts" + (", no longer" if watched.get("ended") else "")
+    watch = read_json(run.folder / "watch.json")
+    if watch:
+        facts["watched"] = f"{watch.get('restarts')} restarts" + (", no longer" if watch.get("ended") else "")
     return facts
 
 
-def _machine(row: Mapping[str, Any]) -> str:
+def _machine(row: Row) -> str:
     parts = []
     for index, gpu in enumerate(row.get("gpu") or []):
-        used, total = _gb(gpu.get("memory_used")), _gb(gpu.get("memory_total"))
+        used = _gigabytes(gpu.get("memory_used"))
+        total = _gigabytes(gpu.get("memory_total"))
         parts.append(f"GPU {index} {_percent(gpu.get('load'))}, {used} of {total} GB")
     parts.append(f"CPU {_percent(row.get('cpu'))}")
-    parts += [
-        f"{said} {_gb(row[key])} GB"
-        for key, said in (("ram_process", "RAM of it"), ("ram_free", "RAM left"), ("disk_free", "disk left"))
-        if row.get(key) is not None
-    ]
+    names = {"ram_process": "RAM of this run", "ram_free": "RAM free", "disk_free": "disk free"}
+    parts += [f"{name} {_gigabytes(row[key])} GB" for key, name in names.items() if row.get(key) is not None]
     return ", ".join(parts)
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float | None], int]]:
-    """Loss by epoch, by batch while there is no second epoch; mean Dice by validation."""
-    epochs = [row.get("loss") for row in rows if row.get("kind") == "epoch"]
-    batches = [row.get("loss") for row in rows if row.get("kind") == "batch"]
-    dice = [row.get("mean_dice") for row in rows if row.get("kind") == "validation"]
-    return [("loss", epochs if len(epochs) > 1 else batches, 3), ("Dice", dice, 3)]
+def _curves(run: Run) -> list[tuple[str, list[float | None]]]:
+    """Return loss by epoch, by batch while there is no second epoch, and mean Dice by validation."""
+    epochs = run.rows_of("epoch")
+    losses = [row.get("loss") for row in (epochs if len(epochs) > 1 else run.rows_of("batch"))]
+    return [("loss", losses), ("Dice", [row.get("mean_dice") for row in run.rows_of("validation")])]
 
 
-def _show_structures(rows: Sequence[Mapping[str, Any]]) -> None:
-    best = best_validation(rows)
-    scores = {name: value for name, value in ((best or {}).get("dice") or {}).items() if value is not None}
+def _show_structures(run: Run) -> None:
+    best = run.best
+    scores = {name: value for name, value in best.by_structure.items() if value is not None} if best else {}
     if best is None or not scores:
         return
     order = sorted(scores, key=lambda name: float(scores[name]))
-    listed = order if len(order) <= 2 * _SHOWN else [*order[:_SHOWN], *order[-_SHOWN:]]
-    cells = [[name, number(scores[name])] for name in listed]
-    if len(order) > len(listed):
-        cells.insert(_SHOWN, [f"... {len(order) - len(listed)} more", ""])
-    console().print(table(f"Dice by structure, epoch {best.get('epoch')}, worst first", ["", "Dice"], cells))
+    shown = order if len(order) <= 2 * _MAX_STRUCTURES else [*order[:_MAX_STRUCTURES], *order[-_MAX_STRUCTURES:]]
+    cells = [[name, number(scores[name])] for name in shown]
+    if len(order) > len(shown):
+        cells.insert(_MAX_STRUCTURES, [f"... {len(order) - len(shown)} more", ""])
+    console().print(table(f"Dice by structure, epoch {best.epoch}, worst first", ["", "Dice"], cells))
 
 
-def _show_warnings(rows: Sequence[Mapping[str, Any]]) -> None:
+def _show_warnings(run: Run) -> None:
     from rich.text import Text
 
-    for row in [row for row in rows if row.get("kind") == "warning"][-_SHOWN:]:
-        where = f" (epoch {row['epoch']})" if row.get("epoch") is not None else ""
-        colour = "red" if row.get("level") == "error" else "yellow"
-        said = ": ".join(str(row[key]) for key in ("title", "text") if row.get(key))
-        said = printable(said, len(said))
-        console().print(Text(f"{str(row.get('level', 'warning')).capitalize()}{where}: {said}", style=colour))
+    for row in run.rows_of("warning")[-_MAX_WARNINGS:]:
+        epoch = f" (epoch {row['epoch']})" if row.get("epoch") is not None else ""
+        color = "red" if row.get("level") == "error" else "yellow"
+        text = ": ".join(str(row[key]) for key in ("title", "text") if row.get(key))
+        level = str(row.get("level", "warning")).capitalize()
+        console().print(Text(f"{level}{epoch}: {printable(text, len(text))}", style=color))
 
 
-def show_comparison(found: Mapping[str, Any]) -> None:
-    """Runs side by side, a column each."""
-    runs: Sequence[Summary] = found["runs"]
+def show_comparison(comparison: Mapping[str, Any]) -> None:
+    """Print runs side by side, a column each.
+
+    Args:
+        comparison: see `medseg.runs.compare.compare`.
+    """
+    runs: Sequence[Run] = comparison["runs"]
     screen = console()
-    names = [str(number) for number in range(1, len(runs) + 1)]
-    for name, one in zip(names, runs, strict=True):
-        screen.print(
-            f"{name}: {printable(one.name)} ({printable(str(one.bundle))})",
-            markup=False,
-            soft_wrap=True,
-        )
+    names = [str(index) for index in range(1, len(runs) + 1)]
+    for name, run in zip(names, runs, strict=True):
+        screen.print(f"{name}: {printable(run.name)} ({printable(str(run.bundle))})", markup=False, soft_wrap=True)
     facts: list[list[str | Text]] = [
-        ["state", *(_state(one.state) for one in runs)],
-        ["epoch", *(_epochs(one) for one in runs)],
-        ["best mean Dice", *(_best(one) for one in runs)],
-        ["samples/s", *(number(value, 1) for value in found["samples_per_second"])],
-        ["time an epoch", *(duration(value) for value in found["epoch_seconds"])],
+        ["state", *(_state(run.state) for run in runs)],
+        ["epoch", *(_epochs(run) for run in runs)],
+        ["best mean Dice", *(_best(run) for run in runs)],
+        ["samples/s", *(number(value, 1) for value in comparison["samples_per_second"])],
+        ["time an epoch", *(duration(value) for value in comparison["epoch_seconds"])],
     ]
     screen.print(table("", ["", *names], facts))
-    if found["settings"]:
-        cells = [[key, *(_short(value) for value in values)] for key, values in found["settings"].items()]
+    if comparison["settings"]:
+        cells = [[key, *(_short(value) for value in values)] for key, values in comparison["settings"].items()]
         screen.print(table("Settings that differ", ["", *names], cells))
     else:
         screen.print("The settings are the same.", markup=False)
-    if found["dice"]:
-        cells = [[key, *(number(value) for value in values)] for key, values in sorted(found["dice"].items())]
+    if comparison["dice"]:
+        cells = [[key, *(number(value) for value in values)] for key, values in sorted(comparison["dice"].items())]
         screen.print(table("Dice by structure, best epoch of each", ["", *names], cells))
 
 
 def _state(state: str) -> Text:
     from rich.text import Text
 
-    return Text(state, style=_COLOURS.get(state, ""))
+    return Text(state, style=_COLORS.get(state, ""))
 
 
-def _epochs(one: Summary) -> str:
-    done = "-" if one.epoch is None else str(one.epoch)
-    return f"{done}/{one.max_epochs}" if one.max_epochs else done
+def _epochs(run: Run) -> str:
+    done = "-" if run.epoch is None else str(run.epoch)
+    return f"{done}/{run.max_epochs}" if run.max_epochs else done
 
 
-def _best(one: Summary) -> str:
-    if one.best_dice is None or one.best_dice < 0:
+def _best(run: Run) -> str:
+    if run.best is None:
         return "-"
-    return number(one.best_dice) + (f" (epoch {one.best_epoch})" if one.best_epoch else "")
+    return number(run.best.dice) + (f" (epoch {run.best.epoch})" if run.best.epoch else "")
 
 
-def _when(one: Summary) -> str:
-    if one.started is None:
-        return "-"
-    return f"{datetime.fromtimestamp(one.started):%d %b %H:%M}"
+def _start(run: Run) -> str:
+    return "-" if run.started is None else f"{datetime.fromtimestamp(run.started):%d %b %H:%M}"
 
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _VALUE else f"{text[: _VALUE - 3]}..."
+    return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
 
 
-def _gb(count: float | None) -> str:
+def _gigabytes(count: float | None) -> str:
     return "-" if count is None else f"{count / 2**30:.1f}"
 
 

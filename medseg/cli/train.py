@@ -72,7 +72,7 @@ def command(
 def _detach(arguments: list[str], runs: str | None) -> None:
     """Give the same command in a process of its own."""
     from medseg.cli.runs_control import follow_start
-    from medseg.places import runs_root
     from medseg.runs.detach import detach
+    from medseg.runs.find import runs_root
 
     follow_start(detach([sys.executable, "-m", "medseg", "train", *arguments], runs_root(runs)))

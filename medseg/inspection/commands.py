@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.inspection.references import is_plain, normal
-from medseg.places import homes
+from medseg.search_path import search_path
 
 _FILES = {"config_file": ".json", "meta_file": ".json", "tracking": ".json", "logging_file": ".conf"}
 _REFUSED = ("args_file", "properties_path", "workflow_name", "workflow_type", "workflow", "bundle_root")
@@ -57,7 +57,7 @@ def named(arguments: Sequence[str], here: Path, typed: Collection[str] = ()) -> 
 def _of_medseg(words: Sequence[str], here: Path) -> Named:
     found = Named()
     name, rest = words[0], list(words[1:])
-    places = [here / name, *(here / home / "bundles" / name for home in homes())]
+    places = [here / name, *(here / home / "bundles" / name for home in search_path())]
     root = next((location for location in places if (location / "configs" / "metadata.json").is_file()), None)
     if root is not None:
         found.roots.append(root)
@@ -79,7 +79,7 @@ def _of_medseg(words: Sequence[str], here: Path) -> Named:
 def _overlays(name: str, root: Path | None, here: Path) -> Iterator[Path]:
     """All places in which an overlay of that name is looked for."""
     last = Path(name).name if name.endswith(".json") else f"{Path(name).name}.json"
-    for home in (Path(), *homes()):
+    for home in (Path(), *search_path()):
         yield here / home / name
         yield here / home / "configs" / last
     if root is not None:
@@ -128,7 +128,7 @@ def _file(found: Named, key: str, value: str, here: Path) -> None:
             found.faults.append(f"{key}: '{one}' is looked into as something else")
         elif path.parent.name == "configs" and (path.parent / "metadata.json").is_file():
             found.roots.append(path.parent.parent)
-        elif not any(path.parent == (home / "configs").resolve() for home in homes()[1:]):
+        elif not any(path.parent == (home / "configs").resolve() for home in search_path()[1:]):
             found.faults.append(f"{key}: {path} lies in no bundle, so nobody has looked into it")
         elif key == "config_file":
             found.overlays.append(path)

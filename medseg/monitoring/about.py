@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.monitoring.payload import without_paths
-from medseg.records import read_record
+from medseg.runs.record import read_record
 
 _PLACES = {
     "backup",

@@ -18,7 +18,7 @@ import filelock
 from medseg.atomic import write_json
 from medseg.errors import RunError
 from medseg.monitoring.backends.trackio_run import prepare_environment
-from medseg.records import is_alive, this_process
+from medseg.runs.record import is_alive, this_process
 
 HOST, WHERE = "127.0.0.1", "dashboard.json"
 _ORDER = "epoch/loss,epoch/*,val/mean_dice,val/best_dice,val/*,train/loss,train/*,system/*,run/*"

@@ -15,10 +15,11 @@ from medseg.atomic import write_json
 from medseg.monitoring.gradients import GradientNorm
 from medseg.monitoring.means import Means
 from medseg.monitoring.parts import LossParts
-from medseg.monitoring.rows import Rows, finite
+from medseg.monitoring.rows import Rows
 from medseg.monitoring.throughput import Pace
 from medseg.monitoring.validation import validation_scores
-from medseg.records import EPOCHS
+from medseg.runs.metrics_log import finite
+from medseg.runs.record import HISTORY
 
 _SERIES = (
     "epoch", "loss", "dice_loss", "ce_loss", "lr", "grad_norm", "samples_per_second", "data_wait", "mean_dice"
@@ -108,7 +109,7 @@ class History:
         """Take up what is there already; by now the trainer knows where it goes on."""
         state, self._begun = engine.state, True
         self.rows.take_up(state.iteration)
-        path = self.folder / EPOCHS
+        path = self.folder / HISTORY
         if not self._epochs and state.epoch > 1 and path.is_file():
             self._epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
         self._epochs = [one for one in self._epochs if one["epoch"] < state.epoch]
@@ -182,7 +183,7 @@ class History:
         self._pictures(engine)
         self._epochs.append({"epoch": state.epoch, **row, **scores})
         state.scores = {name: value for name, value in {**row, **scores}.items() if _is_score(name, value)}
-        write_json(self.folder / EPOCHS, self._summary(engine))
+        write_json(self.folder / HISTORY, self._summary(engine))
 
     def _speed(self, speed: float | None, wait: float | None, state: Any) -> dict[str, float | None]:
         return {

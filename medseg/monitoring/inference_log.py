@@ -12,7 +12,8 @@ from medseg.atomic import write_json
 from medseg.monitoring.settings import FOLDER, OFF, STATE, Settings, read_state
 from medseg.monitoring.starting import start
 from medseg.monitoring.switching import wait_until_sent
-from medseg.records import FINISHED, RECORD, RUNNING, append_row, read_record, this_process
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import FINISHED, RECORD, RUNNING, read_record, this_process
 
 PLACE = ".monitor"
 _WAIT = 20.0  # seconds at the end for the feed to send what is left

@@ -18,7 +18,7 @@ from medseg.errors import MedsegError
 from medseg.monitoring.settings import FOLDER, LOG, OFF, STATE, Settings, read_state
 from medseg.monitoring.starting import start
 from medseg.monitoring.switching import is_fed, wait_until_sent
-from medseg.records import FAILED, FINISHED, INTERRUPTED, RECORD, RUNNING, read_record, this_process
+from medseg.runs.record import FAILED, FINISHED, INTERRUPTED, RECORD, RUNNING, read_record, this_process
 
 logger = logging.getLogger(__name__)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError
-from medseg.records import ROWS, append_row
+from medseg.runs.metrics_log import append_row, read_backwards
+from medseg.runs.record import METRICS_LOG
 
-_BLOCK = 1 << 16
 _BY_EPOCH = ("epoch", "validation")
 
 
@@ -39,7 +36,7 @@ class Rows:
         Only the end of the file is read, back to what came before.
         """
         self._latest, self._files = {}, set()
-        for row in latest_first(self.folder):
+        for row in read_backwards(self.folder):
             kind, number = row.get("kind"), row.get("iteration")
             if not isinstance(kind, str) or not isinstance(number, int):
                 continue
@@ -72,51 +69,13 @@ class Rows:
             append_row(self.folder, row)
         except OSError as error:
             raise OutputError(
-                self.folder / ROWS, "must be writable", str(error), "Free space, and start the same command again."
+                self.folder / METRICS_LOG,
+                "must be writable",
+                str(error),
+                "Free space, and start the same command again.",
             ) from error
         return True
 
 
-def latest_first(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of `metrics.jsonl` from the last to the first, read as far as they are asked for.
-
-    A line that a kill cut short is left out.
-    """
-    path = Path(folder) / ROWS
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        end, rest = file.seek(0, 2), b""
-        while end:
-            start = max(0, end - _BLOCK)
-            file.seek(start)
-            first, *lines = (file.read(end - start) + rest).split(b"\n")
-            for line in reversed(lines):
-                yield from _parsed(line)
-            end, rest = start, first
-        yield from _parsed(rest)
-
-
-def finite(value: Any, digits: int | None = None) -> float | None:
-    """A number as JSON has it: None for NaN and infinity.
-
-    >>> finite(float("nan")), finite(0.123456, 3)
-    (None, 0.123)
-    """
-    number = math.nan if value is None else float(value)
-    if not math.isfinite(number):
-        return None
-    return number if digits is None else round(number, digits)
-
-
 def _place(kind: str, row: dict[str, Any]) -> int:
     return int(row["epoch" if kind in _BY_EPOCH else "iteration"])
-
-
-def _parsed(line: bytes) -> Iterator[dict[str, Any]]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return
-    if isinstance(row, dict):
-        yield row

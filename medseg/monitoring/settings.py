@@ -13,7 +13,7 @@ from typing import Any
 
 from medseg.atomic import write_json
 from medseg.errors import ConfigError, RunError, did_you_mean
-from medseg.records import read_record
+from medseg.runs.record import read_record
 
 FOLDER, SETTINGS, STATE, LOCK, LOG = "monitor", "settings.json", "state.json", ".lock", "feed.log"
 OFF, TRACKIO, WANDB = "off", "trackio", "wandb"

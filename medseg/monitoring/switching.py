@@ -8,7 +8,7 @@ from pathlib import Path
 from medseg.errors import ConfigError, RunError
 from medseg.monitoring.settings import OFF, TRACKIO, Settings, read_state
 from medseg.monitoring.starting import start
-from medseg.records import RUNNING, is_alive, read_record, state_of
+from medseg.runs.record import RUNNING, is_alive, read_record, state_of
 
 _WAIT, _STILL = 20.0, 6.0  # seconds for a feed to send what it has and end; without any progress
 

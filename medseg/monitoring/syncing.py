@@ -13,7 +13,7 @@ from medseg.monitoring.settings import OFF, TRACKIO, WANDB, Settings, read_state
 from medseg.monitoring.starting import command, environment
 from medseg.monitoring.switching import settings_of
 from medseg.monitoring.uploader import BUSY
-from medseg.records import ROWS
+from medseg.runs.record import METRICS_LOG
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
             not sent to it.
     """
     folder = Path(folder)
-    if not (folder / ROWS).is_file():
-        raise RunError(folder, f"must hold {ROWS} to be synced", "no such file")
+    if not (folder / METRICS_LOG).is_file():
+        raise RunError(folder, f"must hold {METRICS_LOG} to be synced", "no such file")
     settings = settings_of(folder)
     if backend == OFF:
         raise ConfigError("backend", "must be a tracker to sync with", "'off'", "Choose trackio or wandb.")

@@ -25,8 +25,8 @@ from medseg.errors import RunError
 from medseg.monitoring.backends import LiveRun, open_run
 from medseg.monitoring.dashboard import Dashboard, project_link
 from medseg.monitoring.settings import FOLDER, LOCK, OFF, SETTINGS, STATE, TRACKIO, Settings
-from medseg.monitoring.tail import Tail
-from medseg.records import RUNNING, read_record, state_of, this_process
+from medseg.runs.metrics_log import NewRows
+from medseg.runs.record import RUNNING, read_record, state_of, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +79,13 @@ class Feed:
         return 0
 
     def _send(self, live: LiveRun) -> None:
-        tail = Tail(self.folder)
+        log = NewRows(self.folder)
         while True:
             ended = self.once or self._ended()  # asked first: what was written before the end is still sent
-            rows = tail.new()
+            rows = log.read()
             sent = sum(live.send(number, row) for number, row in rows)
             if rows:
-                self.say(rows=tail.lines, sent=self._state["sent"] + sent, images=live.pictures)
+                self.say(rows=log.lines, sent=self._state["sent"] + sent, images=live.pictures)
                 continue
             if ended or not self._wanted():
                 return

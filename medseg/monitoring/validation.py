@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 
-from medseg.monitoring.rows import finite
+from medseg.runs.metrics_log import finite
 
 
 def validation_scores(state: Any, names: Sequence[str] = ()) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import RunError
-from medseg.records import EPOCHS, RECORD, ROWS, read_record, read_rows
+from medseg.runs.metrics_log import number_of, read_rows
+from medseg.runs.record import HISTORY, METRICS_LOG, RECORD, read_record
 
 Row = Mapping[str, Any]
 _PICTURE = re.compile(r"epoch_(\d+)_(.+)\.png$")
 _PARTS = {
     RECORD: "who it is, how it stands and when it was started",
-    ROWS: "the series of batches, of the machine and of warnings",
-    EPOCHS: "the series by epoch",
+    METRICS_LOG: "the series of batches, of the machine and of warnings",
+    HISTORY: "the series by epoch",
     "configs/train.json": "the settings",
     "label_map.json": "the structures' order",
     "previews": "the pictures",
@@ -82,17 +82,6 @@ class RunData:
         return max(found, key=lambda one: (one[0], -one[1])) if found else None
 
 
-def number_of(value: object) -> float | None:
-    """A number that can be drawn; None for what is none, NaN and infinity among them.
-
-    >>> number_of(2), number_of("2"), number_of(float("nan"))
-    (2.0, None, None)
-    """
-    if type(value) is float:
-        return value if math.isfinite(value) else None
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def read_run(folder: str | Path) -> RunData:
     """Read the folder of a run, whatever of it is there.
 
@@ -100,8 +89,10 @@ def read_run(folder: str | Path) -> RunData:
         RunError: it holds nothing that a run writes.
     """
     folder = Path(folder)
-    if not any((folder / name).exists() for name in (RECORD, ROWS, EPOCHS)):
-        raise RunError(folder, f"must be the folder of a run, with {RECORD}, {ROWS} or {EPOCHS}", "none of them")
+    if not any((folder / name).exists() for name in (RECORD, METRICS_LOG, HISTORY)):
+        raise RunError(
+            folder, f"must be the folder of a run, with {RECORD}, {METRICS_LOG} or {HISTORY}", "none of them"
+        )
     notes = [f"{name} is not there: {what} cannot be shown." for name, what in _PARTS.items() if _absent(folder, name)]
     rows = _rows(folder, notes)
     config = _json(folder / "configs" / "train.json", notes)
@@ -158,9 +149,9 @@ def _rows(folder: Path, notes: list[str]) -> dict[str, list[tuple[int, Row]]]:
         found.setdefault(str(row.get("kind", "")), []).append((number, row))
     if left_out:
         lines = "1 line" if left_out == 1 else f"{left_out} lines"
-        notes.append(f"{lines} of {ROWS} cannot be read, as after a kill in the middle of writing; left out.")
+        notes.append(f"{lines} of {METRICS_LOG} cannot be read, as after a kill in the middle of writing; left out.")
     if not found:
-        for number, row in enumerate(_from_history(_json(folder / EPOCHS, notes))):
+        for number, row in enumerate(_from_history(_json(folder / HISTORY, notes))):
             found.setdefault(str(row["kind"]), []).append((number, row))
     return found
 

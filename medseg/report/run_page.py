@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from medseg.atomic import write_text
-from medseg.records import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, state_of
 from medseg.report.charts import number
 from medseg.report.page import page
 from medseg.report.run_curves import curves, first_time, machine
@@ -19,6 +18,7 @@ from medseg.report.run_histograms import histograms
 from medseg.report.run_previews import previews
 from medseg.report.run_settings import settings
 from medseg.report.run_structures import structures
+from medseg.runs.record import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, state_of
 
 _VERDICTS = {
     FINISHED: ("good", "Finished"),

@@ -8,18 +8,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from medseg import places
 from medseg.config.diff import differences
 from medseg.report.run_data import RunData
+from medseg.search_path import find_recipe as find_recipe_file
 
 
 def find_recipe(run: RunData) -> dict[str, Any]:
     """The `train.json` of the bundle that a run was started from; empty where it is not on this machine.
 
-    It is looked for by the bundle's name where bundles lie, see `medseg.places.homes`.
+    It is looked for by the bundle's name where bundles lie, see `medseg.search_path`.
     """
     name = Path(str(run.record.get("bundle", ""))).name
-    path = places.find_recipe(name) if name else None
+    path = find_recipe_file(name) if name else None
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, ValueError):

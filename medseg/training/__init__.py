@@ -11,7 +11,7 @@ from medseg.training.early_stopping import EarlyStopping, require_patience
 from medseg.training.inferer import PrecisionInferer, has_bf16
 from medseg.training.nan_guard import NanGuard
 from medseg.training.progress import ProgressBar
-from medseg.training.run import Run, find_unfinished
+from medseg.training.run import Run
 from medseg.training.sanity_validation import SanityValidation
 from medseg.training.schedule import LrSchedule, steps_per_epoch
 from medseg.training.seeding import EpochSampler, SampleKey, SeededDataset, SetSamplerEpoch
@@ -38,7 +38,6 @@ __all__ = [
     "SeededDataset",
     "SetSamplerEpoch",
     "default_workers",
-    "find_unfinished",
     "has_bf16",
     "keep_freed_memory",
     "prepare",

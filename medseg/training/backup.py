@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from medseg.records import RECORD, append_row
 from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import RECORD
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 
 from medseg.errors import ConfigError, TrainingError
-from medseg.records import append_row
+from medseg.runs.metrics_log import append_row
 from medseg.training.amp import scaler_of, steps_now, unscale
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from typing import Any
 import filelock
 
 from medseg.errors import OutputError, RunError
-from medseg.records import FINISHED, LOCK, RECORD, RUNNING, read_record
 from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
+from medseg.runs.find import find_unfinished
+from medseg.runs.record import FINISHED, LOCK, RECORD, RUNNING, read_record
 from medseg.training.backup import ANSWERS, FIX
-from medseg.training.run import find_unfinished
 
 logger = logging.getLogger(__name__)
 

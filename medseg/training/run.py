@@ -20,20 +20,20 @@ from typing import Any
 import filelock
 from ignite.engine import Events
 
-from medseg import console_log
 from medseg.atomic import writable_folder, write_json
 from medseg.errors import OutputError, RunError
-from medseg.records import (
-    EPOCHS,
+from medseg.runs.detach import redirect_output_to
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import (
     FAILED,
     FINISHED,
+    HISTORY,
     INTERRUPTED,
     LOCK,
     LOG,
     RECORD,
     RUNNING,
     STOPPING,
-    append_row,
     is_alive,
     read_record,
     this_process,
@@ -56,22 +56,6 @@ def identity(config: Mapping[str, Any], data: str) -> str:
     """
     text = json.dumps([config, data], sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def find_unfinished(folder: Path, identity: str) -> Path | None:
-    """The latest run under `folder` with this identity that did not finish; None where there is none."""
-    found = []
-    for record in folder.glob(f"*/{RECORD}"):
-        if record.parent.name.startswith("."):
-            continue  # what a kill left half brought here
-        try:
-            content = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("%s cannot be read, passed over", record)
-            continue
-        if content.get("identity") == identity and content.get("state") != FINISHED:
-            found.append((content.get("started", ""), record.parent))
-    return max(found)[1] if found else None
 
 
 class Run:
@@ -123,7 +107,7 @@ class Run:
         lock = self._lock()
         try:
             self._begin()
-            console_log.redirect_output_to(self.folder)
+            redirect_output_to(self.folder)
             with self._log() as log:
                 try:
                     logger.info("Run folder: %s", self.folder)
@@ -198,7 +182,7 @@ class Run:
             self.update(**position, state=state, reason=reason, error=error, **finished)
 
     def _begin(self) -> None:
-        for name in (RECORD, EPOCHS):  # what a kill left half written
+        for name in (RECORD, HISTORY):  # what a kill left half written
             stem, _, extension = name.partition(".")
             for path in self.folder.glob(f".{stem}.*.partial.{extension}"):
                 path.unlink(missing_ok=True)

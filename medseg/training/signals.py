@@ -15,7 +15,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from medseg.records import RESUMABLE, STOPPING
+from medseg.runs.record import RESUMABLE, STOPPING
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _WAITS, _STEPS, _ENDS = "waits for data", "makes a step", "starts, or ends an ep
 
 
 class Interrupted(SystemExit):
-    """A run was stopped from outside and can be gone on with; the exit code is `medseg.records.RESUMABLE`.
+    """A run was stopped from outside and can be gone on with; the exit code is `medseg.runs.record.RESUMABLE`.
 
     Args:
         reason: the name of the signal.
@@ -50,8 +50,8 @@ class Interruption:
 
     Args:
         trainer: the trainer; saved by its `Checkpoints`, where it has them.
-        folder: the run's folder. The first signal leaves `medseg.records.STOPPING` there, so that a run which a second
-            one ended before it could write its state is known to have been stopped. Default: no mark.
+        folder: the run's folder. The first signal leaves `medseg.runs.record.STOPPING` there: a run that a second one
+            ended before it could write its state is then known to have been stopped. Default: no mark.
     """
 
     def __init__(self, trainer: Any, folder: Path | None = None) -> None:

@@ -9,7 +9,7 @@ from medseg.bundle import Bundle, resume_run, run_bundle
 from medseg.bundle.resuming import compare, essence, plain, say_what_changed
 from medseg.config.diff import differences
 from medseg.errors import ConfigError, RunError
-from medseg.records import read_record
+from medseg.runs.record import read_record
 from medseg.training import Checkpoints
 from medseg.training.run import identity
 
@@ -318,7 +318,7 @@ def test_a_run_by_name_goes_on_from_its_backup_where_that_got_further(settings, 
         if root == folder:
             with pytest.raises(RuntimeError) as caught:
                 train({**settings, "max_epochs": 3}, root, resume=str(folder), **location)
-            assert f"found iteration {before} of {2 * before}" in refused(caught, RunError)
+            assert f"iteration {before} of {2 * before}" in refused(caught, RunError)
         else:
             train({**settings, "max_epochs": 3}, root, resume=str(folder), **location)
     assert epochs(folder) == [1, 2, 3]

@@ -9,7 +9,7 @@ from medseg.cli.main import COMMANDS
 from medseg.cli.main import RESUMABLE as SAVED
 from medseg.cli.main import cli as group
 from medseg.errors import DataError
-from medseg.records import RESUMABLE
+from medseg.runs.record import RESUMABLE
 
 
 def modules_after(code):

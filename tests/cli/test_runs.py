@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from medseg.atomic import write_json
-from medseg.records import append_row, this_process
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import this_process
 
 
 @pytest.fixture
@@ -63,10 +64,9 @@ def test_show_takes_a_part_of_a_name_and_by_itself_the_one_that_runs(medseg, mak
     done = medseg("runs", "show", "fulll")
     assert done.code == 1
     assert done.err == (
-        f"Error: run 'fulll': must be the folder or the name of a run under {runs}, "
-        "but found none. The latest are: 20260101-quick, 20260102-full.\n"
+        f"Error: run 'fulll': no run under {runs} has this name. The latest are: 20260101-quick, 20260102-full.\n"
     )
-    assert "must mean one run (2" in medseg("runs", "show", "2026").err
+    assert "2 runs have this in their name" in medseg("runs", "show", "2026").err
 
 
 def test_compare_wants_two_and_gives_json(medseg, make):

@@ -13,10 +13,11 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.cli.train import command as train
-from medseg.records import read_record, this_process
 from medseg.runs import detach as detaching
-from medseg.runs import resuming, watching
+from medseg.runs import resume as resuming
+from medseg.runs import watch as watching
 from medseg.runs.detach import detach
+from medseg.runs.record import read_record, this_process
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -36,7 +37,7 @@ def program(runs, repository):
     """`program(batches, ...)`: the command that stands for a training, of the run `unet2d/run`."""
 
     def command(batches, *options):
-        script = repository / "tests" / "launch" / "trainer.py"
+        script = repository / "tests" / "runs" / "trainer.py"
         return [sys.executable, str(script), str(runs / "unet2d" / "run"), str(batches), *map(str, options)]
 
     return command
@@ -62,7 +63,7 @@ def test_logs_prints_the_end_of_the_log(medseg, make):
     assert (done.out, done.err) == ("line 99\n", "run: finished\n")
     done = medseg("runs", "logs", "--console")
     assert done.code == 1
-    assert "console.log: must be there to be shown (no such file. Only a detached run has one" in done.err
+    assert "console.log: the file is missing. Only a detached run has one" in done.err
 
 
 @posix
@@ -73,7 +74,7 @@ def test_stop_without_a_name_stops_what_runs_and_says_how_to_go_on(medseg, going
     assert "medseg runs resume run" in done.out
     assert read_record(going)["state"] == "interrupted"
     done = medseg("runs", "stop")
-    assert (done.code, "must hold one running run" in done.err) == (1, True)
+    assert (done.code, "no run is running here" in done.err) == (1, True)
 
 
 @posix
@@ -126,7 +127,7 @@ def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, r
 def test_what_cannot_be_resumed_is_one_error(medseg, make):
     make(state="running", **this_process())
     assert "must not be running" in medseg("runs", "resume", "run").err
-    assert "must hold a run to go on with (running ones alone: run" in medseg("runs", "resume").err
+    assert "every run here is running: run" in medseg("runs", "resume").err
     make("other", state="finished")
     done = medseg("runs", "resume", "other")
     assert (done.code, "To train on, say what is to change, as max_epochs=N." in done.err) == (1, True)
@@ -176,7 +177,7 @@ def test_a_detached_watch_prints_into_the_folder_of_the_run(medseg, make, runs):
     [
         (["--pauses", "1,x"], 2, "must be seconds with commas between them"),
         (["--restarts", "-1"], 2, "must not be negative"),
-        (["--webhook", "ftp://x"], 1, "must be an http or https address"),
+        (["--webhook", "ftp://x"], 1, "the address must begin with http:// or https://"),
     ],
 )
 def test_wrong_terms_are_one_error(medseg, make, arguments, code, message):

@@ -6,8 +6,10 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.cli.runs_show import show_comparison, show_run
-from medseg.records import append_row, this_process
-from medseg.runs.comparing import compare
+from medseg.runs.compare import compare
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import this_process
+from medseg.runs.run import Run
 
 
 @pytest.fixture
@@ -41,14 +43,14 @@ def run(tmp_path, repository):
 
 
 def test_a_run_shows_how_far_how_good_what_is_wrong_and_where_it_lies(run, capsys):
-    show_run(run)
+    show_run(Run(run))
     printable = capsys.readouterr().out
     lines = {line.split()[0]: line for line in printable.splitlines() if line.startswith("  ") and line[2:3].strip()}
     assert printable.startswith("20260101-demo  running\n")
     assert "2/4, iteration 20" in lines["epoch"]
     assert "/data/set (2 train, 1 val)" in lines["data"]
     assert "12.5 samples/s, 3 min an epoch, 25% of it waiting for data" in lines["speed"]
-    assert "GPU 0 50%, 8.0 of 16.0 GB, CPU 25%, RAM left 4.0 GB, disk left 1.0 GB" in lines["machine"]
+    assert "GPU 0 50%, 8.0 of 16.0 GB, CPU 25%, RAM free 4.0 GB, disk free 1.0 GB" in lines["machine"]
     assert "http://127.0.0.1:7860/?project=x" in lines["page"]
     assert "2 restarts" in lines["watched"]
     assert "█▁  2.000 to 1.000" in lines["loss"]
@@ -69,7 +71,7 @@ def test_a_run_shows_how_far_how_good_what_is_wrong_and_where_it_lies(run, capsy
 
 def test_a_run_of_which_hardly_anything_is_known_shows_that(tmp_path, capsys):
     write_json(tmp_path / "run" / "run.json", {"state": "failed", "error": "DataError: [0] is gone"})
-    show_run(tmp_path / "run")
+    show_run(Run(tmp_path / "run"))
     printable = capsys.readouterr().out
     assert "run  failed" in printable
     assert "DataError: [0] is gone" in printable
@@ -80,7 +82,7 @@ def test_the_batches_of_the_first_epoch_are_a_curve_too(tmp_path, capsys):
     write_json(tmp_path / "run" / "run.json", {"state": "interrupted"})
     for number in (3, 2, 1):
         append_row(tmp_path / "run", {"kind": "batch", "iteration": 4 - number, "loss": float(number)})
-    show_run(tmp_path / "run")
+    show_run(Run(tmp_path / "run"))
     assert "3.000 to 1.000" in capsys.readouterr().out
 
 

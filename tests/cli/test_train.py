@@ -196,7 +196,7 @@ def test_detached_the_same_command_is_given_in_a_process_of_its_own(medseg, phan
 
     def instead(command, folder):
         given.append((command, folder))
-        program = "import sys; from medseg.console_log import take_over; take_over(sys.argv[1])"
+        program = "import sys; from medseg.runs.detach import redirect_output_to; redirect_output_to(sys.argv[1])"
         return detach([sys.executable, "-c", program, str(tmp_path)], folder)
 
     monkeypatch.setattr(detaching, "detach", instead)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from medseg.records import append_row
+from medseg.runs.metrics_log import append_row
 
 TRAINER = """
 import json, logging, sys, time
@@ -23,7 +23,7 @@ from types import SimpleNamespace
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 from ignite.engine import Engine
 from medseg.monitoring.monitor import Monitor
-from medseg.records import append_row, read_rows
+from medseg.runs.metrics_log import append_row, read_rows
 
 folder, settings, batches, pause = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 folder.mkdir(parents=True, exist_ok=True)

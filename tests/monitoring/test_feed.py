@@ -8,7 +8,8 @@ import pytest
 
 from medseg.monitoring.settings import Settings, read_state
 from medseg.monitoring.starting import start
-from medseg.records import append_row, this_process
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import this_process
 
 
 def batch(number):

@@ -4,7 +4,8 @@ from PIL import Image
 from medseg.errors import ConfigError
 from medseg.monitoring.inference_log import InferenceLog
 from medseg.monitoring.settings import Settings
-from medseg.records import read_record, read_rows
+from medseg.runs.metrics_log import read_rows
+from medseg.runs.record import read_record
 
 
 def predict(output, store, backend, names=("s1", "s2")):

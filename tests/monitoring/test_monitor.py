@@ -13,7 +13,8 @@ from medseg.errors import ConfigError
 from medseg.monitoring.monitor import Monitor
 from medseg.monitoring.settings import Settings, read_state
 from medseg.monitoring.switching import is_fed, switch_off
-from medseg.records import read_record, read_rows
+from medseg.runs.metrics_log import read_rows
+from medseg.runs.record import read_record
 
 KEY = "0123456789" * 4
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from medseg.errors import OutputError
-from medseg.monitoring.rows import Rows, latest_first
+from medseg.monitoring.rows import Rows
 
 
 def at(iteration, length=10):
@@ -65,16 +65,6 @@ def test_a_row_says_when_and_where(tmp_path):
     (row,) = content(tmp_path / "made")
     assert abs(row.pop("time") - time.time()) < 60
     assert row == {"kind": "batch", "epoch": 2, "iteration": 12, "loss": 0.5}
-
-
-def test_rows_come_latest_first_over_blocks_and_cut_lines(tmp_path):
-    with (tmp_path / "metrics.jsonl").open("w") as file:
-        for number in range(3000):
-            file.write(json.dumps({"kind": "batch", "n": number, "text": "x" * (number % 300)}) + "\n")
-        file.write(json.dumps({"kind": "histogram", "n": 3000, "text": "y" * 200_000}) + "\n")
-        file.write('{"kind": "bat')
-    assert [row["n"] for row in latest_first(tmp_path)] == list(range(3000, -1, -1))
-    assert list(latest_first(tmp_path / "nowhere")) == []
 
 
 def test_only_the_end_of_a_large_file_is_read(tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from medseg.errors import ConfigError, RunError
 from medseg.monitoring.settings import Settings, read_state
 from medseg.monitoring.switching import is_fed, settings_of, switch_off, switch_on, wait_until_sent
-from medseg.records import append_row, this_process
+from medseg.runs.metrics_log import append_row
+from medseg.runs.record import this_process
 
 
 @pytest.fixture

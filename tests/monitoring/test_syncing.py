@@ -3,7 +3,7 @@ import pytest
 from medseg.errors import ConfigError, RunError
 from medseg.monitoring.settings import Settings
 from medseg.monitoring.syncing import sync
-from medseg.records import append_row
+from medseg.runs.metrics_log import append_row
 
 
 def test_a_run_without_monitoring_is_brought_to_a_tracker_once(lab, finished):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from medseg.monitoring.settings import Settings, read_state
-from medseg.records import read_record, read_rows
+from medseg.runs.metrics_log import read_rows
+from medseg.runs.record import read_record
 
 ZOO = {
     "imports": ["$import torch", "$import monai"],

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from medseg.errors import RunError
-from medseg.report.run_data import number_of, read_run
+from medseg.report.run_data import read_run
 
 
 def test_what_the_folder_holds_is_read(made):
@@ -59,9 +59,3 @@ def test_without_rows_the_history_tells_the_epochs(made):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="must be the folder of a run"):
         read_run(tmp_path)
-
-
-def test_only_numbers_are_numbers():
-    assert [number_of(value) for value in (3, 0.5, True, "1", None, float("nan"), float("inf"), [1])] == [
-        3.0, 0.5, None, None, None, None, None, None,
-    ]  # fmt: skip

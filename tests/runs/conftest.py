@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medseg.atomic import write_json
-from medseg.records import append_row
+from medseg.runs.metrics_log import append_row
 
 TRAINER = Path(__file__).with_name("trainer.py")
 

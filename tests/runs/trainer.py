@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from medseg.atomic import write_json
-from medseg.console_log import redirect_output_to
-from medseg.records import RESUMABLE, append_row, read_record, read_rows, this_process
+from medseg.runs.detach import redirect_output_to
+from medseg.runs.metrics_log import append_row, read_rows
+from medseg.runs.record import RESUMABLE, read_record, this_process
 
 
 def main() -> None:

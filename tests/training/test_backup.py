@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from medseg.errors import ConfigError, OutputError
-from medseg.records import read_rows
+from medseg.runs.metrics_log import read_rows
 from medseg.training import backup
 from medseg.training.backup import Backup
 from medseg.training.restore import fetch

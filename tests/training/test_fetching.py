@@ -6,9 +6,8 @@ import fsspec
 import pytest
 
 from medseg.errors import OutputError, RunError
-from medseg.records import find_runs
+from medseg.runs.find import find_runs, find_unfinished
 from medseg.training.restore import fetch, newest_copy, progress
-from medseg.training.run import find_unfinished
 
 
 def made(folder, iteration, state="interrupted", weights="weights", started="2026-01-01", **said):

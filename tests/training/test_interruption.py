@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from ignite.engine import Engine, Events
 
-from medseg.records import RESUMABLE
+from medseg.runs.record import RESUMABLE
 from medseg.training import Interrupted, Interruption
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")

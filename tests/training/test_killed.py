@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from medseg.monitoring import History
-from medseg.records import RESUMABLE, read_record, read_rows, state_of
+from medseg.runs.metrics_log import read_rows
+from medseg.runs.record import RESUMABLE, read_record, state_of
 from medseg.training.checkpoint_files import read
 from tests.training import surviving
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from medseg.errors import OutputError, RunError
-from medseg.records import read_rows
-from medseg.training.run import Run, find_unfinished, git_state, identity, new_folder, versions
+from medseg.runs.find import find_unfinished
+from medseg.runs.metrics_log import read_rows
+from medseg.training.run import Run, git_state, identity, new_folder, versions
 from medseg.training.signals import Interrupted
 
 

@@ -29,7 +29,7 @@ from medseg.bundle.trust import require_trust
 from medseg.bundle.verify.manifest import compare, read_manifest
 from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
 from medseg.inspection import check_archive, unpack
-from medseg.places import homes
+from medseg.search_path import search_path
 
 _STALE = 3600.0  # seconds after which an install that left a folder behind is not going on any more
 
@@ -150,7 +150,7 @@ def _clear_stale(target: Path) -> None:
 
 def _hides(target: Path) -> str | None:
     """The name of a bundle of medseg's own that is not found by its name any more, because this one is."""
-    here, *others = homes()
+    here, *others = search_path()
     if target.parent.resolve() != (here / "bundles").resolve():
         return None
     own = [home / "bundles" / target.name for home in others]

@@ -23,8 +23,8 @@ from medseg.bundle.source import METADATA
 from medseg.bundle.verify.manifest import MANIFEST
 from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelMap
-from medseg.places import homes
-from medseg.records import EPOCHS, RECORD, read_record
+from medseg.runs.record import HISTORY, RECORD, read_record
+from medseg.search_path import search_path
 
 LABELS = "label_map.json"
 CARD = "docs/model_card.md"
@@ -107,7 +107,7 @@ def stage(bundle: Bundle, folder: Path, changes: Mapping[str, str] | None = None
             shutil.copyfile(path, folder / "docs" / path.name)
     texts = "".join(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
     for path in bundle.root.glob("*.json"):  # what a config reads beside itself, such as the colours of the classes
-        if path.name not in (RECORD, EPOCHS, MANIFEST, LABELS) and f"/{path.name}'" in texts:
+        if path.name not in (RECORD, HISTORY, MANIFEST, LABELS) and f"/{path.name}'" in texts:
             shutil.copyfile(path, folder / path.name)
     if (bundle.root / LABELS).is_file():
         write_text(folder / LABELS, (bundle.root / LABELS).read_text(encoding="utf-8"))
@@ -164,7 +164,7 @@ def _recipe_root(bundle: Bundle) -> Path | None:
     """The folder of medseg's own recipe of a bundle's name; None where there is none."""
     if Path(bundle.name).name != bundle.name:
         return None
-    places = [home / "bundles" / bundle.name for home in homes()[1:]]
+    places = [home / "bundles" / bundle.name for home in search_path()[1:]]
     return next((location for location in places if (location / "configs" / METADATA).is_file()), None)
 
 

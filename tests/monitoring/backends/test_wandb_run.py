@@ -8,7 +8,7 @@ import pytest
 
 from medseg.monitoring.settings import Settings, read_state
 from medseg.monitoring.syncing import sync
-from medseg.records import append_row
+from medseg.runs.metrics_log import append_row
 
 
 @pytest.fixture

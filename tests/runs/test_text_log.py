@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from medseg.runs.following import follow, start_of
-from medseg.records import this_process
+from medseg.runs.text_log import follow, last_lines, start_of_last_lines
+from medseg.runs.record import this_process
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from medseg.records import this_process
 def test_the_last_lines_begin_behind_the_end_of_one(tmp_path, text, lines, start):
     path = tmp_path / "log"
     path.write_bytes(text.encode())
-    assert start_of(path, lines) == start
-    assert start_of(tmp_path / "nothing", lines) == 0
+    assert start_of_last_lines(path, lines) == start
+    assert start_of_last_lines(tmp_path / "nothing", lines) == 0
 
 
 def test_the_last_lines_of_a_long_file(tmp_path):
@@ -24,7 +24,7 @@ def test_the_last_lines_of_a_long_file(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"".join(lines))
     for count in (1, 700, 4999, 5000, 6000):
-        assert path.read_bytes()[start_of(path, count) :] == b"".join(lines[-count:])
+        assert path.read_bytes()[start_of_last_lines(path, count) :] == b"".join(lines[-count:])
 
 
 def test_a_log_that_comes_later_is_followed_to_the_end_of_the_run(training, tmp_path):
@@ -63,3 +63,11 @@ def test_without_waiting_what_is_there_comes_although_the_run_goes_on(make_run):
     (folder / "log").write_bytes(b"abc")
     assert list(follow(folder, folder / "log", 1, forever=False)) == [b"bc"]
     assert list(follow(folder, folder / "log", 9, forever=False)) == [b"abc"]  # it became shorter
+
+
+def test_the_last_lines_are_what_a_terminal_would_show(tmp_path):
+    path = tmp_path / "console.log"
+    assert last_lines(path) == []
+    path.write_bytes("one\n10 %\r50 %\r100 %\n\nMüller\r\n".encode())
+    assert last_lines(path) == ["one", "100 %", "Müller"]
+    assert last_lines(path, 1) == ["Müller"]

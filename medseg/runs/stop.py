@@ -1,4 +1,4 @@
-"""Stopping a run from outside: it saves first, or it is killed."""
+"""Stop a run from outside: it saves and ends, or it is killed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import psutil
 
 from medseg.atomic import write_json
 from medseg.errors import RunError
-from medseg.runs.runs import is_here, summarize
-from medseg.records import DIED, INTERRUPTED, RECORD, RUNNING, read_record, state_of
+from medseg.runs.record import DIED, FINISHED, INTERRUPTED, RECORD, RUNNING, is_local, read_record, state_of
+from medseg.runs.run import Run
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """What came of stopping.
+    """The result of stopping a run.
 
     Args:
-        state: how the run stands now; still `running` where it has not ended in time.
+        state: the run's state; still `running` where it has not ended in time.
         seconds: how long it took.
-        killed: whether it was killed, and so goes on from its last checkpoint.
+        killed: True if it was killed, and so resumes from its last checkpoint.
     """
 
     state: str
@@ -41,7 +41,7 @@ def stop(
 
     Args:
         folder: the run's folder.
-        timeout: seconds to wait; afterwards the run is left as it is, still saving perhaps.
+        timeout: seconds to wait; then the run is left alone, perhaps still saving.
         now: kill it instead: what came after its last checkpoint is lost.
         waiting: called again and again with the seconds that have passed.
 
@@ -51,11 +51,12 @@ def stop(
     folder = Path(folder)
     record = read_record(folder)
     _require_running(folder, record)
-    began, process = time.monotonic(), _process(record)
+    start = time.monotonic()
+    process = _process(record)
     if process is not None:
         _signal(folder, process, now)
     while process is not None and _lives(process):
-        passed = time.monotonic() - began
+        passed = time.monotonic() - start
         if passed > timeout:
             break
         if waiting is not None:
@@ -63,25 +64,24 @@ def stop(
         time.sleep(0.1)
     state = state_of(read_record(folder))
     if now and state == DIED:
-        # The run could not write it itself, and nobody shall take it for one that died of something.
+        # A killed run cannot write its state, and must not be taken for one that crashed.
         write_json(folder / RECORD, {**read_record(folder), "state": INTERRUPTED, "error": None})
         state = INTERRUPTED
-    return Stopped(state, time.monotonic() - began, now)
+    return Stopped(state, time.monotonic() - start, now)
 
 
 def _require_running(folder: Path, record: dict[str, Any]) -> None:
     state = state_of(record)
-    thing = f"run '{folder.name}'"
+    name = f"run '{folder.name}'"
     if state != RUNNING:
-        fix = f"Go on with it: medseg runs resume {folder.name}" if state not in ("finished", "unknown") else ""
-        raise RunError(thing, "must be running to be stopped", f"the state '{state}'", fix)
-    if not is_here(record):
-        host = record["host"]
-        raise RunError(thing, "must be stopped on the machine that it runs on", f"one on {host}", "Stop it there.")
+        fix = f"To resume it: medseg runs resume {folder.name}" if state not in (FINISHED, "unknown") else ""
+        raise RunError(name, f"it is not running, its state is '{state}'", fix=fix)
+    if not is_local(record):
+        raise RunError(name, f"it runs on another machine, {record['host']}", fix="Stop it there.")
 
 
 def _process(record: dict[str, Any]) -> psutil.Process | None:
-    """The process of a run that was alive a moment ago; None where it has ended since."""
+    """Return the process of a run that was alive a moment ago; None where it has ended since."""
     try:
         return psutil.Process(int(record["pid"]))
     except (psutil.NoSuchProcess, KeyError):
@@ -99,10 +99,9 @@ def _signal(folder: Path, process: psutil.Process, now: bool) -> None:
     except psutil.NoSuchProcess:
         return
     except (psutil.AccessDenied, OSError) as error:
-        fix = "Use the account that started it, or on Windows --now: it goes on from its last checkpoint."
-        raise RunError(
-            f"run '{folder.name}', process {process.pid}", "must be yours to stop", str(error), fix
-        ) from error
+        fix = "Use the account that started it, or on Windows --now: it resumes from its last checkpoint."
+        name = f"run '{folder.name}', process {process.pid}"
+        raise RunError(name, "this account may not stop it", str(error), fix) from error
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -113,18 +112,19 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def describe(folder: Path, stopped: Stopped) -> str:
-    """One line on what came of it, and what to do next."""
-    one, seconds = summarize(folder), f"{stopped.seconds:.1f} s"
-    where = (
-        f"epoch {one.epoch}" + (f" of {one.max_epochs}" if one.max_epochs else "") if one.epoch else "its first epoch"
-    )
-    again = f"It goes on with: medseg runs resume {folder.name}"
+    """Return a line on the result, and on what to do next."""
+    run = Run(folder)
+    seconds = f"{stopped.seconds:.1f} s"
+    where = "its first epoch"
+    if run.epoch:
+        where = f"epoch {run.epoch}" + (f" of {run.max_epochs}" if run.max_epochs else "")
+    fix = f"To resume it: medseg runs resume {folder.name}"
     if stopped.state == RUNNING:
-        return f"It has not ended after {seconds} and was left alone: it may be saving still. --now kills it."
-    if stopped.state == "finished":
+        return f"It has not ended after {seconds} and was left alone: it may still be saving. --now kills it."
+    if stopped.state == FINISHED:
         return f"It finished meanwhile, after {seconds}."
     if stopped.killed:
-        return f"Killed in {where}; what came after its last checkpoint is lost. {again}"
+        return f"Killed in {where}; what came after its last checkpoint is lost. {fix}"
     if stopped.state == INTERRUPTED:
-        return f"Saved and stopped in {where}, after {seconds}. {again}"
-    return f"It ended in {where} without saving (state '{stopped.state}'). {again}"
+        return f"Saved and stopped in {where}, after {seconds}. {fix}"
+    return f"It ended in {where} without saving (state '{stopped.state}'). {fix}"

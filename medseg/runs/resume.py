@@ -18,10 +18,11 @@ from typing import Any
 from medseg.config.references import key_path
 from medseg.errors import RunError
 from medseg.inspection.trusting import require_trusted_command
-from medseg.runs.detach import Started, detach
-from medseg.runs.runs import SILENT_MINUTES, is_here, standing, summarize
-from medseg.places import RUNS_VARIABLE, homes
-from medseg.records import FINISHED, RUNNING, read_record
+from medseg.runs.detach import Detached, detach
+from medseg.runs.run import SILENT_MINUTES, Run, run_state
+from medseg.runs.find import RUNS_VARIABLE
+from medseg.search_path import search_path
+from medseg.runs.record import FINISHED, RUNNING, is_local, read_record
 from medseg.seals import is_sealed
 
 # Options of `medseg train` that take a value, and those that do not. The value says which key of the config they set.
@@ -84,7 +85,7 @@ def plan(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False)
     return Plan([sys.executable, *arguments], here.resolve(), environment)
 
 
-def resume_detached(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Started:
+def resume_detached(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Detached:
     """Go on with a run in a process of its own that outlives this terminal; see `plan` and `detach`."""
     folder = Path(folder).resolve()
     work = plan(folder, overrides, trust)
@@ -126,16 +127,16 @@ def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _require_resumable(folder: Path, record: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    thing, state = f"run '{folder.name}'", standing(folder, record)
+    thing, state = f"run '{folder.name}'", run_state(folder, record)
     if state == FINISHED and not overrides:
         fix = "To train on, say what is to change, as max_epochs=N."
         raise RunError(thing, "must be unfinished to be gone on with", "a finished one", fix)
     if state != RUNNING:
         return
-    if is_here(record):
+    if is_local(record):
         fix = f"Stop it first: medseg runs stop {folder.name}"
         raise RunError(thing, "must not be running", f"process {record.get('pid')} at it", fix)
-    minutes = (time.time() - (summarize(folder).heard or 0.0)) / 60
+    minutes = (time.time() - (Run(folder).last_sign or 0.0)) / 60
     raise RunError(
         thing,
         "must not be running on another machine",
@@ -210,5 +211,5 @@ def _has_bundle(arguments: Sequence[str], here: Path) -> bool:
     if arguments[1] != "medseg":
         return True
     name = arguments[3]
-    places = [here / name, *(here / home / "bundles" / name for home in homes())]
+    places = [here / name, *(here / home / "bundles" / name for home in search_path())]
     return any((location / "configs" / "metadata.json").is_file() for location in places)

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from medseg.errors import RunError
-from medseg.runs.stopping import describe, stop
-from medseg.records import read_record, state_of, this_process
+from medseg.runs.stop import describe, stop
+from medseg.runs.record import read_record, state_of, this_process
 
 graceful = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -30,7 +30,7 @@ def test_one_that_saves_for_long_is_left_alone(training, tmp_path):
     folder = tmp_path / "runs" / "unet2d" / "run"
     done = stop(folder, 0.3)
     assert done.state == "running"
-    assert "was left alone: it may be saving still" in describe(folder, done)
+    assert "was left alone: it may still be saving" in describe(folder, done)
     assert process.wait() == 75
     assert read_record(folder)["state"] == "interrupted"
 
@@ -48,10 +48,10 @@ def test_killed_at_once_it_counts_as_stopped_by_somebody(training, tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"state": "finished"}, "must be running to be stopped (the state 'finished'"),
-        ({"state": "failed"}, "found the state 'failed'. Go on with it: medseg runs resume run"),
-        ({"state": "running", **this_process(), "pid_started": 0, "pid_ticks": -9}, "found the state 'died'"),
-        ({"state": "running", "host": "gpu-7", "pid": 1}, "must be stopped on the machine .* but found one on gpu-7"),
+        ({"state": "finished"}, "it is not running, its state is 'finished'"),
+        ({"state": "failed"}, "its state is 'failed'. To resume it: medseg runs resume run"),
+        ({"state": "running", **this_process(), "pid_started": 0, "pid_ticks": -9}, "its state is 'died'"),
+        ({"state": "running", "host": "gpu-7", "pid": 1}, "it runs on another machine, gpu-7. Stop it there."),
     ],
 )
 def test_what_cannot_be_stopped_is_one_error(make_run, record, message):

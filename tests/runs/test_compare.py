@@ -1,6 +1,7 @@
 """What sets runs apart."""
 
-from medseg.runs.comparing import compare, speed, unlike_recipe
+from medseg.runs.compare import compare, speed, unlike_recipe
+from medseg.runs.run import Run
 
 
 def validation(epoch, mean, **dice):
@@ -29,9 +30,9 @@ def test_settings_unlike_the_recipe(make_run, repository):
 
     recipe = json.loads((repository / "bundles" / "unet2d" / "configs" / "train.json").read_text())
     folder = make_run("a", config={**recipe, "lr": 0.125, "bundle_root": "/elsewhere", "output_dir": "/runs"})
-    assert unlike_recipe(folder, "unet2d") == {"lr": [recipe["lr"], 0.125]}
-    assert unlike_recipe(folder, "nobody") == {}
-    assert unlike_recipe(folder, None) == {}
+    assert unlike_recipe(Run(folder)) == {"lr": [recipe["lr"], 0.125]}
+    assert unlike_recipe(Run(make_run("b", bundle="missing"))) == {}
+    assert unlike_recipe(Run(make_run("c", bundle=None))) == {}
 
 
 def test_no_epoch_has_no_speed():

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from medseg.errors import ConfigError
-from medseg.runs import notifying
-from medseg.runs.notifying import Notice, message, without_paths
+from medseg.runs import notify
+from medseg.runs.notify import Notifier, message, without_paths
 
 
 @pytest.fixture
@@ -38,21 +38,21 @@ def server():
         thread.join()
 
 
-BEST = {"kind": "validation", "epoch": 3, "iteration": 9, "best_dice": 0.8125, "best_epoch": 3}
+BEST = {"kind": "validation", "epoch": 3, "iteration": 9, "mean_dice": 0.8125, "best_dice": 0.8125, "best_epoch": 3}
 
 
 def test_a_webhook_gets_what_slack_shows_and_no_path(make_run, server):
     address, got = server
     error = "DataError: /data/ct.nii.gz of Max M.: must be whole"
     folder = make_run("demo", [BEST], state="failed", max_epochs=10, reason="DataError", error=error)
-    Notice(webhook=address).tell(folder, "failed", error)
+    Notifier(webhook=address).send(folder, "failed", error)
     ((kind, content),) = got
     assert kind == "application/json"
     assert content == {
-        "text": "demo: failed in epoch 3 of 10, best Dice 0.812. DataError: its log says more.",
+        "text": "demo: failed in epoch 3 of 10, best Dice 0.812. DataError: see its log.",
         "run": "demo",
         "state": "failed",
-        "reason": "DataError: its log says more.",
+        "reason": "DataError: see its log.",
         "epoch": 3,
         "max_epochs": 10,
         "best_dice": 0.8125,
@@ -63,9 +63,9 @@ def test_an_error_is_not_said_along_with_a_run_that_is_given_up_either(make_run)
     error = "OperationalError: no route to db of Max M."
     folder = make_run("demo", state="failed", reason="OperationalError", error=error)
     told = message(folder, "given_up", f"It was started 2 times without coming further. {error}")
-    assert told["reason"] == "It was started 2 times without coming further. OperationalError: its log says more."
+    assert told["reason"] == "It was started 2 times without coming further. OperationalError: see its log."
     folder = make_run("other", state="failed", error=error)
-    assert message(folder, "failed", error)["reason"] == "An error: its log says more."
+    assert message(folder, "failed", error)["reason"] == "An error: see its log."
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_no_path_and_no_url_is_left(text):
 
 def test_a_webhook_that_fails_or_never_answers_is_a_warning_without_its_address(make_run, server, caplog, monkeypatch):
     folder = make_run(state="finished")
-    Notice(webhook=f"{server[0]}500").tell(folder, "finished", "")
-    monkeypatch.setattr(notifying, "WEBHOOK_SECONDS", 0.3)
+    Notifier(webhook=f"{server[0]}500").send(folder, "finished", "")
+    monkeypatch.setattr(notify, "WEBHOOK_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        Notice(webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/secret").tell(folder, "finished", "")
+        Notifier(webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/secret").send(folder, "finished", "")
         assert time.monotonic() - began < 5
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(said) == 2
@@ -112,32 +112,32 @@ def test_an_answer_that_is_no_http_and_an_address_that_cannot_be_asked_are_warni
 
         thread = threading.Thread(target=answer)
         thread.start()
-        Notice(webhook=f"http://127.0.0.1:{other.getsockname()[1]}/").tell(folder, "finished", "")
+        Notifier(webhook=f"http://127.0.0.1:{other.getsockname()[1]}/").send(folder, "finished", "")
         thread.join()
-    Notice(webhook="http://127.0.0.1/the secret").tell(folder, "finished", "")
+    Notifier(webhook="http://127.0.0.1/the secret").send(folder, "finished", "")
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"The webhook was not reached: {name}" for name in ("BadStatusLine", "InvalidURL")]
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "example.org/hook", "https:///x"])
 def test_what_is_no_web_address_is_refused_before_anything_is_watched(address):
-    with pytest.raises(ConfigError, match="webhook: must be an http or https address"):
-        Notice(webhook=address)
+    with pytest.raises(ConfigError, match="webhook: the address must begin with http:// or https://"):
+        Notifier(webhook=address)
 
 
 def test_a_command_gets_run_state_and_reason(make_run, tmp_path):
     folder, out = make_run(), tmp_path / "out.json"
     code = f"import os, json; json.dump(dict(os.environ), open({str(out)!r}, 'w'))"
-    Notice(command=f'"{sys.executable}" -c "{code}"').tell(folder, "died", "it's gone; $HOME")
+    Notifier(command=f'"{sys.executable}" -c "{code}"').send(folder, "died", "it's gone; $HOME")
     said = json.loads(out.read_text())
     assert [said[f"MEDSEG_{key}"] for key in ("RUN", "STATE", "REASON")] == [str(folder), "died", "it's gone; $HOME"]
 
 
 def test_a_command_that_fails_or_hangs_is_a_warning(make_run, caplog, monkeypatch):
     folder = make_run()
-    Notice(command="exit 3").tell(folder, "died", "")
-    monkeypatch.setattr(notifying, "COMMAND_SECONDS", 0.2)
-    Notice(command=f'"{sys.executable}" -c "import time; time.sleep(5)"').tell(folder, "died", "")
+    Notifier(command="exit 3").send(folder, "died", "")
+    monkeypatch.setattr(notify, "COMMAND_SECONDS", 0.2)
+    Notifier(command=f'"{sys.executable}" -c "import time; time.sleep(5)"').send(folder, "died", "")
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == "The command ended with exit code 3"
     assert said[1].startswith("The command was not run to its end")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from medseg.errors import RunError, UntrustedError
-from medseg.runs import resuming
-from medseg.runs.resuming import plan, resume_here
-from medseg.records import this_process
+from medseg.runs import resume as resuming
+from medseg.runs.resume import plan, resume_here
+from medseg.runs.record import this_process
 from medseg.seals import seal
 
 TRAIN = ["/venv/lib/medseg/__main__.py", "train", "unet2d"]
@@ -192,7 +192,7 @@ time.sleep(60)
 PARENT = """
 import sys
 from pathlib import Path
-from medseg.runs import resuming
+from medseg.runs import resume as resuming
 resuming.plan = lambda *given: resuming.Plan([sys.executable, "-c", sys.argv[1]], Path(), {})
 sys.exit(resuming.resume_here("run"))
 """

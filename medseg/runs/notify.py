@@ -1,4 +1,4 @@
-"""Telling somebody how a run stands: a command on this machine, or a message to a web address."""
+"""Send a message about a run: by a command on this machine, or to a web address."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import ConfigError
-from medseg.runs.runs import read_json, summarize
-from medseg.records import FAILED, RECORD
+from medseg.runs.record import FAILED, RECORD, read_json
+from medseg.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
-COMMAND_SECONDS, WEBHOOK_SECONDS = 60.0, 5.0
-# Whatever has a separator: paths, UNC paths, URLs; in quotes, with the blanks between them.
+COMMAND_SECONDS = 60.0
+WEBHOOK_SECONDS = 5.0
+# Any word with a separator: paths, UNC paths, URLs; in quotes, with the blanks between them.
 _PATH = re.compile(r"""(?<!\w)(['"])(?=[^'"\n]*[\\/])[^'"\n]*\1|\S*[\\/]\S*""")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Who is told. Neither can hold up or end the watching: what fails is a warning.
+class Notifier:
+    """Send messages about a run. A message that cannot be sent is a warning and never holds up the watching.
 
     Args:
         command: run by the shell, with MEDSEG_RUN (the folder), MEDSEG_STATE and MEDSEG_REASON.
-        webhook: gets a JSON POST without any path; `text` is what Slack and its like show.
+        webhook: gets a JSON POST without any path; `text` is what Slack and Mattermost show.
 
     Raises:
         ConfigError: the webhook is no web address.
@@ -45,24 +46,24 @@ class Notice:
         if self.webhook is not None:
             address = urllib.parse.urlsplit(self.webhook)
             if address.scheme not in ("http", "https") or not address.hostname:
-                found = f"'{address.scheme}:' without a host" if address.scheme else "no scheme"
-                raise ConfigError("webhook", "must be an http or https address", found)
+                scheme = f"got '{address.scheme}:'" if address.scheme else "got no scheme"
+                raise ConfigError("webhook", "the address must begin with http:// or https:// and name a host", scheme)
 
-    def tell(self, folder: Path, state: str, reason: str) -> None:
-        """Tell how the run in `folder` stands."""
+    def send(self, folder: Path, state: str, reason: str) -> None:
+        """Send the state of the run in `folder`."""
         if self.command is not None:
             self._run(self.command, folder, state, reason)
         if self.webhook is not None:
             self._post(self.webhook, message(folder, state, reason))
 
     def _run(self, command: str, folder: Path, state: str, reason: str) -> None:
-        said = {"MEDSEG_RUN": str(folder), "MEDSEG_STATE": state, "MEDSEG_REASON": reason}
+        variables = {"MEDSEG_RUN": str(folder), "MEDSEG_STATE": state, "MEDSEG_REASON": reason}
         try:
             done = subprocess.run(
                 command,
                 shell=True,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **said},
+                env={**os.environ, **variables},
                 timeout=COMMAND_SECONDS,
                 check=False,
             )
@@ -79,45 +80,48 @@ class Notice:
             with urllib.request.urlopen(request, timeout=WEBHOOK_SECONDS):
                 pass
         except (OSError, ValueError, http.client.HTTPException) as error:
-            # Its address is a secret with many services, and is not said; errors of the address itself quote it.
-            said = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
-            logger.warning("The webhook was not reached: %s", said)
+            # With many services the address is a secret, and errors about the address itself quote it.
+            reason = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
+            logger.warning("The webhook was not reached: %s", reason)
 
 
 def message(folder: Path, state: str, reason: str) -> dict[str, Any]:
-    """What a webhook gets: run, state, reason, epoch and best Dice; no paths, and of an error only its type."""
-    one = summarize(folder)
-    reason = _sayable(folder, state, reason)
-    text = f"{one.name}: {state.replace('_', ' ')}"
-    if one.epoch is not None:
-        text += f" in epoch {one.epoch}" + (f" of {one.max_epochs}" if one.max_epochs else "")
-    if one.best_dice is not None:
-        text += f", best Dice {one.best_dice:.3f}"
+    """Return what a webhook gets: run, state, reason, epoch and best Dice; no paths, and of an error only its type."""
+    run = Run(folder)
+    reason = _public_reason(folder, state, reason)
+    best_dice = run.best.dice if run.best else None
+    text = f"{run.name}: {state.replace('_', ' ')}"
+    if run.epoch is not None:
+        text += f" in epoch {run.epoch}" + (f" of {run.max_epochs}" if run.max_epochs else "")
+    if best_dice is not None:
+        text += f", best Dice {best_dice:.3f}"
     return {
         "text": f"{text}. {reason}".strip(),
-        "run": one.name,
+        "run": run.name,
         "state": state,
         "reason": reason,
-        "epoch": one.epoch,
-        "max_epochs": one.max_epochs,
-        "best_dice": one.best_dice,
+        "epoch": run.epoch,
+        "max_epochs": run.max_epochs,
+        "best_dice": best_dice,
     }
 
 
-def _sayable(folder: Path, state: str, reason: str) -> str:
-    """A reason without the text of the error that ended the run, which may hold anything: paths, names, passwords."""
+def _public_reason(folder: Path, state: str, reason: str) -> str:
+    """Return a reason without the text of the error, which may hold anything: paths, names, passwords."""
     record = read_json(folder / RECORD)
-    kind, error = str(record.get("reason") or ""), str(record.get("error") or "")
-    brief = f"{kind if _NAME.fullmatch(kind) else 'An error'}: its log says more."
+    kind = str(record.get("reason") or "")
+    error = str(record.get("error") or "")
+    brief = f"{kind if _NAME.fullmatch(kind) else 'An error'}: see its log."
     if state == FAILED:
         return brief
     return without_paths(reason.replace(error, brief) if error else reason)
 
 
 def without_paths(text: str) -> str:
-    """A text in which everything that may be a path or a URL is three dots.
+    """Replace everything in a text that may be a path or a URL by three dots.
 
-    >>> without_paths("DataError: /data/s0001/ct.nii.gz: must be whole")
-    'DataError: ... must be whole'
+    Example:
+        >>> without_paths("DataError: /data/s0001/ct.nii.gz: the file ends early")
+        'DataError: ... the file ends early'
     """
     return _PATH.sub("...", text)
