@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medseg.labels import LabelMap
     from medseg.metrics import dice_by_structure
     from medseg.networks import SegFormer
+    from medseg.runs import Run
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _DOOR = {
     "Prediction": "medseg.bundle",
     "Predictor": "medseg.bundle",
     "PrepareConfig": "medseg.data",
+    "Run": "medseg.runs",
     "SegFormer": "medseg.networks",
     "Split": "medseg.cases",
     "StreamingInferer": "medseg.inference",
@@ -61,6 +63,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "PrepareConfig",
+    "Run",
     "SegFormer",
     "Split",
     "StreamingInferer",
