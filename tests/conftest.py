@@ -16,7 +16,7 @@ import pytest
 from medseg.data.phantom import PhantomSpec, write_phantom
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, see medseg.cli.main
-os.environ["MEDSEG_CONFIG"] = tempfile.mkdtemp(prefix="medseg-config-")  # the key of this user stays out of it
+os.environ["MEDSEG_STATE_DIR"] = tempfile.mkdtemp(prefix="medseg-state-")  # not the one of this user
 os.environ["MEDSEG_MONITOR"] = "off"  # runs start no tracker, except where a test is about it
 for name, heard in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     # a shell that starts the tests in the background lets them ignore these, and their processes with them

@@ -21,11 +21,13 @@ from medseg.bundle.bundle import Bundle, find_overlay
 from medseg.bundle.resuming import PLACES
 from medseg.bundle.source import METADATA, effective_config, resolved
 from medseg.cases import DatasetIndex
+from medseg.config.diff import differences
 from medseg.config.references import top_key, used_paths
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.runs.find import find_unfinished
-from medseg.seals import seal
+from medseg.runs.record import read_record
+from medseg.runs.resume import remember_start, was_started_here
 from medseg.training import Backup, Run
 from medseg.training.restore import fetch, newest_copy
 from medseg.training.run import identity, new_folder
@@ -101,7 +103,39 @@ def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
         RunError: nothing is left to do.
     """
     root = Path(folder).resolve()
-    run_bundle(Bundle.open(root), "training", "train", (), {**(overrides or {}), "resume": str(root)})
+    overrides = {**(overrides or {}), "resume": str(root)}
+    update_from_backup(root, overrides)
+    run_bundle(Bundle.open(root), "training", "train", (), overrides)
+
+
+def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
+    """Replace the folder of a run by the copy in its backup where that got further, and return True then.
+
+    This happens before anything of the folder is in use: a run can then be resumed from its own folder, whichever
+    machine had it last. A folder that is no run, or has no backup, is left alone.
+
+    Args:
+        root: the folder of a bundle, or of a run.
+        overrides: may name another `backup`.
+
+    Raises:
+        ConfigError, OutputError, RunError: see `medseg.training.restore.newest_copy`.
+    """
+    if not resuming.is_run(root):
+        return False
+    config = resuming.config_of(root)
+    backup = overrides.get("backup", config.get("backup"))
+    if not isinstance(backup, str) or backup[:1] in ("$", "@", "%"):
+        return False
+    known = was_started_here(root)
+    record = read_record(root)
+    newest_copy(backup, root)
+    if read_record(root) == record:
+        return False
+    # What went on elsewhere with the same settings is still what was started here.
+    if known and not differences(config, resuming.config_of(root), ignore=PLACES):
+        remember_start(root)
+    return True
 
 
 class BundleRun(Run):
@@ -172,10 +206,10 @@ def start_run(
         "command": sys.argv,
         "working_directory": str(Path().resolve()),
     }
-    about["seal"] = seal(about)  # so that going on with it needs no other word than the one that began it
 
     def furnish(folder: Path) -> None:
         _write_bundle(folder, bundle, config, merged, labels)
+        remember_start(folder)
         palette = dataset.palette
         if palette is not None and palette.coloured:  # so that masks have the colours of the set
             said = dict(zip(palette.names, palette.codes, strict=True))

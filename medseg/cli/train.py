@@ -62,10 +62,15 @@ def command(
         return
     from medseg.bundle import Bundle, run_bundle
     from medseg.bundle.bundle import find_overlay
+    from medseg.bundle.run import update_from_backup
     from medseg.bundle.trust import require_trust
 
     opened = Bundle.open(bundle)
-    require_trust(opened.root, trust, "train", [find_overlay(overlay, opened.root) for overlay in overlays])
+    files = [find_overlay(overlay, opened.root) for overlay in overlays]
+    require_trust(opened.root, trust, "train", files)
+    if isinstance(overrides.get("resume"), str) and update_from_backup(opened.root, overrides):
+        opened = Bundle.open(opened.root)
+        require_trust(opened.root, trust, "train", files)
     run_bundle(opened, "training", "train", overlays, overrides)
 
 

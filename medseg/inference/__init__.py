@@ -1,4 +1,4 @@
-"""Whole volumes through a network, as label maps."""
+"""Segment whole volumes with a sliding window, in bounded memory."""
 
 from medseg.inference.streaming import InferenceOptions, StreamingInferer
 

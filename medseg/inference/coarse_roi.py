@@ -1,4 +1,4 @@
-"""Where a cheap first pass saw something of what is wanted; windows elsewhere need not be run."""
+"""Find the box that holds some structures by a coarse first pass; windows elsewhere need not be run."""
 
 from __future__ import annotations
 
@@ -6,49 +6,56 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from medseg.inference.kernels import Axis, Layer
-from medseg.inference.windows import Plan
+from medseg.inference.kernels import AxisMap, Layer
+from medseg.inference.windows import WindowPlan
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
-STEP_MM = 8.0  # from one layer of the first pass to the next, for a network of slices
-STEP = 4  # the same in layers, where nobody says how far apart they are
-_MARGIN = 16  # voxels around what was seen, in the plane of the layers
+STEP_MM = 8.0  # from one layer of the coarse pass to the next, for a 2D network
+STEP = 4  # the same in layers, where their distance is unknown
+_MARGIN = 16  # voxels around the structures, in the plane of the layers
 
 
-def first_pass(shape: Sequence[int], roi: Sequence[int], step: int) -> Plan:
-    """Windows without overlap, and of slices only every so manieth."""
-    plan = Plan.of(shape, roi, [0.0, 0.0, 0.0])
+def coarse_plan(shape: Sequence[int], roi: Sequence[int], step: int) -> WindowPlan:
+    """Return windows without overlap; for a 2D network, on every `step`-th slice only."""
+    plan = WindowPlan.of(shape, roi, [0.0, 0.0, 0.0])
     return plan.every(step) if roi[0] == 1 else plan
 
 
-def seen_in(layers: Iterable[tuple[int, Layer]], wanted: Sequence[int], plan: Plan, step: int) -> Box | None:
-    """The box around what is wanted, with a margin, in a volume `(K, I, J)`; None where nothing of it was seen.
+def bounding_box(
+    layers: Iterable[tuple[int, Layer]], structures: Sequence[int], plan: WindowPlan, step: int
+) -> Box | None:
+    """Return the box around structures, with a margin, in a volume `(K, I, J)`; None where they are absent.
 
     Args:
-        layers: those of the first pass, decided.
-        wanted: labels.
-        plan: of the first pass.
+        layers: of the coarse pass, with their labels.
+        structures: label values.
+        plan: of the coarse pass.
         step: from one of its layers to the next.
     """
-    spans: list[tuple[int, int]] = []
+    box: list[tuple[int, int]] = []
     for k, layer in layers:
-        found = torch.isin(layer.best, torch.tensor(list(wanted), device=layer.best.device))
-        if found.any():
-            rows, columns = (torch.nonzero(found.any(dim=dim)).flatten().tolist() for dim in (1, 0))
-            here = [(k, k + 1), (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)]
-            spans = here if not spans else [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(spans, here, strict=True)]
-    if not spans:
+        mask = torch.isin(layer.labels, torch.tensor(list(structures), device=layer.labels.device))
+        if not mask.any():
+            continue
+        rows, columns = (torch.nonzero(mask.any(dim=dim)).flatten().tolist() for dim in (1, 0))
+        spans = [(k, k + 1), (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)]
+        if box:
+            spans = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(box, spans, strict=True)]
+        box = spans
+    if not box:
         return None
+    # A structure may begin anywhere between two slices of the pass, or just beyond what a window without overlap
+    # showed of it.
     margins = (step if plan.roi[0] == 1 else _MARGIN, _MARGIN, _MARGIN)
-    depth, rows_of, columns_of = (
+    depth, rows_span, columns_span = (
         (max(0, low - margin), min(size, high + margin))
-        for (low, high), margin, size in zip(spans, margins, plan.shape, strict=True)
+        for (low, high), margin, size in zip(box, margins, plan.shape, strict=True)
     )
-    return depth, rows_of, columns_of
+    return depth, rows_span, columns_span
 
 
-def within(axis: Axis, span: tuple[int, int]) -> Axis:
-    """The same axis, with nothing inside but what lies between layers of that span."""
-    above = axis.low + (axis.part > 0)
+def restrict(axis: AxisMap, span: tuple[int, int]) -> AxisMap:
+    """Return the same axis, with only those voxels inside that lie between layers of the span."""
+    above = axis.low + (axis.fraction > 0)
     return axis._replace(inside=axis.inside & (axis.low >= span[0]) & (above < span[1]))

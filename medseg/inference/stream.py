@@ -1,9 +1,10 @@
-"""The windows of one volume through a network, front to back; finished layers come out."""
+"""Run the windows of one volume through a network, front to back, and yield the finished layers."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,136 +13,137 @@ from tqdm import tqdm
 from medseg import resources
 from medseg.inference import memory
 from medseg.inference.accumulator import WindowAccumulator
-from medseg.inference.final_conv import split_head
+from medseg.inference.final_conv import split_final_conv
 from medseg.inference.kernels import Layer
 from medseg.inference.label_decoder import LabelDecoder
 from medseg.inference.window_forward import WindowForward
-from medseg.inference.windows import Layers, Plan, cut
+from medseg.inference.windows import Layers, WindowPlan, crop
 
 logger = logging.getLogger(__name__)
 
-_CPU_BATCH, _GPU_BATCH = 2, 64  # windows at once: more serve no CPU; few GPUs are filled by less than their memory
+# More windows at once make no CPU faster; few GPUs are filled by less than their memory.
+_CPU_BATCH, _GPU_BATCH = 2, 64
 _SHARE = 0.6  # of free memory that windows may take
 
 
+@dataclass
 class Stream:
-    """Windows in, layers out.
+    """Take windows from a volume and yield layers.
 
     Args:
-        volume: `(C, K, I, J)`, layers along the first axis of space.
+        volume: `(C, K, I, J)`, layers along the first spatial axis.
         network: windows to logits.
-        args: further arguments of each call of the network.
-        decision: what is made of finished layers.
-        call: keyword arguments of `NetworkCall`.
+        forward: wraps the network, or its part before the final convolution.
         batch: windows at once.
-        context: for a network of slices, neighbours on each side that join as channels.
+        context: for a 2D network, neighboring slices on each side that join as channels; None for a 3D network.
         mode: `gaussian` or `constant`.
         sigma_scale: of the gaussian.
         cval: value of the input outside the volume.
         sw_device: where windows and network run.
-        device: where windows are added up, as long as it fits there.
-        progress: whether to show a bar.
-        kwargs: further arguments of each call of the network.
+        device: where windows are added up, as long as they fit there.
+        progress: whether to show a progress bar.
+        split_final_conv: whether a final 1x1 convolution may run once a voxel instead of once a window.
+
+    Attributes:
+        channels: of the network's output, once it has run.
     """
 
-    def __init__(
-        self,
-        volume: torch.Tensor,
-        network: Callable[..., Any],
-        *args: Any,
-        decision: LabelDecoder,
-        call: dict[str, Any],
-        batch: int,
-        context: int,
-        mode: str,
-        sigma_scale: float,
-        cval: float,
-        sw_device: torch.device,
-        device: torch.device,
-        progress: bool,
-        **kwargs: Any,
-    ) -> None:
-        self.volume, self.layers = volume, Layers(volume)
-        self.network, self.args, self.kwargs, self.call = network, args, kwargs, call
-        self.decision, self.batch, self.context, self.cval = decision, batch, context, cval
-        self.mode, self.sigma_scale, self.progress = mode, sigma_scale, progress
-        self.sw_device, self.device = sw_device, device
-        self.channels = 0  # of the network's output, once it was seen
+    volume: torch.Tensor
+    network: Callable[..., Any]
+    forward: Callable[..., WindowForward]
+    batch: int
+    context: int | None
+    mode: str
+    sigma_scale: float
+    cval: float
+    sw_device: torch.device
+    device: torch.device
+    progress: bool = False
+    split_final_conv: bool = True
+    channels: int = field(default=0, init=False)
 
-    def run(self, plan: Plan, held: int = 2, title: str | None = None) -> Iterator[tuple[int, Layer]]:
-        """The finished layers that windows of the plan touch, front to back; the last `held` stay what they are."""
-        batch = self.batch
+    def __post_init__(self) -> None:
+        self._layers = Layers(self.volume)
+
+    def run(
+        self, plan: WindowPlan, decoder: LabelDecoder, live: int = 2, title: str | None = None
+    ) -> Iterator[tuple[int, Layer]]:
+        """Yield the finished layers that windows of the plan touch, front to back; the last `live` stay valid."""
         importance = plan.importance(self.mode, self.sigma_scale, self.sw_device)
-        with split_head(self.network, wanted=not plan.single and not self.call["flips"]) as (body, head):
-            call = WindowForward(body, *self.args, **self.call, **self.kwargs)
-            slab = WindowAccumulator(plan, importance, head, self.device, held)
-            windows = list(plan)
+        split = self.split_final_conv and not plan.single  # with one window a layer there is nothing to save
+        with split_final_conv(self.network, enabled=split) as (body, final_conv):
+            forward = self.forward(body)
+            accumulator = WindowAccumulator(plan, importance, final_conv, self.device, live)
+            starts = list(plan)
             with tqdm(
-                total=len(windows), unit="window", desc=title, disable=None if self.progress else True, leave=False
+                total=len(starts), unit="window", desc=title, disable=None if self.progress else True, leave=False
             ) as bar:
-                for first in range(0, len(windows), batch):
-                    starts = windows[first : first + batch]
-                    tiles = self._called(call, slab, self._windows(starts, plan))
-                    for number, start in enumerate(starts):
-                        slab.add(start, tiles[number])
-                    del tiles
-                    bar.update(len(starts))
-                    following = first + len(starts)
-                    until = windows[following][0] if following < len(windows) else plan.shape[0]
-                    for k, sums, weights in slab.finished(until):
+                for first in range(0, len(starts), self.batch):
+                    batch = starts[first : first + self.batch]
+                    tiles = _forward_or_make_room(forward, accumulator, self._windows(batch, plan))
+                    for number, start in enumerate(batch):
+                        accumulator.add(start, tiles[number])
+                    del tiles  # the next batch needs their memory
+                    bar.update(len(batch))
+                    following = first + len(batch)
+                    end = starts[following][0] if following < len(starts) else plan.shape[0]
+                    for k, sums, weights in accumulator.finished(end):
                         self.channels = sums.shape[-1]
-                        yield k, in_memory_there_is(self.decision.layer, sums, weights)
+                        yield k, with_ram_fallback(decoder.layer, sums, weights)
 
-    def _called(self, call: WindowForward, slab: WindowAccumulator, tiles: torch.Tensor) -> torch.Tensor:
-        try:
-            return call(tiles)
-        except torch.OutOfMemoryError:
-            slab.to_ram()  # not even one window fits beside the slab
-            return call(tiles)
-
-    def _windows(self, starts: Sequence[tuple[int, int, int]], plan: Plan) -> torch.Tensor:
-        """The network's input for these windows, where it runs: `(B, C, h, w)` or `(B, C, d, h, w)`."""
-        tiles = torch.stack([self._cut(start, plan) for start in starts])
-        if tiles.device == self.sw_device:
-            return tiles
+    def _windows(self, starts: Sequence[tuple[int, int, int]], plan: WindowPlan) -> torch.Tensor:
+        """Return the network's input for these windows, where it runs: `(B, C, h, w)` or `(B, C, d, h, w)`."""
+        windows = torch.stack([self._window(start, plan) for start in starts])
+        if windows.device == self.sw_device:
+            return windows
         if self.sw_device.type == "cuda":
-            tiles = tiles.pin_memory()  # so that copying does not wait for what runs there
-        return tiles.to(self.sw_device, non_blocking=True)
+            windows = windows.pin_memory()  # so that copying does not wait for the kernels that run there
+        return windows.to(self.sw_device, non_blocking=True)
 
-    def _cut(self, start: tuple[int, int, int], plan: Plan) -> torch.Tensor:
-        if not self.call["slices"]:
-            return cut(self.volume, start, plan.roi, self.cval)
-        around = range(start[0] - self.context, start[0] + self.context + 1)
-        parts = [cut(self.layers[k], (0, *start[1:]), plan.roi, self.cval)[:, 0] for k in around]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _window(self, start: tuple[int, int, int], plan: WindowPlan) -> torch.Tensor:
+        if self.context is None:
+            return crop(self.volume, start, plan.roi, self.cval)
+        neighbors = range(start[0] - self.context, start[0] + self.context + 1)
+        slices = [crop(self._layers[k], (0, *start[1:]), plan.roi, self.cval)[:, 0] for k in neighbors]
+        return slices[0] if len(slices) == 1 else torch.cat(slices)
 
 
-def in_memory_there_is(deed: Callable[..., Any], *what: Any) -> Any:
-    """`deed(*what)`, with all tensors and layers in RAM where the memory of the GPU is full."""
+def _forward_or_make_room(
+    forward: WindowForward, accumulator: WindowAccumulator, windows: torch.Tensor
+) -> torch.Tensor:
     try:
-        return deed(*what)
+        return forward(windows)
     except torch.OutOfMemoryError:
-        logger.warning("The memory of the GPU is full: a layer is decided in RAM")
+        accumulator.to_ram()  # not even one window fits beside the sums
+        return forward(windows)
+
+
+def with_ram_fallback(function: Callable[..., Any], *args: Any) -> Any:
+    """Call `function(*args)`; when the GPU's memory is full, again with all tensors and layers in RAM."""
+    try:
+        return function(*args)
+    except torch.OutOfMemoryError:
+        logger.warning("The memory of the GPU is full: a layer is decoded in RAM")
         ram = torch.device("cpu")
-        return deed(*(one.to(ram) if isinstance(one, (torch.Tensor, Layer)) else one for one in what))
+        return function(*(value.to(ram) if isinstance(value, (torch.Tensor, Layer)) else value for value in args))
 
 
-def serving_batch(
+def auto_batch(
     network: Callable[..., Any], channels: int, roi: Sequence[int], slices: bool, device: torch.device
 ) -> int:
-    """How many windows go through a network at once where nobody says: what fills a GPU, or serves a CPU.
+    """Return how many windows to run at once with `sw_batch_size="auto"`: as many as fill a GPU, or suit a CPU.
 
     Args:
-        network: to look through; of what is no module nothing is known.
+        network: is tried once to measure its layers; only a module can be.
         channels: of its input.
         roi: of a window, three sizes.
-        slices: whether windows are slices.
+        slices: whether windows are 2D.
         device: where it runs.
     """
-    most = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
+    limit = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
     free = resources.free_gpu_memory(device) if device.type == "cuda" else resources.ram().free
     if not isinstance(network, torch.nn.Module):
         return _CPU_BATCH
     size = tuple(roi[1:]) if slices else tuple(roi)
     width = memory.width_of(network, channels, size)
-    return max(1, min(most, int(_SHARE * free / memory.window_bytes(channels, width, width, size))))
+    return max(1, min(limit, int(_SHARE * free / memory.window_bytes(channels, width, width, size))))

@@ -1,17 +1,16 @@
-"""Whole volumes through a network in bounded memory: labels come out, never all logits at once.
+"""Segment whole volumes in bounded memory: labels come out, all logits never exist at once.
 
 Not MONAI's `SlidingWindowInferer` or `SliceInferer`: these keep the logits of every class for the whole volume,
-which for 118 classes on 512x512x800 voxels are 99 GB, and twice that on the way back to the scan's grid. Here
-windows run front to back; a layer that no later window touches is brought to the grid that is asked for and
-decided at once, and only its labels stay.
+which for 118 classes on 512x512x800 voxels are 99 GB, and twice that when they are resampled to the scan's grid.
+Here windows run front to back; a layer that no later window touches is resampled to the output grid and decoded at
+once, and only its labels remain.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,90 +21,112 @@ from monai.inferers import Inferer
 from medseg.errors import ConfigError, DataError, GeometryError
 from medseg.inference import coarse_roi
 from medseg.inference.grid_mapping import OutputGridMap
-from medseg.inference.kernels import Axis, Layer
+from medseg.inference.kernels import AxisMap, Layer
 from medseg.inference.label_decoder import Confidence, LabelDecoder
-from medseg.inference.stream import Stream, in_memory_there_is, serving_batch
+from medseg.inference.stream import Stream, auto_batch, with_ram_fallback
 from medseg.inference.window_forward import WindowForward
-from medseg.inference.windows import Plan
+from medseg.inference.windows import WindowPlan
+from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("network", "source")
+GRIDS = ("network", "source")
+MODES = ("gaussian", "constant")
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Settings of one call of a `StreamingInferer`; None leaves what the inferer was built with.
-
-    An inferer that a config built is shared: callers pass what they need with the call and never set its attributes.
+    """Settings of one call of a `StreamingInferer`: an inferer that a config built is shared, and never changed.
 
     Args:
-        sw_device: see `StreamingInferer`, as all that follow.
-        sw_batch_size: windows that go through the network at once.
-        only: labels that may come out.
-        skip_empty: whether to search coarsely first, with `only`.
-        confidence: whether to give the mean probability of each label.
+        sw_device: where windows and network run; None for the inferer's own.
+        sw_batch_size: windows in a batch; None for the inferer's own.
+        structures: labels, or for an inferer with `labels` names, that may come out; all other voxels become
+            background. None for all.
+        coarse_first: with `structures`, run windows without overlap first (for a 2D network, on a slice every 8 mm),
+            then only the windows that touch the box around what they showed. Inside the box the result is the same
+            as without; outside it is background.
+        confidence: add `meta["confidence"]` to the MetaTensor that is returned: for each image the mean probability
+            of each label over the voxels (of the network's grid) that got it, NaN for absent ones.
         progress: whether to show a progress bar.
 
+    Raises:
+        ConfigError: the batch is neither a whole number above 0 nor `auto`.
+
     Example:
-        >>> inferer = StreamingInferer((2, 2))
-        >>> labels = inferer(torch.ones(1, 1, 2, 2, 3), torch.nn.Identity(), options=InferenceOptions(sw_batch_size=1))
-        >>> labels.shape, inferer.sw_batch_size
-        (torch.Size([1, 1, 2, 2, 3]), 4)
+        >>> inferer, network = StreamingInferer((2, 2)), torch.nn.Conv2d(1, 3, 1)
+        >>> labels = inferer(torch.ones(1, 1, 2, 2, 4), network, options=InferenceOptions(structures=[2]))
+        >>> labels.shape
+        torch.Size([1, 1, 2, 2, 4])
     """
 
     sw_device: torch.device | str | None = None
     sw_batch_size: int | str | None = None
-    only: Sequence[int] | None = None
-    skip_empty: bool | None = None
-    confidence: bool | None = None
-    progress: bool | None = None
+    structures: Sequence[int | str] | None = None
+    coarse_first: bool = False
+    confidence: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sw_batch_size is not None:
+            _require_batch_size(self.sw_batch_size)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A network and the settings of one call of the inferer."""
+
+    network: Callable[..., Any]
+    forward: Callable[..., WindowForward]
+    options: InferenceOptions
+    structures: tuple[int, ...] | None
 
 
 class StreamingInferer(Inferer):
-    """Sliding windows through a volume, then the label of every voxel.
+    """Slide windows through a volume and return the label of every voxel.
 
-    `(1, C, I, J, K)` gives `(1, 1, I, J, K)`, class indices as uint8 (int16 above 256 classes); with
-    `multilabel`, `(1, channels, I, J, K)`, uint8 0 or 1. Arguments named as in MONAI's `SlidingWindowInferer`
-    mean what they mean there.
+    `(1, C, I, J, K)` gives `(1, 1, I, J, K)`, class indices as uint8 (int16 above 256 classes); with `multilabel`,
+    `(1, channels, I, J, K)`, uint8 0 or 1. Arguments named as in MONAI's `SlidingWindowInferer` and `SliceInferer`
+    mean what they mean there. What may change from call to call goes with the call, see `InferenceOptions`.
 
     Args:
-        roi_size: of a window: `(h, w)` for a network of slices, three sizes for one of volumes. What is
-            smaller than it is filled up, as in training.
-        sw_batch_size: windows that go through the network at once; `auto` for as many as fill the GPU's free
-            memory, or serve a CPU.
-        overlap: share of a window that overlaps its neighbour, 0 to below 1.
-        mode: `gaussian` (the middle of a window counts more) or `constant`.
+        roi_size: of a window: `(h, w)` for a 2D network, three sizes for a 3D network. Images smaller than it are
+            padded, as in training.
+        sw_batch_size: windows in a batch; `auto` for as many as fill the GPU's free memory, or suit a CPU.
+        overlap: share of a window that overlaps its neighbor, 0 to below 1.
+        mode: `gaussian` (the center of a window counts more) or `constant`.
         sigma_scale: of the gaussian.
         cval: value of the input outside the volume.
         sw_device: where windows and network run; by default where the input is.
-        device: where what the network says is added up; by default where it runs. Where memory runs out there,
-            it goes on in RAM. The labels come where the input is.
-        spatial_dim: for a network of slices, the axis along which they lie.
-        context: for a network of slices, neighbours on each side that join as channels, see `RandSlicePatchd`.
-        output: the grid of the labels: `network` for that of the input, `source` for the one it was read on:
-            logits are interpolated linearly, where MONAI's `Invertd` would put them, before they are decided.
-        multilabel: whether the channels are independent structures: probability above `threshold` is 1.
-        threshold: used only with `multilabel`; one, or one for each channel.
-        packing: used only with `multilabel`: `channels`, `bits` or `labels`, see `Decision`. The last two spare
-            the memory of 0 and 1 for each channel.
-        overlap_priority: for `packing="labels"`, the labels, the one that covers all others last.
-        logits: give the logits themselves, `(1, channels, I, J, K)`, float32; for small volumes.
-        confidence: give, as `meta["confidence"]` of the MetaTensor that comes out, the mean probability of each
-            label over the voxels (of the network's grid) that got it; NaN where there are none.
-        flips: axes (of the input's three) along which it is flipped for another look, `[[0], [1], [0, 1]]`;
-            the logits of all looks are averaged.
-        contralaterals: for each channel the one that stands for the same structure on the other side; swapped where
-            axis 0, left-right in RAS, is flipped.
-        only: labels that may come out; voxels of all others become background.
-        skip_empty: with `only`, look at windows without overlap first (of slices, at one every 8 mm), and then
-            run only those windows that touch the box around what was seen there. What lies in the box is the same
-            as without; what the first look misses, and what lies outside, is background.
+        device: where logits are added up; by default where the network runs. When memory runs out there, the sums
+            move to RAM. The labels are returned where the input is.
+        spatial_dim: for a 2D network, the axis along which the slices lie.
+        context: for a 2D network, neighboring slices on each side that join as channels, see `RandSlicePatchd`.
+        output_grid: `network` for the grid of the input, `source` for the grid of the file it was read from:
+            logits are interpolated linearly, where MONAI's `Invertd` would put them, before they are decoded.
+        multilabel: whether the channels are independent structures, present where the sigmoid is above `threshold`.
+        threshold: for `multilabel`, a number or a number for each channel.
+        decode: what to return: `labels`, one label map, in which of overlapping multilabel channels the last in
+            `overlap_priority` stays; `channels` or `bits`, the multilabel channels one by one or eight in a byte,
+            see `LabelDecoder`; `logits`, float32, for small volumes. By default `channels` with `multilabel`, else
+            `labels`.
+        labels: what the channels mean. Names can then be given as `structures`, a network with another number of
+            channels is refused, and the next two arguments follow from it.
+        overlap_priority: labels, the one that covers all others last; by default that of `labels`, or their order.
+        flips: axes (of the input's three) to flip for test-time augmentation, `[[0], [1], [0, 1]]`; the logits of
+            all views are averaged.
+        contralaterals: for each channel the channel of the same structure on the other side; they are exchanged
+            where axis 0, left-right in RAS, is flipped. By default those of `labels`.
         precision: `fp32`, or `bf16` or `fp16` for the network; sums and logits stay float32.
-        progress: whether to show a bar with the time left.
 
     Raises:
-        ConfigError: arguments that cannot be.
+        ConfigError: an argument is out of its range.
+        LabelError: `flips` contains axis 0, and `labels` has one of two contralateral structures only.
+
+    Example:
+        >>> inferer = StreamingInferer((32, 32), overlap=0.5)
+        >>> inferer(torch.zeros(1, 1, 40, 40, 3), torch.nn.Conv2d(1, 5, 1)).shape
+        torch.Size([1, 1, 40, 40, 3])
     """
 
     def __init__(
@@ -120,75 +141,61 @@ class StreamingInferer(Inferer):
         device: torch.device | str | None = None,
         spatial_dim: int = 2,
         context: int = 0,
-        output: str = "network",
+        output_grid: str = "network",
         multilabel: bool = False,
         threshold: float | Sequence[float] = 0.5,
-        packing: str = "channels",
+        decode: str | None = None,
+        labels: LabelMap | None = None,
         overlap_priority: Sequence[int] | None = None,
-        logits: bool = False,
-        confidence: bool = False,
         flips: Sequence[Sequence[int]] = (),
         contralaterals: Sequence[int] | None = None,
-        only: Sequence[int] | None = None,
-        skip_empty: bool = False,
         precision: str = "fp32",
-        progress: bool = False,
     ) -> None:
         super().__init__()
-        whole = sw_batch_size == "auto" or (isinstance(sw_batch_size, int) and sw_batch_size > 0)
-        if len(roi_size) not in (2, 3) or min(roi_size) < 1 or not whole or context < 0:
-            raise ConfigError(
-                "StreamingInferer",
-                "needs two or three positive roi sizes, a batch above 0 or auto, context of 0 or more",
-                f"roi_size={roi_size}, sw_batch_size={sw_batch_size}, context={context}",
-            )
-        if not 0 <= overlap < 1 or mode not in ("gaussian", "constant"):
-            raise ConfigError(
-                "StreamingInferer",
-                "needs overlap in [0, 1) and mode gaussian or constant",
-                f"overlap={overlap}, mode={mode}",
-            )
-        if output not in OUTPUTS or spatial_dim not in (0, 1, 2):
-            raise ConfigError(
-                "StreamingInferer",
-                f"needs output {' or '.join(OUTPUTS)} and spatial_dim 0, 1 or 2",
-                f"output={output}, spatial_dim={spatial_dim}",
-            )
-        if len(roi_size) == 3 and context:
-            raise ConfigError("StreamingInferer", "takes context with networks of slices only", f"roi_size={roi_size}")
+        _require(len(roi_size) in (2, 3) and min(roi_size) > 0, "roi_size", "must be 2 or 3 sizes above 0", roi_size)
+        _require(0 <= overlap < 1, "overlap", "must be at least 0 and below 1", overlap)
+        _require(mode in MODES, "mode", f"must be one of {', '.join(MODES)}", mode)
+        _require(spatial_dim in (0, 1, 2), "spatial_dim", "must be 0, 1 or 2", spatial_dim)
+        _require(context >= 0, "context", "must be 0 or more", context)
+        _require(len(roi_size) == 2 or not context, "context", "is for 2D networks only, with two roi sizes", context)
+        _require(output_grid in GRIDS, "output_grid", f"must be one of {', '.join(GRIDS)}", output_grid)
         self.slices = len(roi_size) == 2
         self.axis = spatial_dim if self.slices else 0
         self.roi = (1, *map(int, roi_size)) if self.slices else tuple(map(int, roi_size))
-        self.overlap, self.mode, self.sigma_scale, self.cval = overlap, mode, sigma_scale, cval
-        self.sw_device, self.device = sw_device, device
-        self.context, self.output, self.multilabel, self.threshold = context, output, multilabel, threshold
-        self.packing, self.overlap_priority, self.logits, self.confidence = (
-            packing,
-            overlap_priority,
-            logits,
-            confidence,
-        )
-        self.only, self.skip_empty = only, skip_empty
-        self.progress, self.sw_batch_size = progress, sw_batch_size
-        self._call: dict[str, Any] = {
+        _require_batch_size(sw_batch_size)
+        self.sw_batch_size = sw_batch_size
+        self.overlap = overlap
+        self.mode = mode
+        self.sigma_scale = sigma_scale
+        self.cval = cval
+        self.sw_device = None if sw_device is None else torch.device(sw_device)
+        self.device = None if device is None else torch.device(device)
+        self.context = context
+        self.output_grid = output_grid
+        self.multilabel = multilabel
+        self.threshold = threshold
+        self.decode = decode
+        self.labels = labels
+        if labels is not None and overlap_priority is None:
+            overlap_priority = [labels.index(name) for name in labels.overlap_priority()]
+        if labels is not None and contralaterals is None and any(0 in axes for axes in flips):
+            contralaterals = labels.mirror_permutation(background=not multilabel)
+        self.overlap_priority = overlap_priority
+        self._forward: dict[str, Any] = {
             "flips": flips,
             "contralaterals": contralaterals,
             "precision": precision,
             "axis": self.axis,
             "slices": self.slices,
         }
-        WindowForward(torch.nn.Identity(), **self._call)  # sees that these can be
-        self._decision()
+        # Both check their arguments: better here than in the first scan.
+        WindowForward(torch.nn.Identity(), **self._forward)
+        self._decoder(None)
 
-    def _decision(self, packing: str | None = None) -> LabelDecoder:
+    def _decoder(self, structures: Sequence[int] | None, decode: str | None = None) -> LabelDecoder:
+        channels = None if self.labels is None else len(self.labels) - int(self.multilabel)
         return LabelDecoder(
-            self.multilabel,
-            self.threshold,
-            packing or self.packing,
-            self.overlap_priority,
-            self.logits,
-            self.only,
-            self.confidence,
+            self.multilabel, self.threshold, decode or self.decode, self.overlap_priority, structures, channels
         )
 
     @torch.no_grad()
@@ -200,195 +207,237 @@ class StreamingInferer(Inferer):
         options: InferenceOptions | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Run `network` over `inputs`, `(B, C, I, J, K)`, or for a network of slices images `(B, C, I, J)`.
+        """Run `network` over `inputs`, `(B, C, I, J, K)`, or for a 2D network also images `(B, C, I, J)`.
 
         Args:
-            inputs: the batch.
-            network: gives logits for windows.
-            *args: go to the network after the windows.
-            options: settings of this call alone.
-            **kwargs: go to the network, too.
+            inputs: the images, float.
+            network: windows `(B, C, h, w)` or `(B, C, d, h, w)` to logits `(B, channels, ...)` of the same size.
+            args: further arguments of the network.
+            options: settings of this call.
+            kwargs: further arguments of the network.
 
         Raises:
-            GeometryError: the input is not 5-dimensional; with `output="source"`, see `OutputGridMap.to_source`.
+            GeometryError: the input has another number of axes; with `output_grid="source"`, see
+                `OutputGridMap.to_source`.
             DataError: the input holds NaN or infinite values.
-            ConfigError: the network gives anything but one tensor of windows.
+            ConfigError: the network returns anything but one tensor of the size of its windows.
+            LabelError: a structure that `labels` does not know.
         """
-        if options is not None:
-            return self.with_options(options)(inputs, network, *args, **kwargs)
+        options = options or InferenceOptions()
+        if options.confidence and self.decode == "logits":
+            raise ConfigError("confidence", "cannot be computed for logits", "decode='logits'")
+
+        def forward(body: Callable[..., Any]) -> WindowForward:
+            return WindowForward(body, *args, **self._forward, **kwargs)
+
+        call = _Call(network, forward, options, self._label_values(options.structures))
         if inputs.ndim == 4 and self.slices and inputs.numel():
-            return self._images(inputs, network, *args, **kwargs)
+            return self._images(inputs, call)
         if inputs.ndim != 5 or not inputs.numel():
-            raise GeometryError("StreamingInferer", "takes volumes (B, C, I, J, K)", f"shape {tuple(inputs.shape)}")
-        found = [self._volume(one, network, *args, **kwargs) for one in inputs]
-        whole = torch.stack([one for one, _, _ in found]) if len(found) > 1 else found[0][0][None]
-        sure = [one for _, _, one in found]
+            shape = f"got shape {tuple(inputs.shape)}"
+            raise GeometryError("StreamingInferer", "the input must have the shape (B, C, I, J, K)", shape)
+        return self._volumes(inputs, call)
+
+    def _label_values(self, structures: Sequence[int | str] | None) -> tuple[int, ...] | None:
+        if structures is None:
+            return None
+        values: list[int] = []
+        for structure in structures:
+            if not isinstance(structure, str):
+                values.append(int(structure))
+            elif self.labels is not None:
+                values.append(self.labels.index(structure))
+            else:
+                raise ConfigError("structures", "names need an inferer with labels", f"got '{structure}'")
+        return tuple(values)
+
+    def _volumes(self, inputs: torch.Tensor, call: _Call) -> torch.Tensor:
+        """Run the network over `(B, C, I, J, K)`, one volume after the other."""
+        results = [self._volume(image, call) for image in inputs]
+        labels = torch.stack([result[0] for result in results]) if len(results) > 1 else results[0][0][None]
+        means = [result[2] for result in results]
         if not isinstance(inputs, MetaTensor):
-            return torch.as_tensor(MetaTensor(whole, meta={"confidence": sure})) if self.confidence else whole
-        if self.output == "network":
-            result = MetaTensor(whole, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
+            with_confidence = MetaTensor(labels, meta={"confidence": means})
+            return torch.as_tensor(with_confidence) if call.options.confidence else labels
+        if self.output_grid == "network":
+            output = MetaTensor(labels, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
         else:
-            places = np.stack([back.affine for _, back, _ in found if back.affine is not None])
-            affine = torch.as_tensor(places if inputs.is_batch else places[0])
-            result = MetaTensor(whole, affine=affine, meta=_read_meta(inputs))
-        result.is_batch = inputs.is_batch  # of a loader's batch each scan has its own place
-        if self.confidence:
-            result.meta["confidence"] = sure
-        return torch.as_tensor(result)
+            affines = np.stack([grid.affine for _, grid, _ in results if grid.affine is not None])
+            affine = torch.as_tensor(affines if inputs.is_batch else affines[0])
+            output = MetaTensor(labels, affine=affine, meta=_source_meta(inputs))
+        output.is_batch = inputs.is_batch  # each scan of a loader's batch has an affine of its own
+        if call.options.confidence:
+            output.meta["confidence"] = means
+        return torch.as_tensor(output)
 
-    def _images(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        """Images `(B, C, I, J)` as the slices of one volume, for they have nothing to do with each other otherwise.
+    def _images(self, inputs: torch.Tensor, call: _Call) -> torch.Tensor:
+        """Run the network over images `(B, C, I, J)` as the slices of one volume: they do not depend on each other.
 
-        Back on the grids that they came on they may differ in size: then it takes one image alone.
+        On their source grids images may differ in size, so then only one is taken.
         """
-        if self.context or self.axis != 2 or self.confidence or (self.output == "source" and len(inputs) > 1):
-            found = f"{tuple(inputs.shape)}, context={self.context}, axis {self.axis}, output={self.output}"
+        one_grid = self.output_grid == "network" or len(inputs) == 1
+        if self.context or self.axis != 2 or call.options.confidence or not one_grid:
+            shape = f"got shape {tuple(inputs.shape)}, context={self.context}, spatial_dim={self.axis}, "
             raise GeometryError(
-                "StreamingInferer", "takes images without context, and with output='source' one at a time", found
+                "StreamingInferer",
+                "2D images need context=0, spatial_dim=2, confidence=False, and one image a call for source grids",
+                shape + f"confidence={call.options.confidence}, output_grid='{self.output_grid}'",
             )
-        if self.output == "source":
-            image = inputs[0]  # of a batch that was collated, too, this one has what is known of it alone
+        if self.output_grid == "source":
+            image = inputs[0]  # also of a collated batch, the metadata of this image alone
             volume = image[..., None]
             if isinstance(image, MetaTensor):
                 shape = (*np.asarray(image.meta.get("spatial_shape", image.shape[1:])).ravel()[:2], 1)
-                meta = {**_read_meta(image), "spatial_shape": shape}
+                meta = {**_source_meta(image), "spatial_shape": shape}
                 volume = MetaTensor(image.as_tensor()[..., None], affine=image.affine, meta=meta)
-            return torch.as_tensor(self(volume[None], network, *args, **kwargs)[..., 0])
+            return torch.as_tensor(self._volumes(volume[None], call)[..., 0])
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        labels = self(plain.movedim(0, -1)[None], network, *args, **kwargs)[0].movedim(-1, 0)
+        labels = self._volumes(plain.movedim(0, -1)[None], call)[0].movedim(-1, 0)
         if not isinstance(inputs, MetaTensor) or inputs.is_batch:
-            return labels  # what is known of many images at once, collated, is no metadata of any
+            return labels  # the collated metadata of many images is the metadata of none of them
         return torch.as_tensor(MetaTensor(labels, meta=dict(inputs.meta), applied_operations=inputs.applied_operations))
 
-    def _volume(
-        self, image: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, OutputGridMap, list[float]]:
-        """The labels of one image, `(channels, I, J, K)`, where they lie, and how sure the network is of them."""
+    def _volume(self, image: torch.Tensor, call: _Call) -> tuple[torch.Tensor, OutputGridMap, list[float]]:
+        """Return the labels of one image, `(channels, I, J, K)`, their grid, and the confidence of each label."""
         volume = image.as_tensor() if isinstance(image, MetaTensor) else image
         if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(volume)):
-            name = image.meta.get("filename_or_obj", "the input") if isinstance(image, MetaTensor) else "the input"
-            raise DataError(name, "needs finite values for the network", "NaN or infinite ones")
-        if self.output == "network":
-            back = OutputGridMap.none(volume.shape[1:])
+            name = image.meta.get("filename_or_obj", "input") if isinstance(image, MetaTensor) else "input"
+            raise DataError(name, "the network needs finite values, but some are NaN or infinite")
+        if self.output_grid == "network":
+            grid = OutputGridMap.identity(volume.shape[1:])
         elif isinstance(image, MetaTensor):
-            back = OutputGridMap.to_source(image)
+            grid = OutputGridMap.to_source(image)
         else:
-            raise GeometryError("output='source'", "needs a MetaTensor that says where it comes from", "a plain tensor")
-        others = [axis for axis in range(3) if axis != self.axis]
-        axes = [back.axes[axis] for axis in (self.axis, *others)]
-        decision = self._decision()
-        stream = self._stream(volume.movedim(self.axis + 1, 1), network, decision, *args, **kwargs)
-        plan = Plan.of(stream.volume.shape[1:], self.roi, [0.0 if size == 1 else self.overlap for size in self.roi])
+            raise GeometryError("output_grid='source'", "needs a MetaTensor with its source grid", "got a plain tensor")
+        in_plane = [axis for axis in range(3) if axis != self.axis]
+        axes = [grid.axes[axis] for axis in (self.axis, *in_plane)]
+        decoder = self._decoder(call.structures)
+        stream = self._stream(volume.movedim(self.axis + 1, 1), call)
+        plan = WindowPlan.of(
+            stream.volume.shape[1:], self.roi, [0.0 if size == 1 else self.overlap for size in self.roi]
+        )
         box: coarse_roi.Box | None = ((0, plan.shape[0]), (0, plan.shape[1]), (0, plan.shape[2]))
-        if self.skip_empty and self.only is not None:
-            box = self._look(stream, plan, _spacing(image, self.axis))
-            axes = [coarse_roi.within(axis, span) for axis, span in zip(axes, box or [(0, 0)] * 3, strict=True)]
+        if call.options.coarse_first and call.structures is not None:
+            box = self._coarse_box(stream, plan, call.structures, _layer_spacing(image, self.axis))
+            spans = box or [(0, 0)] * 3
+            axes = [coarse_roi.restrict(axis, span) for axis, span in zip(axes, spans, strict=True)]
         elif not all(axis.inside.any() for axis in axes):
-            raise GeometryError("StreamingInferer", "needs a scan that overlaps the network's grid", "none of it there")
-        sure = Confidence(decision, box) if self.confidence and box is not None else None
-        held = 2 if axes[0].part.any() else 1  # layers of the output lie between two of the network's, or on one
-        layers = stream.run(plan.narrowed(box), held) if box is not None else ()
-        # In memory it lies as it is made, layer by layer: across them, writing takes several times as long.
-        order = [back.order[axis] for axis in (self.axis, *others)]
-        shape = [back.shape[axis] for axis in order]
-        made = _decided(layers, decision, axes, shape, sure, volume.device)
-        if made is None:
-            made = decision.nothing(stream.channels, shape, volume.device)
-        return made.permute(0, *(1 + order.index(axis) for axis in range(3))), back, sure.means() if sure else []
+            raise GeometryError("StreamingInferer", "the scan's grid does not overlap the network's grid")
+        confidence = Confidence(decoder, box) if call.options.confidence and box is not None else None
+        live = 2 if axes[0].fraction.any() else 1  # an output layer lies between two network layers, or on one
+        layers = stream.run(plan.narrowed(box), decoder, live) if box is not None else ()
+        # In memory the output is laid out layer by layer, as it is written: across layers, writing takes several
+        # times as long.
+        order = [grid.order[axis] for axis in (self.axis, *in_plane)]
+        shape = [grid.shape[axis] for axis in order]
+        output = _decode_layers(layers, decoder, axes, shape, confidence, volume.device)
+        if output is None:
+            output = decoder.background(stream.channels, shape, volume.device)
+        labels = output.permute(0, *(1 + order.index(axis) for axis in range(3)))
+        return labels, grid, confidence.means() if confidence else []
 
-    def with_options(self, options: InferenceOptions) -> StreamingInferer:
-        """Return an inferer like this one with those options that are set; this one stays as it is."""
-        changed = copy.copy(self)
-        for option in fields(options):
-            value = getattr(options, option.name)
-            if value is not None:
-                setattr(changed, option.name, value)
-        return changed
+    def batch_for(
+        self, network: Callable[..., Any], channels: int, device: torch.device, sw_batch_size: int | str | None = None
+    ) -> int:
+        """Return how many windows of `channels` channels go through the network at once on a device."""
+        size = self.sw_batch_size if sw_batch_size is None else sw_batch_size
+        return size if isinstance(size, int) else auto_batch(network, channels, self.roi, self.slices, device)
 
-    def batch_for(self, network: Callable[..., Any], channels: int, device: torch.device) -> int:
-        """How many windows go through the network at once on a device; `channels` of its input."""
-        if isinstance(self.sw_batch_size, int):
-            return self.sw_batch_size
-        return serving_batch(network, channels, self.roi, self.slices, device)
-
-    def _stream(
-        self,
-        volume: torch.Tensor,
-        network: Callable[..., torch.Tensor],
-        decision: LabelDecoder,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Stream:
-        there = torch.device(self.sw_device) if self.sw_device is not None else volume.device
+    def _stream(self, volume: torch.Tensor, call: _Call) -> Stream:
+        device = call.options.sw_device or self.sw_device
+        sw_device = volume.device if device is None else torch.device(device)
+        channels = volume.shape[0] * (2 * self.context + 1)
         return Stream(
-            volume, network, *args, decision=decision, call=self._call,
-            batch=self.batch_for(network, volume.shape[0] * (2 * self.context + 1), there),
-            context=self.context, mode=self.mode, sigma_scale=self.sigma_scale, cval=self.cval, sw_device=there,
-            device=torch.device(self.device) if self.device is not None else there, progress=self.progress, **kwargs,
-        )  # fmt: skip
+            volume,
+            call.network,
+            call.forward,
+            batch=self.batch_for(call.network, channels, sw_device, call.options.sw_batch_size),
+            context=self.context if self.slices else None,
+            mode=self.mode,
+            sigma_scale=self.sigma_scale,
+            cval=self.cval,
+            sw_device=sw_device,
+            device=self.device or sw_device,
+            progress=call.options.progress,
+            split_final_conv=not self._forward["flips"],
+        )
 
-    def _look(self, stream: Stream, whole: Plan, spacing: float | None) -> coarse_roi.Box | None:
-        """Where a first pass sees something of what is wanted; the whole volume where it would cost as much."""
+    def _coarse_box(
+        self, stream: Stream, full: WindowPlan, structures: Sequence[int], spacing: float | None
+    ) -> coarse_roi.Box | None:
+        """Return the box in which a coarse pass finds structures; the full volume where the pass would cost as much."""
         step = coarse_roi.STEP if spacing is None else max(1, round(coarse_roi.STEP_MM / spacing))
-        shape = whole.shape
-        plan = coarse_roi.first_pass(shape, self.roi, step)
-        if len(plan) == len(whole):
+        shape = full.shape
+        plan = coarse_roi.coarse_plan(shape, self.roi, step)
+        if len(plan) == len(full):
             return (0, shape[0]), (0, shape[1]), (0, shape[2])
-        final, stream.decision = stream.decision, self._decision("labels" if self.multilabel else None)
-        try:
-            box = coarse_roi.seen_in(stream.run(plan, title="looking"), self.only or (), plan, step)
-        finally:
-            stream.decision = final
-        logger.info("%s", "Nothing of what is wanted was seen" if box is None else f"Seen within {box} of {shape}")
+        layers = stream.run(plan, self._decoder(structures, "labels"), title="coarse pass")
+        box = coarse_roi.bounding_box(layers, structures, plan, step)
+        if box is None:
+            logger.info("The coarse pass found none of the structures")
+        else:
+            logger.info("The coarse pass found structures within %s of %s", box, shape)
         return box
 
 
-def _decided(
+def _decode_layers(
     layers: Iterable[tuple[int, Layer]],
-    decision: LabelDecoder,
-    axes: Sequence[Axis],
+    decoder: LabelDecoder,
+    axes: Sequence[AxisMap],
     shape: Sequence[int],
-    sure: Confidence | None,
+    confidence: Confidence | None,
     device: torch.device,
 ) -> torch.Tensor | None:
-    """All layers of the output, `(channels, *shape)`, as the network's become finished; None where none is due."""
+    """Write each output layer, `(channels, *shape)`, as soon as the network's layers around it are finished.
+
+    Returns None where no layer of the output lies inside the network's grid.
+    """
     depth, rows, columns = axes
-    made: torch.Tensor | None = None
+    output: torch.Tensor | None = None
+    # Output layers by the last network layer that they need.
     due: dict[int, list[int]] = {}
     inside: list[int] = np.flatnonzero(depth.inside).tolist()
-    for at in inside:
-        due.setdefault(int(depth.low[at]) + int(depth.part[at] > 0), []).append(at)
-    joined = {int(depth.low[at]) for at in inside if depth.part[at]}
+    for index in inside:
+        due.setdefault(int(depth.low[index]) + int(depth.fraction[index] > 0), []).append(index)
+    below_interpolated = {int(depth.low[index]) for index in inside if depth.fraction[index]}
     below: Layer | None = None
     pinned = False
     for k, layer in layers:
-        if sure is not None:
-            in_memory_there_is(sure.add, k, layer)
-        for at in due.get(k, []):
-            part = float(depth.part[at])
-            under = below.to(layer.sums.device) if part and below is not None else layer
-            plane = in_memory_there_is(decision.plane, under, layer, part, rows, columns)
-            del under
-            if made is None:
+        if confidence is not None:
+            with_ram_fallback(confidence.add, k, layer)
+        for index in due.get(k, []):
+            fraction = float(depth.fraction[index])
+            lower = below.to(layer.sums.device) if fraction and below is not None else layer
+            plane = with_ram_fallback(decoder.plane, lower, layer, fraction, rows, columns)
+            del lower
+            if output is None:
                 pinned = plane.device.type == "cuda" and device.type == "cpu"
-                made = torch.zeros((plane.shape[0], *shape), dtype=plane.dtype, device=device, pin_memory=pinned)
-            made[:, at].copy_(plane, non_blocking=True)
-        below = layer if k in joined else None
-        del layer  # its memory is that of a whole batch
+                output = torch.zeros((plane.shape[0], *shape), dtype=plane.dtype, device=device, pin_memory=pinned)
+            output[:, index].copy_(plane, non_blocking=True)
+        below = layer if k in below_interpolated else None
+        del layer  # else the memory of a full batch of layers would live until the next one is finished
     if pinned:
-        torch.cuda.synchronize()  # what was copied is there
-    return made
+        torch.cuda.synchronize()  # the copies above were asynchronous
+    return output
 
 
-def _spacing(image: torch.Tensor, axis: int) -> float | None:
-    """From layer to layer, mm; None where nobody says."""
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise ConfigError(f"StreamingInferer, {name}", rule, f"got {value!r}")
+
+
+def _require_batch_size(value: int | str) -> None:
+    is_size = isinstance(value, int) and value > 0
+    _require(is_size or value == "auto", "sw_batch_size", "must be a whole number above 0 or auto", value)
+
+
+def _layer_spacing(image: torch.Tensor, axis: int) -> float | None:
+    """Return the distance between layers, mm; None for an image without an affine."""
     if not isinstance(image, MetaTensor):
         return None
     return float(np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, axis])) or None
 
 
-def _read_meta(inputs: MetaTensor) -> dict[str, Any]:
-    """What is known of the scan as it was read: its metadata without what the transforms made of it."""
+def _source_meta(inputs: MetaTensor) -> dict[str, Any]:
+    """Return the metadata of the scan as it was read: without the affine, which the transforms changed."""
     return {key: value for key, value in inputs.meta.items() if key != "affine"}

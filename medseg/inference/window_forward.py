@@ -1,4 +1,4 @@
-"""Windows through a network: precision, layout, looks from several sides, and batches that fit."""
+"""Run windows through a network: precision, memory layout, test-time augmentation, and batches that fit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from medseg.errors import ConfigError
-from medseg.inference.buffers import empty_apart
-from medseg.inference.kernels import compiled
+from medseg.inference.accumulator import empty_mapped
+from medseg.inference.kernels import uses_numba
 
 logger = logging.getLogger(__name__)
 
@@ -19,20 +19,20 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class WindowForward:
-    """A network as the slab wants it: windows in, logits with the channels last out.
+    """Call a network as `WindowAccumulator` needs it: windows in, logits with the channels last out.
 
     Args:
         network: `(B, C, h, w)` or `(B, C, d, h, w)` to `(B, classes, ...)`.
         args: further arguments of each call.
-        flips: axes of the volume along which windows are flipped for another look.
-        contralaterals: for each channel its contralateral on the other side.
+        flips: for each further view of test-time augmentation, the axes of the volume along which it is flipped.
+        contralaterals: for each channel the channel of the same structure on the other side.
         precision: `fp32`, `bf16` or `fp16`.
         axis: the axis of the volume along which layers lie.
-        slices: whether windows are slices.
+        slices: whether windows are 2D.
         kwargs: further arguments of each call.
 
     Raises:
-        ConfigError: an axis or a precision that cannot be.
+        ConfigError: an axis or a precision does not exist.
     """
 
     def __init__(
@@ -47,50 +47,55 @@ class WindowForward:
         **kwargs: Any,
     ) -> None:
         if precision not in PRECISIONS:
-            raise ConfigError("precision", f"must be one of {', '.join(PRECISIONS)}", f"'{precision}'")
-        if any(not set(one) <= {0, 1, 2} or (slices and axis in one) for one in flips):
-            raise ConfigError("flips", "must name axes 0 to 2, not the one of the slices", str(flips))
-        self.network, self.args, self.kwargs = network, args, kwargs
-        self.contralaterals, self.precision, self.slices = contralaterals, PRECISIONS[precision], slices
-        order = [axis, *(other for other in range(3) if other != axis)]  # the volume's axes as layers have them
-        self.looks = [((), False)] + [
-            (tuple(order.index(one) + 2 - int(slices) for one in flip), 0 in flip) for flip in flips
-        ]
+            raise ConfigError("precision", f"must be one of {', '.join(PRECISIONS)}", f"got '{precision}'")
+        if any(not set(axes) <= {0, 1, 2} or (slices and axis in axes) for axes in flips):
+            raise ConfigError("flips", "must name axes 0 to 2, without the axis of the slices", f"got {flips}")
+        self.network = network
+        self.args = args
+        self.kwargs = kwargs
+        self.contralaterals = None if contralaterals is None else list(contralaterals)
+        self.precision = PRECISIONS[precision]
+        self.slices = slices
+        # Each view: the dimensions of a batch of windows to flip, and whether that exchanges left and right.
+        self.views: list[tuple[tuple[int, ...], bool]] = [((), False)]
+        order = [axis, *(index for index in range(3) if index != axis)]  # the volume's axes in the order of layers
+        for axes in flips:
+            dims = tuple(order.index(index) + 2 - int(slices) for index in axes)
+            self.views.append((dims, 0 in axes))
         if slices and isinstance(network, torch.nn.Module):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # only the order in memory
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """Logits (or features) of windows, `(B, rk, ri, rj, C)`; the mean over all looks.
+        """Return the mean logits (or features) of all views, `(B, rk, ri, rj, C)`.
 
-        They are float32, or what the network gives if the compiled kernels take it as it is.
+        They are float32, or the network's own type where the compiled loops take it as it is.
         """
-        total: torch.Tensor | None = None
-        for dims, mirror_permutation in self.looks:
-            found = self._run(windows.flip(dims) if dims else windows)
-            found = found.flip(dims) if dims else found
-            if mirror_permutation and self.contralaterals is not None:
-                found = found[:, list(self.contralaterals)]
-            total = found if total is None else total.float() + found
-        if total is None:
-            raise ConfigError("NetworkCall", "needs at least one look", "none")
-        if len(self.looks) > 1:
-            total = total / len(self.looks)
-        last = total.movedim(1, -1)
-        last = last if compiled(last) else last.float()
-        last = last[:, None] if self.slices else last
-        return last if last.is_contiguous() else empty_apart(last.shape, last.device, last.dtype).copy_(last)
+        total = self._halving(windows)
+        for dims, exchanges_sides in self.views[1:]:
+            logits = self._halving(windows.flip(dims)).flip(dims)
+            if exchanges_sides and self.contralaterals is not None:
+                logits = logits[:, self.contralaterals]
+            total = total.float() + logits
+        if len(self.views) > 1:
+            total = total / len(self.views)
+        logits = total.movedim(1, -1)
+        logits = logits if uses_numba(logits) else logits.float()
+        logits = logits[:, None] if self.slices else logits
+        if logits.is_contiguous():
+            return logits
+        return empty_mapped(logits.shape, logits.device, logits.dtype).copy_(logits)
 
-    def _run(self, windows: torch.Tensor) -> torch.Tensor:
-        """One look; a batch that does not fit into the GPU's memory is halved until it does."""
+    def _halving(self, windows: torch.Tensor) -> torch.Tensor:
+        """Run one view; a batch that does not fit into the GPU's memory is halved until it does."""
         try:
             return self._forward(windows)
         except torch.OutOfMemoryError:
             if len(windows) == 1:
                 raise
             half = len(windows) // 2
-            logger.warning("%d windows do not fit into the GPU's memory, going on with %d", len(windows), half)
+            logger.warning("%d windows do not fit into the GPU's memory: trying %d at once", len(windows), half)
             torch.cuda.empty_cache()
-        return torch.cat([self._run(windows[:half]), self._run(windows[half:])])
+        return torch.cat([self._halving(windows[:half]), self._halving(windows[half:])])
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         device = windows.device.type
@@ -98,10 +103,10 @@ class WindowForward:
             windows = windows.contiguous(memory_format=torch.channels_last)
         lower = self.precision != torch.float32
         with torch.autocast(device, dtype=self.precision) if lower else contextlib.nullcontext():
-            found = self.network(windows, *self.args, **self.kwargs)
-        if not isinstance(found, torch.Tensor) or found.ndim != windows.ndim or found.shape[2:] != windows.shape[2:]:
-            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise ConfigError(
-                "StreamingInferer", "takes networks with one output of the size of their input", f"{shape}"
-            )
-        return found
+            logits = self.network(windows, *self.args, **self.kwargs)
+        is_tensor = isinstance(logits, torch.Tensor)
+        if not is_tensor or logits.ndim != windows.ndim or logits.shape[2:] != windows.shape[2:]:
+            output = f"shape {tuple(logits.shape)}" if is_tensor else type(logits).__name__
+            problem = f"the network must return one tensor of the size of its windows, {tuple(windows.shape[2:])}"
+            raise ConfigError("StreamingInferer", problem, f"got {output}")
+        return logits

@@ -1,9 +1,9 @@
-"""Going on with a run from its folder: which command that is, and starting it."""
+"""Resume a run from its folder, which is a bundle with the config that it was started with."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,205 +11,153 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.config.references import key_path
-from medseg.errors import RunError
-from medseg.inspection.trusting import require_trusted_command
-from medseg.runs.detach import Detached, detach
-from medseg.runs.run import SILENT_MINUTES, Run, run_state
-from medseg.runs.find import RUNS_VARIABLE
-from medseg.search_path import search_path
-from medseg.runs.record import FINISHED, RUNNING, is_local, read_record
-from medseg.seals import is_sealed
+import platformdirs
 
-# Options of `medseg train` that take a value, and those that do not. The value says which key of the config they set.
-VALUED = {"--data": "dataset_dir", "--with": "", "--backup": "backup"}
-FLAGS = {"--fresh": "resume", "--detach": "", "--trust": ""}
+from medseg.errors import RunError
+from medseg.runs.detach import Detached, detach
+from medseg.runs.record import FINISHED, RUNNING, is_local, read_record
+from medseg.runs.run import SILENT_MINUTES, Run, run_state
+
+STATE_VARIABLE = "MEDSEG_STATE_DIR"  # names another folder for what medseg remembers on this machine
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What goes on with a run.
+class ResumeCommand:
+    """The command that resumes a run.
 
     Args:
         command: program and arguments.
-        folder: the working directory.
+        folder: its working directory.
         environment: variables to add.
     """
 
     command: list[str]
     folder: Path
-    environment: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
-def plan(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Plan:
-    """The command that goes on with a run: the recorded one, told which run it is; or the run's folder as a bundle.
+def resume_command(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> ResumeCommand:
+    """Return the command that resumes a run: `medseg train` with the run's folder as the bundle.
 
-    The folder serves where the recorded command cannot be given again: it was no `medseg train` and no
-    `monai.bundle run`, or its working directory or its bundle is gone.
+    It judges the folder before anything of it is executed, see `medseg.inspection`. It is given where the run was
+    started, so that relative paths in its config lead to the same files.
 
     Args:
         folder: the run's folder.
-        overrides: `KEY=VALUE`, overruling what the command says of these keys.
-        trust: whether somebody said that run and bundle are trusted; that the command once said so does not count. The
-            keys of a command that was given on this machine (`medseg.seals`) need no trust, such as a backup's address.
+        overrides: `KEY=VALUE`; what cannot be changed in a run is refused by `medseg train`.
+        trust: resume it even if it could do more than what is known to be harmless.
 
     Raises:
         RunError: it is running, or has finished and nothing is to be changed.
-        UntrustedError: its record would do more than what is known to be harmless.
     """
     folder = Path(folder).resolve()
     record = read_record(folder)
     _require_resumable(folder, record, overrides)
-    changes = dict(pair.partition("=")[::2] for pair in overrides)
-    changes["resume"] = str(folder)
-    runs = folder.parent.parent if folder.parent.name == record.get("bundle") else None
-    where = Path(record.get("working_directory") or "/nowhere")
-    here, arguments = Path(), None
-    if where.is_dir():
-        here, arguments = where, _again([str(one) for one in record.get("command") or []], changes, runs)
-    if arguments is None or not _has_bundle(arguments, here):
-        arguments = ["-m", "medseg", "train", str(folder), *(f"{key}={value}" for key, value in changes.items())]
-    typed = {*changes, "resume", *(["output_dir"] if runs is not None else [])}
-    if arguments[3:4] != [str(folder)] and is_sealed(record):  # typed here, by whoever goes on with it now
-        typed |= {one.lstrip("-").partition("=")[0] for one in arguments}
-    require_trusted_command(folder, arguments, here, trust, typed)
-    if trust and arguments[1] == "medseg":
-        arguments.append("--trust")
-    environment = {RUNS_VARIABLE: str(runs)} if runs is not None else {}
-    if Path(__file__).resolve().parents[2] != here.resolve():
-        environment["PYTHONSAFEPATH"] = "1"  # a folder that the record names brings no module
-    return Plan([sys.executable, *arguments], here.resolve(), environment)
+    if not (folder / "configs" / "train.json").is_file():
+        fix = "Give the command again that started it."
+        raise RunError(f"run '{folder.name}'", "its folder holds no config to resume it with", fix=fix)
+    command = [sys.executable, "-m", "medseg", "train", str(folder), *overrides, f"resume={folder}"]
+    if trust:
+        command.append("--trust")
+    start_folder = Path(str(record.get("working_directory") or Path()))
+    if not start_folder.is_dir():
+        start_folder = Path()
+    environment = {}
+    if Path(__file__).resolve().parents[2] != start_folder.resolve():
+        # Python imports from the working directory first, and a record may name any.
+        environment["PYTHONSAFEPATH"] = "1"
+    return ResumeCommand(command, start_folder.resolve(), environment)
 
 
 def resume_detached(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Detached:
-    """Go on with a run in a process of its own that outlives this terminal; see `plan` and `detach`."""
+    """Resume a run in a process that outlives this terminal; see `resume_command` and `detach`."""
     folder = Path(folder).resolve()
-    work = plan(folder, overrides, trust)
-    return detach(work.command, folder.parent.parent, folder=work.folder, environment=work.environment)
+    resume = resume_command(folder, overrides, trust)
+    return detach(resume.command, folder.parent.parent, folder=resume.folder, environment=resume.environment)
 
 
 def resume_here(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> int:
-    """Go on with a run in this terminal, which gets Ctrl-C and all output; its exit code.
+    """Resume a run in this terminal, which gets Ctrl-C and all output, and return its exit code.
 
     Raises:
-        RunError, UntrustedError: see `plan`.
+        RunError: see `resume_command`.
     """
-    work = plan(folder, overrides, trust)
-    with _signals_passed_on() as children:
-        process = subprocess.Popen(work.command, cwd=work.folder, env={**os.environ, **work.environment})
+    resume = resume_command(folder, overrides, trust)
+    with _pass_signals_on() as children:
+        process = subprocess.Popen(resume.command, cwd=resume.folder, env={**os.environ, **resume.environment})
         children.append(process)
         return process.wait()
 
 
+def remember_start(folder: str | Path) -> None:
+    """Remember that the run in this folder was started on this machine with this config; silent if that fails.
+
+    Kept is an empty file named by the config's SHA-256 in the user's state folder, where a bundle cannot write.
+    """
+    with contextlib.suppress(OSError):
+        path = _memory() / _digest(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def was_started_here(folder: str | Path) -> bool:
+    """Return True if a run was started on this machine by this user, with exactly the config that it holds now."""
+    try:
+        return (_memory() / _digest(folder)).is_file()
+    except OSError:
+        return False
+
+
+def _memory() -> Path:
+    folder = os.environ.get(STATE_VARIABLE) or platformdirs.user_state_path("medseg", appauthor=False)
+    return Path(folder) / "started"
+
+
+def _digest(folder: str | Path) -> str:
+    return hashlib.sha256((Path(folder) / "configs" / "train.json").read_bytes()).hexdigest()
+
+
 @contextlib.contextmanager
-def _signals_passed_on() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Ctrl-C reaches the child by itself and must not end its parent before it; SIGTERM is handed on to it."""
+def _pass_signals_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Yield a list of child processes that get SIGTERM from here.
+
+    Ctrl-C reaches the children by itself, since they share the terminal, and must not end their parent before them.
+    """
     children: list[subprocess.Popen[bytes]] = []
     if threading.current_thread() is not threading.main_thread():
         yield children
         return
 
-    def hand_on(number: int, frame: object) -> None:
+    def pass_on(number: int, frame: object) -> None:
         for child in children:
             child.send_signal(number)
 
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None)}
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, hand_on)
+    previous = {signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None)}
+    previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, pass_on)
     try:
         yield children
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _require_resumable(folder: Path, record: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    thing, state = f"run '{folder.name}'", run_state(folder, record)
+    name = f"run '{folder.name}'"
+    state = run_state(folder, record)
     if state == FINISHED and not overrides:
-        fix = "To train on, say what is to change, as max_epochs=N."
-        raise RunError(thing, "must be unfinished to be gone on with", "a finished one", fix)
+        raise RunError(name, "it has finished", fix="To train on, change a setting, for example max_epochs=N.")
     if state != RUNNING:
         return
     if is_local(record):
         fix = f"Stop it first: medseg runs stop {folder.name}"
-        raise RunError(thing, "must not be running", f"process {record.get('pid')} at it", fix)
+        raise RunError(name, f"it is running, as process {record.get('pid')}", fix=fix)
     minutes = (time.time() - (Run(folder).last_sign or 0.0)) / 60
     raise RunError(
-        thing,
-        "must not be running on another machine",
-        f"a sign of life from {record.get('host')} {minutes:.0f} min ago",
-        f"Stop it there; a machine that is gone counts as such after {SILENT_MINUTES} min of silence.",
+        name,
+        f"it is running on {record.get('host')}, which gave a sign of life {minutes:.0f} min ago",
+        fix=f"Stop it there; a machine that is silent for {SILENT_MINUTES} min counts as gone.",
     )
-
-
-def _again(said: Sequence[str], changes: Mapping[str, str], runs: Path | None) -> list[str] | None:
-    """The arguments for Python that give a recorded command again with changes; None where it cannot be understood."""
-    if len(said) < 2:
-        return None
-    program, arguments = Path(said[0].replace("\\", "/")), list(said[1:])
-    parents = program.parts[-3:]
-    if program.stem in ("medseg", "medseg-script") or parents[-2:] == ("medseg", "__main__.py"):
-        if arguments[0] == "--traceback":
-            arguments = arguments[1:]
-        return _again_train(arguments, changes, runs) if arguments[:1] == ["train"] else None
-    if parents == ("monai", "bundle", "__main__.py") and arguments[0] == "run":
-        return _again_monai(arguments, changes, runs)
-    return None
-
-
-def _again_train(arguments: Sequence[str], changes: Mapping[str, str], runs: Path | None) -> list[str]:
-    options, words, rest = [], [], list(arguments[1:])
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if name in FLAGS or word == "--":
-            continue
-        if name in VALUED:
-            value = value if equals else rest.pop(0) if rest else ""
-            if VALUED[name] not in changes:
-                options += [name, value]
-        else:
-            words.append(word)
-    pairs = [pair for pair in words[1:] if key_path(pair.partition("=")[0]) not in {key_path(key) for key in changes}]
-    if runs is not None:
-        pairs = [f"output_dir={runs}" if pair.startswith("output_dir=") else pair for pair in pairs]
-    new = [f"{key}={value}" for key, value in changes.items()]
-    return ["-m", "medseg", "train", *words[:1], *options, *pairs, *new]
-
-
-def _again_monai(arguments: Sequence[str], changes: Mapping[str, str], runs: Path | None) -> list[str]:
-    words: list[str] = []
-    pairs: dict[str, str] = {}
-    rest = list(arguments[1:])
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            words.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        pairs[name] = value if equals else rest.pop(0) if rest and not rest[0].startswith("--") else "True"
-    left = {key: value for key, value in pairs.items() if key_path(key) not in {key_path(change) for change in changes}}
-    if "output_dir" in left and runs is not None:
-        left["output_dir"] = str(runs)
-    left |= {key: _python(value) for key, value in changes.items()}
-    return ["-m", "monai.bundle", "run", *words, *(part for key, value in left.items() for part in (f"--{key}", value))]
-
-
-def _python(text: str) -> str:
-    """A value as MONAI's command line reads it: JSON becomes a Python literal, the rest stays text."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, str) else repr(value)
-
-
-def _has_bundle(arguments: Sequence[str], here: Path) -> bool:
-    if arguments[1] != "medseg":
-        return True
-    name = arguments[3]
-    places = [here / name, *(here / home / "bundles" / name for home in search_path())]
-    return any((location / "configs" / "metadata.json").is_file() for location in places)

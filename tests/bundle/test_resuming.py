@@ -7,8 +7,10 @@ import pytest
 
 from medseg.bundle import Bundle, resume_run, run_bundle
 from medseg.bundle.resuming import compare, essence, plain, say_what_changed
+from medseg.bundle.run import update_from_backup
+from medseg.bundle.trust import require_trust
 from medseg.config.diff import differences
-from medseg.errors import ConfigError, RunError
+from medseg.errors import ConfigError, RunError, UntrustedError
 from medseg.runs.record import read_record
 from medseg.training import Checkpoints
 from medseg.training.run import identity
@@ -324,6 +326,36 @@ def test_a_run_by_name_goes_on_from_its_backup_where_that_got_further(settings, 
     assert epochs(folder) == [1, 2, 3]
     began = [row for row in (folder / "metrics.jsonl").read_text().splitlines() if '"begin"' in row]
     assert [json.loads(row)["iteration"] for row in began] == [0, before, 2 * before]
+
+
+def test_resuming_from_its_folder_brings_what_the_backup_has_more(settings, runs, monkeypatch, tmp_path):
+    import shutil
+
+    backup = {"backup": str(tmp_path / "elsewhere")}
+    interrupted(settings, monkeypatch, max_epochs=3, **backup)
+    (folder,) = folders(runs)
+    first = tmp_path / "first"
+    shutil.copytree(folder, first)
+    interrupted(settings, monkeypatch, after=2, max_epochs=3, **backup)
+    shutil.rmtree(folder)
+    shutil.copytree(first, folder)  # the machine that knows of the first epoch alone
+    before = read_record(first)["iteration"]
+    resume_run(folder)
+    assert epochs(folder) == [1, 2, 3]
+    began = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines() if '"begin"' in row]
+    assert [row["iteration"] for row in began] == [0, before, 2 * before]
+    assert not update_from_backup(folder, {})
+    assert not update_from_backup(Bundle.open("unet2d").root, backup)
+
+
+def test_a_run_with_a_backup_needs_no_trust_here_and_a_changed_one_does(settings, runs, monkeypatch, tmp_path):
+    interrupted(settings, monkeypatch, backup=str(tmp_path / "elsewhere"))
+    (folder,) = folders(runs)
+    require_trust(folder, False)
+    path = folder / "configs" / "train.json"
+    path.write_text(path.read_text().replace(str(tmp_path / "elsewhere"), "s3://elsewhere/bucket"))
+    with pytest.raises(UntrustedError, match="sends-elsewhere in configs/train.json"):
+        require_trust(folder, False)
 
 
 def test_a_place_for_the_copy_that_cannot_be_is_refused_before_anything_is_written(settings, runs, tmp_path):

@@ -12,7 +12,6 @@ import types
 import pytest
 
 from medseg.atomic import write_json
-from medseg.cli.train import command as train
 from medseg.runs import detach as detaching
 from medseg.runs import resume as resuming
 from medseg.runs import watch as watching
@@ -106,7 +105,7 @@ def test_resume_in_this_terminal_ends_with_the_code_of_the_run(medseg, make, mon
 
 def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make, program, runs, monkeypatch):
     make(state="died")
-    monkeypatch.setattr(resuming, "plan", lambda *given: resuming.Plan(program(3), runs, {}))
+    monkeypatch.setattr(resuming, "resume_command", lambda *given: resuming.ResumeCommand(program(3), runs))
     done = medseg("runs", "resume", "--detach")
     assert done.code == 0
     assert f"Run: {runs / 'unet2d' / 'run'}\n  medseg runs logs -f run\n" in done.out
@@ -115,7 +114,7 @@ def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make,
 def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, runs, monkeypatch):
     make(state="died")
     program = [sys.executable, "-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(resuming, "plan", lambda *given: resuming.Plan(program, runs, {}))
+    monkeypatch.setattr(resuming, "resume_command", lambda *given: resuming.ResumeCommand(program, runs))
     monkeypatch.setitem(detaching.wait_for_run.__kwdefaults__, "patience", 0.3)
     done = medseg("runs", "resume", "--detach")
     (log,) = (runs / ".detached").iterdir()
@@ -126,17 +125,12 @@ def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, r
 
 def test_what_cannot_be_resumed_is_one_error(medseg, make):
     make(state="running", **this_process())
-    assert "must not be running" in medseg("runs", "resume", "run").err
+    assert "it is running, as process" in medseg("runs", "resume", "run").err
     assert "every run here is running: run" in medseg("runs", "resume").err
     make("other", state="finished")
     done = medseg("runs", "resume", "other")
-    assert (done.code, "To train on, say what is to change, as max_epochs=N." in done.err) == (1, True)
-    assert "run 'other': must be unfinished to be gone on with" in medseg("runs", "resume").err
-
-
-def test_resuming_knows_every_option_of_train():
-    options = {name for parameter in train.params if parameter.param_type_name == "option" for name in parameter.opts}
-    assert options == {*resuming.VALUED, *resuming.FLAGS}
+    assert (done.code, "it has finished. To train on, change a setting" in done.err) == (1, True)
+    assert "run 'other': it has finished" in medseg("runs", "resume").err
 
 
 def test_watch_starts_a_dead_run_again_and_ends_with_it(medseg, make, program, runs, monkeypatch):

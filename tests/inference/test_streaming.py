@@ -1,4 +1,4 @@
-"""Against MONAI: all logits at once, interpolated to the grid that is asked for, then argmax."""
+"""Compare with MONAI: all logits at once, interpolated to the output grid, then argmax."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def network(channels=1, classes=5, dims=2, head=3):
 
 
 def scan(shape, affine, seed=0):
-    """A smooth volume on a grid of its own, as LoadImaged gives it."""
+    """Return a smooth volume on a grid of its own, as LoadImaged does."""
     rough = torch.rand(1, 1, 4, 5, 6, generator=torch.Generator().manual_seed(seed))
     volume = torch.nn.functional.interpolate(rough, size=shape, mode="trilinear")[0]
     affine = torch.as_tensor(affine, dtype=torch.float64)
@@ -30,16 +30,16 @@ def scan(shape, affine, seed=0):
     return MetaTensor(volume, affine=affine, meta=meta)
 
 
-def agree(found, logits, share=1e-5):
-    """Labels are those of the logits wherever these do not tie; the share of ties may be that large."""
+def require_labels_of(logits, labels, share=1e-5):
+    """Require that labels are those of the logits wherever these do not tie, but for a share of the voxels."""
     top = logits.topk(2, dim=1).values
     ties = (top[:, 0] - top[:, 1]).abs() < 1e-4 * top.abs().amax()
-    wrong = (found[:, 0].long() != logits.argmax(dim=1)) & ~ties
+    wrong = (labels[:, 0].long() != logits.argmax(dim=1)) & ~ties
     assert int(wrong.sum()) <= share * wrong.numel()
 
 
 def affine_of(axes, spacing):
-    """An affine with these axes ('LPS', 'IAR' ...) and spacing."""
+    """Return an affine with these axes ('LPS', 'IAR' ...) and spacing."""
     affine = np.eye(4)
     affine[:3, :3] = 0
     for column, letter in enumerate(axes):
@@ -66,12 +66,12 @@ WINDOWS = {
        roi=st.tuples(st.integers(8, 24), st.integers(8, 24)), head=st.sampled_from([1, 3]), **WINDOWS)  # fmt: skip
 def test_slices_have_the_labels_of_monais_logits(size, roi, head, overlap, mode, batch):
     volume, net = torch.rand(1, 1, *size), network(head=head)
-    found = StreamingInferer(roi, batch, overlap, mode)(volume, net)
+    labels = StreamingInferer(roi, batch, overlap, mode)(volume, net)
     with torch.no_grad():
         logits = SliceInferer(roi_size=roi, sw_batch_size=1, spatial_dim=2, overlap=overlap, mode=mode)(volume, net)
-    assert found.shape == (1, 1, *size)
-    assert found.dtype == torch.uint8
-    agree(found, logits)
+    assert labels.shape == (1, 1, *size)
+    assert labels.dtype == torch.uint8
+    require_labels_of(logits, labels)
 
 
 @settings(deadline=None, max_examples=20)
@@ -79,25 +79,26 @@ def test_slices_have_the_labels_of_monais_logits(size, roi, head, overlap, mode,
        head=st.sampled_from([1, 3]), **WINDOWS)  # fmt: skip
 def test_volumes_have_the_labels_of_monais_logits(size, roi, head, overlap, mode, batch):
     volume, net = torch.rand(1, 1, *size), network(dims=3, head=head)
-    found = StreamingInferer(roi, batch, overlap, mode)(volume, net)
+    labels = StreamingInferer(roi, batch, overlap, mode)(volume, net)
     with torch.no_grad():
-        agree(found, sliding_window_inference(volume, roi, 1, net, overlap=overlap, mode=mode))
+        logits = sliding_window_inference(volume, roi, 1, net, overlap=overlap, mode=mode)
+    require_labels_of(logits, labels)
 
 
 @settings(deadline=None, max_examples=40)
 @given(grid=GRIDS, spacing=st.tuples(*[st.sampled_from([-1.0, 0.9, 1.5, 2.2])] * 3), dims=st.sampled_from([2, 3]),
        fused=st.booleans(), overlap=WINDOWS["overlap"], mode=WINDOWS["mode"])  # fmt: skip
-def test_on_the_grid_of_the_scan_it_is_monais_full_interpolation(grid, spacing, dims, fused, overlap, mode):
-    shape, axes, own = grid
+def test_labels_on_the_grid_of_the_scan_are_those_of_inverted_logits(grid, spacing, dims, fused, overlap, mode):
+    shape, axes, source_spacing = grid
     roi, net = ((9, 8), network()) if dims == 2 else ((9, 8, 7), network(dims=3))
-    there = Compose([Orientationd("image", "RAS", labels=None), Spacingd("image", spacing, mode="bilinear")])
-    item = there({"image": scan(shape, affine_of(axes, own))})
+    transform = Compose([Orientationd("image", "RAS", labels=None), Spacingd("image", spacing, mode="bilinear")])
+    item = transform({"image": scan(shape, affine_of(axes, source_spacing))})
     with pytest.MonkeyPatch.context() as patch:
         if not fused:
-            patch.setattr(kernels, "_kernels", lambda: None)
-        found = StreamingInferer(roi, 3, overlap, mode, output="source")(item["image"][None], net)
-    assert found.shape[2:] == shape
-    assert np.allclose(found.affine, affine_of(axes, own))
+            patch.setattr(kernels, "_loops", lambda: None)
+        labels = StreamingInferer(roi, 3, overlap, mode, output_grid="source")(item["image"][None], net)
+    assert labels.shape[2:] == shape
+    assert np.allclose(labels.affine, affine_of(axes, source_spacing))
     with torch.no_grad():
         if dims == 2:
             inferer = SliceInferer(roi_size=roi, sw_batch_size=1, spatial_dim=2, overlap=overlap, mode=mode)
@@ -105,51 +106,47 @@ def test_on_the_grid_of_the_scan_it_is_monais_full_interpolation(grid, spacing, 
         else:
             logits = sliding_window_inference(item["image"][None], roi, 1, net, overlap=overlap, mode=mode)
     item["pred"] = MetaTensor(logits[0], meta=item["image"].meta, applied_operations=item["image"].applied_operations)
-    back = Invertd("pred", there, orig_keys="image", nearest_interp=False, to_tensor=True)(item)["pred"]
-    agree(found, back[None].as_tensor())
+    inverted = Invertd("pred", transform, orig_keys="image", nearest_interp=False, to_tensor=True)(item)["pred"]
+    require_labels_of(inverted[None].as_tensor(), labels)
 
 
-def test_what_was_cropped_away_is_background():
-    there = Compose([Orientationd("image", "RAS", labels=None), CropForegroundd("image", "image")])
+def test_voxels_outside_a_crop_are_background():
+    transform = Compose([Orientationd("image", "RAS", labels=None), CropForegroundd("image", "image")])
     image = scan((20, 18, 9), affine_of("LPS", (1, 1, 2)))
     image[:, :4], image[:, :, 15:] = 0, 0
-    item = there({"image": image})
+    item = transform({"image": image})
     net = network()
     with torch.no_grad():
-        net[2].bias[0] -= 5  # background nowhere by itself
-    found = StreamingInferer((32, 32), output="source")(item["image"][None], net)[0, 0]
-    assert found.shape == (20, 18, 9)
-    assert not found[:4].any()
-    assert not found[:, 15:].any()
-    assert (found[4:, :15] > 0).all()
+        net[2].bias[0] -= 5  # the network itself gives background nowhere
+    labels = StreamingInferer((32, 32), output_grid="source")(item["image"][None], net)[0, 0]
+    assert labels.shape == (20, 18, 9)
+    assert not labels[:4].any()
+    assert not labels[:, 15:].any()
+    assert (labels[4:, :15] > 0).all()
 
 
-@pytest.mark.parametrize("output", ["source", "network"])
-def test_of_a_loaders_batch_each_scan_keeps_its_own_place(output):
-    there = Orientationd("image", "RAS", labels=None)
+@pytest.mark.parametrize("output_grid", ["source", "network"])
+def test_each_scan_of_a_batch_keeps_its_own_affine(output_grid):
+    transform = Orientationd("image", "RAS", labels=None)
     affines = [affine_of("LPS", (1, 1, 2)), affine_of("RAS", (1, 2, 1))]
-    items = [there({"image": scan((12, 10, 9), affine, seed)}) for seed, affine in enumerate(affines)]
-    inferer, net = StreamingInferer((8, 8), output=output), network()
+    items = [transform({"image": scan((12, 10, 9), affine, seed)}) for seed, affine in enumerate(affines)]
+    inferer, net = StreamingInferer((8, 8), output_grid=output_grid), network()
     batch = list_data_collate(items)["image"]
-    found = decollate_batch(inferer(batch, net))
-    for item, affine, one in zip(items, affines, found, strict=True):
-        assert np.allclose(one.affine, affine if output == "source" else item["image"].affine)
-        alone = inferer(item["image"][None], net)
-        assert torch.equal(one.as_tensor(), alone[0].as_tensor())
-        assert np.allclose(alone.affine, one.affine)
+    outputs = decollate_batch(inferer(batch, net))
+    for item, affine, output in zip(items, affines, outputs, strict=True):
+        assert np.allclose(output.affine, affine if output_grid == "source" else item["image"].affine)
+        single = inferer(item["image"][None], net)
+        assert torch.equal(output.as_tensor(), single[0].as_tensor())
+        assert np.allclose(single.affine, output.affine)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_slices_may_lie_along_any_axis(axis):
     volume, net = torch.rand(1, 1, 9, 10, 11), network()
-    found = StreamingInferer((8, 8), spatial_dim=axis)(volume, net)
+    labels = StreamingInferer((8, 8), spatial_dim=axis)(volume, net)
+    monai = SliceInferer(roi_size=(8, 8), sw_batch_size=1, spatial_dim=axis, overlap=0.25, mode="gaussian")
     with torch.no_grad():
-        agree(
-            found,
-            SliceInferer(roi_size=(8, 8), sw_batch_size=1, spatial_dim=axis, overlap=0.25, mode="gaussian")(
-                volume, net
-            ),
-        )
+        require_labels_of(monai(volume, net), labels)
 
 
 def test_context_gives_each_slice_its_neighbours():
@@ -162,7 +159,7 @@ def test_context_gives_each_slice_its_neighbours():
             assert torch.equal(found[0, 0, :, :, k].long(), net(stack[None]).argmax(dim=1)[0])
 
 
-def test_multilabel_channels_are_decided_one_by_one():
+def test_multilabel_channels_are_decoded_one_by_one():
     volume, net = torch.rand(1, 1, 10, 12, 4), network()
     found = StreamingInferer((12, 12), multilabel=True, threshold=0.6)(volume, net)
     with torch.no_grad():
@@ -170,19 +167,17 @@ def test_multilabel_channels_are_decided_one_by_one():
     assert torch.equal(found.bool(), torch.sigmoid(logits) > 0.6)
 
 
-def test_the_logits_themselves_can_be_had():
+def test_logits_are_those_of_monai():
     volume, net = torch.rand(1, 1, 20, 22, 4), network()
-    found = StreamingInferer((12, 12), overlap=0.5, logits=True)(volume, net)
+    logits = StreamingInferer((12, 12), overlap=0.5, decode="logits")(volume, net)
+    monai = SliceInferer(roi_size=(12, 12), sw_batch_size=1, spatial_dim=2, overlap=0.5, mode="gaussian")
     with torch.no_grad():
-        logits = SliceInferer(roi_size=(12, 12), sw_batch_size=1, spatial_dim=2, overlap=0.5, mode="gaussian")(
-            volume, net
-        )
-    assert torch.allclose(found, logits, atol=1e-5)
+        assert torch.allclose(logits, monai(volume, net), atol=1e-5)
 
 
-def test_looks_from_several_sides_are_averaged_with_left_and_right_swapped():
+def test_flipped_views_are_averaged_with_contralaterals_exchanged():
     volume, net, contralaterals = torch.rand(1, 1, 12, 12, 3), network(), [0, 2, 1, 3, 4]
-    found = StreamingInferer((12, 12), flips=[[0], [0, 1]], contralaterals=contralaterals, logits=True)(volume, net)
+    found = StreamingInferer((12, 12), flips=[[0], [0, 1]], contralaterals=contralaterals, decode="logits")(volume, net)
     with torch.no_grad():
 
         def plain(part):
@@ -193,44 +188,63 @@ def test_looks_from_several_sides_are_averaged_with_left_and_right_swapped():
     assert torch.allclose(found, expected / 3, atol=1e-5)
 
 
-def test_only_what_is_asked_for_comes_out():
-    volume, net = torch.rand(1, 1, 12, 12, 3), network()
-    whole, some = StreamingInferer((12, 12))(volume, net), StreamingInferer((12, 12), only=[2, 3])(volume, net)
-    assert torch.equal(some, torch.where((whole == 2) | (whole == 3), whole, 0))
+def test_only_the_requested_structures_come_out():
+    volume, net, inferer = torch.rand(1, 1, 12, 12, 3), network(), StreamingInferer((12, 12))
+    labels, part = inferer(volume, net), inferer(volume, net, options=InferenceOptions(structures=[2, 3]))
+    assert torch.equal(part, torch.where((labels == 2) | (labels == 3), labels, 0))
 
 
 def test_all_logits_never_exist_at_once():
-    seen = []
+    batches = []
 
     def net(windows):
-        seen.append(len(windows))
+        batches.append(len(windows))
         return windows.repeat(1, 300, 1, 1)
 
-    found = StreamingInferer((16, 16), sw_batch_size=2)(torch.rand(1, 1, 16, 16, 30), net)
-    assert max(seen) <= 2
-    assert found.dtype == torch.int16  # 300 classes do not fit into 8 bits
+    labels = StreamingInferer((16, 16), sw_batch_size=2)(torch.rand(1, 1, 16, 16, 30), net)
+    assert max(batches) <= 2
+    assert labels.dtype == torch.int16  # 300 classes do not fit into 8 bits
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_says_so(caplog):
-    seen = []
+def test_options_of_a_call_change_that_call_alone():
+    volume, batches = torch.rand(1, 1, 16, 16, 6), []
 
     def net(windows):
-        seen.append(len(windows))
+        batches.append(len(windows))
+        return torch.cat([windows, 1 - windows], dim=1)
+
+    inferer = StreamingInferer((16, 16), sw_batch_size=2)
+    expected = inferer(volume, net)
+    options = InferenceOptions(sw_batch_size=3, structures=[1], confidence=True, progress=True)
+    restricted = inferer(volume, net, options=options)
+    assert torch.equal(restricted, torch.where(expected == 1, expected, 0))
+    assert "confidence" in restricted.meta
+    assert torch.equal(inferer(volume, net), expected)
+    assert batches == [2, 2, 2, 3, 3, 2, 2, 2]
+    with pytest.raises(ConfigError, match="sw_batch_size"):
+        InferenceOptions(sw_batch_size=0)
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_a_warning(caplog):
+    batches = []
+
+    def net(windows):
+        batches.append(len(windows))
         if len(windows) > 1:
             raise torch.OutOfMemoryError
         return torch.cat([windows, 1 - windows], dim=1)
 
     volume = torch.rand(1, 1, 8, 8, 5)
-    found = StreamingInferer((8, 8), sw_batch_size=4)(volume, net)
-    assert torch.equal(found[0, 0].bool(), volume[0, 0] < 0.5)
+    labels = StreamingInferer((8, 8), sw_batch_size=4)(volume, net)
+    assert torch.equal(labels[0, 0].bool(), volume[0, 0] < 0.5)
     assert "do not fit into the GPU's memory" in caplog.text
-    assert seen == [4, 2, 1, 1, 2, 1, 1, 1]
+    assert batches == [4, 2, 1, 1, 2, 1, 1, 1]
 
 
 def test_half_precision_stays_close_on_a_real_network():
     volume, net = scan((24, 24, 6), np.eye(4))[None], network()
-    whole, half = (StreamingInferer((24, 24), precision=precision)(volume, net) for precision in ("fp32", "bf16"))
-    assert (whole != half).float().mean() < 0.05
+    single, half = (StreamingInferer((24, 24), precision=precision)(volume, net) for precision in ("fp32", "bf16"))
+    assert (single != half).float().mean() < 0.05
 
 
 def test_geometry_and_trace_are_kept_on_the_networks_grid():
@@ -250,90 +264,94 @@ def test_geometry_and_trace_are_kept_on_the_networks_grid():
         {"context": -1},
         {"roi_size": (8, 8, 8), "context": 1},
         {"threshold": 1.0},
-        {"output": "scan"},
+        {"output_grid": "scan"},
         {"spatial_dim": 3},
         {"precision": "int8"},
         {"flips": [[2]]},
+        {"sw_batch_size": 0},
+        {"sw_batch_size": "all"},
+        {"decode": "channels"},
     ],
 )
-def test_arguments_that_cannot_be_are_refused(wrong):
+def test_arguments_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError):
         StreamingInferer(**{"roi_size": (8, 8), **wrong})
 
 
-def test_what_is_no_volume_is_refused():
-    with pytest.raises(GeometryError, match="takes volumes"):
+def test_inputs_of_another_shape_or_not_finite_are_refused():
+    with pytest.raises(GeometryError, match="the input must have the shape"):
         StreamingInferer((8, 8, 2))(torch.rand(1, 1, 8, 8), network())
     for value in (float("nan"), float("inf")):
         volume = scan((8, 8, 2), np.eye(4))
         volume[0, 1, 1, 1] = value
-        with pytest.raises(DataError, match=r"scan\.nii\.gz: needs finite values"):
+        with pytest.raises(DataError, match=r"scan\.nii\.gz: the network needs finite values"):
             StreamingInferer((8, 8))(volume[None], network())
 
 
-def test_a_grid_that_is_not_known_or_not_along_the_axes_is_refused():
+def test_a_source_grid_that_is_unknown_or_oblique_is_refused():
     volume = torch.rand(1, 1, 8, 8, 2)
     with pytest.raises(GeometryError, match="plain tensor"):
-        StreamingInferer((8, 8), output="source")(volume, network())
+        StreamingInferer((8, 8), output_grid="source")(volume, network())
     with pytest.raises(GeometryError, match="on which grid it was read"):
-        StreamingInferer((8, 8), output="source")(MetaTensor(volume), network())
+        StreamingInferer((8, 8), output_grid="source")(MetaTensor(volume), network())
     turned = scan((8, 8, 2), np.eye(4))
     turned.affine = torch.tensor([[0.9, -0.4, 0, 0], [0.4, 0.9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    with pytest.raises(GeometryError, match=r"scan\.nii\.gz: must have axes at right angles"):
-        StreamingInferer((8, 8), output="source")(turned[None], network())
+    with pytest.raises(GeometryError, match=r"scan\.nii\.gz: its axes are not at right angles"):
+        StreamingInferer((8, 8), output_grid="source")(turned[None], network())
 
 
 def test_a_network_with_several_outputs_or_another_size_is_refused():
     for net in (lambda x: (x, x), lambda x: x[:, :, ::2]):
-        with pytest.raises(ConfigError, match="one output"):
+        with pytest.raises(ConfigError, match="must return one tensor of the size of its windows"):
             StreamingInferer((8, 8))(torch.rand(1, 1, 8, 8, 1), net)
 
 
 def test_images_have_the_labels_of_the_network_on_each():
     net, images = network(3), torch.rand(5, 3, 16, 20, generator=torch.Generator().manual_seed(1))
     for batch in (1, 2, 8):
-        found = StreamingInferer((16, 20), batch)(images, net)
-        assert (found.shape, found.dtype) == ((5, 1, 16, 20), torch.uint8)
+        labels = StreamingInferer((16, 20), batch)(images, net)
+        assert (labels.shape, labels.dtype) == ((5, 1, 16, 20), torch.uint8)
         with torch.no_grad():
-            agree(found, net(images), share=0)
-            for image, one in zip(images, found, strict=True):
-                agree(one[None], net(image[None]), share=0)
+            require_labels_of(net(images), labels, share=0)
+            for image, label in zip(images, labels, strict=True):
+                require_labels_of(net(image[None]), label[None], share=0)
 
 
-def test_an_image_larger_than_the_window_is_that_of_monais_windows():
+def test_an_image_larger_than_the_window_has_the_labels_of_monais_windows():
     net, images = network(), torch.rand(2, 1, 30, 21, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         logits = sliding_window_inference(images, (16, 16), 4, net, overlap=0.5, mode="gaussian")
-    agree(StreamingInferer((16, 16), 4, overlap=0.5)(images, net), logits)
+    require_labels_of(logits, StreamingInferer((16, 16), 4, overlap=0.5)(images, net))
 
 
-def test_structures_of_images_are_decided_one_by_one():
+def test_multilabel_channels_of_images_are_decoded_one_by_one():
     net, images = network(classes=3), torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        wanted = net(images) > 0
+        expected = net(images) > 0
     found = StreamingInferer((16, 16), multilabel=True)(images, net)
     assert found.shape == (2, 3, 16, 16)
-    assert torch.equal(found, wanted.to(torch.uint8))
+    assert torch.equal(found, expected.to(torch.uint8))
     assert 0 < found.float().mean() < 1
 
 
-@pytest.mark.parametrize(("here", "there"), [((16, 24), (32, 48)), ((16, 24), (10, 15)), ((24, 18), (40, 30))])
-def test_an_image_goes_back_to_the_grid_it_was_read_on(here, there):
-    own = torch.diag(torch.tensor([0.7, 1.3, 1, 1], dtype=torch.float64))
-    factors = [source / scaled for source, scaled in zip(there, here, strict=True)]
-    affine = own @ torch.diag(torch.tensor([*factors, 1, 1], dtype=torch.float64))
-    affine[:2, 3] = own.diag()[:2] * (torch.tensor(factors, dtype=torch.float64) - 1) / 2  # pixels have middles
-    meta = {"original_affine": own.numpy(), "spatial_shape": np.array(there), "filename_or_obj": "a.png"}
-    image = MetaTensor(torch.rand(1, *here, generator=torch.Generator().manual_seed(4)), affine=affine, meta=meta)
+@pytest.mark.parametrize(("size", "source"), [((16, 24), (32, 48)), ((16, 24), (10, 15)), ((24, 18), (40, 30))])
+def test_labels_of_an_image_lie_on_the_grid_it_was_read_on(size, source):
+    source_affine = torch.diag(torch.tensor([0.7, 1.3, 1, 1], dtype=torch.float64))
+    factors = [before / after for before, after in zip(source, size, strict=True)]
+    affine = source_affine @ torch.diag(torch.tensor([*factors, 1, 1], dtype=torch.float64))
+    # Coordinates are those of pixel centers.
+    affine[:2, 3] = source_affine.diag()[:2] * (torch.tensor(factors, dtype=torch.float64) - 1) / 2
+    meta = {"original_affine": source_affine.numpy(), "spatial_shape": np.array(source), "filename_or_obj": "a.png"}
+    image = MetaTensor(torch.rand(1, *size, generator=torch.Generator().manual_seed(4)), affine=affine, meta=meta)
     net = network()
-    found = StreamingInferer(here, output="source")(image[None], net)
+    labels = StreamingInferer(size, output_grid="source")(image[None], net)
     with torch.no_grad():
         logits = net(image.as_tensor()[None])
-    assert found.shape == (1, 1, *there)
-    agree(found, torch.nn.functional.interpolate(logits, size=there, mode="bilinear"))
+    assert labels.shape == (1, 1, *source)
+    require_labels_of(torch.nn.functional.interpolate(logits, size=source, mode="bilinear"), labels)
 
 
-def test_what_is_known_of_an_image_stays_and_of_many_nothing_is_made_up():
+def test_an_image_keeps_its_metadata_and_a_batch_has_none():
     image = MetaTensor(torch.rand(1, 8, 8), affine=3 * torch.eye(4), meta={"filename_or_obj": "a.png"})
     found = StreamingInferer((8, 8))(image[None], network())
     assert torch.equal(found.affine, image.affine)
@@ -342,14 +360,16 @@ def test_what_is_known_of_an_image_stays_and_of_many_nothing_is_made_up():
     assert type(StreamingInferer((8, 8))(many, network())) is torch.Tensor
 
 
-def test_images_that_cannot_be_are_refused():
-    images = torch.rand(2, 1, 8, 8)
-    for wrong in ({"context": 1}, {"spatial_dim": 0}, {"confidence": True}, {"output": "source"}):
-        with pytest.raises(GeometryError, match="takes images without context, and with output='source' one at a time"):
+def test_images_with_settings_of_volumes_are_refused():
+    images, problem = torch.rand(2, 1, 8, 8), "2D images need context=0, spatial_dim=2, confidence=False, and one image"
+    for wrong in ({"context": 1}, {"spatial_dim": 0}, {"output_grid": "source"}):
+        with pytest.raises(GeometryError, match=problem):
             StreamingInferer((8, 8), **wrong)(images, network())
+    with pytest.raises(GeometryError, match=problem):
+        StreamingInferer((8, 8))(images, network(), options=InferenceOptions(confidence=True))
     with pytest.raises(GeometryError, match="plain tensor"):
-        StreamingInferer((8, 8), output="source")(images[:1], network())
-    with pytest.raises(GeometryError, match="takes volumes"):
+        StreamingInferer((8, 8), output_grid="source")(images[:1], network())
+    with pytest.raises(GeometryError, match="the input must have the shape"):
         StreamingInferer((8, 8))(torch.rand(0, 1, 8, 8), network())
 
 

@@ -28,14 +28,17 @@ def test_flips_are_named_by_the_axes_of_the_volume(axis, flip, dim):
 
 
 def test_arguments_go_to_the_network():
-    seen = []
-    WindowForward(lambda windows, *args, **kwargs: seen.append((args, kwargs)) or windows, 1, slices=True, mode="x")(
-        torch.rand(1, 1, 2, 2)
-    )
-    assert seen == [((1,), {"mode": "x"})]
+    calls = []
+
+    def network(windows, *args, **kwargs):
+        calls.append((args, kwargs))
+        return windows
+
+    WindowForward(network, 1, slices=True, mode="x")(torch.rand(1, 1, 2, 2))
+    assert calls == [((1,), {"mode": "x"})]
 
 
-def test_what_cannot_be_is_refused():
+def test_unknown_precisions_and_axes_are_refused():
     for wrong in ({"precision": "int8"}, {"flips": [[3]]}, {"flips": [[2]], "slices": True, "axis": 2}):
         with pytest.raises(ConfigError):
             WindowForward(net, **wrong)
