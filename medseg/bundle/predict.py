@@ -20,7 +20,7 @@ from medseg.data import read_grid, read_scan, scan_name, write_label_map
 from medseg.data.nifti import write_volume
 from medseg.errors import ConfigError, DataError, GeometryError, MedsegError, WeightsError
 from medseg.grid import Grid
-from medseg.inference import StreamingInferer
+from medseg.inference import InferenceOptions, StreamingInferer
 from medseg.labels import LabelMap
 from medseg.training import prepare, try_network
 
@@ -112,7 +112,7 @@ def _to_prediction(
             f"prediction for {source}",
             "must be one label map (1, I, J, K)",
             f"shape {values.shape}",
-            "A multilabel network's inferer needs packing='labels' to paint its channels into one.",
+            "A multilabel network's inferer needs decode='labels' to flatten its channels into one.",
         )
     if affine is not None:
         grid.require(Grid(values.shape[1:], np.asarray(affine)), f"prediction for {source}", source)
@@ -141,7 +141,7 @@ class Predictor:
         bundle: a trained bundle, or the folder of a run.
         overrides: values by key of its inference.json (`device`, `inferer#overlap`, ...).
         only: structures or groups that may come out; all others become background.
-        skip_empty: with `only`, run the network only where a first, coarse look saw something of them.
+        coarse_first: with `only`, run the network only where a first, coarse pass finds one of them.
         allow_shear: take a scan whose axes are not perpendicular by its voxel axes, as if they were.
         pictures: whether it is for 2D slices in pictures (`medseg.bundle.slices`) and not for volumes.
 
@@ -157,7 +157,7 @@ class Predictor:
         bundle: Bundle,
         overrides: Mapping[str, Any] | None = None,
         only: Sequence[str] | None = None,
-        skip_empty: bool = False,
+        coarse_first: bool = False,
         allow_shear: bool = False,
         pictures: bool = False,
     ) -> None:
@@ -187,13 +187,12 @@ class Predictor:
         self.spacing: Sequence[float] | None = parser.get_parsed_content("spacing", default=None)
         self.classes = int(parser.get_parsed_content("out_channels", default=len(self.labels)))
         self.channels = int(parser.get_parsed_content("in_channels", default=1))
-        if isinstance(self.inferer, StreamingInferer):
-            self.inferer.sw_device = self.device
-            self.inferer.only = None if self.only is None else [self.labels.index(name) for name in self.only]
-            self.inferer.skip_empty = skip_empty and self.only is not None
-            if self.inferer.slices:  # one of them through the network shows at once what does not fit
-                image = torch.zeros(1, self.channels, *self.inferer.roi[1:], device=self.device)
-                try_network(self.network, image, self.classes, self.device, self.amp)
+        structures = None if self.only is None else [self.labels.index(name) for name in self.only]
+        self.options = InferenceOptions(self.device, structures=structures, coarse_first=coarse_first)
+        if isinstance(self.inferer, StreamingInferer) and self.inferer.slices:
+            # One slice through the network shows at once what does not fit.
+            image = torch.zeros(1, self.channels, *self.inferer.roi[1:], device=self.device)
+            try_network(self.network, image, self.classes, self.device, self.amp)
 
     def predict_case(self, path: str | Path) -> Prediction:
         """Segment one scan.
@@ -234,26 +233,29 @@ class Predictor:
             item["image"].meta["filename_or_obj"] = str(path)  # what errors name
         return LoadedScan(path, grid, item, hu if keep_hu else None, time.perf_counter() - began, straight)
 
-    def segment(self, scan: LoadedScan) -> Prediction:
+    def segment(self, scan: LoadedScan, options: InferenceOptions | None = None) -> Prediction:
         """Run the network over a scan that was loaded. Only ever from one thread at a time.
+
+        Args:
+            scan: from `load`.
+            options: instead of `self.options`.
 
         Raises:
             DataError: values that no network takes; GeometryError: see `predict_case`.
         """
         began, item = time.perf_counter(), dict(scan.item)
-        item["pred"] = self.infer(item["image"][None])[0]
+        item["pred"] = self.infer(item["image"][None], options)[0]
         item = self.postprocessing(item)
         seconds = scan.seconds + time.perf_counter() - began
         found = _to_prediction(item["pred"], scan.source, scan.straight, self.labels, self.only, seconds)
         return replace(found, grid=scan.grid)
 
-    def infer(self, image: torch.Tensor) -> torch.Tensor:
-        """What the inferer makes of one preprocessed image `(1, C, *spatial)`. Only ever from one thread at a time."""
-        if not isinstance(self.inferer, StreamingInferer):  # which brings it there itself, window by window
-            image = image.to(self.device)
+    def infer(self, image: torch.Tensor, options: InferenceOptions | None = None) -> torch.Tensor:
+        """Run the inferer over a preprocessed image `(1, C, *spatial)`. Only ever from one thread at a time."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
-            found: torch.Tensor = self.inferer(image, self.network)
-        return found
+            if isinstance(self.inferer, StreamingInferer):  # it moves windows to the device itself, batch by batch
+                return self.inferer(image, self.network, options=options or self.options)
+            return torch.as_tensor(self.inferer(image.to(self.device), self.network))
 
 
 def cause(error: BaseException, path: Path) -> MedsegError:

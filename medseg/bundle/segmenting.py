@@ -68,8 +68,7 @@ class Segmentation:
     ) -> None:
         self.predictor, self.targets, self.outputs = predictor, dict(targets), outputs or Outputs()
         self.overwrite = overwrite
-        if isinstance(predictor.inferer, StreamingInferer):
-            predictor.inferer.confidence, predictor.inferer.progress = self.outputs.stats, progress
+        self.options = replace(predictor.options, confidence=self.outputs.stats, progress=progress)
         self.refused: dict[Path, MedsegError] = {}
         self.ahead = len(self.targets) > 1
         self.need: memory.Need | None = None
@@ -96,7 +95,7 @@ class Segmentation:
             batches.append(fitted.batch)
             needs.append(fitted)
         if batches:
-            self.predictor.inferer.sw_batch_size = min(batches)
+            self.options = replace(self.options, sw_batch_size=min(batches))
             final = [memory.estimate(replace(one, batch=min(batches), ahead=self.ahead)) for one in needs]
             self.need = max(final, key=lambda need: need.ram)
 
@@ -133,7 +132,7 @@ class Segmentation:
     def _compute(self, work: _Work) -> _Work:
         if work.loaded is None:
             return work
-        return _Work(self.predictor.segment(work.loaded), work.loaded.hu, work.loaded)
+        return _Work(self.predictor.segment(work.loaded, self.options), work.loaded.hu, work.loaded)
 
     def _write(self, scan: Path, work: _Work) -> Segmented:
         if work.prediction is None:

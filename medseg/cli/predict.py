@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     help="Only this structure or group (organs, ribs, ...) comes out; may be given several times.",
 )
 @click.option(
-    "--skip-empty",
+    "--coarse-first",
     is_flag=True,
-    help="With --roi-subset: look coarsely first, and run the network only where something of it was seen.",
+    help="With --roi-subset: run a coarse pass first, then the full network only around what it finds.",
 )
 @click.option(
     "--allow-shear", is_flag=True, help="Take scans whose axes are not perpendicular by their voxel axes, as they lie."
@@ -65,7 +65,7 @@ def command(
     inputs: tuple[Path, ...],
     folder: Path,
     only: tuple[str, ...],
-    skip_empty: bool,
+    coarse_first: bool,
     allow_shear: bool,
     split: bool,
     stats: bool,
@@ -91,14 +91,14 @@ def command(
     medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --roi-subset liver --roi-subset ribs
     """
     overrides = parse_pairs(pairs)
-    if skip_empty and not only:
-        raise click.UsageError("--skip-empty needs --roi-subset: what is to be looked for.")
+    if coarse_first and not only:
+        raise click.UsageError("--coarse-first needs --roi-subset: what is to be looked for.")
     from medseg.atomic import writable_folder
     from medseg.data.scans import find_scans, holds_pictures, scan_name
 
     pictures = [path for path in inputs if holds_pictures(path)]
     if pictures:
-        volumes: dict[str, object] = {"--skip-empty": skip_empty, "--allow-shear": allow_shear, "--split": split}
+        volumes: dict[str, object] = {"--coarse-first": coarse_first, "--allow-shear": allow_shear, "--split": split}
         volumes |= {"--stats": stats, "--preview": preview, "--monitor": backend, "--memory": budget}
         given = [name for name, value in volumes.items() if value]
         if len(pictures) < len(inputs) or given:
@@ -128,7 +128,7 @@ def command(
     require_trust(opened.root, trust, "inference")
     writable_folder(folder)
     log = _log(opened, folder, backend) if backend is not None else None
-    predictor = Predictor(opened, overrides, only, skip_empty, allow_shear)
+    predictor = Predictor(opened, overrides, only, coarse_first, allow_shear)
     outputs = Outputs(split, stats, preview or log is not None)
     work = Segmentation(predictor, targets, outputs, overwrite, limit, True)
     if work.need is not None:

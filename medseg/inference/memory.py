@@ -1,6 +1,6 @@
-"""What segmenting a scan will need in memory, from shapes alone, before anything is computed.
+"""Estimate from shapes alone what segmenting a scan needs in memory, before anything is computed.
 
-The figures are estimates, meant to be within a factor of two of what is measured; docs/how-to/predict.md says how.
+The figures are meant to be within a factor of two of what is measured; docs/how-to/predict.md says how.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from medseg.resources import format_bytes
 # Bytes for each voxel of the scan, and of the network's grid, while it is read; more where MONAI resamples in float64
 _READ, _RESAMPLED = (12, 12), (20, 32)
 _widths: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], float]] = weakref.WeakKeyDictionary()
-_LIVE = 3  # how many times the widest layer of a network, its input and its output, is held at once
+_LIVE = 3  # how often the widest layer of a network, its input and its output, is in memory at once
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """All that the estimate goes by.
+    """Everything that the estimate depends on.
 
     Args:
-        source: voxels of the scan.
-        network: voxels of the network's grid.
-        roi: of a window; two sizes for a network of slices.
+        source: shape of the scan.
+        network: shape of the network's grid.
+        roi: of a window; two sizes for a 2D network.
         batch: windows that go through the network at once.
-        classes: channels that come out of the network.
-        channels: channels that go in.
+        classes: channels of the network's output.
+        channels: channels of its input.
         width: channels of the widest layer, in and out together, at full resolution; see `width_of`.
         parameters: bytes of the weights.
-        single: whether one window covers a whole layer.
+        single: whether one window covers a layer.
         on_gpu: whether the network runs on a GPU.
-        ahead: whether the next scan is read meanwhile.
+        ahead: whether the next scan is read at the same time.
     """
 
     source: tuple[int, int, int]
@@ -55,10 +55,10 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Need:
-    """What it comes to, in bytes.
+    """The memory that segmenting a scan takes, bytes.
 
     Args:
-        ram: above what the process has already.
+        ram: in addition to what the process has already.
         gpu: 0 where none is used.
         output: the label map, part of `ram`.
     """
@@ -67,13 +67,18 @@ class Need:
     gpu: int
     output: int
 
+    @property
+    def total(self) -> str:
+        """RAM and GPU memory as text, without the label map's part."""
+        gpu = f" and {format_bytes(self.gpu)} of GPU memory" if self.gpu else ""
+        return f"{format_bytes(self.ram)} of RAM{gpu}"
+
     def __str__(self) -> str:
-        gpu = f", {format_bytes(self.gpu)} of GPU memory" if self.gpu else ""
-        return f"{format_bytes(self.ram)} of RAM{gpu} (the label map alone {format_bytes(self.output)})"
+        return f"{self.total} (the label map alone {format_bytes(self.output)})"
 
 
 def estimate(shapes: Shapes) -> Need:
-    """What segmenting one scan needs at its peak.
+    """Return what segmenting one scan needs at its peak.
 
     >>> shapes = Shapes((512, 512, 800), (333, 333, 800), (256, 256), 4, 118, 1, 96)
     >>> str(estimate(shapes))
@@ -86,32 +91,32 @@ def estimate(shapes: Shapes) -> Need:
     depth = 1 if len(shapes.roi) == 2 else shapes.roi[0]
     layers = 2 if shapes.single and depth == 1 else depth + 2
     rows = network // min(shapes.network)  # the largest layer, whichever axis is the one of the slices
-    slab = 4 * layers * rows * (shapes.classes + 1)
-    held = 2 * 4 * network  # the network's input and its copy with the slices in front
+    sums = 4 * layers * rows * (shapes.classes + 1)
+    network_input = 2 * 4 * network  # and its copy with the slices in front
     output = source * (1 if shapes.classes <= 256 else 2)
-    kept = 2 * source  # HU, for statistics and pictures
-    working = shapes.parameters + tiles + slab
-    ram = held + (0 if shapes.on_gpu else working) + 2 * output + kept
-    ram = ram + reading + output if shapes.ahead else max(ram, reading + kept)
+    hu = 2 * source  # for statistics and previews
+    working = shapes.parameters + tiles + sums
+    ram = network_input + (0 if shapes.on_gpu else working) + 2 * output + hu
+    ram = ram + reading + output if shapes.ahead else max(ram, reading + hu)
     return Need(ram, working if shapes.on_gpu else 0, output)
 
 
 def window_bytes(channels: int, width: float, classes: float, roi: Sequence[int]) -> int:
-    """What one window takes on its way through the network; see `Shapes`."""
+    """Return the bytes that one window takes on its way through the network; see `Shapes`."""
     return 4 * math.prod(roi) * math.ceil(channels + _LIVE * width + classes)
 
 
 def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shapes:
-    """The same shapes with the largest batch, and with or without reading ahead, that stay below the budgets.
+    """Return the same shapes with the largest batch, with or without reading ahead, that fits the budgets.
 
     Args:
-        shapes: what is wanted.
-        ram: bytes of RAM, beyond what the process has; None for any number.
+        shapes: with the batch and the reading ahead to begin with.
+        ram: bytes of RAM, in addition to what the process has; None for any number.
         gpu: bytes of GPU memory; None for any number.
         scan: named in the error.
 
     Raises:
-        DataError: not even one window at a time does; says the smallest budget that would.
+        DataError: not even one window at a time fits; the message names the smallest budget that would do.
     """
     batches = [shapes.batch]
     while batches[-1] > 1:
@@ -122,50 +127,47 @@ def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shape
             need = estimate(trial)
             if (ram is None or need.ram <= ram) and (gpu is None or need.gpu <= gpu):
                 return trial
-    least = estimate(replace(shapes, batch=1, ahead=False))
-    found = (
-        f"{format_bytes(ram)} of RAM" if ram is not None and least.ram > ram else f"{format_bytes(gpu or 0)} on the GPU"
-    )
-    raise DataError(
-        scan,
-        f"needs at least {least}",
-        f"{found} to use",
-        "Give more with --memory, crop the scan, or take a machine with more.",
-    )
+    smallest = estimate(replace(shapes, batch=1, ahead=False))
+    if ram is not None and smallest.ram > ram:
+        free = f"{format_bytes(ram)} of RAM are free"
+    else:
+        free = f"{format_bytes(gpu or 0)} are free on the GPU"
+    fix = "Allow more with --memory, crop the scan, or use a machine with more."
+    raise DataError(scan, f"needs at least {smallest.total}", free, fix)
 
 
 def width_of(network: nn.Module, channels: int, roi: Sequence[int]) -> float:
-    """Channels of the widest layer, in and out together, for each voxel of a window; from one small trial.
+    """Return the channels of the widest layer, in and out together, per voxel of a window, from one small trial.
 
-    A network that was tried before is not tried again.
+    A network is tried once for each size.
 
     >>> width_of(nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 2, 1)), 1, (32, 32))
     10.0
     """
-    known = _widths.setdefault(network, {})
+    widths = _widths.setdefault(network, {})
     size = (channels, *(min(32, length) for length in roi))
-    if size not in known:
-        known[size] = _tried(network, channels, size[1:])
-    return known[size]
+    if size not in widths:
+        widths[size] = _measure_width(network, channels, size[1:])
+    return widths[size]
 
 
-def _tried(network: nn.Module, channels: int, size: Sequence[int]) -> float:
+def _measure_width(network: nn.Module, channels: int, size: Sequence[int]) -> float:
     voxels = math.prod(size)
-    found = [float(channels)]
+    widths = [float(channels)]
 
-    def look(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        tensors = [one for one in (*inputs, output) if isinstance(one, torch.Tensor)]
-        found.append(sum(one.numel() for one in tensors) / voxels)
+    def record(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        tensors = [value for value in (*inputs, output) if isinstance(value, torch.Tensor)]
+        widths.append(sum(tensor.numel() for tensor in tensors) / voxels)
 
     leaves = [module for module in network.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(look) for leaf in leaves]
+    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
     first = next(network.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
             network(torch.zeros((1, channels, *size), device=first.device, dtype=first.dtype))
-    except RuntimeError:  # a network that takes windows of its own size only
-        return max(found)
+    except RuntimeError:  # a network that takes windows of one size only: the layers before the error count
+        return max(widths)
     finally:
         for hook in hooks:
             hook.remove()
-    return max(found)
+    return max(widths)

@@ -1,12 +1,13 @@
-"""Run the windows of one volume through a network, front to back, and yield the finished layers."""
+"""Run the windows of one volume through a network, front to back, and decode the layers as they are finished."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -14,8 +15,8 @@ from medseg import resources
 from medseg.inference import memory
 from medseg.inference.accumulator import WindowAccumulator
 from medseg.inference.final_conv import split_final_conv
-from medseg.inference.kernels import Layer
-from medseg.inference.label_decoder import LabelDecoder
+from medseg.inference.kernels import AxisMap, Layer
+from medseg.inference.label_decoder import Confidence, LabelDecoder
 from medseg.inference.window_forward import WindowForward
 from medseg.inference.windows import Layers, WindowPlan, crop
 
@@ -118,6 +119,56 @@ def _forward_or_make_room(
         return forward(windows)
 
 
+def decode_layers(
+    layers: Iterable[tuple[int, Layer]],
+    decoder: LabelDecoder,
+    axes: Sequence[AxisMap],
+    shape: Sequence[int],
+    confidence: Confidence | None,
+    device: torch.device,
+) -> torch.Tensor | None:
+    """Write each output layer, `(channels, *shape)`, as soon as the network's layers around it are finished.
+
+    Args:
+        layers: of the network's grid with their index, front to back.
+        decoder: turns them into labels.
+        axes: where the output's voxels lie on the network's axes, that of the layers first.
+        shape: of the output, in the order of `axes`.
+        confidence: is told of every layer; None where it is not asked for.
+        device: of the output.
+
+    Returns:
+        The output; None where no layer of it lies inside the network's grid.
+    """
+    depth, rows, columns = axes
+    output: torch.Tensor | None = None
+    # Output layers by the last network layer that they need.
+    due: dict[int, list[int]] = {}
+    inside: list[int] = np.flatnonzero(depth.inside).tolist()
+    for index in inside:
+        due.setdefault(int(depth.low[index]) + int(depth.fraction[index] > 0), []).append(index)
+    below_interpolated = {int(depth.low[index]) for index in inside if depth.fraction[index]}
+    below: Layer | None = None
+    pinned = False
+    for k, layer in layers:
+        if confidence is not None:
+            with_ram_fallback(confidence.add, k, layer)
+        for index in due.get(k, []):
+            fraction = float(depth.fraction[index])
+            lower = below.to(layer.sums.device) if fraction and below is not None else layer
+            plane = with_ram_fallback(decoder.plane, lower, layer, fraction, rows, columns)
+            del lower
+            if output is None:
+                pinned = plane.device.type == "cuda" and device.type == "cpu"
+                output = torch.zeros((plane.shape[0], *shape), dtype=plane.dtype, device=device, pin_memory=pinned)
+            output[:, index].copy_(plane, non_blocking=True)
+        below = layer if k in below_interpolated else None
+        del layer  # else the memory of a full batch of layers would live until the next one is finished
+    if pinned:
+        torch.cuda.synchronize()  # the copies above were asynchronous
+    return output
+
+
 def with_ram_fallback(function: Callable[..., Any], *args: Any) -> Any:
     """Call `function(*args)`; when the GPU's memory is full, again with all tensors and layers in RAM."""
     try:
@@ -141,7 +192,9 @@ def auto_batch(
         device: where it runs.
     """
     limit = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
-    free = resources.free_gpu_memory(device) if device.type == "cuda" else resources.ram().free
+    free = resources.free_gpu_memory(device)
+    if free is None:
+        free = resources.ram().free
     if not isinstance(network, torch.nn.Module):
         return _CPU_BATCH
     size = tuple(roi[1:]) if slices else tuple(roi)

@@ -9,7 +9,7 @@ once, and only its labels remain.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from monai.inferers import Inferer
 from medseg.errors import ConfigError, DataError, GeometryError
 from medseg.inference import coarse_roi
 from medseg.inference.grid_mapping import OutputGridMap
-from medseg.inference.kernels import AxisMap, Layer
 from medseg.inference.label_decoder import Confidence, LabelDecoder
-from medseg.inference.stream import Stream, auto_batch, with_ram_fallback
+from medseg.inference.options import InferenceOptions, require, require_batch_size
+from medseg.inference.stream import Stream, auto_batch, decode_layers
 from medseg.inference.window_forward import WindowForward
 from medseg.inference.windows import WindowPlan
 from medseg.labels import LabelMap
@@ -32,44 +32,6 @@ logger = logging.getLogger(__name__)
 
 GRIDS = ("network", "source")
 MODES = ("gaussian", "constant")
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """Settings of one call of a `StreamingInferer`: an inferer that a config built is shared, and never changed.
-
-    Args:
-        sw_device: where windows and network run; None for the inferer's own.
-        sw_batch_size: windows in a batch; None for the inferer's own.
-        structures: labels, or for an inferer with `labels` names, that may come out; all other voxels become
-            background. None for all.
-        coarse_first: with `structures`, run windows without overlap first (for a 2D network, on a slice every 8 mm),
-            then only the windows that touch the box around what they showed. Inside the box the result is the same
-            as without; outside it is background.
-        confidence: add `meta["confidence"]` to the MetaTensor that is returned: for each image the mean probability
-            of each label over the voxels (of the network's grid) that got it, NaN for absent ones.
-        progress: whether to show a progress bar.
-
-    Raises:
-        ConfigError: the batch is neither a whole number above 0 nor `auto`.
-
-    Example:
-        >>> inferer, network = StreamingInferer((2, 2)), torch.nn.Conv2d(1, 3, 1)
-        >>> labels = inferer(torch.ones(1, 1, 2, 2, 4), network, options=InferenceOptions(structures=[2]))
-        >>> labels.shape
-        torch.Size([1, 1, 2, 2, 4])
-    """
-
-    sw_device: torch.device | str | None = None
-    sw_batch_size: int | str | None = None
-    structures: Sequence[int | str] | None = None
-    coarse_first: bool = False
-    confidence: bool = False
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        if self.sw_batch_size is not None:
-            _require_batch_size(self.sw_batch_size)
 
 
 @dataclass(frozen=True)
@@ -152,17 +114,17 @@ class StreamingInferer(Inferer):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        _require(len(roi_size) in (2, 3) and min(roi_size) > 0, "roi_size", "must be 2 or 3 sizes above 0", roi_size)
-        _require(0 <= overlap < 1, "overlap", "must be at least 0 and below 1", overlap)
-        _require(mode in MODES, "mode", f"must be one of {', '.join(MODES)}", mode)
-        _require(spatial_dim in (0, 1, 2), "spatial_dim", "must be 0, 1 or 2", spatial_dim)
-        _require(context >= 0, "context", "must be 0 or more", context)
-        _require(len(roi_size) == 2 or not context, "context", "is for 2D networks only, with two roi sizes", context)
-        _require(output_grid in GRIDS, "output_grid", f"must be one of {', '.join(GRIDS)}", output_grid)
+        require(len(roi_size) in (2, 3) and min(roi_size) > 0, "roi_size", "must be 2 or 3 sizes above 0", roi_size)
+        require(0 <= overlap < 1, "overlap", "must be at least 0 and below 1", overlap)
+        require(mode in MODES, "mode", f"must be one of {', '.join(MODES)}", mode)
+        require(spatial_dim in (0, 1, 2), "spatial_dim", "must be 0, 1 or 2", spatial_dim)
+        require(context >= 0, "context", "must be 0 or more", context)
+        require(len(roi_size) == 2 or not context, "context", "is for 2D networks only, with two roi sizes", context)
+        require(output_grid in GRIDS, "output_grid", f"must be one of {', '.join(GRIDS)}", output_grid)
         self.slices = len(roi_size) == 2
         self.axis = spatial_dim if self.slices else 0
         self.roi = (1, *map(int, roi_size)) if self.slices else tuple(map(int, roi_size))
-        _require_batch_size(sw_batch_size)
+        require_batch_size(sw_batch_size)
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
         self.mode = mode
@@ -277,12 +239,10 @@ class StreamingInferer(Inferer):
         """
         one_grid = self.output_grid == "network" or len(inputs) == 1
         if self.context or self.axis != 2 or call.options.confidence or not one_grid:
-            shape = f"got shape {tuple(inputs.shape)}, context={self.context}, spatial_dim={self.axis}, "
-            raise GeometryError(
-                "StreamingInferer",
-                "2D images need context=0, spatial_dim=2, confidence=False, and one image a call for source grids",
-                shape + f"confidence={call.options.confidence}, output_grid='{self.output_grid}'",
-            )
+            problem = "2D images need context=0, spatial_dim=2, confidence=False, and one image a call for source grids"
+            settings = f"context={self.context}, spatial_dim={self.axis}, confidence={call.options.confidence}"
+            came = f"got shape {tuple(inputs.shape)}, {settings}, output_grid='{self.output_grid}'"
+            raise GeometryError("StreamingInferer", problem, came)
         if self.output_grid == "source":
             image = inputs[0]  # also of a collated batch, the metadata of this image alone
             volume = image[..., None]
@@ -330,7 +290,7 @@ class StreamingInferer(Inferer):
         # times as long.
         order = [grid.order[axis] for axis in (self.axis, *in_plane)]
         shape = [grid.shape[axis] for axis in order]
-        output = _decode_layers(layers, decoder, axes, shape, confidence, volume.device)
+        output = decode_layers(layers, decoder, axes, shape, confidence, volume.device)
         if output is None:
             output = decoder.background(stream.channels, shape, volume.device)
         labels = output.permute(0, *(1 + order.index(axis) for axis in range(3)))
@@ -378,57 +338,6 @@ class StreamingInferer(Inferer):
         else:
             logger.info("The coarse pass found structures within %s of %s", box, shape)
         return box
-
-
-def _decode_layers(
-    layers: Iterable[tuple[int, Layer]],
-    decoder: LabelDecoder,
-    axes: Sequence[AxisMap],
-    shape: Sequence[int],
-    confidence: Confidence | None,
-    device: torch.device,
-) -> torch.Tensor | None:
-    """Write each output layer, `(channels, *shape)`, as soon as the network's layers around it are finished.
-
-    Returns None where no layer of the output lies inside the network's grid.
-    """
-    depth, rows, columns = axes
-    output: torch.Tensor | None = None
-    # Output layers by the last network layer that they need.
-    due: dict[int, list[int]] = {}
-    inside: list[int] = np.flatnonzero(depth.inside).tolist()
-    for index in inside:
-        due.setdefault(int(depth.low[index]) + int(depth.fraction[index] > 0), []).append(index)
-    below_interpolated = {int(depth.low[index]) for index in inside if depth.fraction[index]}
-    below: Layer | None = None
-    pinned = False
-    for k, layer in layers:
-        if confidence is not None:
-            with_ram_fallback(confidence.add, k, layer)
-        for index in due.get(k, []):
-            fraction = float(depth.fraction[index])
-            lower = below.to(layer.sums.device) if fraction and below is not None else layer
-            plane = with_ram_fallback(decoder.plane, lower, layer, fraction, rows, columns)
-            del lower
-            if output is None:
-                pinned = plane.device.type == "cuda" and device.type == "cpu"
-                output = torch.zeros((plane.shape[0], *shape), dtype=plane.dtype, device=device, pin_memory=pinned)
-            output[:, index].copy_(plane, non_blocking=True)
-        below = layer if k in below_interpolated else None
-        del layer  # else the memory of a full batch of layers would live until the next one is finished
-    if pinned:
-        torch.cuda.synchronize()  # the copies above were asynchronous
-    return output
-
-
-def _require(holds: bool, name: str, rule: str, value: object) -> None:
-    if not holds:
-        raise ConfigError(f"StreamingInferer, {name}", rule, f"got {value!r}")
-
-
-def _require_batch_size(value: int | str) -> None:
-    is_size = isinstance(value, int) and value > 0
-    _require(is_size or value == "auto", "sw_batch_size", "must be a whole number above 0 or auto", value)
 
 
 def _layer_spacing(image: torch.Tensor, axis: int) -> float | None:

@@ -104,9 +104,9 @@ class WindowForward:
         lower = self.precision != torch.float32
         with torch.autocast(device, dtype=self.precision) if lower else contextlib.nullcontext():
             logits = self.network(windows, *self.args, **self.kwargs)
-        is_tensor = isinstance(logits, torch.Tensor)
-        if not is_tensor or logits.ndim != windows.ndim or logits.shape[2:] != windows.shape[2:]:
-            output = f"shape {tuple(logits.shape)}" if is_tensor else type(logits).__name__
-            problem = f"the network must return one tensor of the size of its windows, {tuple(windows.shape[2:])}"
-            raise ConfigError("StreamingInferer", problem, f"got {output}")
+        problem = f"the network must return one tensor of the size of its windows, {tuple(windows.shape[2:])}"
+        if not isinstance(logits, torch.Tensor):
+            raise ConfigError("StreamingInferer", problem, f"got {type(logits).__name__}")
+        if logits.ndim != windows.ndim or logits.shape[2:] != windows.shape[2:]:
+            raise ConfigError("StreamingInferer", problem, f"got shape {tuple(logits.shape)}")
         return logits

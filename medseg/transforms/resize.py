@@ -24,7 +24,7 @@ class ResizeKeepAspectd(MapTransform):
 
     Not MONAI's `Resized`, which stretches to the size, or (`size_mode="longest"`) counts all axes of a volume; it is
     what scales here, and `SpatialPad` what fills up. Where something gets smaller it is smoothed first. The affine goes
-    along, so that labels find their way back (`StreamingInferer` with `output="source"`).
+    along, so that labels find their way back (`StreamingInferer` with `output_grid="source"`).
 
     Args:
         keys: pictures `(C, rows, columns)` or volumes `(C, rows, columns, slices)`; become `(C, *size)` or

@@ -80,12 +80,12 @@ def alone(
     volume = image_of(image, source, layers)[0]["image"].as_tensor()
     if len(roi) == 2:
         volume, roi = volume.movedim(3, 1).contiguous(), [1, *roi]
-    plan = list(windows.Plan.of(volume.shape[1:], roi, [0.0 if size == 1 else overlap_of(roi) for size in roi]))
+    plan = list(windows.WindowPlan.of(volume.shape[1:], roi, [0.0 if size == 1 else overlap_of(roi) for size in roi]))
 
     def deed() -> None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             for first in range(0, len(plan), batch):
-                tiles = torch.stack([windows.cut(volume, start, roi, 0.0) for start in plan[first : first + batch]])
+                tiles = torch.stack([windows.crop(volume, start, roi, 0.0) for start in plan[first : first + batch]])
                 if roi[0] == 1:
                     tiles = tiles[:, :, 0].contiguous(memory_format=torch.channels_last)
                 net(tiles)
@@ -103,7 +103,7 @@ def medseg(
 ) -> Labels:
     """StreamingInferer to the source grid."""
     inferer = import_module("medseg.inference").StreamingInferer(
-        roi, batch, overlap_of(roi), output="source", precision=precision
+        roi, batch, overlap_of(roi), output_grid="source", precision=precision
     )
     item, _ = image_of(image, source, layers)
     net = network_of(network)
@@ -208,17 +208,17 @@ def back(network: str, image: str, source: list[int], kind: str, layers: int | N
 
         def ours() -> Any:
             axes = [
-                way.axis_at((np.arange(n) + 0.5) * m / n - 0.5, m)
+                way.axis_map((np.arange(n) + 0.5) * m / n - 0.5, m)
                 for n, m in zip(source, logits.shape[:3], strict=True)
             ]
             made = np.zeros(source, np.uint8)
             held: dict[int, Any] = {}
             for at in range(source[0]):
-                low, part = int(axes[0].low[at]), float(axes[0].part[at])
+                low, part = int(axes[0].low[at]), float(axes[0].fraction[at])
                 for k in {low, low + int(part > 0)} - set(held):
-                    held[k] = kernels.Layer(logits[k], None, kernels.best_of(logits[k]))
+                    held[k] = kernels.Layer(logits[k], None, kernels.argmax_channels(logits[k]))
                 held = {k: layer for k, layer in held.items() if k >= low}
-                made[at] = kernels.labels_between(held[low], held[low + int(part > 0)], part, axes[1], axes[2])
+                made[at] = kernels.interpolate_labels(held[low], held[low + int(part > 0)], part, axes[1], axes[2])
             return made
 
         return ours

@@ -138,9 +138,9 @@ def test_structures_that_overlap_become_one_label_map(trained_slices, save, tmp_
 def test_only_what_is_wanted_comes_out_also_where_it_is_looked_for_first(trained_slices, save):
     source = volume(save)
     whole = predictor(trained_slices, window=[0, 255]).predict_case(source).label
-    for skip_empty in (False, True):
+    for coarse_first in (False, True):
         some = Predictor(
-            Bundle(trained_slices), {"device": "cpu", "window": [0, 255]}, ["small_bowel"], skip_empty=skip_empty
+            Bundle(trained_slices), {"device": "cpu", "window": [0, 255]}, ["small_bowel"], coarse_first=coarse_first
         )
         some.network = Directed()
         assert np.array_equal(some.predict_case(source).label, np.where(whole == 2, 2, 0))

@@ -98,7 +98,7 @@ def test_a_budget_makes_the_batch_smaller_or_refuses_the_scan(trained, scan, tmp
     assert shapes.network == tuple(scan_grid(scan).shape)
     work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=10**15)
     assert work.need.ram > 0
-    assert predictor.inferer.sw_batch_size == shapes.batch
+    assert work.options.sw_batch_size == shapes.batch
     work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=resources.process_ram() + 1000)
     (outcome,) = work.run()
     assert isinstance(outcome.error, DataError)

@@ -127,13 +127,13 @@ def test_all_that_can_be_written_beside_a_mask(medseg, trained, scans, tmp_path)
 
 
 def test_only_where_something_was_seen_and_how_sure_the_network_is(medseg, trained, scans, tmp_path):
-    done = medseg("predict", trained, scans[0], "-o", tmp_path, "--stats", "--roi-subset", "liver", "--skip-empty")
+    done = medseg("predict", trained, scans[0], "-o", tmp_path, "--stats", "--roi-subset", "liver", "--coarse-first")
     assert done.code == 0, done.err
     (liver,) = json.loads((tmp_path / "p0002.statistics.json").read_text())["structures"]
     assert liver["voxels"] > 0
     assert 0 < liver["confidence"] <= 1
-    wrong = medseg("predict", trained, scans[0], "-o", tmp_path, "--skip-empty")
-    assert (wrong.code, "--skip-empty needs --roi-subset" in wrong.err) == (2, True)
+    wrong = medseg("predict", trained, scans[0], "-o", tmp_path, "--coarse-first")
+    assert (wrong.code, "--coarse-first needs --roi-subset" in wrong.err) == (2, True)
 
 
 def test_a_damaged_mask_is_made_again_and_the_summary_counts(medseg, trained, scans, tmp_path):

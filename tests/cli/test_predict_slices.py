@@ -78,7 +78,7 @@ def test_one_broken_picture_stops_no_other_but_shows_in_the_exit_code(medseg, tr
 
 
 VOLUMES = {
-    "--skip-empty": ["--skip-empty", "--roi-subset", "stomach"],
+    "--coarse-first": ["--coarse-first", "--roi-subset", "stomach"],
     "--allow-shear": ["--allow-shear"],
     "--split": ["--split"],
     "--stats": ["--stats"],

@@ -66,16 +66,16 @@ def test_a_gpu_takes_the_windows_and_the_slab():
 
 
 def test_a_budget_first_takes_windows_then_the_reading_ahead():
-    whole = estimate(LARGE).ram
-    assert fit(LARGE, None, None, "a") == fit(LARGE, whole, None, "a") == LARGE
-    fewer = fit(LARGE, whole - 1, None, "a")
+    full = estimate(LARGE).ram
+    assert fit(LARGE, None, None, "a") == fit(LARGE, full, None, "a") == LARGE
+    fewer = fit(LARGE, full - 1, None, "a")
     assert (fewer.batch, fewer.ahead) == (4, True)
-    least = replace(LARGE, batch=1, ahead=False)
-    assert fit(LARGE, estimate(least).ram, None, "a").ahead is False
+    smallest = replace(LARGE, batch=1, ahead=False)
+    assert fit(LARGE, estimate(smallest).ram, None, "a").ahead is False
     with pytest.raises(
-        DataError, match=r"a: needs at least .* GB of RAM.*but found .* to use\. Give more with --memory"
+        DataError, match=r"^a: needs at least .* GB of RAM \(.* of RAM are free\)\. Allow more with --memory"
     ):
-        fit(LARGE, estimate(least).ram - 1, None, "a")
+        fit(LARGE, estimate(smallest).ram - 1, None, "a")
     on_gpu = replace(LARGE, on_gpu=True)
-    with pytest.raises(DataError, match="on the GPU to use"):
+    with pytest.raises(DataError, match="are free on the GPU"):
         fit(on_gpu, None, 1000, "a")

@@ -371,15 +371,3 @@ def test_images_with_settings_of_volumes_are_refused():
         StreamingInferer((8, 8), output_grid="source")(images[:1], network())
     with pytest.raises(GeometryError, match="the input must have the shape"):
         StreamingInferer((8, 8))(torch.rand(0, 1, 8, 8), network())
-
-
-def test_options_of_a_call_change_that_call_alone():
-    inferer, net = StreamingInferer((8, 8), sw_batch_size=2), network()
-    volume = torch.rand(1, 1, 9, 10, 4)
-    plain = inferer(volume, net)
-    options = InferenceOptions(sw_batch_size=3, only=[2], confidence=True)
-    restricted = inferer(volume, net, options=options)
-    assert torch.equal(restricted, torch.where(plain == 2, plain, 0))
-    assert "confidence" in restricted.meta
-    assert (inferer.sw_batch_size, inferer.only, inferer.confidence) == (2, None, False)
-    assert torch.equal(inferer(volume, net), plain)

@@ -98,10 +98,9 @@ def test_train_evaluate_and_inference_share_network_and_preprocessing(root):
     how = {
         "sw_batch_size",
         "precision",
-        "packing",
-        "overlap_priority",
+        "decode",
+        "labels",
         "flips",
-        "contralaterals",
     }  # not what the network says
 
     def shared(config):

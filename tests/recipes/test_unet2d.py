@@ -139,7 +139,7 @@ def test_overlapping_structures_train_and_predict(settings, runs, phantom):
     assert list(weights.values())[-1].shape == (5,)  # a channel for each structure, none for the background
     prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
     assert int(prediction.label.max()) <= 5
-    channels = Predictor(Bundle(folder), {"inferer#packing": "channels"})
+    channels = Predictor(Bundle(folder), {"inferer#decode": "channels"})
     scan = channels.load(phantom / "p0003" / "ct.nii.gz")
     there = channels.inferer(scan.item["image"][None], channels.network)[0].numpy() > 0
     assert there.sum(axis=0).max() > 1  # some overlap, so that painting means something

@@ -84,7 +84,7 @@ def there_and_back(tmp_path, picture, size):
     item = LoadSlice2Dd("image", channels=1)({"image": str(path), "spacing": [0.8, 1.3]})
     item = ResizeKeepAspectd("image", size)(item)
     assert item["image"].shape == (1, *size)
-    found = StreamingInferer(size, output="source")(item["image"][None], Bright())
+    found = StreamingInferer(size, output_grid="source")(item["image"][None], Bright())
     assert found.shape == (1, 1, *picture.shape)
     return np.asarray(found)[0, 0]
 

@@ -118,12 +118,12 @@ def _flips_of_inference(bundle: BundleFiles, config: str, pair: tuple[str, str])
             continue
         try:
             flips = bundle.value(config, f"{path}#flips") if component.get("flips") else None
-            exchanged = bundle.value(config, f"{path}#contralaterals") if component.get("contralaterals") else None
         except UnknownValueError:
             continue
-        if exchanged is None and any(0 in flip for flip in flips or () if isinstance(flip, list | tuple)):
+        knows_sides = component.get("labels") or component.get("contralaterals")
+        if not knows_sides and any(0 in flip for flip in flips or () if isinstance(flip, list | tuple)):
             message = f"windows are flipped left to right, so {pair[0]} would be taken for {pair[1]}"
-            fix = "Say in 'contralaterals' which channels change places: $@labels.mirror_permutation()."
+            fix = 'Tell the inferer what its channels mean: "labels": "@labels".'
             yield error("flip-contralaterals", bundle.location(config, f"{path}#flips"), message, fix)
 
 

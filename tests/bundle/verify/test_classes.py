@@ -79,3 +79,4 @@ def test_windows_that_inference_turns_round(codes_of):
         codes_of(check_flips, edit("inference", inferer={**inferer, "contralaterals": "$@labels.mirror_permutation()"}))
         == []
     )
+    assert codes_of(check_flips, edit("inference", inferer={**inferer, "labels": "@labels"})) == []
