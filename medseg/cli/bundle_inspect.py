@@ -54,14 +54,14 @@ def show(found: Inspection, everything: bool = False) -> None:
     from rich.text import Text
 
     from medseg.cli.tables import console, table
-    from medseg.inspection.names import printable
+    from medseg.findings import printable
 
     screen = console()
     heading = " ".join(part for part in (found.name, found.version) if part)
     screen.print(Text(f"{heading}  ({found.kind} {printable(str(found.path))})", style="bold"))
     for line in _about(found):
         screen.print(Text(line))
-    unknown = [part for part in found.parts if not part.known]
+    unknown = [part for part in found.parts if not part.allowed]
     counts = [
         f"{sum(part.kind == kind for part in found.parts)} {kind}s, "
         f"{sum(part.kind == kind for part in unknown)} of them not known to be harmless"
@@ -75,7 +75,7 @@ def show(found: Inspection, everything: bool = False) -> None:
                 part.kind,
                 printable(part.location, 60),
                 printable(part.text, 60),
-                printable(part.why, 80),
+                printable(part.reason, 80),
             ]
             for part in listed
         ]
@@ -91,7 +91,7 @@ def _about(found: Inspection) -> list[str]:
     size = sum(found.files.values())
     lines = [
         found.description,
-        f"Licence: {found.licence or 'not said'}",
+        f"License: {found.license or 'not given'}",
         f"Classes: {len(names)}" + (f" ({', '.join(names[:_SHOWN])}{more})" if names else ""),
         f"Files: {len(found.files)}, {size / 1e6:.1f} MB",
         "Metrics: " + (", ".join(f"{key} {value}" for key, value in found.metrics.items()) or "none are named"),

@@ -1,10 +1,10 @@
-"""Looking into bundles of others without running anything of them: what they are, what they would do, what is unsafe.
+"""Look into bundles of others without running anything of them: what they are, would do, and what is unsafe.
 
-Standard library alone: whoever looks needs neither MONAI nor torch, and nothing of the bundle is imported.
+This needs neither MONAI nor torch, and imports nothing of the bundle.
 """
 
 from medseg.inspection.archive import check_archive, unpack
 from medseg.inspection.configs import Part
-from medseg.inspection.inspecting import Inspection, inspect_bundle
+from medseg.inspection.inspector import Inspection, inspect_bundle, require_trust
 
-__all__ = ["Inspection", "Part", "check_archive", "inspect_bundle", "unpack"]
+__all__ = ["Inspection", "Part", "check_archive", "inspect_bundle", "require_trust", "unpack"]

@@ -1,28 +1,27 @@
-"""What the configs of a bundle would run: every `_target_` and every expression, and why it is known or not."""
+"""Judge what the configs of a bundle would run: every `_target_` and every expression."""
 
 from __future__ import annotations
 
+import ast
 import builtins
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.findings import Finding, error
-from medseg.inspection.expressions import UNSAFE_KEY, Expression, Refusal
-from medseg.inspection.known import known, modules
-from medseg.inspection.names import printable
-from medseg.inspection.places import Places
-from medseg.inspection.references import LONGEST, imported, is_plain, macro, referred
-from medseg.inspection.rules import Rules, ruled
-from medseg.inspection.universe import Entry, Universe
+from medseg.config.references import LONGEST, META, import_binding, is_plain, macro, references
+from medseg.findings import Finding, error, printable
+from medseg.inspection.allowlist import canonical_name, importable_modules
+from medseg.inspection.expressions import UNSAFE_KEY, ExpressionJudge, Refusal
+from medseg.inspection.merged_configs import Entry, MergedConfigs
+from medseg.inspection.rules import Rules, has_rules
+from medseg.inspection.write_targets import WriteTargets
 
-_CALLED = ("monai.handlers.CheckpointLoader",)  # once made, they are called with an engine
-META = "_meta_"  # where MONAI puts metadata.json, expressions and all
-_SHAPE = re.compile(r"[0-9pn*+ ]{1,24}")
-_NAME = re.compile(r"\w[\w .+-]{0,99}")
-_TRUST = "Read it; if you trust who made the bundle, give --trust."
-_PLAIN = "Write it without, or give --trust if you trust who made the bundle."
+TRUST_FIX = "Read it, and give --trust if you trust the bundle's maker."
+_CALLABLE_COMPONENTS = ("monai.handlers.CheckpointLoader",)  # these objects are called with an engine
+_SIZE = re.compile(r"[0-9pn*+ ]{1,24}")
+_BUNDLE_NAME = re.compile(r"\w[\w .+-]{0,99}")
+_PLAIN_FIX = "Write it without, or give --trust if you trust the bundle's maker."
 
 
 @dataclass(frozen=True)
@@ -31,201 +30,233 @@ class Part:
 
     Args:
         kind: `target` or `expression`.
-        text: as it stands in the file.
-        location: file and path in it.
-        known: whether all that it can do is known and harmless.
-        why: why it is not known; empty where it is.
+        text: as it is in the file.
+        location: the file and the path in it.
+        allowed: True if all that it can do is known to be harmless.
+        reason: why it is not allowed; empty where it is.
     """
 
     kind: str
     text: str
     location: str
-    known: bool
-    why: str = ""
+    allowed: bool
+    reason: str = ""
 
 
 @dataclass
-class Judged:
-    """The parts of some configs, and what was found about them."""
+class Judgement:
+    """The parts of some configs, and the findings on them."""
 
     parts: list[Part] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
-def judge(contents: Mapping[str, Mapping[str, Any]], metadata: str | None = None) -> Judged:
+def judge_configs(contents: Mapping[str, Mapping[str, Any]], metadata: str | None = None) -> Judgement:
     """Judge configs that may be laid over each other in any order.
 
     Args:
         contents: the configs, by file.
-        metadata: which of them MONAI keeps under `_meta_`.
+        metadata: the file among them that MONAI keeps under `_meta_`.
 
     Raises:
-        UnreadableError: one is too deep.
+        UnreadableError: a config is too deep.
     """
-    universe = Universe()
+    configs = MergedConfigs()
     for file, content in contents.items():
-        universe.add(file, content, f"{META}::" if file == metadata else "")
-    return _Judge(universe).run()
+        configs.add(file, content, f"{META}#" if file == metadata else "")
+    return _Judge(configs).run()
 
 
 class _Judge:
-    def __init__(self, universe: Universe) -> None:
-        self.universe, self.found = universe, Judged()
-        single = {
-            name: next(iter(found)) for name, found in universe.names.items() if len(found) == 1 and not _is_taken(name)
-        }
-        self._place, self._said = "", set[Finding]()
-        self.expression = Expression(single, self._refers, self._calls, ruled, self._invokes)
-        self.places = Places(universe, self.expression)
-        self.rules = Rules(universe, self.places, self._sends)
+    """Goes through all entries; it is the `Checks` of their expressions, too."""
 
-    def run(self) -> Judged:
-        for name, found in sorted(self.universe.names.items()):
-            if len(found) > 1:
-                said = f"'{name}' stands for {' and for '.join(sorted(found))} in one bundle"
-                self._error("import-alias", "imports", said, "Give each module a name of its own.")
-            if _is_taken(name):
-                self._error("import-alias", "imports", f"'{name}' is a name of Python's own", "Give it another name.")
-        for entry in self.universe.misplaced:
-            said = f"'{entry.value}' is an import within a component, which would get the module as a value"
-            self._error("config-import", entry.location, said, "Import at the top, as the others do.")
-        for entry in self.universe:
-            self._place = entry.location
-            last = entry.path.rpartition("::")[2]
-            if last.startswith("/") or "../" in last or "..\\" in last:
-                said = f"the key '{last}' is a path, and files are called by keys"
-                self._error("argument-unsafe", entry.location, said, "Rename it.")
-            if last == UNSAFE_KEY:
-                self._error(
-                    "argument-unsafe", entry.location, f"'{UNSAFE_KEY}' moves what MONAI saves to another place"
-                )
-            if last == "_target_":
+    def __init__(self, configs: MergedConfigs) -> None:
+        self.configs = configs
+        self.judgement = Judgement()
+        names = {
+            name: next(iter(modules))
+            for name, modules in configs.names.items()
+            if len(modules) == 1 and not _is_reserved(name)
+        }
+        self._location = ""
+        self._reported = set[Finding]()
+        self.expressions = ExpressionJudge(names, self)
+        self.targets = WriteTargets(configs, self.expressions)
+        self.rules = Rules(configs, self.targets, self._report_address)
+
+    def run(self) -> Judgement:
+        self._imports()
+        for entry in self.configs:
+            self._location = entry.location
+            key = entry.path.rpartition("#")[2]
+            self._key(entry, key)
+            if key == "_target_":
                 self._target(entry)
-            elif last == "_mode_":
+            elif key == "_mode_":
                 self._mode(entry)
             elif isinstance(entry.value, str):
                 self._string(entry)
-        return self.found
+        return self.judgement
 
-    def _error(self, code: str, location: str, message: str, fix: str = _TRUST) -> None:
+    def _report(self, code: str, location: str, message: str, fix: str = TRUST_FIX) -> None:
         finding = error(code, printable(location), printable(message, 400), fix)
-        if finding not in self._said:
-            self._said.add(finding)
-            self.found.findings.append(finding)
+        if finding not in self._reported:
+            self._reported.add(finding)
+            self.judgement.findings.append(finding)
+
+    def _report_address(self, message: str) -> None:
+        self._report("sends-elsewhere", self._location, message)
+
+    def _part(self, kind: str, entry: Entry, reason: str = "") -> None:
+        text = str(entry.value).replace("::", "#")
+        self.judgement.parts.append(Part(kind, text, entry.location, not reason, reason))
+
+    def _imports(self) -> None:
+        """Refuse names that mean several things, and modules that become values."""
+        for name, modules in sorted(self.configs.names.items()):
+            if len(modules) > 1:
+                message = f"'{name}' stands for {' and for '.join(sorted(modules))} in one bundle"
+                self._report("import-alias", "imports", message, "Give each module a name of its own.")
+            if _is_reserved(name):
+                message = f"'{name}' is a name that Python uses itself"
+                self._report("import-alias", "imports", message, "Give it another name.")
+        for entry in self.configs.misplaced_imports:
+            message = f"'{entry.value}' is an import within a component, which would get the module as a value"
+            self._report("config-import", entry.location, message, "Import at the top of the config.")
+
+    def _key(self, entry: Entry, key: str) -> None:
+        if key.startswith("/") or "../" in key or "..\\" in key:
+            message = f"the key '{key}' is a path, and files are named by keys"
+            self._report("argument-unsafe", entry.location, message, "Rename it.")
+        if key == UNSAFE_KEY:
+            message = f"'{UNSAFE_KEY}' moves what MONAI saves to another folder"
+            self._report("argument-unsafe", entry.location, message)
 
     def _string(self, entry: Entry) -> None:
         text = entry.value
         if len(text) > LONGEST and text[:1] in ("$", "@", "%"):
-            self._error("expression-unknown", entry.location, f"it has more than {LONGEST} characters")
+            self._report("expression-unknown", entry.location, f"it has more than {LONGEST} characters")
         elif text.startswith("$"):
             self._expression(entry)
         elif text.startswith("%"):
             self._macro(entry)
         elif text.startswith("@"):
-            self._refers_plainly(entry)
-            for path in referred(text):
-                if self.universe.holds_import(path):
-                    self._error("config-import", entry.location, f"'{text}' takes an imported module as a value")
-        if entry.path.startswith(META) and entry.path.split("::")[-2] == "spatial_shape" and not _SHAPE.fullmatch(text):
-            self._error("metadata-shape", entry.location, f"'{text}' is no size; MONAI would evaluate it", _PLAIN)
-        if entry.path == f"{META}::name" and not _NAME.fullmatch(text):
-            said = f"'{text}' is no plain name, and folders are called by it"
-            self._error("metadata-name", entry.location, said, "Use letters, digits, '-' and '_'.")
+            self._require_plain_references(entry)
+            if any(self.configs.holds_import(path) for path in references(text)):
+                self._report("config-import", entry.location, f"'{text}' takes an imported module as a value")
+        if entry.path.startswith(META):
+            self._metadata(entry)
 
-    def _refers_plainly(self, entry: Entry) -> None:
-        """What MONAI finds by a reference must be what is looked at here."""
-        for path in referred(entry.value):
+    def _metadata(self, entry: Entry) -> None:
+        *_, holder, _ = ["", *entry.path.split("#")]
+        if holder == "spatial_shape" and not _SIZE.fullmatch(entry.value):
+            message = f"'{entry.value}' is no size, and MONAI would evaluate it"
+            self._report("metadata-shape", entry.location, message, _PLAIN_FIX)
+        if entry.path == f"{META}#name" and not _BUNDLE_NAME.fullmatch(entry.value):
+            message = f"'{entry.value}' is no plain name, and folders are named by it"
+            self._report("metadata-name", entry.location, message, "Use letters, digits, '-' and '_'.")
+
+    def _require_plain_references(self, entry: Entry) -> None:
+        """Refuse a reference that MONAI may follow to another entry than the one that is judged here."""
+        for path in references(entry.value):
             if path and not is_plain(path):
-                self._error(
-                    "config-reference", entry.location, f"'@{path}' may mean another place than it says", _PLAIN
-                )
+                message = f"'@{path}' may mean another entry than it says"
+                self._report("config-reference", entry.location, message, _PLAIN_FIX)
 
     def _expression(self, entry: Entry) -> None:
-        self._refers_plainly(entry)
-        bound = imported(entry.value)
+        self._require_plain_references(entry)
+        binding = import_binding(entry.value)
         try:
-            if bound is None:
-                self.expression.judge(entry.value)
-            elif bound[1] not in modules() and (not entry.value.startswith("$from ") or known(bound[1]) is None):
-                raise Refusal(f"'{bound[1]}' is not known")
+            if binding is None:
+                self.expressions.judge(entry.value)
+            elif not _is_importable(entry.value, binding[1]):
+                raise Refusal(f"'{binding[1]}' is not on the list of modules")
         except Refusal as refusal:
             self._part("expression", entry, str(refusal))
-            self._error(
-                "config-import" if bound is not None else "expression-unknown",
-                entry.location,
-                f"{refusal}: {entry.value}",
-            )
+            code = "config-import" if binding is not None else "expression-unknown"
+            self._report(code, entry.location, f"{refusal}: {entry.value}")
         else:
             self._part("expression", entry)
 
     def _macro(self, entry: Entry) -> None:
-        file, path = macro(entry.value)
+        file, path = macro(entry.value) or ("", "")
         if file:
-            self._error("config-macro", entry.location, f"'{entry.value}' would read another file as a config", _PLAIN)
+            message = f"'{entry.value}' would read another file as a config"
+            self._report("config-macro", entry.location, message, _PLAIN_FIX)
         elif not is_plain(path):
-            self._error("config-macro", entry.location, f"'{entry.value}' may mean another place than it says", _PLAIN)
-        elif self.universe.holds_import(path):
-            self._error("config-import", entry.location, f"'{entry.value}' copies an import")
-        elif self.universe.holds_relative(path):
-            self._error(
-                "config-macro", entry.location, f"'{entry.value}' copies references that go by where they stand"
-            )
+            message = f"'{entry.value}' may mean another entry than it says"
+            self._report("config-macro", entry.location, message, _PLAIN_FIX)
+        elif self.configs.holds_import(path):
+            self._report("config-import", entry.location, f"'{entry.value}' copies an import")
+        elif self.configs.holds_relative(path):
+            message = f"'{entry.value}' copies relative references, which would mean other entries"
+            self._report("config-macro", entry.location, message)
 
     def _target(self, entry: Entry) -> None:
-        name = known(entry.value) if isinstance(entry.value, str) else None
+        name = canonical_name(entry.value) if isinstance(entry.value, str) else None
         if name is None:
-            why = "it is put together when it runs" if str(entry.value)[:1] in "$@%" else "it is not known"
-            self._part("target", entry, why)
-            self._error("target-unknown", entry.location, f"{why}: {entry.value}")
+            computed = str(entry.value)[:1] in ("$", "@", "%")
+            reason = "it is put together when it runs" if computed else "it is not on the list of callables"
+            self._part("target", entry, reason)
+            self._report("target-unknown", entry.location, f"{reason}: {entry.value}")
             return
-        faults = self.rules.component(name, entry.path.rpartition("::")[0])
-        self._part("target", entry, "; ".join(faults.values()))
-        for location, why in faults.items():
-            self._error("argument-unsafe", location, why)
+        problems = self.rules.component_problems(name, entry.path.rpartition("#")[0])
+        self._part("target", entry, "; ".join(problems.values()))
+        for location, problem in problems.items():
+            self._report("argument-unsafe", location, problem)
 
     def _mode(self, entry: Entry) -> None:
-        holder = entry.path.rpartition("::")[0]
-        targets = [known(str(one.value)) for one in self.universe.at(f"{holder}::_target_")]
+        holder = entry.path.rpartition("#")[0]
         if entry.value == "callable":
-            for name in targets:
-                if name is not None and ruled(name):
-                    said = f"{name} would be called with arguments of somebody else"
-                    self._error("argument-unsafe", entry.location, said)
+            for name in self._target_names(holder):
+                if name is not None and has_rules(name):
+                    message = f"{name} would be called with arguments that are not in the config"
+                    self._report("argument-unsafe", entry.location, message)
         elif entry.value != "default":
-            self._error(
-                "mode-unsafe", entry.location, f"'{entry.value}' starts a debugger, or is only known when it runs"
-            )
+            message = f"'{entry.value}' starts a debugger, or is only known when it runs"
+            self._report("mode-unsafe", entry.location, message)
 
-    def _part(self, kind: str, entry: Entry, why: str = "") -> None:
-        self.found.parts.append(Part(kind, str(entry.value).replace("::", "#"), entry.location, not why, why))
+    def _target_names(self, path: str) -> list[str | None]:
+        """Return the canonical names of the classes that a component may have."""
+        return [canonical_name(str(entry.value)) for entry in self.configs.at(f"{path}#_target_")]
 
-    def _refers(self, path: str) -> None:
-        if self.universe.holds_import(path):
+    def check_reference(self, path: str) -> None:
+        """Refuse a reference to an imported module: a method of a module is not a method of a value."""
+        if self.configs.holds_import(path):
             raise Refusal("it takes an imported module as a value")
 
-    def _invokes(self, path: str) -> None:
-        """A component that was made may be called where it is of a kind that takes nothing but an engine."""
-        here = self.universe.at(path)
-        targets = [known(str(one.value)) for one in self.universe.at(f"{path}::_target_")]
-        modes = [one.value for one in self.universe.at(f"{path}::_mode_")]
-        made = all(isinstance(one.value, dict) and "_target_" in one.value for one in here)
-        if not (here and made and all(one in _CALLED for one in targets) and all(one == "default" for one in modes)):
+    def check_invoked(self, path: str) -> None:
+        """Allow to call a component of a class that is called with nothing but an engine; refuse anything else."""
+        entries = self.configs.at(path)
+        components = all(isinstance(entry.value, dict) and "_target_" in entry.value for entry in entries)
+        modes = [entry.value for entry in self.configs.at(f"{path}#_mode_")]
+        callables = all(name in _CALLABLE_COMPONENTS for name in self._target_names(path))
+        if not (entries and components and callables and all(mode == "default" for mode in modes)):
             raise Refusal("it calls what is only known when it runs")
 
-    def _calls(self, name: str, node: Any) -> None:
-        self.rules.call(name, node)
+    def check_call(self, name: str, node: ast.Call | None) -> None:
+        """Check a listed callable against the rules, if it has any."""
+        if has_rules(name):
+            self.rules.check_call(name, node)
 
-    def _sends(self, said: str) -> None:
-        self._error("sends-elsewhere", self._place, said)
+
+def _is_importable(text: str, target: str) -> bool:
+    """Return True if an import statement takes a module of the list, or `from` one a callable of the list."""
+    return target in importable_modules() or (text.startswith("$from ") and canonical_name(target) is not None)
 
 
-def _is_taken(name: str) -> bool:
-    """Whether an import may not bind a name: expressions are judged by what the name means without it."""
+def _is_reserved(name: str) -> bool:
+    """Return True for a name that an import may not bind, because expressions are judged by its usual meaning."""
     return hasattr(builtins, name) or name.startswith("_")
 
 
 def strings(content: Any) -> Iterator[str]:
-    """Every string in a value, keys included."""
+    """Yield every string in a value, keys included.
+
+    Example:
+        >>> list(strings({"a": ["b", {"c": 1}]}))
+        ['a', 'b', 'c']
+    """
     if isinstance(content, str):
         yield content
     elif isinstance(content, Mapping):
@@ -238,5 +269,5 @@ def strings(content: Any) -> Iterator[str]:
 
 
 def is_config(content: Mapping[str, Any]) -> bool:
-    """Whether JSON that lies outside of `configs` says something that MONAI would run, were it given it."""
+    """Return True if JSON outside of `configs` has something that MONAI would run, were it given this file."""
     return any(text == "_target_" or text[:1] == "$" for text in strings(content))

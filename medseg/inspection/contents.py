@@ -1,4 +1,4 @@
-"""The files of a bundle, be it a folder or a zip: names, sizes and bytes; nothing is followed or unpacked."""
+"""The files of a bundle, a folder or a zip: their names, sizes and bytes. No link is followed, nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from medseg.errors import BundleError
-from medseg.findings import Finding, error, warning
-from medseg.inspection.archive import check_archive
-from medseg.inspection.names import fault, folded, printable
+from medseg.findings import Finding, error, printable, warning
+from medseg.inspection.archive import casefolded, check_archive, portability_problem
 
 METADATA = "configs/metadata.json"
-MOST_FILES = 50_000
+MAX_FILES = 50_000
 
 
 class Contents(ABC):
@@ -32,61 +31,59 @@ class Contents(ABC):
     """
 
     def __init__(self, path: Path, kind: str) -> None:
-        self.path, self.kind = path, kind
+        self.path = path
+        self.kind = kind
         self.sizes: dict[str, int] = {}
         self.findings: list[Finding] = []
 
     @abstractmethod
-    def opened(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """A file, to be read and sought in."""
+    def open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Open a file that can be read and sought in."""
 
-    def read(self, name: str, most: int) -> bytes:
-        """The first bytes of a file."""
-        with self.opened(name) as file:
-            return file.read(most)
+    def read(self, name: str, limit: int) -> bytes:
+        """Return the first bytes of a file."""
+        with self.open(name) as file:
+            return file.read(limit)
 
 
 class Folder(Contents):
-    """A folder. Links are looked at and not followed, but for those to a file within it."""
+    """A folder. A link is a finding, and is followed only to a file within the folder."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "folder")
         self.root = path.resolve()
-        seen: dict[str, str] = {}
+        names: dict[str, str] = {}
         for count, name in enumerate(self._walk()):
-            if count >= MOST_FILES:
-                self.findings.append(error("too-many-files", path.name, f"it has more than {MOST_FILES} files"))
+            if count >= MAX_FILES:
+                self._finding(error("too-many-files", path.name, f"it has more than {MAX_FILES} files"))
                 return
-            why = fault(name)
-            if why is not None:
-                said = f"its name cannot go everywhere: {why}"
-                self.findings.append(warning("name-unportable", printable(name), said, "Rename it."))
-            if seen.setdefault(folded(name), name) != name:
-                self.findings.append(
-                    warning(
-                        "name-unportable",
-                        printable(name),
-                        f"some systems take it for {printable(seen[folded(name)])}",
-                    )
-                )
-            self._file(name)
+            problem = portability_problem(name)
+            if problem is not None:
+                message = f"its name does not work on every system: {problem}"
+                self._finding(warning("name-unportable", printable(name), message, "Rename it."))
+            if names.setdefault(casefolded(name), name) != name:
+                message = f"some systems take it for {printable(names[casefolded(name)])}"
+                self._finding(warning("name-unportable", printable(name), message, "Rename it."))
+            self._add(name)
+
+    def _finding(self, finding: Finding) -> None:
+        self.findings.append(finding)
 
     def _walk(self) -> Iterator[str]:
         def refuse(problem: OSError) -> None:
-            self.findings.append(
-                error("unreadable", printable(str(problem.filename)), f"it cannot be read: {problem.strerror}")
-            )
+            message = f"it cannot be read: {problem.strerror}"
+            self._finding(error("unreadable", printable(str(problem.filename)), message))
 
-        for folder, folders, files in os.walk(self.root, onerror=refuse):
-            here = Path(folder)
+        for location, folders, files in os.walk(self.root, onerror=refuse):
+            folder = Path(location)
             for name in sorted(folders):
-                if _is_link(here / name):
-                    self._link((here / name).relative_to(self.root).as_posix(), here / name)
-            folders[:] = sorted(name for name in folders if not _is_link(here / name))
+                if _is_link(folder / name):
+                    self._link((folder / name).relative_to(self.root).as_posix(), folder / name)
+            folders[:] = sorted(name for name in folders if not _is_link(folder / name))
             for name in sorted(files):
-                yield (here / name).relative_to(self.root).as_posix()
+                yield (folder / name).relative_to(self.root).as_posix()
 
-    def _file(self, name: str) -> None:
+    def _add(self, name: str) -> None:
         path = self.root / name
         try:
             status = path.lstat()
@@ -95,47 +92,41 @@ class Folder(Contents):
                     return
                 status = path.stat()
         except OSError as problem:
-            self.findings.append(error("unreadable", printable(name), f"it cannot be read: {problem.strerror}"))
+            self._finding(error("unreadable", printable(name), f"it cannot be read: {problem.strerror}"))
             return
         if stat.S_ISREG(status.st_mode):
             self.sizes[name] = status.st_size
         else:
-            self.findings.append(
-                error("special-file", printable(name), "it is neither a file nor a folder", "Remove it.")
-            )
+            self._finding(error("special-file", printable(name), "it is neither a file nor a folder", "Remove it."))
 
     def _link(self, name: str, path: Path) -> bool:
-        """Whether a link leads to a file within the bundle."""
+        """Add the finding on a link, and return True if it leads to a file within the bundle."""
         try:
             target = path.resolve(strict=True)
         except (OSError, RuntimeError):
-            self.findings.append(
-                error("link-outside", printable(name), "it is a link that leads nowhere", "Remove it.")
-            )
+            self._finding(error("link-outside", printable(name), "it is a link that leads nowhere", "Remove it."))
             return False
         if not target.is_relative_to(self.root):
-            said = f"it is a link out of the bundle, to {printable(str(target))}"
-            self.findings.append(error("link-outside", printable(name), said, "Put the file itself there."))
+            message = f"it is a link out of the bundle, to {printable(str(target))}"
+            self._finding(error("link-outside", printable(name), message, "Put the file itself there."))
             return False
-        self.findings.append(
-            warning("link", printable(name), "it is a link, which not every system has", "Put the file there.")
-        )
+        self._finding(warning("link", printable(name), "it is a link, which not every system has", "Copy the file."))
         return target.is_file()
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
-        """A file, to be read and sought in."""
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file that can be read and sought in."""
         with (self.root / name).open("rb") as file:
             yield file
 
 
 def _is_link(path: Path) -> bool:
-    """Whether a folder is a link, or what Windows has for it and newer versions of Python know."""
-    return path.is_symlink() or bool(getattr(os.path, "isjunction", lambda one: False)(path))
+    """Return True for a link, and for a Windows junction where Python knows those (3.12)."""
+    return path.is_symlink() or bool(getattr(os.path, "isjunction", lambda _: False)(path))
 
 
-class Packed(Contents):
-    """A zip with a bundle in it, at its top or in its one folder. Of a zip that is unfit nothing is read."""
+class Zip(Contents):
+    """A zip with a bundle in it, at its top or in its only folder. Nothing is read of a zip that is unfit."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "zip")
@@ -152,28 +143,33 @@ class Packed(Contents):
         self.sizes = {info.filename.removeprefix(self._prefix): info.file_size for info in infos}
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
-        """A file, to be read and sought in."""
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file that can be read and sought in."""
         with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
             info = archive.getinfo(self._prefix + name)
             if info.compress_type == zipfile.ZIP_STORED:
-                yield cast("BinaryIO", _part(file, info))
+                yield cast("BinaryIO", _stored(file, info))
                 return
             with archive.open(info) as member:
                 yield cast("BinaryIO", member)
 
 
-def _part(file: IO[bytes], info: zipfile.ZipInfo) -> IO[bytes]:
-    """A stored entry as a file of its own, in which seeking costs nothing."""
+def _stored(file: IO[bytes], info: zipfile.ZipInfo) -> IO[bytes]:
+    """Return a stored entry as a file of its own: seeking back in it costs nothing, unlike in what zipfile opens."""
     file.seek(info.header_offset)
-    head = file.read(30)
-    start = info.header_offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-    return cast("IO[bytes]", io.BufferedReader(_Slice(file, start, info.file_size)))
+    header = file.read(30)
+    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return cast("IO[bytes]", io.BufferedReader(_Slice(file, info.header_offset + 30 + names, info.file_size)))
 
 
 class _Slice(io.RawIOBase):
+    """Part of a file as a file."""
+
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
+        self._file = file
+        self._start = start
+        self._size = size
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -182,27 +178,27 @@ class _Slice(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        base = {0: 0, 1: self._at, 2: self._size}[whence]
+        base = {0: 0, 1: self._position, 2: self._size}[whence]
         if base + offset < 0:
             raise ValueError("negative seek")
-        self._at = base + offset
-        return self._at
+        self._position = base + offset
+        return self._position
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(cast("bytearray", buffer)).cast("B")
-        count = max(0, min(len(view), self._size - self._at))
-        self._file.seek(self._start + self._at)
+        count = max(0, min(len(view), self._size - self._position))
+        self._file.seek(self._start + self._position)
         data = self._file.read(count)
         view[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
 
-def contents(path: str | Path) -> Contents:
-    """The files of a bundle.
+def open_contents(path: str | Path) -> Contents:
+    """Return the files of a bundle.
 
     Raises:
         BundleError: there is nothing, or something else than a folder or a zip.
@@ -210,9 +206,10 @@ def contents(path: str | Path) -> Contents:
     path = Path(path)
     if path.is_dir():
         return Folder(path)
+    fix = "Give the folder of a bundle, or a zip of it."
     if not path.is_file():
-        raise BundleError(path, "must be a bundle: a folder or a zip", "nothing of that name")
+        raise BundleError(path, "there is no folder and no file of this name", fix=fix)
     with path.open("rb") as file:
         if file.read(2) != b"PK" and path.suffix.lower() != ".zip":
-            raise BundleError(path, "must be a bundle: a folder or a zip", "another kind of file")
-    return Packed(path)
+            raise BundleError(path, "this file is no zip", fix=fix)
+    return Zip(path)

@@ -1,18 +1,18 @@
-"""Whether an expression of a config can only do what is known: by its syntax tree, without evaluating anything.
+"""Judge an expression of a config by its syntax tree, without evaluating anything.
 
-What is not allowed is refused, whatever it may be: names, attributes, methods and callables are listed. A method is
-judged for every object that it could be called on: `x.replace(a)` moves a file where `x` is a path, so it takes two.
+Names, attributes, methods and callables are listed, and everything else is refused. A method is judged for every object
+that it could be called on: `x.replace(a)` moves a file where `x` is a path, so only `x.replace(a, b)` is allowed.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from medseg.inspection.known import known
-from medseg.inspection.references import LONGEST, REFERENCES, replaced
+from medseg.config.references import LOCALS, LONGEST, as_python, key_path
+from medseg.inspection.allowlist import canonical_name
 
 
 def _words(text: str) -> frozenset[str]:
@@ -36,7 +36,7 @@ _ATTRIBUTES = _words(
     """
 )
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
-# Methods, with how many positional arguments they may have. None: any number, and any keywords.
+# Methods, with the least and the largest number of positional arguments. None: any number, and any keywords.
 _METHODS: Mapping[str, tuple[int, int] | None] = {
     **dict.fromkeys(
         _words(
@@ -62,15 +62,16 @@ _PLAIN = (
 )  # fmt: skip
 _ENVIRONMENT = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 UNSAFE_KEY = "patch_index"  # of an image's metadata: MONAI appends it, as text, to the path it saves the image to
+_KEYWORDS = {"key", "reverse", "default", "start", "strict", "base"}
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 class Refusal(Exception):  # noqa: N818 - a reason, not an error
-    """Why an expression is not known."""
+    """Why an expression is not allowed."""
 
 
-def parsed(text: str) -> ast.expr:
-    """The tree of an expression with its `$`, as Python gets it.
+def parse_expression(text: str) -> ast.expr:
+    """Return the tree of an expression with its `$`, as Python gets it.
 
     Raises:
         Refusal: it is too long, or Python cannot read it.
@@ -78,51 +79,57 @@ def parsed(text: str) -> ast.expr:
     if len(text) > LONGEST:
         raise Refusal(f"it has more than {LONGEST} characters")
     try:
-        return ast.parse(replaced(text), mode="eval").body
+        return ast.parse(as_python(text), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         raise Refusal(f"Python cannot read it ({type(problem).__name__})") from problem
 
 
-def reference(node: ast.AST) -> str | None:
-    """The path that a node refers to; None where it is no reference."""
-    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == REFERENCES:
+def referenced_path(node: ast.AST) -> str | None:
+    """Return the path that a node refers to; None for any node but a reference."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == LOCALS:
         key = node.slice
-        return key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else None
+        return key_path(key.value) if isinstance(key, ast.Constant) and isinstance(key.value, str) else None
     return None
 
 
-@dataclass
-class Expression:
-    """Judges expressions.
+class Checks(Protocol):
+    """What the configs around an expression allow; each method raises `Refusal`."""
+
+    def check_reference(self, path: str) -> None:
+        """Check a reference."""
+
+    def check_invoked(self, path: str) -> None:
+        """Check a reference that is called itself."""
+
+    def check_call(self, name: str, node: ast.Call | None) -> None:
+        """Check a listed callable by its canonical name, with its call, or None where it is not called."""
+
+
+class ExpressionJudge:
+    """Judge the expressions of a bundle.
 
     Args:
-        names: what imports bind: module, or callable, by name.
-        refers: called with the path of each reference; raises `Refusal`.
-        calls: called with the known name of each callable that has rules, and the call, or None where it is no call;
-            raises `Refusal`.
-        ruled: whether a callable has rules.
-        invokes: called with the path of each reference that is called itself; raises `Refusal`.
+        names: the module, or the callable, that each imported name stands for.
+        checks: what the configs around an expression allow.
     """
 
-    names: Mapping[str, str]
-    refers: Callable[[str], None]
-    calls: Callable[[str, ast.Call | None], None]
-    ruled: Callable[[str], bool]
-    invokes: Callable[[str], None] | None = None
+    def __init__(self, names: Mapping[str, str], checks: Checks) -> None:
+        self.names = names
+        self.checks = checks
 
     def judge(self, text: str) -> None:
         """Judge an expression with its `$`.
 
         Raises:
-            Refusal: it could do more than what is known.
+            Refusal: it could do more than what is allowed.
         """
         try:
-            self._check(parsed(text), frozenset())
+            self._check(parse_expression(text), frozenset())
         except RecursionError as problem:
             raise Refusal("it is too deep") from problem
 
-    def dotted(self, node: ast.AST) -> str | None:
-        """The whole name of an attribute chain that begins with an imported name; None where it does not."""
+    def dotted_name(self, node: ast.AST) -> str | None:
+        """Return the full name of an attribute chain that begins with an imported name; None for any other node."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -131,18 +138,16 @@ class Expression:
             return None
         return ".".join([self.names[node.id], *reversed(parts)])
 
+    def callable_name(self, node: ast.AST) -> str | None:
+        """Return the canonical name of the listed callable that a node names; None if it names none."""
+        return canonical_name(self.dotted_name(node) or "")
+
     def _check(self, node: ast.AST, local: frozenset[str]) -> None:
+        """Check a node; `local` are the names that lambdas and comprehensions around it bind."""
         if isinstance(node, ast.Constant):
             if isinstance(node.value, str) and UNSAFE_KEY in node.value:
-                raise Refusal(f"it names '{UNSAFE_KEY}', which moves what MONAI saves to another place")
-            return
-        if isinstance(node, (ast.Dict, ast.DictComp)):
-            keys = node.keys if isinstance(node, ast.Dict) else [node.key]
-            if any(isinstance(key, ast.Constant) and "/" in str(key.value) for key in keys):
-                raise Refusal("it has a path as a key, and files are called by keys")
-            if not all(isinstance(key, ast.Constant) for key in keys):
-                raise Refusal("it makes a dictionary whose keys are only known when it runs")
-        if isinstance(node, ast.Name):
+                raise Refusal(f"it names '{UNSAFE_KEY}', which moves what MONAI saves to another folder")
+        elif isinstance(node, ast.Name):
             self._name(node.id, local)
         elif isinstance(node, ast.Attribute):
             self._attribute(node, local)
@@ -151,28 +156,42 @@ class Expression:
         elif isinstance(node, ast.Subscript):
             self._subscript(node, local)
         elif isinstance(node, ast.Lambda):
-            arguments = node.args
-            named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-            named += [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
-            for default in (*arguments.defaults, *(one for one in arguments.kw_defaults if one is not None)):
-                self._check(default, local)
-            self._check(node.body, local | self._bound([one.arg for one in named]))
+            self._lambda(node, local)
         elif isinstance(node, _COMPREHENSIONS):
-            targets = [part for one in node.generators for part in ast.walk(one.target)]
-            if any(isinstance(part, (ast.Attribute, ast.Subscript)) for part in targets):
-                raise Refusal("it assigns to what it does not own")
-            inner = local | self._bound([part.id for part in targets if isinstance(part, ast.Name)])
-            for one in node.generators:
-                for part in (one.iter, *one.ifs):
-                    self._check(part, inner)
-            for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
-                self._check(part, inner)
+            self._comprehension(node, local)
         elif isinstance(node, _PLAIN):
+            if isinstance(node, ast.Dict):
+                _check_keys(node.keys)
             for child in ast.iter_child_nodes(node):
                 if isinstance(child, ast.expr):
                     self._check(child, local)
         else:
             raise Refusal(f"it holds a {type(node).__name__}")
+
+    def _lambda(self, node: ast.Lambda, local: frozenset[str]) -> None:
+        arguments = node.args
+        bound = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        bound += [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+        for default in (*arguments.defaults, *arguments.kw_defaults):
+            if default is not None:
+                self._check(default, local)
+        self._check(node.body, local | self._bound([argument.arg for argument in bound]))
+
+    def _comprehension(self, node: ast.expr, local: frozenset[str]) -> None:
+        generators: list[ast.comprehension] = getattr(node, "generators", [])
+        targets = [part for generator in generators for part in ast.walk(generator.target)]
+        if any(isinstance(part, (ast.Attribute, ast.Subscript)) for part in targets):
+            raise Refusal("it assigns to something else than a name of its own")
+        inner = local | self._bound([part.id for part in targets if isinstance(part, ast.Name)])
+        for generator in generators:
+            for part in (generator.iter, *generator.ifs):
+                self._check(part, inner)
+        if isinstance(node, ast.DictComp):
+            _check_keys([node.key])
+            self._check(node.key, inner)
+            self._check(node.value, inner)
+        elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp)):
+            self._check(node.elt, inner)
 
     def _bound(self, names: list[str]) -> frozenset[str]:
         for name in names:
@@ -185,125 +204,103 @@ class Expression:
             return
         if name not in self.names:
             raise Refusal(f"'{name}' is not known")
-        found = known(self.names[name])
-        if found is None:
+        target = canonical_name(self.names[name])
+        if target is None:
             raise Refusal(f"it takes the module '{name}' as a value")
-        if self.ruled(found):
-            self.calls(found, None)
+        self.checks.check_call(target, None)
 
     def _attribute(self, node: ast.Attribute, local: frozenset[str]) -> None:
-        if self._known(node) is not None:
-            return
-        plain = (
-            node.attr in _ATTRIBUTES and self.dotted(node) is None
-        )  # of a class it may be a method without its object
-        if not plain and not _CONSTANT.fullmatch(node.attr):
+        name = self.dotted_name(node)
+        if name is not None:
+            target = canonical_name(name)
+            if target is not None:
+                self.checks.check_call(target, None)
+                return
+            if not self._is_on_callable(node):
+                raise Refusal(f"'{name}' is not known")
+        # Of a class, an attribute in small letters may be a method without its object.
+        if not (node.attr in _ATTRIBUTES and name is None) and not _CONSTANT.fullmatch(node.attr):
             raise Refusal(f"the attribute '.{node.attr}' is not known")
         self._check(node.value, local)
 
-    def _known(self, node: ast.Attribute) -> str | None:
-        """The known callable that a chain names; None where it is a chain on a value.
-
-        Raises:
-            Refusal: it begins with a module and leads to nothing known, or is no call and has rules.
-        """
-        name = self.dotted(node)
-        if name is None:
-            return None
-        found = known(name)
-        if found is None:
-            if self._on_known(node):
-                return None
-            raise Refusal(f"'{name}' is not known")
-        if self.ruled(found):
-            self.calls(found, None)
-        return found
-
-    def _on_known(self, node: ast.Attribute) -> bool:
-        """Whether a chain is an attribute of something known, such as CommonKeys.IMAGE."""
+    def _is_on_callable(self, node: ast.Attribute) -> bool:
+        """Return True for an attribute of a listed callable, such as CommonKeys.IMAGE."""
         head: ast.AST = node.value
         while isinstance(head, ast.Attribute):
-            if known(self.dotted(head) or "") is not None:
+            if self.callable_name(head) is not None:
                 return True
             head = head.value
-        return isinstance(head, ast.Name) and known(self.names[head.id]) is not None
+        return self.callable_name(head) is not None
 
     def _subscript(self, node: ast.Subscript, local: frozenset[str]) -> None:
-        path = reference(node)
+        path = referenced_path(node)
         if path is not None:
-            self.refers(path)
+            self.checks.check_reference(path)
             return
-        if self.dotted(node.value) == "os.environ" and getattr(node.slice, "value", None) in _ENVIRONMENT:
+        if self.dotted_name(node.value) == "os.environ" and getattr(node.slice, "value", None) in _ENVIRONMENT:
             return
         self._check(node.value, local)
         self._check(node.slice, local)
 
     def _call(self, node: ast.Call, local: frozenset[str]) -> None:
-        name = self.dotted(node.func)
-        found = known(name) if name is not None else None
-        if isinstance(node.func, ast.Name) and found is None:
+        target = self.callable_name(node.func)
+        if target is not None:
+            self.checks.check_call(target, node)
+        elif isinstance(node.func, ast.Name):
+            if node.func.id == "setattr":
+                self._setting(node)
+                return
             self._builtin(node, node.func.id, local)
-        elif found is not None:
-            if self.ruled(found):
-                self.calls(found, node)
         elif isinstance(node.func, ast.Attribute):
             self._method(node, node.func, local)
-        elif (path := reference(node.func)) is not None and self.invokes is not None:
-            self.invokes(path)
+        elif (path := referenced_path(node.func)) is not None:
+            self.checks.check_invoked(path)
         else:
             raise Refusal("it calls what is only known when it runs")
-        self._arguments(node, local)
-
-    def _arguments(self, node: ast.Call, local: frozenset[str]) -> None:
-        for argument in (*node.args, *(one.value for one in node.keywords)):
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
             self._check(argument, local)
 
-    def _builtin(self, node: ast.Call, name: str, local: frozenset[str]) -> None:
-        if name == "setattr":
-            self._setting(node)
-            return
-        if name in local or (name not in _BUILTINS and name not in _CALLS_ITS_ARGUMENT):
-            raise Refusal(f"it calls '{name}', which is not known")
-        callbacks = [one.value for one in node.keywords if one.arg == "key"]
-        if name in _CALLS_ITS_ARGUMENT:
-            callbacks += node.args[:1]
-        for one in callbacks:
-            if not (isinstance(one, ast.Lambda) or (isinstance(one, ast.Name) and one.id in _TYPES)):
-                raise Refusal(f"{name} would call what is only known when it runs")
-        if name == "dict" and (node.args or any(one.arg is None or one.arg == UNSAFE_KEY for one in node.keywords)):
-            raise Refusal("dict takes keys that stand in the expression")
-        allowed = {"key", "reverse", "default", "start", "strict", "base"}
-        if name != "dict" and any(one.arg not in allowed for one in node.keywords):
-            raise Refusal(f"{name} takes no such argument")
-
     def _setting(self, node: ast.Call) -> None:
-        arguments = node.args
-        if len(arguments) == 3 and not node.keywords and all(isinstance(one, ast.Constant) for one in arguments[1:]):
-            what = f"{_written(arguments[0])}.{getattr(arguments[1], 'value', '')}"
-            if what in _SETTINGS and isinstance(getattr(arguments[2], "value", None), bool):
-                node.args = []  # torch.backends.cudnn itself is no value
+        """Check a call of `setattr`, which may switch settings of cudnn alone."""
+        if len(node.args) == 3 and not node.keywords:
+            name, value = (getattr(argument, "value", None) for argument in node.args[1:])
+            setting = f"{self.dotted_name(node.args[0])}.{name}"
+            if setting in _SETTINGS and isinstance(value, bool) and isinstance(node.args[1], ast.Constant):
                 return
         raise Refusal("setattr may switch settings of cudnn alone")
 
-    def _method(self, node: ast.Call, func: ast.Attribute, local: frozenset[str]) -> None:
-        name = self.dotted(func)
-        if name is not None:  # also a method of a known class, which would take any object
+    def _builtin(self, node: ast.Call, name: str, local: frozenset[str]) -> None:
+        if name in local or (name not in _BUILTINS and name not in _CALLS_ITS_ARGUMENT):
+            raise Refusal(f"it calls '{name}', which is not known")
+        callbacks = [keyword.value for keyword in node.keywords if keyword.arg == "key"]
+        if name in _CALLS_ITS_ARGUMENT:
+            callbacks += node.args[:1]
+        for callback in callbacks:
+            if not (isinstance(callback, ast.Lambda) or (isinstance(callback, ast.Name) and callback.id in _TYPES)):
+                raise Refusal(f"{name} would call what is only known when it runs")
+        if name == "dict":
+            if node.args or any(keyword.arg is None or keyword.arg == UNSAFE_KEY for keyword in node.keywords):
+                raise Refusal("dict takes only keys that are written in the expression")
+        elif any(keyword.arg not in _KEYWORDS for keyword in node.keywords):
+            raise Refusal(f"{name} takes no such argument")
+
+    def _method(self, node: ast.Call, function: ast.Attribute, local: frozenset[str]) -> None:
+        name = self.dotted_name(function)
+        if name is not None:  # also a method of a listed class, which would take any object
             raise Refusal(f"'{name}' is not known")
-        if isinstance(func.value, ast.Attribute):
-            self._attribute(func.value, local)
-        else:
-            self._check(func.value, local)
-        if func.attr not in _METHODS:
-            raise Refusal(f"the method '.{func.attr}' is not known")
-        bounds = _METHODS[func.attr]
-        if bounds is not None:
-            starred = any(isinstance(one, ast.Starred) for one in node.args) or node.keywords
-            if starred or not bounds[0] <= len(node.args) <= bounds[1]:
-                raise Refusal(f"the method '.{func.attr}' is not known with these arguments")
+        self._check(function.value, local)
+        if function.attr not in _METHODS:
+            raise Refusal(f"the method '.{function.attr}' is not known")
+        counts = _METHODS[function.attr]
+        if counts is not None:
+            unpacked = any(isinstance(argument, ast.Starred) for argument in node.args) or node.keywords
+            if unpacked or not counts[0] <= len(node.args) <= counts[1]:
+                raise Refusal(f"the method '.{function.attr}' is not known with these arguments")
 
 
-def _written(node: ast.AST) -> str:
-    try:
-        return ast.unparse(node)
-    except (ValueError, RecursionError):
-        return ""
+def _check_keys(keys: Sequence[ast.expr | None]) -> None:
+    """Check the keys of a dictionary: MONAI names files by some keys, and one key moves what it saves."""
+    if any(isinstance(key, ast.Constant) and "/" in str(key.value) for key in keys):
+        raise Refusal("it has a path as a key, and files are named by keys")
+    if not all(isinstance(key, ast.Constant) for key in keys):
+        raise Refusal("it makes a dictionary whose keys are only known when it runs")

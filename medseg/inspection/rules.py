@@ -1,98 +1,99 @@
-"""Callables that are harmless only with some arguments: which, and what the arguments may be.
+"""Rules for callables that are harmless only with some arguments: which arguments, and what these may be.
 
-What stands here may be named by `_target_` alone, because an expression could hand it anything, unless its positional
+What has rules may be named by `_target_` alone, because an expression could hand it anything, unless its positional
 arguments are listed too.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from medseg.inspection.expressions import Refusal, parsed, reference
-from medseg.inspection.known import known
-from medseg.inspection.places import Places
-from medseg.inspection.references import macro, referred
-from medseg.inspection.universe import Entry, Universe
+from medseg.config.references import references
+from medseg.inspection.allowlist import canonical_name
+from medseg.inspection.expressions import Refusal, parse_expression, referenced_path
+from medseg.inspection.merged_configs import Entry, MergedConfigs, target_path
+from medseg.inspection.write_targets import WriteTargets
 
-PLACE, NAME, EXTENSION, NOTHING, NO, YES_OR_NO = "place", "name", "extension", "nothing", "no", "yes or no"
+# The kinds of arguments.
+PATH, NAME, EXTENSION, NOTHING, FALSE, BOOLEAN = "path", "name", "extension", "nothing", "false", "boolean"
 READER, MERGER, WRITER, BACKEND, CONFIG = "reader", "merger", "writer", "backend", "config"
-ADDRESS, SETTINGS, COMPILE, VARIANT = "address", "settings", "compile", "variant"
+ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker settings", "compile options", "network variant"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _CHOICES: Mapping[str, set[Any]] = {
     NOTHING: {None, "", False},
-    NO: {False, None},
-    YES_OR_NO: {True, False, None},
+    FALSE: {False, None},
+    BOOLEAN: {True, False, None},
     READER: {None, *_READERS, *(name.lower() for name in _READERS), *(f"monai.data.{name}" for name in _READERS)},
     MERGER: {"AvgMerger"},
     WRITER: {None, "ITKWriter", "NibabelWriter", "PILWriter"},
     BACKEND: {"nccl", "gloo", "mpi"},
     CONFIG: {"train", "evaluate", "inference"},
 }
-_COMPILING = {"dynamic", "fullgraph", "mode"}
-_SEGFORMER = {
+_DESCRIBED = {NOTHING: "left out", FALSE: "false", BOOLEAN: "true or false"}
+_UNKNOWN = "what it comes to cannot be worked out"
+_COMPILE_OPTIONS = {"dynamic", "fullgraph", "mode"}
+_COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+_SEGFORMER_OPTIONS = {
     *("num_encoder_blocks", "depths", "sr_ratios", "hidden_sizes", "patch_sizes", "strides", "num_attention_heads"),
     *("mlp_ratios", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"),
     *("layer_norm_eps", "decoder_hidden_size"),
 }
-_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_SAVED = {
-    "output_dir": PLACE,
-    "output_postfix": NAME,
-    "output_ext": EXTENSION,
-    "output_format": EXTENSION,
-    "writer": WRITER,
+_IMAGE = {
+    **{"output_dir": PATH, "output_postfix": NAME, "output_ext": EXTENSION, "output_format": EXTENSION},
+    **{"writer": WRITER, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_name_formatter": NOTHING},
 }
-_IMAGE = {**_SAVED, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_name_formatter": NOTHING}
 _ENGINE = {"compile_kwargs": COMPILE}
-_READ = {"reader": READER, "allow_pickle": NO}
-_CKPT = {"save_dir": PLACE, "name": NAME, "file_prefix": NAME, "final_filename": NAME, "key_metric_filename": NAME}
-_CKPT["key_metric_name"] = NAME
+_READ = {"reader": READER, "allow_pickle": FALSE}
+_CHECKPOINT = {
+    "save_dir": PATH,
+    **dict.fromkeys(("name", "file_prefix", "final_filename", "key_metric_filename", "key_metric_name"), NAME),
+}
 RULES: Mapping[str, Mapping[str, str]] = {
-    "medseg.bundle.SavePredictions": {"folder": PLACE},
-    "medseg.bundle.SaveSlices": {"folder": PLACE},
+    "medseg.bundle.SavePredictions": {"folder": PATH},
+    "medseg.bundle.SaveSlices": {"folder": PATH},
     "medseg.bundle.start_run": {
-        **dict.fromkeys(("root", "output_dir"), PLACE),
-        **{"resume": YES_OR_NO, "config": CONFIG, "backup": ADDRESS},
+        **dict.fromkeys(("root", "output_dir"), PATH),
+        **{"resume": BOOLEAN, "config": CONFIG, "backup": ADDRESS},
     },
-    "medseg.data.open_dataset": {"cache_dir": PLACE},
-    "medseg.monitoring.Histograms": {"folder": PLACE},
-    "medseg.monitoring.History": {"folder": PLACE},
-    "medseg.monitoring.Monitor": {"folder": PLACE, "settings": SETTINGS},
-    "medseg.monitoring.Previews": {"folder": PLACE},
-    "medseg.monitoring.SaveScores": {"path": PLACE},
-    "medseg.monitoring.System": {"folder": PLACE},
-    "medseg.monitoring.Tracking": {"output_dir": PLACE, "settings": SETTINGS},
+    "medseg.data.open_dataset": {"cache_dir": PATH},
+    "medseg.monitoring.Histograms": {"folder": PATH},
+    "medseg.monitoring.History": {"folder": PATH},
+    "medseg.monitoring.Monitor": {"folder": PATH, "settings": TRACKER},
+    "medseg.monitoring.Previews": {"folder": PATH},
+    "medseg.monitoring.SaveScores": {"path": PATH},
+    "medseg.monitoring.System": {"folder": PATH},
+    "medseg.monitoring.Tracking": {"output_dir": PATH, "settings": TRACKER},
     "medseg.networks.SegFormer": {"variant": VARIANT},
-    "medseg.open_dataset": {"cache_dir": PLACE},
-    "medseg.training.Checkpoints": {"folder": PLACE, "model_path": PLACE, "backup": ADDRESS},
-    "medseg.training.NanGuard": {"folder": PLACE},
+    "medseg.open_dataset": {"cache_dir": PATH},
+    "medseg.training.Checkpoints": {"folder": PATH, "model_path": PATH, "backup": ADDRESS},
+    "medseg.training.NanGuard": {"folder": PATH},
     "monai.data.ImageDataset": _READ,
-    "monai.data.NumpyReader": {"allow_pickle": NO},
+    "monai.data.NumpyReader": {"allow_pickle": FALSE},
     "monai.engines.SupervisedEvaluator": _ENGINE,
     "monai.engines.SupervisedTrainer": _ENGINE,
-    "monai.handlers.CheckpointSaver": _CKPT,
-    "monai.handlers.ClassificationSaver": {"output_dir": PLACE, "filename": NAME, "saver": NOTHING},
-    "monai.handlers.LogfileHandler": {"output_dir": PLACE, "filename": NAME},
-    "monai.handlers.MetricsSaver": {"save_dir": PLACE, "output_type": NAME},
-    "monai.handlers.TensorBoardHandler": {"log_dir": PLACE},
-    "monai.handlers.TensorBoardImageHandler": {"log_dir": PLACE},
-    "monai.handlers.TensorBoardStatsHandler": {"log_dir": PLACE},
+    "monai.handlers.CheckpointSaver": _CHECKPOINT,
+    "monai.handlers.ClassificationSaver": {"output_dir": PATH, "filename": NAME, "saver": NOTHING},
+    "monai.handlers.LogfileHandler": {"output_dir": PATH, "filename": NAME},
+    "monai.handlers.MetricsSaver": {"save_dir": PATH, "output_type": NAME},
+    "monai.handlers.TensorBoardHandler": {"log_dir": PATH},
+    "monai.handlers.TensorBoardImageHandler": {"log_dir": PATH},
+    "monai.handlers.TensorBoardStatsHandler": {"log_dir": PATH},
     "monai.inferers.PatchInferer": {"merger_cls": MERGER},
     "monai.networks.nets.HoVerNet": {"pretrained_url": NOTHING},
     "monai.transforms.LoadImage": _READ,
     "monai.transforms.LoadImaged": _READ,
     "monai.transforms.SaveImage": _IMAGE,
     "monai.transforms.SaveImaged": _IMAGE,
-    "pathlib.Path": {},  # its methods move files: no value, whose methods could be called with any object
+    "pathlib.Path": {},  # its methods move files, so it must not become a value whose methods take any object
     "torch.distributed.init_process_group": {
         "backend": BACKEND,
         **dict.fromkeys(("init_method", "store", "pg_options"), NOTHING),
     },
 }
-# Whatever it is called with, whoever is called.
-ANYWHERE = {"_debug_": NOTHING, "allow_pickle": NO, "pickle_module": NOTHING, "pretrained_url": NOTHING}
+# The rules for arguments of every callable.
+COMMON_RULES = {"_debug_": NOTHING, "allow_pickle": FALSE, "pickle_module": NOTHING, "pretrained_url": NOTHING}
 POSITIONAL: Mapping[str, Sequence[str]] = {
     "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "config", "backup"],
     "medseg.data.open_dataset": ["root", "labels", "cache_dir"],
@@ -101,151 +102,147 @@ POSITIONAL: Mapping[str, Sequence[str]] = {
 }
 
 
-def ruled(name: str) -> bool:
-    """Whether a known callable has rules."""
+def has_rules(name: str) -> bool:
+    """Return True if the callable of that canonical name has rules."""
     return name in RULES
 
 
 class Rules:
-    """Holds arguments against the rules.
+    """Check arguments against the rules.
 
     Args:
-        universe: the configs.
-        places: works out where they write.
-        sends: called with what an argument says when it would send things elsewhere.
+        configs: the configs.
+        targets: works out where they write.
+        report_address: called with a message for each address that an argument would send something to.
     """
 
-    def __init__(self, universe: Universe, places: Places, sends: Callable[[str], None]) -> None:
-        self.universe, self.places, self.sends = universe, places, sends
+    def __init__(self, configs: MergedConfigs, targets: WriteTargets, report_address: Callable[[str], None]) -> None:
+        self.configs = configs
+        self.targets = targets
+        self.report_address = report_address
 
-    def component(self, name: str, path: str) -> dict[str, str]:
-        """What is wrong with the arguments of a component at a path, by the place of each, overlays included."""
-        faults = {}
-        for argument, kind in {**ANYWHERE, **RULES.get(name, {})}.items():
-            for entry in self.universe.at(f"{path}::{argument}"):
-                if kind in (SETTINGS, COMPILE, VARIANT):
-                    why = self._mapping(kind, entry)
+    def component_problems(self, name: str, path: str) -> dict[str, str]:
+        """Return what is wrong with the arguments of a component, by their location; overlays count too.
+
+        Args:
+            name: the canonical name of its class.
+            path: where the component is.
+        """
+        problems = {}
+        for argument, kind in {**COMMON_RULES, **RULES.get(name, {})}.items():
+            for entry in self.configs.at(f"{path}#{argument}"):
+                if kind in (TRACKER, COMPILE, VARIANT):
+                    problem = self._mapping_problem(kind, entry)
                 else:
-                    why = self.fault(kind, entry.value)
-                if why is not None:
-                    faults[entry.location] = f"{name}: {argument}: {why}"
-        return faults
+                    problem = self._problem(kind, entry.value)
+                if problem is not None:
+                    problems[entry.location] = f"{name}: {argument}: {problem}"
+        return problems
 
-    def call(self, name: str, node: ast.Call | None) -> None:
-        """Hold a call within an expression against the rules.
+    def check_call(self, name: str, node: ast.Call | None) -> None:
+        """Check a call of a callable with rules within an expression.
 
         Raises:
-            Refusal: it is no call, or an argument is not allowed.
+            Refusal: it is not called, or an argument is not allowed.
         """
         if node is None or name not in POSITIONAL:
             raise Refusal(f"{name} may be named by _target_ alone")
-        if any(isinstance(one, ast.Starred) for one in node.args) or any(one.arg is None for one in node.keywords):
+        unpacked = any(isinstance(argument, ast.Starred) for argument in node.args)
+        if unpacked or any(keyword.arg is None for keyword in node.keywords):
             raise Refusal(f"the arguments of {name} are only known when it runs")
         if len(node.args) > len(POSITIONAL[name]):
             raise Refusal(f"{name} takes {', '.join(POSITIONAL[name])} by position, and the others by name")
-        given = dict(zip(POSITIONAL[name], node.args, strict=False)) | {
-            str(one.arg): one.value for one in node.keywords
-        }
+        arguments = dict(zip(POSITIONAL[name], node.args, strict=False))
+        arguments |= {str(keyword.arg): keyword.value for keyword in node.keywords}
         for argument, kind in RULES[name].items():
-            why = self.fault(kind, given[argument]) if argument in given else None
-            if why is not None:
-                raise Refusal(f"{name}: {argument}: {why}")
+            problem = self._problem(kind, arguments[argument]) if argument in arguments else None
+            if problem is not None:
+                raise Refusal(f"{name}: {argument}: {problem}")
 
-    def fault(self, kind: str, value: Any, depth: int = 0) -> str | None:
-        """Why a value is not allowed; None where it is.
-
-        Args:
-            kind: what an argument of that kind may be.
-            value: as it stands in a config, or a node of an expression.
-            depth: how many references were followed.
-        """
-        if kind == PLACE:
-            return self.places.fault(value)
+    def _problem(self, kind: str, value: Any) -> str | None:
+        """Return why a value, as it is in a config or a node of an expression, is not allowed; None if it is."""
+        if kind == PATH:
+            return self.targets.path_problem(value)
         if kind in (NAME, EXTENSION):
-            return self.places.name_fault(value, kind == EXTENSION)
+            return self.targets.name_problem(value, kind == EXTENSION)
         if kind == ADDRESS:
-            return self._address(value)
-        return self._choice(kind, value, depth)
+            return self._address_problem(value, "it would keep a copy at '{}'")
+        return self._choice_problem(kind, value, 0)
 
-    def _address(self, value: Any) -> str | None:
-        found = self.places.texts(value)
-        if found is None:
-            return "where it would send a copy cannot be worked out"
-        for text in found:
-            self.sends(f"it would keep a copy at '{text}'")
+    def _address_problem(self, value: Any, message: str) -> str | None:
+        """Report the addresses that a value comes to; return a problem if these cannot be worked out."""
+        addresses = self.targets.texts(value)
+        if addresses is None:
+            return "the address that it would send to cannot be worked out"
+        for address in addresses:
+            self.report_address(message.format(address))
         return None
 
-    def _mapping(self, kind: str, entry: Entry, depth: int = 0) -> str | None:
-        """Why a dictionary of settings is not allowed; it has to stand in the config as it is."""
+    def _mapping_problem(self, kind: str, entry: Entry, depth: int = 0) -> str | None:
+        """Return why a dictionary of options is not allowed; it must be written in the config as it is."""
         value = entry.value
         if value is None or (kind == VARIANT and isinstance(value, str) and value[:1] not in ("$", "@", "%")):
             return None
-        if isinstance(value, str) and value[:1] in ("@", "%") and depth < 8:
-            found = self.universe.at(macro(value)[1] if value[0] == "%" else value[1:])
-            whys = [self._mapping(kind, one, depth + 1) for one in found]
-            return next((why for why in whys if why), None if found else "what it comes to cannot be worked out")
+        path = target_path(value)
+        if path is not None and depth < 8:
+            return _first_problem(self._mapping_problem(kind, target, depth + 1) for target in self.configs.at(path))
         if not isinstance(value, dict):
-            return "it must stand in the config as it is"
-        if kind == SETTINGS:
-            return self._settings(entry)
-        known_keys = _COMPILING if kind == COMPILE else _SEGFORMER
-        for path in self.universe.below.get(entry.path, ()):
-            key, values = path.rpartition("::")[2], [one.value for one in self.universe.at(path)]
-            plain = kind == VARIANT or all(one in _MODES or isinstance(one, bool) for one in values)
-            if key not in known_keys or not plain:
-                return f"{', '.join(sorted(known_keys))} may be given"
+            return "it must be written in the config as it is"
+        if kind == TRACKER:
+            # A server of the bundle's would be told of the run, and get the key that is stored for W&B.
+            message = "the run would be told to '{}', with the key that is stored for W&B"
+            servers = self.configs.at(f"{entry.path}#base_url")
+            problems = [self._address_problem(server.value, message) for server in servers]
+            return next((problem for problem in problems if problem), None)
+        allowed = _COMPILE_OPTIONS if kind == COMPILE else _SEGFORMER_OPTIONS
+        for path in self.configs.children.get(entry.path, ()):
+            values = [option.value for option in self.configs.at(path)]
+            plain = kind == VARIANT or all(option in _COMPILE_MODES or isinstance(option, bool) for option in values)
+            if path.rpartition("#")[2] not in allowed or not plain:
+                return f"only {', '.join(sorted(allowed))} may be given"
         return None
 
-    def _settings(self, entry: Entry) -> str | None:
-        """A server of its own would be told of the run, and get the key that is stored for W&B."""
-        for one in self.universe.at(f"{entry.path}::base_url"):
-            found = self.places.texts(one.value)
-            if found is None:
-                return "the server that would be told of the run cannot be worked out"
-            for url in found:
-                self.sends(f"the run would be told to '{url}', with the key that is stored for W&B")
-        return None
-
-    def _choice(self, kind: str, value: Any, depth: int) -> str | None:
+    def _choice_problem(self, kind: str, value: Any, depth: int) -> str | None:
         if depth > 8:
-            return "what it comes to cannot be worked out"
+            return _UNKNOWN
+        refusal = f"it must be {_described(kind)}"
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            return None if kind in _CHOICES and value.value in _CHOICES[kind] else f"must be {_said(kind)}"
-        path = reference(value) if isinstance(value, ast.AST) else None
-        if isinstance(value, str) and value[:1] in ("@", "%") and (value[0] == "%" or referred(value)):
-            path = macro(value)[1] if value[0] == "%" else value[1:]
-        if path is not None:
-            entries = self.universe.at(path)
-            whys = [self._choice(kind, entry.value, depth + 1) for entry in entries]
-            return next((why for why in whys if why), None if entries else "what it comes to cannot be worked out")
+            # Text in quotes, whatever its first letter would mean in a config.
+            return None if value.value in _CHOICES[kind] else refusal
+        path = referenced_path(value) if isinstance(value, ast.AST) else target_path(value)
+        if path is not None and (isinstance(value, ast.AST) or value[0] == "%" or references(value)):
+            return _first_problem(self._choice_problem(kind, entry.value, depth + 1) for entry in self.configs.at(path))
         if isinstance(value, ast.Constant):
             value = value.value
         if kind == READER:
             if isinstance(value, list):
-                return next((why for why in (self._choice(kind, one, depth + 1) for one in value) if why), None)
-            if _is_reader(value, self.places):
+                problems = [self._choice_problem(kind, reader, depth + 1) for reader in value]
+                return next((problem for problem in problems if problem), None)
+            if self._is_reader(value):
                 return None
         if isinstance(value, (str, int, float, bool, type(None))) and value in _CHOICES[kind]:
             return None
-        if kind == NOTHING and value in ({}, []):
-            return None
-        return f"must be {_said(kind)}"
+        return None if kind == NOTHING and value in ({}, []) else refusal
+
+    def _is_reader(self, value: Any) -> bool:
+        """Return True for a reader that is made in the config, or the class of one."""
+        name = None
+        if isinstance(value, dict):
+            name = canonical_name(str(value.get("_target_")))
+        elif isinstance(value, str) and value.startswith("$"):
+            try:
+                name = self.targets.judge.callable_name(parse_expression(value))
+            except Refusal:
+                return False
+        return name is not None and name.startswith("monai.data.") and name.rpartition(".")[2] in _READERS
 
 
-def _is_reader(value: Any, places: Places) -> bool:
-    """Whether it is a reader that was made in the config, or the class of one."""
-    name: str | None = None
-    if isinstance(value, dict):
-        name = known(str(value.get("_target_")))
-    elif isinstance(value, str) and value.startswith("$"):
-        try:
-            name = known(places.expression.dotted(parsed(value)) or "")
-        except Refusal:
-            return False
-    return name is not None and name.startswith("monai.data.") and name.rpartition(".")[2] in _READERS
+def _first_problem(problems: Iterable[str | None]) -> str | None:
+    """Return the first problem of what a reference leads to; one that leads to nothing is a problem too."""
+    alternatives = list(problems)
+    return next((problem for problem in alternatives if problem), None if alternatives else _UNKNOWN)
 
 
-def _said(kind: str) -> str:
-    return {NOTHING: "left out", NO: "false", YES_OR_NO: "true or false"}.get(
-        kind, "one of " + ", ".join(sorted(str(one) for one in _CHOICES[kind] if one is not None)[:8])
-    )
+def _described(kind: str) -> str:
+    choices = sorted(str(choice) for choice in _CHOICES[kind] if choice is not None)
+    return _DESCRIBED.get(kind, "one of " + ", ".join(choices[:8]))

@@ -1,4 +1,4 @@
-"""Files that bring objects along, told apart by their first bytes, not by name: weights, arrays, programs."""
+"""Files that bring objects along, recognized by their first bytes, not by name: weights, arrays, programs."""
 
 from __future__ import annotations
 
@@ -11,128 +11,136 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from medseg.findings import Finding, error, note
-from medseg.inspection.names import printable
-from medseg.inspection.pickles import LONGEST, DamagedError, scan, torch_legacy
+from medseg.findings import Finding, error, note, printable
+from medseg.inspection.pickles import MAX_BYTES, DamagedError, scan
 
-MAGIC = 512  # bytes that tell the kind
+_HEAD = 512  # bytes that tell the kind
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".p", ".bin", ".th", ".tar", ".joblib", ".dill", ".npy", ".npz")
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-_HEADER = 100 * 2**20
-_REMEDY = "Do not load it; ask for the weights alone, as safetensors or saved by torch.save(network.state_dict())."
-_DANGEROUS = {"save", "load", "from_file", "_save", "open", "exec", "eval", "system"}
+_LEGACY_PICKLES = 5  # magic number, protocol, system, content, keys; behind them torch reads bytes of tensors
+_MAX_HEADER = 100 * 2**20
+_FIX = "Do not load it; ask for the weights alone, as safetensors or saved by torch.save(network.state_dict())."
+_COPY_FIX = "Ask for another copy."
 _DTYPES = {
-    "BOOL",
-    "U8",
-    "I8",
-    "F8_E5M2",
-    "F8_E4M3",
-    "I16",
-    "U16",
-    "F16",
-    "BF16",
-    "I32",
-    "U32",
-    "F32",
-    "F64",
-    "I64",
-    "U64",
+    *("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16"),
+    *("I32", "U32", "F32", "F64", "I64", "U64"),
 }
+# Operators of torch that a TorchScript program may name: they compute, and reach no file, process or network.
+_OPERATOR_NAMES = """
+NumToTensor RaiseException device dtype layout __contains__ __derive_index __getitem__ __is__ __isnot__ __not__
+__range_length _convolution _set_item _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
+_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d abs adaptive_avg_pool1d
+adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d add add_ addmm all any append arange
+argmax avg_pool2d avg_pool3d baddbmm batch_norm bmm broadcast_tensors cat ceil chunk clamp clone constant_pad_nd
+contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d detach dim div div_ dropout
+dropout_ einsum elu elu_ empty eq erf exp expand expand_as feature_dropout feature_dropout_ flatten flip floor
+floor_divide floordiv format full ge gelu group_norm gt hardsigmoid hardswish hardtanh index_select instance_norm
+items keys layer_norm le leaky_relu leaky_relu_ len linear list log log_softmax lt masked_fill matmul max max_pool2d
+max_pool3d mean min mish mul mul_ narrow ndim ne neg ones ones_like pad permute pixel_shuffle pow prelu rand
+reciprocal reflection_pad2d reflection_pad3d relu relu6 relu_ remainder repeat replication_pad2d replication_pad3d
+reshape reverse roll rsqrt rsub scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ size slice softmax
+softplus split split_with_sizes sqrt squeeze squeeze_ stack std sub sub_ sum swapaxes t tanh tile to transpose
+type_as unbind unflatten unsqueeze unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d values var view view_as warn where
+zeros zeros_like
+"""
+_OPERATORS = frozenset(_OPERATOR_NAMES.split())
 
 
-def check(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
-    """What a file would do to whoever loads it, as far as its bytes say.
+def check_file(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
+    """Find what loading a file would do, as far as its bytes show.
 
     Args:
-        file: its bytes, to be read and sought in.
+        file: the file, to be read and sought in.
         location: its name in the bundle.
         size: bytes.
     """
     name = location.lower()
-    head = file.read(MAGIC)
+    head = file.read(_HEAD)
     file.seek(0)
-    where = printable(location)
+    shown = printable(location)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _zip(file, where)
+        yield from _zip(file, shown)
     elif head[:6] == b"\x93NUMPY":
-        yield from _numpy(file, where)
+        yield from _numpy(file, shown)
     elif name.endswith(".safetensors"):
-        yield from _safetensors(file, where, size)
+        yield from _safetensors(file, shown, size)
     elif head.startswith(_LEGACY):
-        yield from _legacy(io.BytesIO(file.read(LONGEST)), where)
+        yield from _pickles(io.BytesIO(file.read(MAX_BYTES)), shown, _LEGACY_PICKLES)
     elif size and (_is_pickle(head) or name.endswith(_PICKLES)):
-        yield from _pickle(io.BytesIO(file.read(LONGEST)), where)
+        yield from _pickles(file, shown)
 
 
 def _is_pickle(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0x80 and head[1] in (2, 3, 4, 5) and head[2:3] in b"\x95}]cX\x8c(K\x8a\x80"
 
 
-def _pickle(file: BinaryIO, location: str) -> Iterator[Finding]:
+def _pickles(file: BinaryIO, location: str, count: int = 0, ignored: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """Follow the pickles of a file from its position on: `count` of them, or all, so that none hides behind the first.
+
+    Args:
+        file: the file.
+        location: its name as it is shown.
+        count: how many pickles there are; 0 for as many as the file has bytes for.
+        ignored: how the problems begin that do not matter here.
+    """
+    data = file.read(MAX_BYTES + 1)
+    stream = io.BytesIO(data)
+    problems: list[str] = []
+    number = 0
     try:
-        found = scan(file)
+        while number < count or (not count and (number == 0 or stream.tell() < len(data))):
+            result = scan(stream)
+            stream.seek(result.end)
+            problems += [problem for problem in result.problems if not problem.startswith(ignored)]
+            number += 1
+            if result.problems:
+                break  # a pickle that runs something may be broken behind it
+        if len(data) > MAX_BYTES and not count:
+            raise DamagedError("it is longer than any pickle of weights")
     except DamagedError as problem:
-        yield error("pickle-unreadable", location, f"what loading it would do cannot be said: {problem}", _REMEDY)
-    else:
-        yield from _faults(found.faults, location)
-
-
-def _legacy(file: BinaryIO, location: str) -> Iterator[Finding]:
-    try:
-        for found in torch_legacy(file):
-            yield from _faults(found.faults, location)
-    except DamagedError as problem:
-        yield error("pickle-unreadable", location, f"what loading it would do cannot be said: {problem}", _REMEDY)
-
-
-def _faults(faults: list[str], location: str) -> Iterator[Finding]:
-    if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        said = printable("; ".join(faults[:4]), 500) + more
-        yield error("pickle-unsafe", location, f"loading it as a pickle could run code: {said}", _REMEDY)
+        yield error("pickle-unreadable", location, f"what loading it would do cannot be worked out: {problem}", _FIX)
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        listed = printable("; ".join(problems[:4]), 500) + more
+        yield error("pickle-unsafe", location, f"loading it as a pickle could run code: {listed}", _FIX)
 
 
 def _numpy(file: BinaryIO, location: str) -> Iterator[Finding]:
-    """An array of objects is a pickle behind the head of an array."""
+    """Check an array; one of objects is a pickle behind the header of an array."""
     try:
         head = file.read(12)
-        short = head[6] == 1
-        length = struct.unpack("<H" if short else "<I", head[8 : 10 if short else 12])[0]
-        file.seek(10 if short else 12)
+        start = 10 if head[6] == 1 else 12
+        length = struct.unpack("<H" if start == 10 else "<I", head[8:start])[0]
+        file.seek(start)
         described = ast.literal_eval(file.read(min(length, 2**20)).decode("latin-1").strip())
-        kind = str(described["descr"])
-    except (
-        ValueError,
-        SyntaxError,
-        KeyError,
-        TypeError,
-        IndexError,
-        struct.error,
-        RecursionError,
-        MemoryError,
-    ) as problem:
-        yield error("pickle-unreadable", location, f"it is no whole array: {type(problem).__name__}", _REMEDY)
+        dtype = str(described["descr"])
+    except (ValueError, SyntaxError, LookupError, TypeError, struct.error, RecursionError, MemoryError) as problem:
+        yield error("pickle-unreadable", location, f"it is no whole array: {type(problem).__name__}", _FIX)
         return
-    if "O" in kind:
-        file.seek((10 if short else 12) + length)
-        yield from _pickle(io.BytesIO(file.read(LONGEST)), location)
+    if "O" in dtype:
+        file.seek(start + length)
+        yield from _pickles(file, location)
 
 
 def _zip(file: BinaryIO, location: str) -> Iterator[Finding]:
-    """What torch.save, torch.jit.save and numpy.savez write, or any other zip."""
+    """Check what torch.save, torch.jit.save, torch.export.save and numpy.savez write, or any other zip."""
     try:
         with zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
-            tops = {info.filename.split("/")[0] for info in infos}
-            names = [info.filename for info in infos]
-            program = any(name.endswith("constants.pkl") or "/code/" in name for name in names)
-            for info in infos:
-                yield from _member(archive, info, location, program)
+            names = archive.namelist()
+            if location.lower().endswith(".pt2") or any(name.endswith((".pt2", "archive_format")) for name in names):
+                message = "torch.export would evaluate expressions of this exported program when it loads it"
+                yield error("exported-program", location, message, _FIX)
+            is_program = any(name.endswith("constants.pkl") or "code/" in name for name in names)
+            if is_program:
+                yield from _program(archive, location)
+            for info in archive.infolist():
+                yield from _member(archive, info, location, is_program)
             if len(set(names)) != len(names):
                 yield error(
-                    "pickle-unsafe", location, "a record stands in it twice; readers differ in which they take", _REMEDY
+                    "pickle-unsafe", location, "a record is in it twice, and readers differ in which they take", _FIX
                 )
-            if len(tops) == 1 and any(name.endswith("/data.pkl") for name in names):
+            if len({name.split("/")[0] for name in names}) == 1 and any(name.endswith("/data.pkl") for name in names):
                 yield from _storages(archive, location)
     except (
         OSError,
@@ -143,82 +151,83 @@ def _zip(file: BinaryIO, location: str) -> Iterator[Finding]:
         ValueError,
         EOFError,
     ) as problem:
-        yield error(
-            "weights-damaged",
-            location,
-            f"it cannot be read: {printable(str(problem))}",
-            "Ask for another copy.",
-        )
-        return
-    if program:
-        yield note("torchscript", location, "it is a program for torch.jit; medseg takes the weights and never runs it")
+        yield error("weights-damaged", location, f"it cannot be read: {printable(str(problem))}", _COPY_FIX)
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, location: str, program: bool) -> Iterator[Finding]:
-    name = info.filename
-    inner = f"{location}, {printable(name)}"
-    if program and name.endswith(".py"):
-        yield from _program(archive.read(info) if info.file_size < _HEADER else b"", inner)
-        return
-    if info.is_dir() or not info.file_size or "/data/" in name:
-        return  # the last: a record of a tensor, bytes and nothing else
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, location: str, is_program: bool) -> Iterator[Finding]:
+    if info.is_dir() or not info.file_size or "/data/" in info.filename:
+        return  # the last: the bytes of a tensor and nothing else
+    location = f"{location}, {printable(info.filename)}"
     with archive.open(info) as raw:
-        data = io.BytesIO(raw.read(MAGIC))
-        array = data.getvalue()[:6] == b"\x93NUMPY"
-        if not (array or name.endswith((".pkl", ".pickle")) or _is_pickle(data.getvalue())):
+        data = raw.read(_HEAD)
+        is_array = data[:6] == b"\x93NUMPY"
+        if not (is_array or info.filename.endswith((".pkl", ".pickle")) or _is_pickle(data)):
             return
-        data = io.BytesIO(data.getvalue() + raw.read(LONGEST))
-    if array:
-        yield from _numpy(data, inner)
-    elif program:
-        yield from _pickle_of_program(data, inner)
+        stream = io.BytesIO(data + raw.read(MAX_BYTES))
+    if is_array:
+        yield from _numpy(stream, location)
+    elif is_program:
+        # A program's pickle names classes of its own, which torch.jit reads without importing anything.
+        own = ("it imports __torch__", "it imports torch.jit._pickle.", "it gives a state to", "it calls")
+        yield from _pickles(stream, location, ignored=own)
     else:
-        yield from _pickle(data, inner)
+        yield from _pickles(stream, location)
 
 
-def _pickle_of_program(data: BinaryIO, location: str) -> Iterator[Finding]:
-    """A program's own pickle names its own classes (`__torch__...`), which torch.jit reads without importing them."""
-    try:
-        found = scan(data)
-    except DamagedError as problem:
-        yield error("pickle-unreadable", location, f"what loading it would do cannot be said: {problem}", _REMEDY)
-        return
-    own = ("it imports __torch__", "it imports torch.jit._pickle.", "it gives a state to", "it calls")
-    yield from _faults([fault for fault in found.faults if not fault.startswith(own)], location)
-
-
-def _program(source: bytes, location: str) -> Iterator[Finding]:
-    """Operators of torch that read or write files, in the source of a TorchScript program."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        yield error("torchscript-unsafe", location, "its source cannot be read", _REMEDY)
-        return
-    for node in ast.walk(tree):
+def _program(archive: zipfile.ZipFile, location: str) -> Iterator[Finding]:
+    """Check that the source of a TorchScript program names no operator but those that compute."""
+    trees: dict[str, ast.AST] = {}
+    for info in archive.infolist():
+        if info.filename.endswith(".py"):
+            try:
+                trees[info.filename] = ast.parse(archive.read(info) if info.file_size < _MAX_HEADER else b"\0")
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                message = f"the source of {printable(info.filename)} cannot be read"
+                yield error("torchscript-unsafe", location, message, _FIX)
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    unknown: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            root, parts = _chain(node)
+            operator = root in ("torch", "ops") and node.attr not in _OPERATORS | {"prim", "aten"}
+            if operator or (root == "__torch__" and parts[:2] == ["torch", "classes"]):
+                unknown.add(".".join([root, *parts]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            root = ast.unparse(node.func).split(".")[0]
-            if root in ("torch", "ops") and node.func.attr in _DANGEROUS:
-                yield error("torchscript-unsafe", location, f"it calls {printable(ast.unparse(node.func))}", _REMEDY)
+            method = node.func.attr
+            if method not in methods | _OPERATORS and _chain(node.func)[0] != "__torch__":
+                unknown.add(method)
+    if unknown:
+        listed = printable(", ".join(sorted(unknown)[:8]))
+        yield error(
+            "torchscript-unsafe", location, f"it is a program that uses more than it computes with: {listed}", _FIX
+        )
+    yield note("torchscript", location, "it is a program for torch.jit; medseg takes the weights and never runs it")
+
+
+def _chain(node: ast.AST) -> tuple[str, list[str]]:
+    """Return the name that an attribute chain begins with, empty where it begins otherwise, and the attributes."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else "", parts[::-1]
 
 
 def _storages(archive: zipfile.ZipFile, location: str) -> Iterator[Finding]:
-    """A record of a tensor may not be shared, packed or encrypted: torch reads it as it lies."""
+    """Check that no tensor is compressed: torch reads its bytes as they are in the file."""
     for info in archive.infolist():
         if "/data/" in info.filename and info.compress_type != zipfile.ZIP_STORED:
-            yield error(
-                "weights-damaged",
-                location,
-                f"{printable(info.filename)} is compressed, as torch never does",
-                _REMEDY,
-            )
+            message = f"{printable(info.filename)} is compressed, as torch never does"
+            yield error("weights-damaged", location, message, _FIX)
             return
 
 
 def _safetensors(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
-    """A table of names, types, shapes and bytes; it must cover the file and nothing else."""
+    """Check the table of names, types, shapes and bytes; it must cover the file and nothing else."""
     try:
         length = struct.unpack("<Q", file.read(8))[0]
-        if length > min(_HEADER, size - 8):
+        if length > min(_MAX_HEADER, size - 8):
             raise ValueError("the table is longer than the file")
         table = json.loads(file.read(length).decode("utf-8"))
         spans = []
@@ -227,7 +236,7 @@ def _safetensors(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
                 continue
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in _DTYPES or not 0 <= begin <= end <= size - 8 - length:
-                raise ValueError(f"tensor {printable(name)} does not lie in it")
+                raise ValueError(f"tensor {printable(name)} is not in it")
             spans.append((begin, end))
         ends = [0, *(end for _, end in sorted(spans))]
         if any(begin != before for (begin, _), before in zip(sorted(spans), ends, strict=False)):
@@ -235,9 +244,5 @@ def _safetensors(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
         if ends[-1] != size - 8 - length:
             raise ValueError("the file has another length than the table says")
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as problem:
-        yield error(
-            "weights-damaged",
-            location,
-            f"it is no whole safetensors file: {printable(str(problem))}",
-            "Ask for another copy.",
-        )
+        message = f"it is no whole safetensors file: {printable(str(problem))}"
+        yield error("weights-damaged", location, message, _COPY_FIX)

@@ -35,7 +35,7 @@ def test_a_clean_bundle(repository):
     found = run(RECIPE)
     assert found.return_value == 0
     assert "unet2d 0.1.0" in found.output
-    assert "Licence: Apache-2.0" in found.output
+    assert "License: Apache-2.0" in found.output
     assert "Classes: 118 (background, spleen" in found.output
     assert "Trusted: nothing was found" in found.output
 
@@ -57,7 +57,7 @@ def test_json_holds_everything(hostile):
     content = json.loads(found.output)
     assert content["trusted"] is False
     assert [one["code"] for one in content["findings"]] == ["expression-unknown", "metadata-name"]
-    assert [one["place"] for one in content["parts"] if not one["known"]] == ["configs/train.json, lr"]
+    assert [part["location"] for part in content["parts"] if not part["allowed"]] == ["configs/train.json, lr"]
     assert len(content["parts"]) > 150
 
 
@@ -77,4 +77,4 @@ def test_by_name_and_without_torch(repository):
 
 def test_nothing_there(tmp_path):
     found = run(tmp_path / "gone")
-    assert "must be a bundle: a folder or a zip" in str(found.exception)
+    assert "there is no folder and no file of this name" in str(found.exception)

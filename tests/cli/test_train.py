@@ -150,7 +150,7 @@ def test_a_broken_data_set_is_one_error_and_no_run(medseg, copy, runs, small, da
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lrr=0.5"], "config key 'lrr': must be one that the bundle has or that something uses"),
+        (["lrr=0.5"], "config key 'lrr': the bundle has no such key, and nothing refers to it"),
         (["train#trainer#max_epoch=3"], "Did you mean 'train#trainer#max_epochs'?"),
         (["--with", "quik"], "Did you mean 'quick'?"),
         (['structures=["livr"]'], "Did you mean 'liver'?"),

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from medseg.errors import BundleError
-from medseg.inspection.contents import contents
+from medseg.inspection.contents import open_contents
 
 FILES = {"configs/metadata.json": b"{}", "models/model.pt": bytes(range(256)) * 40, "a.txt": b"x"}
 
@@ -29,51 +29,53 @@ def packed(path, top="", method=zipfile.ZIP_STORED):
 
 
 @pytest.mark.parametrize("kind", ["folder", "stored", "deflated", "in a folder"])
-def test_the_same_files_whatever_they_lie_in(folder, tmp_path, kind):
+def test_a_folder_and_a_zip_hold_the_same_files(folder, tmp_path, kind):
     path = folder
     if kind != "folder":
         method = zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED
         path = packed(tmp_path / "b.zip", "top/" if kind == "in a folder" else "", method)
-    found = contents(path)
-    assert found.kind == ("folder" if kind == "folder" else "zip")
-    assert found.findings == []
-    assert found.sizes == {name: len(data) for name, data in FILES.items()}
-    assert found.read("models/model.pt", 10) == FILES["models/model.pt"][:10]
-    with found.opened("models/model.pt") as file:
+    files = open_contents(path)
+    assert files.kind == ("folder" if kind == "folder" else "zip")
+    assert files.findings == []
+    assert files.sizes == {name: len(data) for name, data in FILES.items()}
+    assert files.read("models/model.pt", 10) == FILES["models/model.pt"][:10]
+    with files.open("models/model.pt") as file:
         file.seek(-6, os.SEEK_END)
         assert file.read() == FILES["models/model.pt"][-6:]
         file.seek(300)
         assert (file.read(3), file.tell()) == (FILES["models/model.pt"][300:303], 303)
 
 
-def test_what_is_no_bundle_at_all(tmp_path):
-    with pytest.raises(BundleError, match="nothing of that name"):
-        contents(tmp_path / "gone")
+def test_neither_a_folder_nor_a_zip_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="there is no folder and no file of this name"):
+        open_contents(tmp_path / "gone")
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(BundleError, match="another kind of file"):
-        contents(tmp_path / "x.txt")
+    with pytest.raises(BundleError, match="this file is no zip"):
+        open_contents(tmp_path / "x.txt")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 def test_a_link_within_is_a_warning_and_is_read(folder):
     (folder / "models" / "best.pt").symlink_to("model.pt")
     (folder / "again").symlink_to("models", target_is_directory=True)
-    found = contents(folder)
-    assert [(one.severity, one.code, one.location) for one in found.findings] == [
+    files = open_contents(folder)
+    assert [(finding.severity, finding.code, finding.location) for finding in files.findings] == [
         ("warning", "link", "again"),
         ("warning", "link", "models/best.pt"),
     ]
-    assert found.sizes["models/best.pt"] == len(FILES["models/model.pt"])
-    assert "again/model.pt" not in found.sizes
+    assert files.sizes["models/best.pt"] == len(FILES["models/model.pt"])
+    assert "again/model.pt" not in files.sizes
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be there")
-def test_names_that_cannot_go_everywhere_are_warnings(folder):
+def test_names_that_do_not_work_everywhere_are_warnings(folder):
     (folder / "aux.txt").write_text("")
     (folder / "A.txt").write_text("")
-    assert {(one.severity, one.code) for one in contents(folder).findings} == {("warning", "name-unportable")}
+    assert {(finding.severity, finding.code) for finding in open_contents(folder).findings} == {
+        ("warning", "name-unportable")
+    }
 
 
 def test_too_many_files(folder, monkeypatch):
-    monkeypatch.setattr("medseg.inspection.contents.MOST_FILES", 2)
-    assert [one.code for one in contents(folder).findings] == ["too-many-files"]
+    monkeypatch.setattr("medseg.inspection.contents.MAX_FILES", 2)
+    assert [finding.code for finding in open_contents(folder).findings] == ["too-many-files"]

@@ -58,5 +58,5 @@ def test_the_own_bundles_give_none(bundle):
     found = inspect_bundle(hostile.RECIPE.parent / bundle)
     assert found.findings == []
     assert found.trusted
-    assert all(part.known for part in found.parts)
+    assert all(part.allowed for part in found.parts)
     assert {part.kind for part in found.parts} == {"target", "expression"}

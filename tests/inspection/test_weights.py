@@ -1,5 +1,6 @@
-"""Files that bring objects along, by their bytes."""
+"""Weights, arrays and programs, by their bytes; pickles opcode by opcode, against what they do."""
 
+import collections
 import io
 import json
 import pickle
@@ -9,13 +10,17 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import UNet
 
-from medseg.inspection.weights import check
+from medseg.inspection.pickles import DamagedError, scan
+from medseg.inspection.weights import check_file
 
 
-def found(path, name=None):
+def findings(path, name=None):
     with path.open("rb") as file:
-        return [(one.severity, one.code) for one in check(file, name or path.name, path.stat().st_size)]
+        return [
+            (finding.severity, finding.code) for finding in check_file(file, name or path.name, path.stat().st_size)
+        ]
 
 
 def test_weights_arrays_and_other_files_give_none(tmp_path):
@@ -28,7 +33,7 @@ def test_weights_arrays_and_other_files_give_none(tmp_path):
     (tmp_path / "f.bin").write_bytes(pickle.dumps({"a": [1, 2]}))
     (tmp_path / "g.pt").write_bytes(b"")
     for path in tmp_path.iterdir():
-        assert found(path) == [], path
+        assert findings(path) == [], path
 
 
 def test_a_program_is_noted_and_its_operators_are_looked_at(tmp_path):
@@ -38,7 +43,41 @@ def test_a_program_is_noted_and_its_operators_are_looked_at(tmp_path):
 
     traced = torch.jit.trace(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), Adds()), torch.ones(1, 1, 5, 5))
     traced.save(tmp_path / "model.ts")
-    assert found(tmp_path / "model.ts") == [("note", "torchscript")]
+    assert findings(tmp_path / "model.ts") == [("note", "torchscript")]
+
+
+def test_traced_and_scripted_networks_use_operators_of_the_list(tmp_path):
+    network = UNet(2, 3, 5, channels=(4, 8, 16), strides=(2, 2), num_res_units=2, norm="batch").eval()
+    for program in (torch.jit.trace(network, torch.ones(1, 3, 16, 16)), torch.jit.script(network)):
+        program.save(tmp_path / "model.ts")
+        assert findings(tmp_path / "model.ts") == [("note", "torchscript")]
+
+
+@pytest.mark.parametrize(
+    "line", ["torch.save(x, 'f')", "x.save('f')", "f = torch.from_file", "ops.aten.save(x, 'f')", "ops.mine.run(x)"]
+)
+def test_a_program_that_names_another_operator_is_refused(tmp_path, line):
+    with zipfile.ZipFile(tmp_path / "model.ts", "w") as archive:
+        archive.writestr(
+            "m/code/__torch__.py", f"class M(Module):\n  def forward(self, x):\n    {line}\n    return x\n"
+        )
+        archive.writestr("m/constants.pkl", pickle.dumps((), protocol=2))
+    assert ("error", "torchscript-unsafe") in findings(tmp_path / "model.ts")
+
+
+def test_an_exported_program_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.bin", "w") as archive:
+        archive.writestr("m/archive_format", "pt2")
+        archive.writestr("m/models/model.json", "{}")
+    assert findings(tmp_path / "model.bin") == [("error", "exported-program")]
+
+
+def test_no_pickle_hides_behind_the_first(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"a": 1}) + pickle.dumps(eval))
+    assert findings(path) == [("error", "pickle-unsafe")]
+    path.write_bytes(pickle.dumps({"a": 1}) + b"something else")
+    assert findings(path) == [("error", "pickle-unreadable")]
 
 
 def saved(path, **tensors):
@@ -54,7 +93,7 @@ def saved(path, **tensors):
 
 def test_safetensors_cover_their_file(tmp_path):
     path = saved(tmp_path / "a.safetensors", x=[1, 2], y=[3])
-    assert found(path) == []
+    assert findings(path) == []
     whole = path.read_bytes()
     damaged = {
         "longer": whole + b"x",
@@ -67,13 +106,13 @@ def test_safetensors_cover_their_file(tmp_path):
     }
     for name, data in damaged.items():
         (tmp_path / f"{name}.safetensors").write_bytes(data)
-        assert found(tmp_path / f"{name}.safetensors") == [("error", "weights-damaged")], name
+        assert findings(tmp_path / f"{name}.safetensors") == [("error", "weights-damaged")], name
 
 
 def test_safetensors_of_the_library_are_whole(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file({"a": torch.ones(2, 3), "b": torch.zeros(1).half()}, tmp_path / "a.safetensors")
-    assert found(tmp_path / "a.safetensors") == []
+    assert findings(tmp_path / "a.safetensors") == []
 
 
 def test_a_record_twice_and_a_packed_record(tmp_path):
@@ -82,12 +121,12 @@ def test_a_record_twice_and_a_packed_record(tmp_path):
         archive.writestr("a/data.pkl", pickle.dumps({}, protocol=2))
         archive.writestr("a/data/0", bytes(100), zipfile.ZIP_DEFLATED)
     (tmp_path / "a.pt").write_bytes(made.getvalue())
-    assert found(tmp_path / "a.pt") == [("error", "weights-damaged")]
+    assert findings(tmp_path / "a.pt") == [("error", "weights-damaged")]
     with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps({}, protocol=2))
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("a/data.pkl", pickle.dumps({}, protocol=2))
-    assert found(tmp_path / "b.pt") == [("error", "pickle-unsafe")]
+    assert findings(tmp_path / "b.pt") == [("error", "pickle-unsafe")]
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path):
@@ -95,6 +134,111 @@ def test_what_cannot_be_read_is_an_error(tmp_path):
     torch.save({"a": torch.ones(100)}, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert found(path) == [("error", "weights-damaged")]
+    assert findings(path) == [("error", "weights-damaged")]
     path.write_bytes(b"\x93NUMPY\x01\x00\x05\x00nonsense")
-    assert found(path) == [("error", "pickle-unreadable")]
+    assert findings(path) == [("error", "pickle-unreadable")]
+
+
+def of(data):
+    return scan(io.BytesIO(data))
+
+
+class Calls:
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_values_are_harmless_in_every_protocol(protocol):
+    value = {"a": [1, 2.5, "text", b"bytes", None, True, (1, 2, 3, 4)], 3: {"b": ()}, "long": 10**30}
+    assert of(pickle.dumps(value, protocol=protocol)).problems in ([], ["it imports _codecs.encode"])
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_what_it_imports_and_calls_is_named(protocol):
+    result = of(pickle.dumps([Calls(eval, ("1",)), collections.OrderedDict(a=1)], protocol=protocol))
+    assert result.names == ["builtins.eval", "collections.OrderedDict"]
+    assert result.problems == ["it imports builtins.eval"]
+
+
+def state():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 1, 4, 4)).sum().backward()
+    optimizer.step()
+    return {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "half": torch.ones(2).half(), "n": 3}
+
+
+def test_what_torch_saves_of_networks_and_optimizers_is_harmless(tmp_path):
+    torch.save(state(), tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        result = of(archive.read("a/data.pkl"))
+    assert result.problems == []
+    assert "torch._utils._rebuild_tensor_v2" in result.names
+    torch.load(tmp_path / "a.pt", weights_only=True)
+
+
+def test_the_older_format_has_several_pickles(tmp_path):
+    torch.save(state(), tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    with (tmp_path / "a.pt").open("rb") as file:
+        results = []
+        for _ in range(5):
+            results.append(scan(file))
+            file.seek(results[-1].end)
+    assert [result.problems for result in results] == [[]] * 5
+    assert results[2].root == "dict"
+
+
+def test_a_whole_module_and_numpy_scalars_are_refused_as_torch_refuses_them(tmp_path):
+    for value in (torch.nn.Linear(1, 1), {"score": np.float64(1)}):
+        torch.save(value, tmp_path / "a.pt")
+        with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+            assert of(archive.read("a/data.pkl")).problems
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(tmp_path / "a.pt", weights_only=True)
+
+
+# opcodes by hand
+OF_A_TEXT = b"\x80\x02X\x01\x00\x00\x00aX\x01\x00\x00\x00b\x85R."
+CHANGES = b"\x80\x02X\x01\x00\x00\x00aK\x01a."
+BUILDS = b"\x80\x02}}b."
+PUT_TOGETHER = b"\x80\x04\x8c\x02os\x94)\x93."
+EXTENSION = b"\x80\x02\x82\x01."
+INSTANCE = b"(S'touch x'\nios\nsystem\n."
+OBJECT = b"(cos\nsystem\nS'touch x'\no."
+MEMO = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94h\x00h\x01\x93\x8c\x01a\x85R."
+ITEMS = b"\x80\x02cbuiltins\nset\n]\x85RK\x01K\x02s."
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (OF_A_TEXT, "it calls a text"),
+        (CHANGES, "it changes a text"),
+        (BUILDS, "it gives a state to a dict"),
+        (PUT_TOGETHER, "put together when it is loaded"),
+        (EXTENSION, "EXT1"),
+        (INSTANCE, "it imports os.system"),
+        (OBJECT, "it imports os.system"),
+        (MEMO, "it imports posix.system"),
+        (ITEMS, "it changes a called builtins.set"),
+    ],
+)
+def test_what_only_opcodes_show(data, expected):
+    assert any(expected in problem for problem in of(data).problems), of(data).problems
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\x80\x02", b"\x80\x02]", b"\x80\x02h\x07.", b"\x80\x020.", b"\x80\x02\xff."]
+)
+def test_what_is_no_whole_pickle(data):
+    with pytest.raises(DamagedError):
+        of(data)
+
+
+def test_a_pickle_that_breaks_behind_its_call_has_run_it_by_then():
+    data = pickle.dumps(Calls(eval, ("1",)), protocol=3)[:-1] + b"\xff"
+    assert of(data).problems == ["it imports builtins.eval"]

@@ -1,10 +1,10 @@
-"""The table of known callables: what must be in it, what must not, and that it is what it says."""
+"""The list of callables: what must be on it, what must not, and that MONAI means the same by each name."""
 
 import pydoc
 
 import pytest
 
-from medseg.inspection import known
+from medseg.inspection import allowlist
 
 DENIED = [
     "os.system", "os.popen", "subprocess.run", "builtins.eval", "builtins.open", "functools.partial", "torch.load",
@@ -19,8 +19,8 @@ DENIED = [
 
 
 @pytest.mark.parametrize("name", DENIED)
-def test_what_must_never_be_known(name):
-    assert known.known(name) is None
+def test_what_reads_writes_or_runs_is_not_on_the_list(name):
+    assert allowlist.canonical_name(name) is None
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_what_must_never_be_known(name):
     ],
 )
 def test_every_spelling_leads_to_one_name(spelled, name):
-    assert known.known(spelled) == name
+    assert allowlist.canonical_name(spelled) == name
 
 
-def test_short_names_are_those_of_monai_and_mean_what_monai_takes_them_for():
+def test_short_names_mean_what_monai_takes_them_for():
     from monai.bundle import ComponentLocator
 
     locator = ComponentLocator()
-    short = {spelled: name for spelled, name in known.spellings().items() if "." not in spelled}
+    short = {spelled: name for spelled, name in allowlist.spellings().items() if "." not in spelled}
     assert len(short) > 600
     for spelled, name in short.items():
         module = locator.get_component_module_name(spelled)
@@ -65,11 +65,11 @@ def test_no_module_that_runs_things_may_be_imported():
         "ctypes",
         "monai.bundle",
     ):
-        assert name not in known.modules()
+        assert name not in allowlist.importable_modules()
 
 
-def test_what_pickles_may_name_is_what_torch_takes():
+def test_pickles_may_name_only_what_torch_reads_by_itself():
     import torch._weights_only_unpickler as reader
 
-    assert known.pickled() <= set(reader._get_allowed_globals())
-    assert "torch._utils._rebuild_tensor_v2" in known.pickled()
+    assert allowlist.pickle_globals() <= set(reader._get_allowed_globals())
+    assert "torch._utils._rebuild_tensor_v2" in allowlist.pickle_globals()

@@ -1,4 +1,4 @@
-"""Write medseg/inspection/known.json: the exact callables that a bundle may name without `--trust`.
+"""Write medseg/inspection/allowlist.json: the exact callables that a bundle may name without `--trust`.
 
 What is listed here was looked through for arguments that read pickles, download, write, or are looked up as code. Where
 an argument can, it has a rule in medseg/inspection/rules.py, or the callable is left out below. MONAI's and PyTorch's
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-FILE = ROOT / "medseg" / "inspection" / "known.json"
+FILE = ROOT / "medseg" / "inspection" / "allowlist.json"
 
 # Modules that `$import` may name. Importing them does nothing else; of their contents only what is listed counts.
 MODULES = """
