@@ -168,8 +168,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, location: str, is_p
         yield from _numpy(stream, location)
     elif is_program:
         # A program's pickle names classes of its own, which torch.jit reads without importing anything.
-        own = ("it imports __torch__", "it imports torch.jit._pickle.", "it gives a state to", "it calls")
-        yield from _pickles(stream, location, ignored=own)
+        expected = ("it imports __torch__", "it imports torch.jit._pickle.", "it gives a state to", "it calls")
+        yield from _pickles(stream, location, ignored=expected)
     else:
         yield from _pickles(stream, location)
 

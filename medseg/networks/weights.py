@@ -6,7 +6,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from medseg.errors import WeightsError
 
@@ -15,31 +17,50 @@ def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None 
     """Load a `state_dict` into `network`, every tensor of it, and give the network back.
 
     Nothing in the file is executed: it is read with `weights_only`. A checkpoint of a run is accepted as well;
-    its network is taken.
+    its network is taken. Where a `.safetensors` file lies beside it, that one is read.
 
     Args:
         network: the network, already built.
-        path: a file written by `torch.save`.
+        path: a file written by `torch.save`, or a safetensors file.
         labels: number of output channels that is expected, for the message only.
 
     Raises:
-        WeightsError: the file is missing or damaged, or names or shapes differ.
+        WeightsError: the file is missing or damaged, names or shapes differ, or the file was changed after the
+            safetensors file and holds other weights.
     """
     path = Path(path)
-    if not path.is_file():
+    safe = path.with_suffix(".safetensors")
+    if not path.is_file() and not safe.is_file():
         raise WeightsError(
             path, "must hold the network's weights", "no such file", "Train first, or give a trained bundle."
         )
+    source = safe if safe.is_file() else path
+    state = _read(source)
+    # Of two files the older one may be left over from before a training; the wrong weights would go unnoticed.
+    if source != path and path.is_file() and path.stat().st_mtime > safe.stat().st_mtime:
+        newer = _read(path)
+        if newer.keys() != state.keys() or any(not torch.equal(state[name], newer[name]) for name in state):
+            raise WeightsError(
+                path,
+                f"it is newer than {safe.name} beside it and holds other weights",
+                fix="Remove the one that is out of date.",
+            )
+    _compare(network.state_dict(), state, source, labels)
+    network.load_state_dict(state)
+    return network
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise WeightsError(path, "must be a whole file of weights", str(error).splitlines()[0]) from error
     state = content.get("network", content) if isinstance(content, dict) else content
     if not isinstance(state, dict):
         raise WeightsError(path, "must hold a state_dict", type(state).__name__)
-    _compare(network.state_dict(), state, path, labels)
-    network.load_state_dict(state)
-    return network
+    return state
 
 
 def _compare(own: dict[str, Any], given: dict[str, Any], path: Path, labels: int | None) -> None:

@@ -1,6 +1,8 @@
+import os
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 
 from medseg.errors import WeightsError
@@ -47,6 +49,26 @@ def test_a_file_that_is_missing_or_cut_short_is_refused(tmp_path):
     (tmp_path / "model.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(WeightsError, match="must be a whole file of weights"):
         load_weights(net(), tmp_path / "model.pt")
+
+
+def test_safetensors_are_preferred_and_other_weights_beside_them_are_refused(tmp_path):
+    source, target = net(), net()
+    path, safe = tmp_path / "model.pt", tmp_path / "model.safetensors"
+    safetensors.torch.save_file(source.state_dict(), safe)
+    load_weights(target, safe)
+    load_weights(net(), path)
+    path.write_bytes(b"not read")
+    os.utime(path, (1, 1))
+    assert torch.equal(load_weights(net(), path)[0].weight, source[0].weight)
+    torch.save(source.state_dict(), path)
+    os.utime(safe, (1, 1))
+    assert torch.equal(load_weights(net(), path)[0].weight, source[0].weight)
+    torch.save(net().state_dict(), path)
+    with pytest.raises(WeightsError, match=r"newer than model\.safetensors beside it and holds other weights"):
+        load_weights(net(), path)
+    safe.write_bytes(b"cut short")
+    with pytest.raises(WeightsError, match=r"model\.safetensors: must be a whole file"):
+        load_weights(net(), path)
 
 
 class Canary:
