@@ -126,7 +126,7 @@ EXACT = {
         Histograms History Monitor Previews SaveScores System Tracking check_settings default_backend
     """,
     "medseg.networks": "SegFormer load_weights require_variant",
-    "medseg.report": "overlay overlay_with_legend panels picture_overlay picture_panels",
+    "medseg.report": "image_overlay image_panels overlay overlay_with_legend panels",
     "medseg.training": """
         Checkpoints ClipGradients EarlyStopping EpochSampler SanityValidation SetSamplerEpoch LrSchedule NanGuard
         PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset DryRun default_workers has_bf16

@@ -23,7 +23,7 @@ from medseg.bundle.segmenting import named
 from medseg.errors import DataError, LabelError, MedsegError
 from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_picture
 from medseg.labels import LabelMap
-from medseg.report import picture_overlay
+from medseg.report import image_overlay
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class SliceWriter:
             for path, mask in zip(parts, prediction.channels, strict=True):
                 write_picture(path, mask.astype(np.uint8) * 255)
         picture = intensities(read_image_2d(prediction.source), 1)[0]
-        printable = picture_overlay(picture, prediction.label, self.labels, prediction.id, colours)
+        printable = image_overlay(picture, prediction.label, self.labels, prediction.id, colours)
         with atomic_path(files[OVERLAYS]) as partial:
             printable.save(partial, format="PNG", compress_level=3)
         write_picture(files[COLOURS], colours.astype(np.uint8)[prediction.label])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -143,17 +143,7 @@ def _overlaps(report: DatasetReport) -> Table:
 
 def picture(one: CaseSlice) -> Image.Image:
     """One slice with its structures in colour, in the radiologist's view."""
-    import numpy as np
-    from PIL import Image
-
-    from medseg.grid import to_ras
     from medseg.labels import LabelMap
-    from medseg.report import render
+    from medseg.report import slice_image
 
-    (hu, label), grid = to_ras([one.hu, one.label], one.grid)
-    flat: list[Any] = [volume[:, :, 0] for volume in (hu, label)]
-    colours = render.palette(LabelMap(one.names or ("nothing",)))
-    seen = render.overlay(render.grey(flat[0], render.HU_WINDOW), flat[1], colours)
-    drawn = Image.fromarray(np.ascontiguousarray(seen))
-    size = [drawn.width * grid.spacing[0], drawn.height * grid.spacing[1]]
-    return drawn.resize((max(1, round(320 * size[0] / max(size))), max(1, round(320 * size[1] / max(size)))))
+    return slice_image(one.hu, one.label, one.grid, LabelMap(one.names or ("nothing",)))

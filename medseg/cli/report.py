@@ -12,46 +12,42 @@ import click
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The HTML file.  [default: report.html in the run's folder]"
 )
+@click.option("--csv", "tables", type=click.Path(path_type=Path), help="Write the metrics log as CSV into this folder.")
 @click.option(
-    "--csv", "tables", type=click.Path(path_type=Path), help="Write every series as CSV into this folder besides."
-)
-@click.option(
-    "--runs",
-    "root",
-    type=click.Path(path_type=Path),
-    help="Where runs are looked for by name.  [default: MEDSEG_RUNS, else runs]",
+    "--runs", "root", type=click.Path(path_type=Path), help="The folder of the runs.  [default: MEDSEG_RUNS, else runs]"
 )
 def command(run: str, output: Path | None, tables: Path | None, root: Path | None) -> None:
-    """Write what RUN did as one HTML page: curves, Dice by structure, pictures, machine, warnings, settings.
+    """Write a report of RUN as one HTML page: curves, Dice by structure, previews, machine, warnings, settings.
 
     RUN is the folder of a run, its name, or a part of the name that only one run has. The page needs no other file and
-    no network. A run that is going on is shown as it stands and goes on undisturbed.
+    no network. A running run is shown as it stands and continues undisturbed.
 
     \b
     medseg report runs/unet2d/20261122-144812-demo
     medseg report demo -o demo.html --csv series
     """
-    from medseg.report import find_recipe, read_run, save_run_page, save_series
+    from medseg.report import save_run_page, save_series
+    from medseg.runs import Run
 
     folder = _folder(run, root)
     if output is not None and output.is_dir():
         output = output / "report.html"
-    found = read_run(folder)
-    page = save_run_page(output or folder / "report.html", found, find_recipe(found))
+    loaded = Run(folder)
+    page = save_run_page(output or folder / "report.html", loaded)
     click.echo(f"Written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     if tables is not None:
-        files = save_series(tables, found)
+        files = save_series(tables, loaded)
         click.echo(f"Written: {', '.join(file.name for file in files)} in {tables}")
-    for note in found.notes:
+    for note in loaded.notes:
         click.echo(note, err=True)
 
 
 def _folder(run: str, root: Path | None) -> Path:
-    """The run's folder: the path itself where it holds anything of a run, else by name."""
+    """Return the run's folder: the path itself if it holds a run, else by name."""
     from medseg.runs.find import find_run, runs_root
     from medseg.runs.record import HISTORY, METRICS_LOG
 
-    given = Path(run)
-    if any((given / name).is_file() for name in (METRICS_LOG, HISTORY)):
-        return given
-    return find_run(given, runs_root(root))
+    path = Path(run)
+    if any((path / name).is_file() for name in (METRICS_LOG, HISTORY)):
+        return path
+    return find_run(path, runs_root(root))

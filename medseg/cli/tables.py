@@ -1,4 +1,4 @@
-"""What commands print: tables, numbers, durations, small curves. rich is imported when something is printed."""
+"""Tables, numbers, durations and small curves on a terminal. rich is imported when something is printed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from medseg import units
 from medseg.findings import printable
 
 if TYPE_CHECKING:
@@ -18,35 +19,41 @@ _BARS, _PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 
 
 def console() -> Console:
-    """Where it is no terminal that would wrap lines, wide enough for every table."""
+    """Return the console; wide enough for every table if it is not a terminal, which would wrap lines."""
     from rich.console import Console
 
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=_WIDTH)
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, left: Sequence[int] = (0,)
 ) -> Table:
-    """A table without lines; the columns in `left` begin at the left, the others end at the right.
+    """Return a table without lines.
 
-    What others wrote into a cell moves no cursor.
+    Control characters in its cells are escaped, so that a name from a file cannot move the cursor.
+
+    Args:
+        title: above it.
+        columns: their names.
+        rows: of cells.
+        left: the columns that are aligned at the left; the others are at the right.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    wide = min(len(title), _WIDTH)  # a title would be wrapped at the width of its table
-    found = Table(title=title, box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left", min_width=wide)
+    width = min(len(title), _WIDTH)  # a title would be wrapped at the width of its table
+    grid = Table(title=title, box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left", min_width=width)
     for index, column in enumerate(columns):
-        found.add_column(column, justify="left" if index in left else "right", overflow="fold")
+        grid.add_column(column, justify="left" if index in left else "right", overflow="fold")
     for row in rows:
-        found.add_row(*(Text(printable(cell, len(cell))) if isinstance(cell, str) else cell for cell in row))
-    return found
+        grid.add_row(*(Text(printable(cell, len(cell))) if isinstance(cell, str) else cell for cell in row))
+    return grid
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where there is none.
+    """Return a number, or a dash for None.
 
     >>> number(0.51234), number(None)
     ('0.512', '-')
@@ -55,26 +62,18 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them; a dash where there are none.
+    """Return a duration, or a dash for None.
 
-    >>> duration(42), duration(600), duration(7300), duration(200_000), duration(None)
-    ('42 s', '10 min', '2 h 2 min', '2 d 7 h', '-')
+    >>> duration(7300), duration(None)
+    ('2 h 2 min', '-')
     """
-    if seconds is None:
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return "-" if seconds is None else units.duration(seconds)
 
 
 def sparkline(values: Sequence[float | None], width: int = 60, *, plain: bool = False) -> str:
-    """A curve in one line of text, from its lowest value to its highest; a gap where nothing was measured.
+    """Return a curve in one line of text, from its lowest value to its highest; None is a gap.
 
-    Where there are more values than columns, each column is the mean of its share.
+    With more values than columns, each column is the mean of its part.
 
     >>> sparkline([0, 1, 2, None, 7])
     '▁▂▃ █'
@@ -84,9 +83,9 @@ def sparkline(values: Sequence[float | None], width: int = 60, *, plain: bool = 
     edges = [round(index * len(values) / columns) for index in range(columns + 1)] if columns else []
     means: list[float | None] = []
     for first, end in pairwise(edges):
-        known = [value for value in values[first:end] if value is not None]
-        means.append(sum(known) / len(known) if known else None)
-    known = [value for value in means if value is not None]
-    low, high = min(known, default=0.0), max(known, default=0.0)
+        part = [value for value in values[first:end] if value is not None]
+        means.append(sum(part) / len(part) if part else None)
+    present = [value for value in means if value is not None]
+    low, high = min(present, default=0.0), max(present, default=0.0)
     scale = (len(bars) - 1) / (high - low) if high > low else 0.0
     return "".join(" " if value is None else bars[int((value - low) * scale + 0.5)] for value in means)

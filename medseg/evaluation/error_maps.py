@@ -17,12 +17,13 @@ from medseg.data.nifti import read_volume
 from medseg.errors import DataError, MedsegError
 from medseg.evaluation.pairs import Pairs, read_pair
 from medseg.grid import Grid, to_ras
-from medseg.report.render import ERROR_COLORS, HU_WINDOW, grey, overlay
+from medseg.report.overlays import ERROR_COLORS, HU_WINDOW, gray, overlay
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 _MARGIN_MM, _SIDE = 15.0, 420  # around the labels; the longer side of an image in pixels
+_OPACITIES = np.array([0.0, 0.35, 0.8, 0.8, 0.8])  # correct voxels are tinted faintly, so that the errors stand out
 
 
 def worst_case_images(
@@ -108,9 +109,7 @@ def error_maps(hu: Array | None, truth: Array, prediction: Array, grid: Grid) ->
         layer = int(counts.argmax())
         plane = np.take(kinds, layer, axis=axis)
         values = np.full(plane.shape, HU_WINDOW[0]) if scan is None else np.take(scan, layer, axis=axis)
-        # Correct voxels are tinted faintly, so that the errors stand out.
-        correct = overlay(grey(values, HU_WINDOW), np.where(plane == 1, plane, 0), colors, 0.35)
-        image = Image.fromarray(overlay(correct, np.where(plane > 1, plane, 0), colors, 0.8))
+        image = Image.fromarray(overlay(gray(values, HU_WINDOW), plane, colors, _OPACITIES, outlines=False))
         width, height = plane.shape[0] * spacing[across], plane.shape[1] * spacing[along]
         scale = _SIDE / max(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -36,7 +36,7 @@ class Previews:
     Args:
         folder: where the pictures go.
         labels: what the classes mean.
-        draw: makes a picture of one slice, see `medseg.report.panels`, and `picture_panels` for 2D slices.
+        draw: makes a picture of one slice, see `medseg.report.panels`, and `image_panels` for 2D slices.
         cases: how many cases are drawn; of 2D slices how many scans.
         every_n_epochs: how often; 0 is never.
 

@@ -1,56 +1,79 @@
-"""One HTML file: no other file, no network; what the reports share."""
+"""HTML pages from the jinja2 templates in `templates/`: one file each, without network, light and dark.
+
+Every value is escaped where it is put in; a template marks nothing as safe but the package's own CSS and JavaScript.
+"""
 
 from __future__ import annotations
 
 import base64
 import importlib.resources
 import io
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
+import jinja2
+from markupsafe import Markup, escape
 from PIL import Image
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+from medseg.units import number
 
 
-def page(
-    title: str,
-    header: str,
-    sections: Sequence[tuple[str, str, str]],
-    footer: str,
-    styles: Sequence[str],
-    scripts: Sequence[str],
-) -> str:
-    """The whole of a page.
+def render(template: str, **context: Any) -> str:
+    """Return a page.
 
     Args:
-        title: of the window.
-        header: HTML above the links.
-        sections: id, title and HTML of each; what is empty is left out.
-        footer: HTML below everything.
-        styles: CSS files of this package.
-        scripts: JavaScript files of this package.
+        template: the name of the file in `templates/`, without `.html.j2`.
+        context: the variables of the template.
     """
-    present = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{id}">{title}</a>' for id, title, _ in present)
-    body = "".join(f'<section><h2 id="{id}">{title}</h2>{html}</section>' for id, title, html in present)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>"
-        f"<style>{''.join(_resource(name) for name in styles)}</style></head>"
-        f"<body>{header}<nav>{links}</nav>{body}<footer>{footer}</footer>"
-        f"<script>{''.join(_resource(name) for name in scripts)}</script></body></html>\n"
+    return _environment().get_template(f"{template}.html.j2").render(**context)
+
+
+def render_macro(template: str, macro: str, *arguments: Any) -> Markup:
+    """Return the HTML of one macro of a template."""
+    module: Any = _macros(template)
+    return Markup(getattr(module, macro)(*arguments).strip())
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medseg.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters |= {"number": number, "breakable": breakable, "data_url": data_url}
+    environment.globals |= {"asset": _asset, "enumerated": enumerate}
+    return environment
 
 
-def data_url(picture: Image.Image, quality: int = 88) -> str:
-    """A picture as the source of an `img`, JPEG."""
+@cache
+def _macros(template: str) -> Any:
+    return _environment().get_template(f"{template}.html.j2").module
+
+
+def _asset(name: str) -> Markup:
+    """Return a CSS or JavaScript file of the package, to stand in the page as it is."""
+    return Markup(importlib.resources.files("medseg.report").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def breakable(name: object, after: Iterable[str] = "_") -> Markup:
+    """Return a name that a browser may break after certain letters.
+
+    >>> str(breakable("<kidney_left>"))
+    '&lt;kidney_<wbr>left&gt;'
+    """
+    text = str(escape(name))
+    for letter in after:
+        text = text.replace(letter, f"{letter}<wbr>")
+    return Markup(text)
+
+
+def data_url(image: Image.Image, quality: int = 88) -> str:
+    """Return an image as the source of an `img`, JPEG."""
     file = io.BytesIO()
-    picture.convert("RGB").save(file, "JPEG", quality=quality, subsampling=0)
+    image.convert("RGB").save(file, "JPEG", quality=quality, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files("medseg.report").joinpath(name).read_text(encoding="utf-8")

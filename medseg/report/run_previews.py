@@ -1,101 +1,74 @@
-"""The pictures of a run: the same cases over its epochs, as many as a page can carry."""
+"""The preview images of a run: the same cases over its epochs, as many as a page can carry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from medseg.report.page import data_url
-from medseg.report.run_data import RunData
+from medseg.runs import Run
 
-_MOST_CASES, _MOST_EPOCHS, _WIDTH, _BUDGET = 3, 9, 1280, 4_500_000
+_MAX_CASES, _MAX_EPOCHS, _WIDTH = 3, 9, 1280
+_MAX_BYTES = 4_500_000  # of all images together
+_QUALITY = 80
 
 
-def previews(run: RunData) -> str:
-    """A strip of pictures for each case, one at a time where there is a script; empty where there are none."""
-    whole = sum(len(epochs) for epochs in run.pictures.values())
-    best = run.best[1] if run.best else None
-    cases = list(run.pictures.items())[:_MOST_CASES]
-    figures, printable = [], 0
+def previews(run: Run) -> dict[str, Any] | None:
+    """Return the images of each case by epoch, and how many were left out; None without any.
+
+    The last, the best and the first epoch come before the others, if not all fit.
+    """
+    best = run.best.epoch if run.best else None
+    cases = list(run.previews.items())[:_MAX_CASES]
+    figures = []
     for case, files in cases:
-        frames: dict[int, str] = {}
-        left = _BUDGET / len(cases)
-        for epoch in _by_weight(chosen(sorted(files), best, _MOST_EPOCHS), best):
-            frame = _frame(case, epoch, files[epoch], _said(epoch, files, best))
-            left -= len(frame)
-            if left < 0 and frames:
+        frames: dict[int, dict[str, Any]] = {}
+        bytes_left = _MAX_BYTES / len(cases)
+        epochs = select_epochs(sorted(files), best, _MAX_EPOCHS)
+        important = [epochs[-1], *(epoch for epoch in epochs if epoch == best), epochs[0]]
+        for epoch in dict.fromkeys([*important, *epochs]):
+            frame = _frame(files[epoch])
+            bytes_left -= len(frame.get("url", ""))
+            if bytes_left < 0 and frames:
                 break
-            frames[epoch] = frame
-        printable += len(frames)
-        figures.append(_figure(case, [frames[epoch] for epoch in sorted(frames)]))
+            frames[epoch] = {**frame, "epoch": epoch, "title": _title(epoch, max(files), best)}
+        figures.append({"case": case, "frames": [frames[epoch] for epoch in sorted(frames)]})
     if not figures:
-        return ""
-    rest = (
-        ""
-        if printable == whole
-        else f" {printable} of {whole} are in this file; all lie in the run's folder previews/."
-    )
-    return (
-        '<p class="lead">The same cases over the epochs: CT, truth in red, prediction in blue; with many structures '
-        f"each in its colour.{rest} Pictures are made smaller to keep this file small.</p>{''.join(figures)}"
-    )
+        return None
+    shown = sum(len(figure["frames"]) for figure in figures)
+    return {"figures": figures, "shown": shown, "total": sum(len(files) for files in run.previews.values())}
 
 
-def chosen(epochs: Sequence[int], best: int | None, most: int) -> list[int]:
-    """The first, the best and the last epoch, and others evenly between them, in order.
+def select_epochs(epochs: Sequence[int], best: int | None, count: int) -> list[int]:
+    """Return the first, the best and the last epoch, and others evenly between them, in order.
 
-    >>> chosen(list(range(0, 101)), 97, 5)
+    >>> select_epochs(list(range(0, 101)), 97, 5)
     [0, 33, 66, 97, 100]
     """
-    if len(epochs) <= most:
+    if len(epochs) <= count:
         return list(epochs)
-    kept = {epochs[0], epochs[-1], *(epoch for epoch in epochs if epoch == best)}
-    slots = most - len(kept) + 1
-    kept |= {epochs[(len(epochs) - 1) * index // slots] for index in range(1, slots)}
-    return sorted(kept)
+    selected = {epochs[0], epochs[-1], *(epoch for epoch in epochs if epoch == best)}
+    slots = count - len(selected) + 1
+    selected |= {epochs[(len(epochs) - 1) * index // slots] for index in range(1, slots)}
+    return sorted(selected)
 
 
-def _by_weight(epochs: Sequence[int], best: int | None) -> list[int]:
-    """What must be shown comes first: the last, the best, the first, then those between."""
-    first = [epochs[-1], *(epoch for epoch in epochs if epoch == best), epochs[0]]
-    return list(dict.fromkeys([*first, *epochs]))
-
-
-def _said(epoch: int, files: Mapping[int, Path], best: int | None) -> str:
+def _title(epoch: int, last: int, best: int | None) -> str:
     if epoch == 0:
         return "before training"
-    notes = ["best"] * (epoch == best) + ["last"] * (epoch == max(files))
+    notes = ["best"] * (epoch == best) + ["last"] * (epoch == last)
     return f"epoch {epoch} ({', '.join(notes)})" if notes else f"epoch {epoch}"
 
 
-def _frame(case: str, epoch: int, path: Path, said: str) -> str:
-    """One picture as HTML; one that cannot be read says so."""
+def _frame(path: Path) -> dict[str, Any]:
+    """Return an image for the page, smaller if it is wide; its error if it cannot be read."""
     try:
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-            picture.thumbnail((_WIDTH, _WIDTH), Image.Resampling.BOX, reducing_gap=None)
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+            image.thumbnail((_WIDTH, _WIDTH), Image.Resampling.BOX, reducing_gap=None)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        return (
-            f'<div class="shot" data-epoch="{epoch}" data-said="{said}"><p class="none">{escape(str(error))}</p></div>'
-        )
-    return (
-        f'<div class="shot" data-epoch="{epoch}" data-said="{said}"><p class="said">{said}</p>'
-        f'<div class="frame"><img src="{data_url(picture, 80)}" loading="lazy" width="{picture.width}" '
-        f'height="{picture.height}" alt="{escape(case, quote=True)}, {said}"></div></div>'
-    )
-
-
-def _figure(case: str, frames: Sequence[str]) -> str:
-    last = len(frames) - 1
-    slider = (
-        f'<input type="range" min="0" max="{last}" value="{last}" step="1" aria-label="Epoch of {escape(case, True)}">'
-        if last
-        else ""
-    )
-    return (
-        f'<figure class="shots"><figcaption><b>{escape(case)}</b><span data-script hidden>{slider}<output></output>'
-        f"</span></figcaption>{''.join(frames)}</figure>"
-    )
+        return {"error": str(error)}
+    return {"url": data_url(image, _QUALITY), "width": image.width, "height": image.height}

@@ -1,4 +1,4 @@
-"""What a label map says in numbers: volume, mean HU, voxels, and whether a structure reaches the border."""
+"""Statistics of a label map: volume, mean HU, voxels, and whether a structure reaches the border."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ class StructureStatistics:
     Args:
         structure: its name.
         index: in the label map.
-        voxels: how many carry its label.
+        voxels: number of voxels with its label.
         volume_ml: their volume.
-        mean_hu: the mean of the scan over them; None where there are none.
+        mean_hu: the mean of the scan over them; None without any.
         touches_border: whether one of them lies in the outermost layer of the scan, so that the structure may
-            go on outside.
-        confidence: how sure the network was: the mean probability of the structure over the voxels that got it;
-            None where nobody asked for it.
+            continue outside.
+        confidence: the mean probability of the structure over its voxels; None if it was not requested.
     """
 
     structure: str
@@ -51,15 +50,15 @@ def structure_statistics(
     only: Sequence[str] | None = None,
     confidence: Mapping[str, float] | None = None,
 ) -> list[StructureStatistics]:
-    """The statistics of every structure, in the order of the label map; absent ones have 0 voxels and no mean.
+    """Return the statistics of every structure, in the order of the label map; absent ones have 0 voxels and no mean.
 
     Args:
         hu: the scan, `(I, J, K)`.
         label: class indices, `(I, J, K)`.
-        grid: where both lie.
+        grid: of both.
         labels: what the indices mean.
-        only: the structures that are wanted; all by default.
-        confidence: how sure the network was, by structure.
+        only: the requested structures; all by default.
+        confidence: mean probability, by structure.
 
     Raises:
         GeometryError: the shapes differ.
@@ -70,46 +69,47 @@ def structure_statistics(
     (2, 2.0, 20.0, True)
     """
     if not hu.shape == label.shape == grid.shape:
-        raise GeometryError(
-            "statistics", "need a scan and a label map of one shape", f"{hu.shape} and {label.shape} on {grid.shape}"
-        )
+        problem = f"the scan has the shape {hu.shape}, the label map {label.shape}, their grid {grid.shape}"
+        raise GeometryError("statistics", problem, fix="Give all three of one scan.")
     voxels = np.zeros(len(labels), np.int64)
     sums = np.zeros(len(labels))
-    for k in range(label.shape[2]):  # by slices, for bincount makes an index and a weight of 8 bytes a voxel
+    # By slices, because bincount makes an index and a weight of 8 bytes a voxel.
+    for k in range(label.shape[2]):
         flat = label[:, :, k].ravel(order="F")
         voxels += np.bincount(flat, minlength=len(labels))
         sums += np.bincount(flat, weights=hu[:, :, k].ravel(order="F"), minlength=len(labels))
     faces = [np.take(label, end, axis=axis) for axis in range(3) for end in (0, -1)]
     at_border = {int(index) for face in faces for index in np.unique(face)}
-    wanted = labels.structures if only is None else [name for name in labels if name in set(only)]
-    found = []
-    for name in wanted:
+    names = labels.structures if only is None else [name for name in labels if name in set(only)]
+    rows = []
+    for name in names:
         index = labels.index(name)
         count = int(voxels[index])
         mean = float(sums[index] / count) if count else None
-        sure = (confidence or {}).get(name) if count else None
-        found.append(StructureStatistics(name, index, count, count * grid.voxel_ml, mean, index in at_border, sure))
-    return found
+        probability = (confidence or {}).get(name) if count else None
+        volume = count * grid.voxel_ml
+        rows.append(StructureStatistics(name, index, count, volume, mean, index in at_border, probability))
+    return rows
 
 
-def save_statistics(path: str | Path, found: Sequence[StructureStatistics], grid: Grid, scan: object) -> Path:
+def save_statistics(path: str | Path, rows: Sequence[StructureStatistics], grid: Grid, scan: object) -> Path:
     """Write statistics as JSON to `path`, and as CSV beside it under the same name; each whole or not at all.
 
     Args:
         path: the JSON file; the table gets its name with `.csv`.
-        found: what `structure_statistics` gave.
-        grid: where the scan lies; its spacing is written along.
-        scan: what was segmented; written along.
+        rows: as `structure_statistics` gives them.
+        grid: of the scan; its spacing is written, too.
+        scan: the scan that was segmented, for the record.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: the files cannot be written.
     """
     path = Path(path)
-    rows = [asdict(one) for one in found]
+    columns = [asdict(row) for row in rows]
     table = io.StringIO()
     writer = csv.DictWriter(table, [field.name for field in fields(StructureStatistics)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(columns)
     write_text(path.with_suffix(".csv"), table.getvalue())
-    write_json(path, {"scan": str(scan), "spacing_mm": list(grid.spacing), "structures": rows})
+    write_json(path, {"scan": str(scan), "spacing_mm": list(grid.spacing), "structures": columns})
     return path

@@ -294,8 +294,7 @@ class Run:
         """
         import medseg
 
-        recipe = medseg.report.find_recipe(self)
-        return medseg.report.save_run_page(path or self.folder / "report.html", self, recipe)
+        return medseg.report.save_run_page(path or self.folder / "report.html", self)
 
     def _json(self, path: Path) -> dict[str, Any]:
         """Return the object in a file; empty, with a note, where it is damaged."""

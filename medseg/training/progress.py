@@ -12,6 +12,8 @@ from ignite.engine import Events
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from medseg.units import duration
+
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.2  # seconds between two looks at the bar
@@ -113,15 +115,3 @@ class ProgressBar:
     def _failed(self, engine: Any, error: BaseException) -> None:
         self._stop(engine)
         raise error
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(42), duration(600), duration(7300)
-    ('42 s', '10 min', '2 h 2 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from medseg import LabelMap
 from medseg.data.phantom import PhantomSpec, make_body
 from medseg.labels import twin_name
-from medseg.report.render import grey, overlay, palette
+from medseg.report.overlays import class_colors, gray, overlay
 from medseg.transforms.batch import Draws, RandAugmentd, augment_batch
 
 COLUMNS: dict[str, dict[str, float]] = {
@@ -52,13 +52,13 @@ def picture() -> Image.Image:
     images, truth, labels = slices()
     mirror = RandAugmentd(mirror={"prob": 1.0, "axes": [0]}, labels=labels)
     rows: list[list[Image.Image]] = [[] for _ in images]
-    colours = palette(labels)
+    colours = class_colors(labels)
     for numbers in COLUMNS.values():
         fields = {name: np.full(len(images), numbers.get(name, np.nan)) for name in Draws._fields}
         found, labelled = augment_batch(images, truth, Draws(**fields), mirror.contralaterals)
         for row, image, label in zip(rows, found, labelled, strict=True):
-            plain = grey(image[0].numpy(), (0.0, 0.9))
-            tile = np.concatenate([plain, overlay(plain, label[0].numpy(), colours)])
+            plain = gray(image[0].numpy(), (0.0, 0.9))
+            tile = np.concatenate([plain, overlay(plain, label[0].numpy(), colours, 0.55, outlines=False)])
             size = (WIDTH, round(WIDTH * tile.shape[0] / tile.shape[1]))
             row.append(Image.fromarray(tile).resize(size, Image.Resampling.BILINEAR))
     height = rows[0][0].height

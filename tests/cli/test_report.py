@@ -23,7 +23,7 @@ def test_a_run_is_found_by_a_part_of_its_name_and_its_page_lies_in_its_folder(me
     assert done.code == 0
     assert str(run / "report.html") in done.out
     assert "20261122-first" in (run / "report.html").read_text(encoding="utf-8")
-    assert "previews is not there" in done.err
+    assert "previews is missing" in done.err
 
 
 def test_page_and_series_go_where_they_are_told_to(medseg, run, tmp_path, monkeypatch):
@@ -46,7 +46,7 @@ def test_a_foreign_folder_with_rows_alone_is_enough(medseg, run):
     (run / "run.json").unlink()
     done = medseg("report", run)
     assert done.code == 0
-    assert "run.json is not there" in done.err
+    assert "run.json is missing" in done.err
 
 
 @pytest.mark.parametrize("name", ["frist", "nowhere"])

@@ -5,7 +5,7 @@ from medseg.errors import DataError
 from medseg.evaluation import evaluate_pairs, find_sources, match
 from medseg.evaluation.error_maps import classify_errors, error_maps, worst_case_images
 from medseg.grid import Grid
-from medseg.report.render import ERROR_COLORS
+from medseg.report.overlays import ERROR_COLORS
 
 GRID = Grid((40, 40, 40), np.diag([1.0, 1.0, 1.0, 1.0]))
 

@@ -1,4 +1,4 @@
-"""Folders of runs that were never run: rows of every kind, with values that can be told apart."""
+"""Folders of runs that were never run: rows of every kind, with distinct values."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medseg.runs import Run
+
 START = 1_795_358_890.0
 GB = 10**9
-Made = Callable[..., Path]
+MakeRun = Callable[..., Path]
 
 
 def rows_of(
     epochs: int, batches: int, structures: list[str], resumed: int | None = None, lost: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
-    """What a run writes: `batches` rows an epoch, gone on with before epoch `resumed`, no loss at iterations `lost`."""
-    chance, time, found = random.Random(0), START, []
+    """Return the rows of a run: `batches` an epoch, resumed before epoch `resumed`, no loss at iterations `lost`."""
+    rng, time, rows = random.Random(0), START, []
     begin = {"max_epochs": epochs, "epoch_length": batches, "batch_size": 4, "device": "cuda:0"}
     best, best_epoch = 0.0, 0
 
     def add(kind: str, epoch: int, iteration: int, **fields: Any) -> None:
-        found.append({"kind": kind, "time": round(time, 3), "epoch": epoch, "iteration": iteration, **fields})
+        rows.append({"kind": kind, "time": round(time, 3), "epoch": epoch, "iteration": iteration, **fields})
 
     add("begin", 0, 0, resumed=False, accumulation_steps=1, **begin)
     for epoch in range(1, epochs + 1):
@@ -38,11 +40,11 @@ def rows_of(
         lr = 1e-3 * (1 - at) ** 0.9
         for batch in range(1, batches + 1):
             time += 2
-            loss = 0.4 + 3 * math.exp(-5 * at) + chance.uniform(-0.1, 0.1)
+            loss = 0.4 + 3 * math.exp(-5 * at) + rng.uniform(-0.1, 0.1)
             number = (epoch - 1) * batches + batch
-            speed = {"samples_per_second": 50 + chance.uniform(-5, 5), "data_wait": chance.uniform(0.02, 0.2)}
-            known = {"loss": loss, "dice_loss": 0.6 * loss, "ce_loss": 0.4 * loss, "grad_norm": 1 + 9 * chance.random()}
-            fields = dict.fromkeys(known) if number in lost else known
+            speed = {"samples_per_second": 50 + rng.uniform(-5, 5), "data_wait": rng.uniform(0.02, 0.2)}
+            measured = {"loss": loss, "dice_loss": 0.6 * loss, "ce_loss": 0.4 * loss, "grad_norm": 1 + 9 * rng.random()}
+            fields = dict.fromkeys(measured) if number in lost else measured
             add("batch", epoch, number, **fields, lr=lr, **speed, seconds_left=(epochs - epoch) * 2.0 * batches)
         add("epoch", epoch, epoch * batches, loss=0.4 + 3 * math.exp(-5 * at), dice_loss=0.3 + math.exp(-5 * at),
             ce_loss=0.1 + 2 * math.exp(-5 * at), lr=lr, grad_norm=5 * math.exp(-at), samples_per_second=50.0,
@@ -51,30 +53,30 @@ def rows_of(
             name: None if index % 40 == 39 else round(max(0.0, (0.2 + 0.79 * (index + 1) / len(structures)) * at), 6)
             for index, name in enumerate(structures)
         }
-        known_dice = [value for value in dice.values() if value is not None]
-        mean = sum(known_dice) / len(known_dice) - (0.3 if epoch == epochs and epochs > 2 else 0)
+        present = [value for value in dice.values() if value is not None]
+        mean = sum(present) / len(present) - (0.3 if epoch == epochs and epochs > 2 else 0)
         best, best_epoch = max((best, best_epoch), (mean, epoch))
         add("validation", epoch, epoch * batches, mean_dice=mean, dice=dice, best_dice=best, best_epoch=best_epoch,
             seconds=11.5, f1=dice, mean_f1=mean / 2)  # fmt: skip
         add("image", epoch, epoch * batches, case="c1", file=f"previews/epoch_{epoch:04d}_c1.png", caption="c1")
-        gpu = [{"load": chance.uniform(0.6, 1), "memory_used": 18.5 * GB, "memory_total": 24 * GB} for _ in range(2)]
-        add("system", epoch, epoch * batches, gpu=gpu, cpu=chance.uniform(0.2, 0.5), ram_used=12 * GB, ram_free=20 * GB,
+        gpu = [{"load": rng.uniform(0.6, 1), "memory_used": 18.5 * GB, "memory_total": 24 * GB} for _ in range(2)]
+        add("system", epoch, epoch * batches, gpu=gpu, cpu=rng.uniform(0.2, 0.5), ram_used=12 * GB, ram_free=20 * GB,
             ram_process=5 * GB, disk_free=max(1.0, 80 - 70 * at) * GB, shm_free=8 * GB)  # fmt: skip
     edges = {"edges": [-1.0, 0.0, 0.5], "counts": [3, 4]}
     add("histogram", epochs, epochs * batches, parameters={"conv.weight": edges}, gradients={"conv.weight": edges})
     add("warning", epochs, epochs * batches, level="warning", title="Disk nearly full", text="1 GB left. Free space.")
     add("warning", 1, 1, level="error", title="Loss is NaN", text="Batch 1 of cases c1, c2.")
     add("end", epochs, epochs * batches, state="finished", reason="max_epochs")
-    return found
+    return rows
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """Make the folder of a run: `made(epochs=3, batches=4, structures=["liver"], name="run", pictures=0, **record)`."""
+def make_run(tmp_path: Path) -> MakeRun:
+    """Make the folder of a run: `make_run(epochs=3, batches=4, structures=["liver"], previews=0, **record)`."""
 
     def make(
         epochs: int = 3, batches: int = 4, structures: list[str] | None = None, name: str = "20261122-demo",
-        pictures: int = 0, config: dict[str, Any] | None = None, resumed: int | None = None,
+        previews: int = 0, config: dict[str, Any] | None = None, resumed: int | None = None,
         lost: tuple[int, ...] = (), **record: Any,
     ) -> Path:  # fmt: skip
         folder = tmp_path / "runs" / "unet2d" / name
@@ -83,7 +85,7 @@ def made(tmp_path: Path) -> Made:
         rows = rows_of(epochs, batches, names, resumed, lost)
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         (folder / "configs" / "train.json").write_text(json.dumps(config or {"lr": 0.001, "max_epochs": epochs}))
-        labels = {str(index): one for index, one in enumerate(["background", *names])}
+        labels = {str(index): name for index, name in enumerate(["background", *names])}
         (folder / "label_map.json").write_text(json.dumps(labels), encoding="utf-8")
         (folder / "training_history.json").write_text(json.dumps({"epochs": []}))
         about = {
@@ -94,8 +96,21 @@ def made(tmp_path: Path) -> Made:
         (folder / "run.json").write_text(json.dumps({**about, **record}), encoding="utf-8")
         (folder / "previews").mkdir()
         noise = np.random.default_rng(0).integers(0, 255, (370, 900, 3), dtype=np.uint8)
-        for epoch in range(1, pictures + 1):
+        for epoch in range(1, previews + 1):
             Image.fromarray(noise[:, : 900 - epoch % 7]).save(folder / "previews" / f"epoch_{epoch:04d}_c1.png")
         return folder
+
+    return make
+
+
+@pytest.fixture
+def fake_run() -> Callable[..., Run]:
+    """Make a run without a folder: `fake_run(rows={"epoch": [(0, {"epoch": 1})]}, record={}, config={}, ...)`."""
+
+    def make(folder: str | Path = "nowhere", **parts: Any) -> Run:
+        run = object.__new__(Run)
+        run.__dict__.update(folder=Path(folder), now=START, _damage={}, tail=[])
+        run.__dict__.update({"record": {}, "rows": {}, "config": {}, "structures": (), "previews": {}, **parts})
+        return run
 
     return make

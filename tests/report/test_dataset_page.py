@@ -44,14 +44,14 @@ class Page(HTMLParser):
     def count(self, tag, **attributes):
         return sum(name == tag and attributes.items() <= found.items() for name, found in self.tags)
 
-    def said(self):
+    def content(self):
         return " ".join(self.text)
 
 
 def finding(severity, case, location="ct.nii.gz", **more):
     return {
-        "severity": severity, "code": "mask-shape", "case": case, "place": location, "message": "its shape differs",
-        "remedy": "Export it again.", **more,
+        "severity": severity, "code": "mask-shape", "case": case, "location": location, "message": "its shape differs",
+        "fix": "Export it again.", **more,
     }  # fmt: skip
 
 
@@ -84,12 +84,12 @@ def page(report):
     return dataset_page(report, {EVIL: Image.new("L", (40, 30), 90)})
 
 
-def test_the_page_is_whole_and_counts_what_was_found(page):
+def test_the_page_is_well_formed_and_counts_the_findings(page):
     parsed = Page(page)
     for severity, count in (("error", 2), ("warning", 1), ("note", 1)):
         assert parsed.count("tr", **{"data-severity": severity}) == count
         assert parsed.count("div", **{"class": f"tile {severity}"}) == 1
-    assert "1 of 2 cases has an error" in parsed.said()
+    assert "1 of 2 cases has an error" in parsed.content()
     rows = re.findall(r'<tr data-severity="(\w+)"', page)
     assert rows == ["error", "error", "warning", "note"]
 
@@ -99,8 +99,8 @@ def test_every_text_is_escaped(page, report):
     parsed = Page(page)
     assert parsed.count("script") == 1
     assert not parsed.count("b", **{"class": "b"})
-    assert parsed.said().count(EVIL) >= 10
-    assert json.loads(json.dumps(report))["root"] in parsed.said()
+    assert parsed.content().count(EVIL) >= 10
+    assert json.loads(json.dumps(report))["root"] in parsed.content()
 
 
 def test_nothing_is_fetched_from_anywhere(page):
@@ -113,23 +113,23 @@ def test_nothing_is_fetched_from_anywhere(page):
     )
 
 
-def test_links_within_the_page_lead_somewhere(page):
+def test_links_within_the_page_have_targets(page):
     parsed = Page(page)
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(ids)
 
 
-def test_pictures_lie_in_the_page_with_their_findings(page):
+def test_images_lie_in_the_page_with_their_findings(page):
     parsed = Page(page)
     (source,) = (link for link in parsed.links if link.startswith("data:"))
-    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
-    assert picture.size == (40, 30)
+    image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert image.size == (40, 30)
     assert parsed.count("figure") == 1
 
 
 def test_structures_come_with_volumes_and_voxels_the_largest_first(page):
-    text = Page(page).said()
+    text = Page(page).content()
     assert text.index("liver") < text.index("spleen")
     assert "75.5" in text
     assert "1\u2009500" in text
@@ -141,29 +141,29 @@ def test_overlaps_come_most_first_in_either_form(report):
     assert page.index("<td>three</td><td>four</td>") < page.index("<td>one</td><td>two</td>")
 
 
-def test_axes_are_those_of_the_body_whatever_the_arrays_are(report):
+def test_axes_are_those_of_the_body_and_not_of_the_arrays(report):
     report["cases"] = [{**report["cases"][0], "axes": "SLP", "spacing": [5.0, 0.7, 0.8]}]
-    text = Page(dataset_page(report, {})).said()
+    text = Page(dataset_page(report, {})).content()
     for name, value in (("across", "0.7"), ("depth", "0.8"), ("height", "5")):
         assert re.search(rf"Spacing {name} \([^)]*\) median {re.escape(value)} mm", text)
 
 
-def test_a_set_without_findings_says_so(report):
+def test_a_data_set_without_findings_has_a_good_verdict(report):
     report["findings"] = []
-    text = Page(dataset_page(report, {})).said()
+    text = Page(dataset_page(report, {})).content()
     assert "No error: every case can be used" in text
-    assert "Nothing was found" in text
+    assert "No findings" in text
 
 
 def test_an_empty_report_and_unknown_intensities_give_a_page(report):
-    assert "0" in Page(dataset_page({"root": "x", "cases": [], "findings": []}, {})).said()
+    assert "0" in Page(dataset_page({"root": "x", "cases": [], "findings": []}, {})).content()
     report["cases"][0]["hu"] = {"p0_5": None, "p50": None, "p99_5": None}
     Page(dataset_page(report, {}))
 
 
-def test_an_error_of_the_whole_set_is_no_good_verdict(report):
+def test_an_error_of_the_data_set_as_a_whole_is_a_bad_verdict(report):
     report["findings"] = [finding("error", "", location="meta.csv")]
-    assert "The set as a whole has an error" in Page(dataset_page(report, {})).said()
+    assert "The data set as a whole has an error" in Page(dataset_page(report, {})).content()
 
 
 def test_the_page_is_written_whole_or_not_at_all(report, tmp_path):

@@ -6,6 +6,8 @@ from PIL import Image
 
 from medseg.report.evaluation_page import digits, evaluation_page, measure_title, save_evaluation_page
 
+HOSTILE = '<script>alert("x")</script>\'"&<img src=x onerror=alert(1)>'
+
 
 def spread(mean):
     return {"mean": mean, "low": None if mean is None else mean - 0.1, "high": mean, "n": 0 if mean is None else 2}
@@ -25,7 +27,7 @@ def row(structure, dice, hd, state="found"):
 
 
 CONTENT = {
-    "prediction": "/data/<masks>",
+    "prediction": f"/data/<masks>{HOSTILE}",
     "truth": "/data/truth",
     "measures": ["dice", "hd95_mm"],
     "bootstrap": {"samples": 2000},
@@ -49,14 +51,14 @@ CONTENT = {
             "structures": [row("kidney_left", 0.0, None, "missed"), row("liver", 0.8, 3.0)],
         },
         {
-            "case": "s1",
+            "case": f"s1{HOSTILE}",
             "notes": [],
             "mean": {"dice": 0.95, "hd95_mm": 1.0},
             "structures": [row("liver", 1.0, 0.0), row("<b>heart</b>", None, None, "absent")],
         },
     ],
-    "failed": {"s3": "it is <broken>"},
-    "not_predicted": ["skull"],
+    "failed": {f"s3{HOSTILE}": f"it is <broken>{HOSTILE}"},
+    "not_predicted": ["skull", HOSTILE],
     "not_in_truth": [],
     "without_prediction": [],
     "without_truth": [],
@@ -84,11 +86,11 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def page():
-    pictures = {"s2": [(name, Image.new("RGB", (20, 10))) for name in ("axial", "coronal", "sagittal")]}
-    return evaluation_page(CONTENT, pictures)
+    images = {"s2": [(name, Image.new("RGB", (20, 10))) for name in ("axial", "coronal", "sagittal")]}
+    return evaluation_page(CONTENT, images)
 
 
-def test_the_page_is_whole_and_needs_nothing_else(page):
+def test_the_page_is_well_formed_and_fetches_nothing(page):
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
@@ -100,23 +102,25 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert anchors <= {attrs.get("id") for _, attrs in tags.seen}
 
 
-def test_what_came_from_files_is_escaped(page):
+def test_every_text_is_escaped(page):
     assert "<b>heart</b>" not in page
     assert "<broken>" not in page
     assert "<masks>" not in page
     assert "it is &lt;broken&gt;" in page
+    assert page.count("<script") == 1  # the page's own
+    assert "<img src=x" not in page
 
 
-def test_means_states_and_what_was_left_out_are_said(page):
+def test_means_states_and_left_out_names_are_shown(page):
     text = re.sub(r"<[^>]+>", " ", page)
     assert re.search(r"0\.750\s+Dice\s+0\.650 to 0\.750", text)
-    assert "Structures of the truth that the predictions do not know, not evaluated: 1" in text
+    assert "Structures of the truth that the predictions lack, not evaluated: 2" in text
     assert "skull" in text
     assert "5 voxels overlap" in text
     assert re.search(r"0\.000 kidney_ left\s+missed", text)
 
 
-def test_tables_sort_by_number_with_what_has_none_last(page):
+def test_cells_have_the_number_to_sort_by(page):
     assert '<td class="n wide" data-value="7">7' in page
     assert '<td class="n" data-value="">–' in page
     assert page.count('<table class="sortable">') == 3
@@ -125,14 +129,14 @@ def test_tables_sort_by_number_with_what_has_none_last(page):
 def test_rows_of_the_plots_hold_the_values_and_the_worst_comes_first(page):
     dice = page[page.index('data-measure="dice"') : page.index('data-measure="hd95_mm"')]
     assert dice.index("kidney_left: 1 case") < dice.index("liver: 2 cases, 0.8 to 1")
-    assert "heart: " not in dice  # nobody has a value of it
+    assert "heart: " not in dice  # no case has a value of it
     assert "liver: 2 cases, 0 to 3 mm, median 1.5 mm" in page
 
 
-def test_a_page_without_pictures_or_notes_has_no_empty_sections():
+def test_a_page_without_images_or_notes_has_no_empty_sections():
     bare = {**CONTENT, "failed": {}, "not_predicted": [], "cases": [{**CONTENT["cases"][1]}]}
     page = evaluation_page(bare, {})
-    assert 'id="pictures"' not in page
+    assert 'id="images"' not in page
     assert 'id="notes"' not in page
 
 
@@ -148,8 +152,8 @@ def test_numbers_have_three_digits(value, text):
     assert digits(value) == text
 
 
-def test_measures_have_names_for_people():
-    assert [measure_title(one) for one in ("dice", "nsd_2.5mm", "hd95_mm", "else")] == [
+def test_measures_have_titles():
+    assert [measure_title(measure) for measure in ("dice", "nsd_2.5mm", "hd95_mm", "else")] == [
         "Dice",
         "NSD at 2.5 mm",
         "HD95, mm",

@@ -1,25 +1,48 @@
 import base64
 import io
 
+import jinja2
 import numpy as np
+import pytest
 from PIL import Image
 
-from medseg.report.page import data_url, page
+from medseg.report.page import data_url, render
+
+CONTENT = {
+    "prediction": "p", "truth": "t", "measures": ["dice"], "mean": {"dice": {"mean": None, "low": None}}, "cases": [],
+    "structures": [], "bootstrap": {"samples": 1}, "failed": {}, "without_prediction": [],
+}  # fmt: skip
+VARIABLES = {
+    "title": "a <b>", "content": CONTENT, "titles": {"dice": "Dice"}, "digits": str, "main": ["dice"],
+    "table_measures": ["dice"], "left_out": {"without_prediction": "left out"}, "plots": {}, "figures": [],
+    "error_kinds": [], "cases": [], "worst": [], "omitted": 0,
+}  # fmt: skip
 
 
-def test_empty_sections_are_left_out_and_nothing_is_fetched():
-    sections = [("one", "One", "<p>here</p>"), ("two", "Two", "")]
-    html = page("a <b>", "<h1>top</h1>", sections, "end", ["dataset_page.css"], ["dataset_page.js"])
+def test_every_page_is_one_file_that_fetches_nothing():
+    html = render("evaluation", **VARIABLES)
     assert "<title>a &lt;b&gt;</title>" in html
-    assert '<a href="#one">One</a>' in html
-    assert "two" not in html.split("<body>")[1].split("<footer>")[0]
     assert "default-src 'none'" in html
     assert "http" not in html.replace("http-equiv", "").split("<style>")[0]
+    assert html.startswith("<!doctype html>")
+    assert html.endswith("</html>\n")
 
 
-def test_a_picture_stays_what_it_is():
-    picture = Image.fromarray(np.full((8, 9, 3), 120, np.uint8))
-    kind, data = data_url(picture).split(",")
+def test_empty_sections_are_left_out():
+    html = render("evaluation", **VARIABLES)
+    assert '<a href="#structures">Structures</a>' in html
+    assert "#images" not in html
+    assert "#notes" not in html
+
+
+def test_a_missing_variable_is_an_error_and_never_an_empty_place():
+    with pytest.raises(jinja2.UndefinedError, match="content"):
+        render("evaluation", **{key: value for key, value in VARIABLES.items() if key != "content"})
+
+
+def test_an_image_in_a_page_keeps_its_values():
+    image = Image.fromarray(np.full((8, 9, 3), 120, np.uint8))
+    kind, data = data_url(image).split(",")
     assert kind == "data:image/jpeg;base64"
     back = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert back.shape == (8, 9, 3)

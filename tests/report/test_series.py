@@ -3,8 +3,8 @@ import csv
 import pytest
 
 from medseg.errors import OutputError
-from medseg.report.run_data import RunData, read_run
 from medseg.report.series import save_series
+from medseg.runs import Run
 
 
 def read(path):
@@ -16,9 +16,9 @@ def same(cell, value):
     return cell == "" if value is None else (float(cell) == value if isinstance(value, (int, float)) else cell == value)
 
 
-def test_what_is_read_back_equals_the_rows(made, tmp_path):
+def test_what_is_read_back_equals_the_rows(make_run, tmp_path):
     names = ['a "quoted", name', "zunge_übung", "x\ny"]
-    run = read_run(made(epochs=3, batches=4, structures=names, lost=(2, 7)))
+    run = Run(make_run(epochs=3, batches=4, structures=names, lost=(2, 7)))
     files = {path.stem: read(path) for path in save_series(tmp_path / "series", run)}
     for name, kind in (("batches", "batch"), ("epochs", "epoch"), ("warnings", "warning"), ("images", "image")):
         assert len(files[name]) == len(run.rows[kind])
@@ -27,10 +27,10 @@ def test_what_is_read_back_equals_the_rows(made, tmp_path):
             assert set(cells) == {"row", *(set(row) - {"kind"})}
             assert all(same(cells[key], value) for key, value in row.items() if key != "kind")
     assert [cells["loss"] for cells in files["batches"]].count("") == 2
-    for cells, row in zip(files["validation"], run.of("validation"), strict=True):
+    for cells, row in zip(files["validation"], run.rows_of("validation"), strict=True):
         assert [float(cells[f"dice:{name}"]) for name in names] == list(row["dice"].values())
         assert float(cells["mean_f1"]) == row["mean_f1"]
-    for cells, row in zip(files["system"], run.of("system"), strict=True):
+    for cells, row in zip(files["system"], run.rows_of("system"), strict=True):
         assert float(cells["gpu1_load"]) == row["gpu"][1]["load"]
         assert float(cells["gpu0_memory_used"]) == row["gpu"][0]["memory_used"]
     assert [(cells["event"], cells["device"], cells["state"]) for cells in files["sessions"]] == [
@@ -42,16 +42,16 @@ def test_what_is_read_back_equals_the_rows(made, tmp_path):
     ]  # fmt: skip
 
 
-def test_structures_stand_in_the_label_maps_order(made, tmp_path):
-    run = read_run(made(structures=["liver", "spleen"]))
+def test_structures_stand_in_the_label_maps_order(make_run, fake_run, tmp_path):
+    run = Run(make_run(structures=["liver", "spleen"]))
     rows = {"validation": [(0, {"epoch": 1, "dice": {"new": 0.1, "spleen": 0.2, "liver": None}})]}
-    save_series(tmp_path, RunData(run.folder, rows=rows, structures=run.structures))
+    save_series(tmp_path, fake_run(rows=rows, structures=run.structures))
     header = (tmp_path / "validation.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert [name for name in header if ":" in name] == ["dice:liver", "dice:spleen", "dice:new"]
 
 
-def test_a_run_without_rows_has_files_with_headers_alone(tmp_path):
-    written = save_series(tmp_path, RunData(tmp_path))
+def test_a_run_without_rows_has_files_with_headers_alone(fake_run, tmp_path):
+    written = save_series(tmp_path, fake_run())
     assert sorted(path.name for path in written) == [
         "batches.csv", "epochs.csv", "system.csv", "validation.csv", "warnings.csv",
     ]  # fmt: skip
@@ -59,12 +59,12 @@ def test_a_run_without_rows_has_files_with_headers_alone(tmp_path):
     assert all(read(path) == [] for path in written)
 
 
-def test_a_field_that_nobody_knew_of_has_a_column(tmp_path):
-    save_series(tmp_path, RunData(tmp_path, rows={"batch": [(7, {"kind": "batch", "loss": 1.0, "odd": 3})]}))
+def test_an_unknown_field_has_a_column(fake_run, tmp_path):
+    save_series(tmp_path, fake_run(rows={"batch": [(7, {"kind": "batch", "loss": 1.0, "odd": 3})]}))
     assert read(tmp_path / "batches.csv")[0]["odd"] == "3"
 
 
-def test_a_place_that_is_a_file_is_refused(tmp_path):
+def test_a_folder_that_is_a_file_is_refused(fake_run, tmp_path):
     (tmp_path / "series").touch()
     with pytest.raises(OutputError):
-        save_series(tmp_path / "series", RunData(tmp_path))
+        save_series(tmp_path / "series", fake_run())

@@ -24,23 +24,23 @@ def scan():
     return rng.integers(-1000, 1000, GRID.shape).astype(np.int16), label
 
 
-def plainly(hu, label, index):
-    there = label == index
+def plain_statistics(hu, label, index):
+    mask = label == index
     inner = np.zeros(label.shape, bool)
     inner[1:-1, 1:-1, 1:-1] = True
-    mean = pytest.approx(hu[there].astype(float).mean()) if there.any() else None
-    return int(there.sum()), pytest.approx(there.sum() * 0.003), mean, bool((there & ~inner).any())
+    mean = pytest.approx(hu[mask].astype(float).mean()) if mask.any() else None
+    return int(mask.sum()), pytest.approx(mask.sum() * 0.003), mean, bool((mask & ~inner).any())
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
-def test_they_equal_a_plain_computation(scan, order, kind):
+def test_statistics_equal_a_plain_computation(scan, order, kind):
     hu, label = scan[0].astype(kind, order=order), scan[1].copy(order=order)
-    found = structure_statistics(hu, label, GRID, LABELS)
-    assert [one.structure for one in found] == list(LABELS)
-    for one in found:
-        assert (one.voxels, one.volume_ml, one.mean_hu, one.touches_border) == plainly(hu, label, one.index)
-    assert [one.touches_border for one in found] == [False, False, False, True]
+    rows = structure_statistics(hu, label, GRID, LABELS)
+    assert [row.structure for row in rows] == list(LABELS)
+    for row in rows:
+        assert (row.voxels, row.volume_ml, row.mean_hu, row.touches_border) == plain_statistics(hu, label, row.index)
+    assert [row.touches_border for row in rows] == [False, False, False, True]
 
 
 @pytest.mark.parametrize(("axis", "end"), [(axis, end) for axis in range(3) for end in (0, -1)])
@@ -50,13 +50,13 @@ def test_each_face_is_border(axis, end):
     assert structure_statistics(label, label, GRID, LABELS)[0].touches_border
 
 
-def test_absent_structures_have_no_mean_and_only_the_named_ones_come(scan):
+def test_absent_structures_have_no_mean_and_only_requested_ones_are_returned(scan):
     hu, label = scan
     (kidney,) = structure_statistics(hu, label, GRID, LABELS, only=["kidney_left"])
     assert (kidney.voxels, kidney.volume_ml, kidney.mean_hu, kidney.touches_border) == (0, 0.0, None, False)
 
 
-def test_json_and_table_say_the_same(scan, tmp_path):
+def test_json_and_table_agree(scan, tmp_path):
     path = save_statistics(tmp_path / "a.statistics.json", structure_statistics(*scan, GRID, LABELS), GRID, "a.nii.gz")
     written = json.loads(path.read_text())
     assert (written["scan"], written["spacing_mm"]) == ("a.nii.gz", [2.0, 0.5, 3.0])
@@ -68,9 +68,9 @@ def test_json_and_table_say_the_same(scan, tmp_path):
     assert written["structures"][2]["mean_hu"] is None
 
 
-def test_other_shapes_and_places_that_cannot_be_written_are_refused(scan, tmp_path):
+def test_other_shapes_and_folders_that_cannot_be_written_are_refused(scan, tmp_path):
     hu, label = scan
-    with pytest.raises(GeometryError, match="need a scan and a label map of one shape"):
+    with pytest.raises(GeometryError, match=r"the scan has the shape \(6, 6, 5\), the label map \(7, 6, 5\)"):
         structure_statistics(hu[1:], label, GRID, LABELS)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="must be a folder that can be written"):

@@ -10,7 +10,8 @@ from typing import Any
 
 from medseg.errors import RunError
 from medseg.labels import LabelMap
-from medseg.report.run_data import RunData, number_of, read_run
+from medseg.runs import Run
+from medseg.runs.metrics_log import number_of
 
 _SETTINGS = ("max_epochs", "batch_size", "samples_per_case", "lr", "weight_decay", "patch_size", "image_size",
              "spacing", "context", "multilabel", "variant", "seed")  # fmt: skip
@@ -51,12 +52,10 @@ class History:
 def history_of(root: Path) -> History:
     """What the folder of a run tells of its training; nothing for a bundle that is no run's."""
     try:
-        run = read_run(root)
+        run = Run(root)
     except RunError:
         return History()
     best = run.best
-    rows = [row for row in run.of("validation") if best is not None and number_of(row.get("epoch")) == best[1]]
-    dice = rows[-1].get("dice") if rows else None
     cases = run.record.get("cases")
     epoch = number_of(run.record.get("epoch"))
     started = str(run.record.get("started") or "")[:10]
@@ -65,9 +64,9 @@ def history_of(root: Path) -> History:
         {side: len(ids) for side, ids in cases.items() if isinstance(ids, list)} if isinstance(cases, Mapping) else {},
         str(run.record["data"]) if run.record.get("data") else None,
         None if epoch is None else int(epoch),
-        best[1] if best else None,
-        best[0] if best else None,
-        {str(name): number_of(score) for name, score in dice.items()} if isinstance(dice, Mapping) else {},
+        best.epoch if best else None,
+        best.dice if best else None,
+        dict(best.by_structure) if best else {},
         _seconds(run),
         started or None,
         run.config.get("dataset_dir", "") is None and bool(run.config.get("phantom")),
@@ -215,8 +214,8 @@ def _training(history: History) -> str:
     return "\n\n".join(part for part in (" ".join(said), table) if part)
 
 
-def _seconds(run: RunData) -> float | None:
-    rows: Sequence[Mapping[str, Any]] = run.of("epoch")
+def _seconds(run: Run) -> float | None:
+    rows: Sequence[Mapping[str, Any]] = run.rows_of("epoch")
     found = [seconds for row in rows if (seconds := number_of(row.get("train_seconds"))) is not None]
     return sum(found) if found else None
 

@@ -38,11 +38,11 @@
     chart.lines.forEach(function (line, index) {
       chart.outputs[index].textContent = words(line[1][nearest(line[0], x)]);
     });
-    var said = chart.marks.filter(function (mark) { return Math.abs(mark[0] - x) <= near; })
+    var texts = chart.marks.filter(function (mark) { return Math.abs(mark[0] - x) <= near; })
       .map(function (mark) { return mark[1]; });
     var unit = chart.over === "hours" ? " h" : "";
     chart.note.textContent = (chart.over === "hours" ? "" : "epoch ") + words(x) + unit +
-      (said.length ? ": " + said.slice(0, 2).join("; ") + (said.length > 2 ? " and " + (said.length - 2) + " more" : "") : "");
+      (texts.length ? ": " + texts.slice(0, 2).join("; ") + (texts.length > 2 ? " and " + (texts.length - 2) + " more" : "") : "");
   }
   function hide(chart) {
     chart.cursor.setAttribute("visibility", "hidden");
@@ -62,12 +62,12 @@
   });
 
   all(".shots").forEach(function (figure) {
-    var shots = all(".shot", figure), slider = figure.querySelector("input"), said = figure.querySelector("output");
+    var shots = all(".shot", figure), slider = figure.querySelector("input"), label = figure.querySelector("output");
     if (!slider) return;
     figure.classList.add("one");
     function choose() {
       shots.forEach(function (shot, index) { shot.classList.toggle("off", index !== Number(slider.value)); });
-      said.textContent = shots[Number(slider.value)].dataset.said;
+      label.textContent = shots[Number(slider.value)].dataset.title;
     }
     slider.addEventListener("input", choose);
     choose();
