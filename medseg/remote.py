@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-from fsspec.registry import get_filesystem_class, known_implementations
-
 from medseg.errors import ConfigError, MedsegError, OutputError
+from medseg.optional import require
 
 T = TypeVar("T")
 PARTIAL = ".partial"  # ends the name of a file that is still being written
@@ -38,14 +36,17 @@ def open_filesystem(url: str, thing: str = "", fix: str = _FIX) -> tuple[Any, st
     Raises:
         ConfigError: an unknown protocol, or one whose package is not installed; names the package.
         OutputError: the place cannot be reached.
+        MissingExtraError: fsspec is not installed.
     """
+    fsspec = require("fsspec", extra="share")
+    registry = require("fsspec.registry", extra="share")
     thing = thing or url
     text = str(Path(url).expanduser()) if url.startswith("~") else url
     protocol = fsspec.utils.get_protocol(text)
     try:
-        get_filesystem_class(protocol)
+        registry.get_filesystem_class(protocol)
     except ValueError as error:
-        examples = sorted({"file", "memory", "s3", "gs", "sftp", "ssh", "smb"} & set(known_implementations))
+        examples = sorted({"file", "memory", "s3", "gs", "sftp", "ssh", "smb"} & set(registry.known_implementations))
         problem = f"fsspec does not know the protocol {protocol}://"
         raise ConfigError(thing, problem, "", f"Use a folder, or for example {', '.join(examples)}.") from error
     except ImportError as error:
@@ -53,7 +54,7 @@ def open_filesystem(url: str, thing: str = "", fix: str = _FIX) -> tuple[Any, st
         problem = f"{protocol}:// needs a package that is not installed"
         raise ConfigError(thing, problem, "", f"Install it with: pip install {package}") from error
     try:
-        filesystem, path = fsspec.core.url_to_fs(text)
+        filesystem, path = fsspec.core.url_to_fs(text, skip_instance_cache=True)  # no stale listings
     except Exception as error:
         raise unreachable(thing, error, fix) from error
     return filesystem, path.rstrip("/")

@@ -10,7 +10,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """List commands by name; each is a module with a `command`.
+    """List commands by name; each is a module with a `command`, or `module:member`.
 
     Args:
         table: for each name its module and its line of help.
@@ -28,7 +28,8 @@ class LazyGroup(click.Group):
         """Import the command of that name and return it; None if there is none."""
         if cmd_name not in self.table:
             return None
-        command: click.Command = importlib.import_module(self.table[cmd_name][0]).command
+        module, _, member = self.table[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), member or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -33,7 +33,7 @@ def test_a_bundle_is_made_and_found_by_name(medseg, here):
     assert (made["structures"], made["context"], made["spacing"]) == (["liver", "liver tumour"], 1, [1.0, 1.0, -1])
     again = medseg("bundle", "new", "lesions", "--classes", "liver")
     assert (again.code, again.out) == (1, "")
-    assert "must be a place where nothing is" in again.err
+    assert "this file or folder exists already" in again.err
 
 
 def test_classes_come_from_a_label_map(medseg, here):
@@ -56,14 +56,14 @@ def test_a_terminal_is_asked_for_what_is_not_given(medseg, here, monkeypatch):
     assert (made["context"], made["spacing"]) == (0, [1.5, 1.5, -1])
     monkeypatch.setattr(sys, "stdin", Terminal("1\nfew\n"))
     done = medseg("bundle", "new", "third", "--classes", "liver")
-    assert (done.code, "Spacing must be three numbers ('few'" in done.err) == (2, True)
+    assert (done.code, "Spacing is three numbers (got 'few')" in done.err) == (2, True)
     assert not (here / "bundles" / "third").exists()
 
 
 def test_nobody_is_asked_where_there_is_no_terminal(medseg, here):
     done = medseg("bundle", "new", "mine")
     assert (done.code, done.out) == (2, "")
-    assert "Say which classes it learns: --classes A,B,... or --label-map FILE." in done.err
+    assert "Give the classes: --classes A,B,... or --label-map FILE." in done.err
     both = medseg("bundle", "new", "mine", "--classes", "a", "--label-map", "x.json")
     assert "say the same; give one of them" in both.err
     assert medseg("bundle", "new", "mine", "--classes", "a", "--from", "unet").err.count("Did you mean 'unet2d'?") == 1

@@ -1,40 +1,45 @@
-"""The model card of a packed bundle: what it is for, what it learned from, how well, and what it cannot do."""
+"""Write the model card of a packed bundle: what it is for, what it learned from, how well, and what it cannot do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from medseg.errors import RunError
 from medseg.labels import LabelMap
+from medseg.optional import require
 from medseg.runs import Run
 from medseg.runs.metrics_log import number_of
 
 _SETTINGS = ("max_epochs", "batch_size", "samples_per_case", "lr", "weight_decay", "patch_size", "image_size",
              "spacing", "context", "multilabel", "variant", "seed")  # fmt: skip
-_KEPT = ("## Classes\n", "## Training data\n", "## Training\n")
-_MADE_UP = "Made-up bodies (the phantom) and no patients: of real scans it knows nothing"
+_OF_TRAINING = ("## Classes\n", "## Training data\n", "## Training\n")
+_PHANTOM = "Synthetic bodies (the phantom) and no patients: it knows nothing of real scans."
 _SHOWN = 12
+_TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+_TAGS = ["monai", "medical", "image-segmentation"]
 
 
 @dataclass(frozen=True)
-class History:
-    """What the training of the weights tells, without a name of any case.
+class TrainingHistory:
+    """What a run says about the training of its weights, without the name of any case.
 
     Args:
-        settings: what the run was set to, by key.
-        cases: how many cases stood on each side of the split.
-        data: the fingerprint of the data set, which two people can compare without showing it.
-        epochs: epochs that were trained; None where nothing says.
+        settings: the run's main settings, by key.
+        cases: number of cases in each subset of the split.
+        data: fingerprint of the dataset, which two people can compare without showing the data.
+        epochs: trained epochs; None where unknown.
         best_epoch: the epoch that the weights are of.
         mean_dice: their mean Dice on the validation cases.
         dice: the same by structure; None for one that no case has.
-        seconds: of training.
-        started: day on which it began.
-        made_up: whether it was trained on made-up bodies, as recipes are where nobody gives them data.
+        seconds: time spent on training.
+        started: the day on which it started.
+        on_phantom: True if it was trained on synthetic bodies, as recipes are without a dataset.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -46,205 +51,164 @@ class History:
     dice: Mapping[str, float | None] = field(default_factory=dict)
     seconds: float | None = None
     started: str | None = None
-    made_up: bool = False
+    on_phantom: bool = False
 
 
-def history_of(root: Path) -> History:
-    """What the folder of a run tells of its training; nothing for a bundle that is no run's."""
+def history_of(root: Path) -> TrainingHistory:
+    """Return the training history of a run's folder; an empty one for a bundle that is not a run's."""
     try:
         run = Run(root)
     except RunError:
-        return History()
-    best = run.best
+        return TrainingHistory()
     cases = run.record.get("cases")
+    sizes = {subset: len(ids) for subset, ids in cases.items()} if isinstance(cases, Mapping) else {}
+    times = [number_of(row.get("train_seconds")) for row in run.rows_of("epoch")]
+    seconds = [time for time in times if time is not None]
+    data = run.config.get("data")
+    phantom = run.config.get("phantom") or (isinstance(data, Mapping) and data.get("phantom"))
     epoch = number_of(run.record.get("epoch"))
-    started = str(run.record.get("started") or "")[:10]
-    return History(
-        {key: run.config[key] for key in _SETTINGS if _is_plain(run.config.get(key))},
-        {side: len(ids) for side, ids in cases.items() if isinstance(ids, list)} if isinstance(cases, Mapping) else {},
-        str(run.record["data"]) if run.record.get("data") else None,
-        None if epoch is None else int(epoch),
-        best.epoch if best else None,
-        best.dice if best else None,
-        dict(best.by_structure) if best else {},
-        _seconds(run),
-        started or None,
-        run.config.get("dataset_dir", "") is None and bool(run.config.get("phantom")),
+    return TrainingHistory(
+        settings={key: run.config[key] for key in _SETTINGS if _is_plain(run.config.get(key))},
+        cases=sizes,
+        data=str(run.record["data"]) if run.record.get("data") else None,
+        epochs=None if epoch is None else int(epoch),
+        best_epoch=run.best.epoch if run.best else None,
+        mean_dice=run.best.dice if run.best else None,
+        dice=run.best.by_structure if run.best else {},
+        seconds=sum(seconds) if seconds else None,
+        started=str(run.record.get("started") or "")[:10] or None,
+        on_phantom=run.config.get("dataset_dir", "") is None and bool(phantom),
     )
 
 
-def metrics_of(history: History) -> dict[str, float]:
-    """What goes into the metadata's `eval_metrics`: figures by name; empty where nothing was validated."""
+def metrics_of(history: TrainingHistory) -> dict[str, float]:
+    """Return what goes into the metadata's `eval_metrics`: scores by name, empty where there was no validation."""
     if history.mean_dice is None:
         return {}
-    single = {f"val_dice_{name}": round(score, 4) for name, score in history.dice.items() if score is not None}
-    return {"val_mean_dice": round(history.mean_dice, 4), **single}
+    scores = {f"val_dice_{name}": round(score, 4) for name, score in history.dice.items() if score is not None}
+    return {"val_mean_dice": round(history.mean_dice, 4), **scores}
 
 
 def card_text(
     metadata: Mapping[str, Any],
     labels: LabelMap | None,
-    history: History,
-    docs: str = "",
+    history: TrainingHistory,
+    readme: str = "",
     test: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown, with the head that the Hugging Face Hub reads.
 
     Args:
         metadata: of the packed bundle.
         labels: the classes.
         history: see `history_of`.
-        docs: the bundle's README, of which the limits are taken.
-        test: what the self-test is, in a sentence; None where there is none.
-        recipe: the metadata of medseg's own recipe that it was made with: what is said there is meant for all who
-            train it, and nobody said it of these weights.
+        readme: the bundle's README, which the limits are taken from.
+        test: what the self-test checks, in a sentence; None where there is none.
+        recipe: the metadata of medseg's own recipe that it was made with: its texts are for everyone who trains it,
+            and say nothing about these weights.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
     """
-    recipe = recipe or {}
-    parts = [
-        f"# {metadata.get('name', 'A bundle')} {metadata.get('version', '')}".rstrip(),
-        _task(metadata, labels, recipe),
-        _about(metadata),
-        "## Intended use",
-        str(metadata.get("intended_use") or "Nobody said. Not for clinical decisions."),
-        "## Limits",
-        _limits(docs),
-        "## Classes",
-        _classes(labels, history),
-        "## Training data",
-        _data(metadata, history, recipe),
-        "## Training",
-        _training(history),
-        "## Is it whole, and does it do here what it did there?",
-        "`medseg bundle install` holds every file against `manifest.json` (SHA-256). "
-        + (test or "There is no self-test with it."),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    hub = require("huggingface_hub", extra="share")
+    environment = jinja2.Environment(keep_trailing_newline=True, autoescape=False)  # Markdown, not HTML
+    environment.filters["cell"] = _cell
+    environment.filters["dice"] = lambda score: "absent" if score is None else f"{score:.4f}"
+    limits = re.search(r"^## Limits\s*\n(.*?)(?=^#|\Z)", readme, re.MULTILINE | re.DOTALL)
+    text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        title=f"{metadata.get('name', 'Bundle')} {metadata.get('version', '')}".rstrip(),
+        task=_task(metadata, labels, recipe or {}),
+        facts=_facts(metadata),
+        intended_use=metadata.get("intended_use"),
+        limits=limits[1].strip() if limits else "",
+        names=labels.names if labels is not None else (),
+        history=history,
+        data=_data(metadata, history, recipe or {}),
+        test=test,
+    )
+    head = hub.ModelCardData(tags=_TAGS, library_name="monai").to_yaml()
+    return str(hub.ModelCard(f"---\n{head}\n---\n\n{text}", ignore_metadata_errors=True))
 
 
-def _about(metadata: Mapping[str, Any]) -> str:
+def _facts(metadata: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the rows of the card's first table."""
+    names = {"monai_version": "MONAI", "pytorch_version": "PyTorch", "numpy_version": "NumPy"}
+    packages = [f"{name} {metadata[key]}" for key, name in names.items() if metadata.get(key)]
+    required = metadata.get("required_packages_version")
+    if isinstance(required, Mapping):
+        packages += [f"{name} {version}" for name, version in required.items()]
     rows = [
         ("Authors", metadata.get("authors")),
         ("Copyright", metadata.get("copyright")),
         ("Input", metadata.get("image_classes")),
         ("Output", metadata.get("pred_classes")),
-        ("Made with", ", ".join(_made_with(metadata))),
+        ("Made with", ", ".join(packages)),
     ]
-    lines = [f"| {name} | {_cell(value)} |" for name, value in rows if value]
-    return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""
-
-
-def _made_with(metadata: Mapping[str, Any]) -> list[str]:
-    names = {"monai_version": "MONAI", "pytorch_version": "PyTorch", "numpy_version": "NumPy"}
-    found = [f"{name} {metadata[key]}" for key, name in names.items() if metadata.get(key)]
-    needed = metadata.get("required_packages_version")
-    return [*found, *(f"{name} {value}" for name, value in needed.items())] if isinstance(needed, Mapping) else found
-
-
-def _limits(docs: str) -> str:
-    """What the bundle's own README says under "Limits"."""
-    said = re.search(r"^## Limits\s*\n(.*?)(?=^#|\Z)", docs, re.MULTILINE | re.DOTALL)
-    return said[1].strip() if said else "Nobody said. Expect it to fail on what its training data did not have."
-
-
-def _classes(labels: LabelMap | None, history: History) -> str:
-    if labels is None:
-        return "See `label_map.json`."
-    scored = bool(history.dice)
-    head = [
-        "| index | structure |" + (" Dice (validation) |" if scored else ""),
-        "|---|---|" + ("---|" if scored else ""),
-    ]
-    rows = []
-    for index, name in enumerate(labels.names):
-        row = f"| {index} | {_cell(name)} |"
-        if scored:
-            score = history.dice.get(name)
-            row += f" {'' if name == labels.names[0] else 'absent' if score is None else f'{score:.4f}'} |"
-        rows.append(row)
-    return "\n".join([*head, *rows])
+    return [(name, value) for name, value in rows if value]
 
 
 def _task(metadata: Mapping[str, Any], labels: LabelMap | None, recipe: Mapping[str, Any]) -> str:
-    """What it is for: the recipe's own sentence only where these weights know as many structures as that one says."""
+    """Return what it is for; the recipe's own sentence only if these weights know as many structures as it says."""
     task = str(metadata.get("task") or metadata.get("description") or "")
     if labels is None or not task or task != str(recipe.get("task") or recipe.get("description") or ""):
         return task
     count = len(labels.structures)
-    counted = re.search(r"\b\d+\b(?= (?:\w+ )?structures)", task)
-    if counted is not None and int(counted[0]) == count:
+    stated = re.search(r"\b\d+\b(?= (?:\w+ )?structures)", task)
+    if stated is not None and int(stated[0]) == count:
         return task
-    printable = ", ".join(labels.structures[:_SHOWN]) + (", ..." if count > _SHOWN else "")
-    kind = re.sub(r"\s+", " ", str(metadata.get("image_classes") or "")).strip()
-    return f"Segmentation of {count} structure{'s' * (count != 1)}{f' ({kind})' if kind else ''}: {printable}"
+    structures = ", ".join(labels.structures[:_SHOWN]) + (", ..." if count > _SHOWN else "")
+    images = re.sub(r"\s+", " ", str(metadata.get("image_classes") or "")).strip()
+    return f"Segmentation of {count} structure{'s' * (count != 1)}{f' ({images})' if images else ''}: {structures}"
 
 
-def _data(metadata: Mapping[str, Any], history: History, recipe: Mapping[str, Any]) -> str:
+def _data(metadata: Mapping[str, Any], history: TrainingHistory, recipe: Mapping[str, Any]) -> list[str]:
+    """Return the paragraphs on the training data."""
     source = str(metadata.get("data_source") or "").rstrip(".")
     if source and source == str(recipe.get("data_source") or "").rstrip("."):
-        meant = f"The recipe is meant for: {source}"
-        said = [_MADE_UP if history.made_up else "Nobody said which data", meant]
+        data = _PHANTOM if history.on_phantom else "The data are not stated."
+        paragraphs = [data, f"The recipe is meant for: {source}."]
     else:
-        said = [source, _MADE_UP if history.made_up else ""]
+        paragraphs = [f"{source}."] * bool(source) + [_PHANTOM] * history.on_phantom
     if history.cases:
-        said.append("Cases: " + ", ".join(f"{count} {side}" for side, count in history.cases.items() if count))
+        counts = ", ".join(f"{count} {subset}" for subset, count in history.cases.items() if count)
+        paragraphs.append(f"Cases: {counts}.")
     if history.data:
-        said.append(
-            f"Fingerprint of the data set: `{history.data}` (of its files' names, sizes and times, its classes and "
-            "its split; who has the same set gets the same one, and nothing can be read from it)"
+        paragraphs.append(
+            f"Fingerprint of the dataset: `{history.data}` (of its files' names, sizes and times, its classes and its "
+            "split: the same dataset gives the same fingerprint, and nothing can be read from it)."
         )
-    return "\n\n".join(f"{text}." for text in said if text) or "Nobody said."
+    return paragraphs
 
 
-def _training(history: History) -> str:
-    if history.epochs is None and history.mean_dice is None:
-        return "No history came with the weights."
-    said = []
-    if history.epochs is not None:
-        started = f", begun on {history.started}" if history.started else ""
-        time = f", {history.seconds / 60:.0f} minutes of training" if history.seconds else ""
-        said.append(f"{history.epochs} epochs{time}{started}.")
-    if history.mean_dice is not None:
-        said.append(
-            f"The weights are those of epoch {history.best_epoch}, the best on the validation cases: mean Dice "
-            f"{history.mean_dice:.4f}. They were chosen by these cases, so others will not do quite as well."
-        )
-    lines = [f"| `{key}` | {_cell(value)} |" for key, value in history.settings.items()]
-    table = "\n".join(["| setting | |", "|---|---|", *lines]) if lines else ""
-    return "\n\n".join(part for part in (" ".join(said), table) if part)
+def keep_training_sections(text: str, old: str) -> str:
+    """Return a card with an earlier card's sections on classes, data and training.
 
-
-def _seconds(run: Run) -> float | None:
-    rows: Sequence[Mapping[str, Any]] = run.rows_of("epoch")
-    found = [seconds for row in rows if (seconds := number_of(row.get("train_seconds"))) is not None]
-    return sum(found) if found else None
-
-
-def with_tables_of(text: str, old: str) -> str:
-    """A card with what an earlier one says of classes, data and training: where weights came without their history.
+    For weights that came without their history: what the earlier card says of it stays true.
 
     Args:
         text: the new card.
-        old: the earlier one.
+        old: the earlier card.
     """
-    kept = {head: part for head, part in _sections(old) if head in _KEPT}
-    return "".join(f"{head}{kept.get(head, part)}" for head, part in _sections(text))
+    earlier = {heading: section for heading, section in _sections(old) if heading in _OF_TRAINING}
+    return "".join(f"{heading}{earlier.get(heading, section)}" for heading, section in _sections(text))
 
 
 def _sections(text: str) -> list[tuple[str, str]]:
-    """The parts of a card, each with its heading; what stands before the first heading has none."""
+    """Return the sections of a card with their headings; what comes before the first heading has an empty one."""
     pieces = re.split(r"^(## .*\n)", text, flags=re.MULTILINE)
     return [("", pieces[0]), *zip(pieces[1::2], pieces[2::2], strict=True)]
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a setting is a number, a choice or a list of such, and not an expression."""
+    """Return True for a number, a choice or a list of such, False for an expression or a path."""
     if isinstance(value, list):
-        return all(_is_plain(one) for one in value)
+        return all(_is_plain(entry) for entry in value)
     if isinstance(value, str):
         return not value.startswith(("$", "@", "%")) and "/" not in value and "\\" not in value
     return isinstance(value, (bool, int, float))
 
 
 def _cell(value: Any) -> str:
+    """Return a value as the cell of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""From a zip that somebody sent to a bundle that runs here: looked at before anything of it is executed."""
+"""Install a zip that somebody shared as a bundle that runs here, checked before anything of it is executed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -19,38 +20,38 @@ from packaging.version import InvalidVersion, Version
 import medseg
 from medseg.atomic import atomic_folder
 from medseg.bundle.bundle import Bundle
-from medseg.bundle.share.archiving import folder_name
-from medseg.bundle.share.gates import refuse, renamed, require_clean
+from medseg.bundle.share.archive import folder_name
+from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt
 from medseg.bundle.share.self_test import SelfTest, run_self_test
-from medseg.bundle.share.sources import fetch
-from medseg.bundle.share.stopping import stoppable
+from medseg.bundle.share.transfer import fetch
 from medseg.bundle.source import METADATA
 from medseg.bundle.trust import require_trust
 from medseg.bundle.verify.manifest import compare, read_manifest
-from medseg.errors import BundleError, DataError, MedsegError, OutputError, UntrustedError
+from medseg.errors import BundleError, DataError, OutputError, UntrustedError
 from medseg.inspection import check_archive, unpack
 from medseg.search_path import search_path
 
-_STALE = 3600.0  # seconds after which an install that left a folder behind is not going on any more
+_STALE = 3600.0  # seconds after which a folder that an install left behind belongs to no running one
+_TAKEN = "another install wrote this folder in the meantime"
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledBundle:
     """A bundle that was installed.
 
     Args:
         root: its folder.
-        name: what its metadata calls it.
+        name: its name in its metadata.
         version: its version.
-        listed: whether a manifest lists its files.
-        test: how its masks here stand to those that came with it; None where no self-test came, or none was wanted.
-        hides: the name of a bundle of medseg's own that this one is found instead of, in this folder.
+        has_manifest: True if a manifest lists its files.
+        test: its masks here compared with those that came with it; None where no self-test came or was run.
+        hides: name of a bundle of medseg's own that this one is found instead of, in this folder.
     """
 
     root: Path
     name: str
     version: str
-    listed: bool
+    has_manifest: bool
     test: SelfTest | None
     hides: str | None = None
 
@@ -63,147 +64,148 @@ def install_bundle(
     sha256: str | None = None,
     self_test: bool = True,
     device: str | None = None,
-) -> Installed:
-    """Unpack a packed bundle, having looked at it first, and see that it does here what it did where it was packed.
+) -> InstalledBundle:
+    """Fetch, check and unpack a packed bundle, and check that it does here what it did where it was packed.
 
-    In this order: fetched, its SHA-256; the zip itself, every file held against the manifest; inspected, nothing of it
-    executed; unpacked; verified; its self-test run. An error at any of these leaves nothing behind.
+    In this order: fetch it and check its SHA-256; check the zip itself, and every file against the manifest; inspect
+    it, which runs nothing of it; unpack and verify it; run its self-test. An error at any step leaves nothing behind.
 
     Args:
-        source: a zip, or where to fetch it, see `medseg.bundle.share.sources.fetch`.
+        source: a zip, or where to fetch it, see `medseg.bundle.share.transfer.fetch`.
         folder: becomes the bundle's folder; by default `bundles/<name>` in the working directory, where it is found
             by its name.
-        trust: go on though it would run what nobody knows to be safe.
+        trust: True installs a bundle that would run code not known to be safe.
         sha256: what the SHA-256 of the zip must be.
-        self_test: whether to run it, and refuse a bundle whose mask is another one here (`SelfTest.close`).
+        self_test: False skips the self-test; else a bundle whose mask differs here is refused (`SelfTest.close`).
         device: for the self-test; by default what the bundle chooses.
 
     Raises:
         DataError: it cannot be fetched, is damaged or tampered with, or gives another mask.
-        BundleError: it is not safe, not whole, or made by a newer medseg or MONAI.
-        OutputError: the folder holds other files, or cannot be written.
+        BundleError: it is not safe, not complete, or made by a newer medseg or MONAI.
+        OutputError: the folder has files already, or cannot be written.
+        MissingExtraError: the extra `share` is not installed.
+
+    Example:
+        >>> installed = install_bundle("liver.zip", "bundles/liver")  # doctest: +SKIP
+        >>> installed.test.differing  # doctest: +SKIP
+        0
     """
-    with stoppable(), tempfile.TemporaryDirectory(prefix="medseg-install-") as location:
+    with sigterm_as_interrupt(), tempfile.TemporaryDirectory(prefix="medseg-install-") as location:
         path = fetch(source, Path(location), sha256)
-        unfit = check_archive(path)
-        if unfit:
-            refuse(path.name, "must be a whole zip that is safe to unpack", unfit, "Fetch it again.")
-        manifest = read_manifest(path)
-        wrong = [one for one in compare(path) if one.severity == "error"]
-        if wrong:
-            refuse(path.name, "must hold the files that its manifest lists", wrong, "Fetch it again.")
-        if manifest is not None:
-            _require_versions(path, manifest.get("made_with"))
+        manifest = _checked_manifest(path)
         try:
             require_trust(path, trust, "install")
         except UntrustedError as error:
             if not path.is_relative_to(location):
                 raise
             look = f"See all of it with: medseg bundle pull {source}, then medseg bundle inspect {path.name}."
-            raise UntrustedError(
-                source, error.problem, error.came, f"{look} If you trust who made it, give --trust."
-            ) from error
-        target = Path(folder) if folder is not None else Path("bundles", folder_name(_name(path, manifest)))
-        target = _required_free(target)
+            fix = f"{look} If you trust who made it, give --trust."
+            raise UntrustedError(source, error.problem, error.came, fix) from error
+        name = str((manifest or {}).get("bundle") or path.stem)
+        target = _require_free(Path(folder) if folder is not None else Path("bundles", folder_name(name)))
         _clear_stale(target)
-        with _new_parents(target), _placed(target) as partial:
-            root = partial
-            try:
-                _unpacked(path, partial)
-                require_clean(root, trust, path.name)
-                bundle = Bundle(root)
-                test = run_self_test(bundle, device) if self_test else None
-            except MedsegError as error:
-                raise renamed(error, partial, path.name) from error
+        with _new_parents(target), _becoming(target) as partial, errors_name(partial, path.name):
+            _unpack_bundle(path, partial)
+            require_clean(partial, trust, path.name)
+            bundle = Bundle(partial)
+            test = run_self_test(bundle, device) if self_test else None
             if test is not None and not test.close:
-                rule = "must give the mask here that came with it"
-                raise DataError(path.name, rule, str(test), "--no-self-test installs it all the same.")
+                problem = "its self-test gives another mask here than the one that came with it"
+                raise DataError(path.name, problem, str(test), "--no-self-test installs it without this check.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))
-    return Installed(target.resolve(), name, version, manifest is not None, test, _hides(target))
+    return InstalledBundle(target.resolve(), name, version, manifest is not None, test, _hidden_bundle(target))
+
+
+def _checked_manifest(path: Path) -> dict[str, object] | None:
+    """Check a zip's tables, its files against its manifest, and the versions it needs; return the manifest."""
+    refuse(path.name, "the zip is damaged or not safe to unpack", check_archive(path), "Fetch it again.")
+    with zipfile.ZipFile(path) as archive:
+        manifest = read_manifest(archive)
+        refuse(path.name, "its files are not those of its manifest", compare(archive), "Fetch it again.")
+    if manifest is not None:
+        _require_versions(path, manifest.get("made_with"))
+    return manifest
 
 
 @contextlib.contextmanager
-def _placed(target: Path) -> Iterator[Path]:
-    """A folder that becomes the bundle's; an error where somebody else made that one in the meantime."""
+def _becoming(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes the bundle's; raise if another install wrote that one in the meantime."""
+    fix = "Choose another folder with -o."
     try:
         with atomic_folder(target) as partial:
             yield partial
             if target.exists() and any(target.iterdir()):
-                raise OutputError(
-                    target, "must be free until the end", "that somebody installed a bundle there meanwhile"
-                )
+                raise OutputError(target, _TAKEN, "", fix)
     except OutputError as error:
         if isinstance(error.__cause__, OSError) and target.is_dir() and any(target.iterdir()):
-            said = "that somebody installed a bundle there meanwhile"
-            raise OutputError(target, "must be free until the end", said) from error
+            raise OutputError(target, _TAKEN, "", fix) from error
         raise
 
 
 def _clear_stale(target: Path) -> None:
-    """Remove what an earlier install to the same place left behind when it was killed."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.partial*"):
+    """Remove what an earlier install to the same folder left behind when it was killed."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.partial*"):
         with contextlib.suppress(OSError):
-            newest = max((path.stat().st_mtime for path in (left, *left.rglob("*"))), default=0.0)
+            newest = max((path.stat().st_mtime for path in (leftover, *leftover.rglob("*"))), default=0.0)
             if time.time() - newest > _STALE:
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _hides(target: Path) -> str | None:
-    """The name of a bundle of medseg's own that is not found by its name any more, because this one is."""
+def _hidden_bundle(target: Path) -> str | None:
+    """Return the name of medseg's own bundle that is no longer found by its name, because this one is."""
     here, *others = search_path()
     if target.parent.resolve() != (here / "bundles").resolve():
         return None
-    own = [home / "bundles" / target.name for home in others]
-    hidden = [one for one in own if (one / "configs" / METADATA).is_file() and one.resolve() != target.resolve()]
-    return target.name if hidden else None
+    for home in others:
+        bundle = home / "bundles" / target.name
+        if (bundle / "configs" / METADATA).is_file() and bundle.resolve() != target.resolve():
+            return target.name
+    return None
 
 
 @contextlib.contextmanager
 def _new_parents(target: Path) -> Iterator[None]:
     """After an error, remove the folders above a folder that were made for it."""
-    made = [folder for folder in target.absolute().parents if not folder.exists()]
+    created = [folder for folder in target.absolute().parents if not folder.exists()]
     try:
         yield
     except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):  # somebody else's files
+        for folder in created:
+            with contextlib.suppress(OSError):  # it has the files of others by now
                 folder.rmdir()
         raise
 
 
-def _unpacked(path: Path, partial: Path) -> Path:
-    """The bundle's folder made of a zip, at that place itself whatever folder the zip has around it."""
-    unpack(path, partial)
-    places = [partial, *sorted(one for one in partial.iterdir() if one.is_dir())]
-    found = [location for location in places if (location / "configs" / METADATA).is_file()]
-    if not found:
-        raise BundleError(path.name, f"must hold a bundle, with configs/{METADATA}", "none")
-    if found[0] != partial:
-        aside = partial.with_name(f"{partial.name}.{uuid.uuid4().hex[:8]}")
+def _unpack_bundle(path: Path, folder: Path) -> None:
+    """Unpack a zip so that the bundle is `folder` itself, in whatever folder it is in the zip."""
+    unpack(path, folder)
+    candidates = [folder, *sorted(inner for inner in folder.iterdir() if inner.is_dir())]
+    roots = [candidate for candidate in candidates if (candidate / "configs" / METADATA).is_file()]
+    if not roots:
+        raise BundleError(path.name, f"it has no configs/{METADATA}, so it is not a bundle", "", "Give another zip.")
+    if roots[0] != folder:
+        aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
         try:
-            found[0].rename(aside)
-            shutil.rmtree(partial)
-            aside.rename(partial)
+            roots[0].rename(aside)
+            shutil.rmtree(folder)
+            aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    return partial
 
 
 def _require_versions(path: Path, made_with: object) -> None:
-    """See that medseg and MONAI here are not older than those it was packed with, by their first two numbers."""
+    """Require medseg and MONAI not to be older than those it was packed with, by their first two numbers."""
     if not isinstance(made_with, dict):
         return
-    for package, here in (("medseg", medseg.__version__), ("monai", _installed("monai"))):
-        said = made_with.get(package)
+    for package, version in (("medseg", medseg.__version__), ("monai", _installed("monai"))):
+        needed = made_with.get(package)
         try:
-            newer = bool(said) and Version(str(said)).release[:2] > Version(here).release[:2]
+            is_newer = bool(needed) and Version(str(needed)).release[:2] > Version(version).release[:2]
         except InvalidVersion:
             continue
-        if newer:
-            wheel = " Its own may lie in the zip, in wheels/." if package == "medseg" else ""
-            raise BundleError(
-                path.name, f"needs {package} {said} or later", here, f"pip install --upgrade {package}.{wheel}"
-            )
+        if is_newer:
+            problem, fix = f"it needs {package} {needed} or later", f"pip install --upgrade {package}"
+            raise BundleError(path.name, problem, f"{version} is installed", fix)
 
 
 def _installed(package: str) -> str:
@@ -213,16 +215,16 @@ def _installed(package: str) -> str:
         return "0"
 
 
-def _name(path: Path, manifest: dict[str, object] | None) -> str:
-    said = (manifest or {}).get("bundle")
-    return str(said) if said else path.stem
+def _require_free(target: Path) -> Path:
+    """Return a folder as an absolute path.
 
-
-def _required_free(target: Path) -> Path:
-    """The folder as an absolute path."""
+    Raises:
+        OutputError: it is not free for a bundle.
+    """
     target = target.resolve()
     if Path.cwd().is_relative_to(target):
-        raise OutputError(target, "must be a folder of its own", "the working directory or one above it", "Name one.")
+        problem = "a bundle cannot be installed in the working directory or one above it"
+        raise OutputError(target, problem, "", "Name a new folder.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(target, "must be a new or an empty folder", "other files", "Choose another one with -o.")
+        raise OutputError(target, "the folder has files already", "", "Choose another one with -o.")
     return target

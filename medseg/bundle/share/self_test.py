@@ -1,4 +1,4 @@
-"""A small made-up scan and the mask that the bundle gave of it: does another machine give the same?"""
+"""Make and run a bundle's self-test: a small synthetic scan, and the mask that the bundle gave of it."""
 
 from __future__ import annotations
 
@@ -27,110 +27,112 @@ from medseg.errors import ConfigError, DataError, MedsegError
 from medseg.grid import Grid
 from medseg.image_io_2d import is_picture, read_image_2d
 from medseg.labels import LabelMap
+from medseg.metrics.overlap import confusion_matrix, dice
+from medseg.remote import first_line
 
 logger = logging.getLogger(__name__)
 
 FOLDER, RECORD = "selftest", "selftest.json"
 INPUT, EXPECTED = "input", "expected"
-SAME = 0.999  # share of the labelled voxels from which on a machine is said to give the mask again
+SAME = 0.999  # share of the labeled voxels that must agree for a mask to count as reproduced
 CLOSE = 0.98  # mean Dice below which it is another mask, and not the same one in another precision
-FLOORS = ((20, 0.9), (5, 0.5))  # voxels of a structure, and the Dice below which it is another one; rounding moves few
+# Voxels of a structure, and the Dice below which it counts as changed: rounding moves few voxels.
+CHANGED = ((20, 0.9), (5, 0.5))
 VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 20.0), region="abdomen")
 SLICES = SlicePhantomSpec(train=1, val=0, slices=4, size=(128, 128), layout="folder", seed=7)
 _FORMAT = 1
-_PLACED = 1e-3  # mm between affines, of rounding in a header
-_VOLUMES, _PICTURES = ("nibabel", "nifti", "nii", "itk"), ("png", "jpeg", "pil", "pillow", "image")  # of `data_type`
+_TOLERANCE = 1e-3  # mm between affines, for rounding in a header
+_VOLUME_TYPES = ("nibabel", "nifti", "nii", "itk")  # of `data_type`
+_IMAGE_TYPES = ("png", "jpeg", "pil", "pillow", "image")
 _LEVELS = {"medseg.bundle": logging.WARNING, "ignite.engine": logging.CRITICAL, "LoadImage": logging.CRITICAL}
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """How a bundle's masks on this machine stand to those that came with it.
+    """The masks of this machine compared with those that came with the bundle.
 
     Args:
         dice: by structure, over all voxels; structures that neither mask has are left out.
         differing: voxels with another label.
         total: all voxels.
         files: masks that were compared.
-        labelled: voxels that either mask has a structure at.
+        labeled: voxels where either mask has a structure.
         sizes: voxels of each structure of `dice`, in the mask that has more of it.
-        covered: structures that the masks that came have.
-        structures: structures that the bundle knows.
+        covered: number of structures that the masks that came have.
+        structures: number of structures that the bundle knows.
     """
 
     dice: Mapping[str, float]
     differing: int
     total: int
     files: int
-    labelled: int
+    labeled: int
     sizes: Mapping[str, int]
     covered: int
     structures: int
 
     @property
     def mean_dice(self) -> float:
-        """The mean over the structures that are in either mask; 1.0 where there are none in both."""
+        """The mean over the structures that are in either mask; 1.0 where neither has any."""
         return float(np.mean(list(self.dice.values()))) if self.dice else 1.0
 
     @property
     def reproduced(self) -> bool:
-        """Whether at least 99.9 % of the labelled voxels have the same label; other processors round fewer away.
-
-        And whether no structure became another one, see `FLOORS`.
-        """
-        return self.total > 0 and self.differing <= (1 - SAME) * self.labelled and not self._lost()
+        """True if 99.9 % of the labeled voxels agree and no structure changed; other processors round fewer away."""
+        return self.total > 0 and self.differing <= (1 - SAME) * self.labeled and not self._changed()
 
     @property
     def close(self) -> bool:
-        """Whether it is the same mask but for rounding: half precision on a GPU costs more voxels than `reproduced`."""
-        if self.total <= 0 or self._lost():
+        """True if it is the same mask but for rounding: half precision on a GPU costs more voxels than `reproduced`."""
+        if self.total <= 0 or self._changed():
             return False
-        scores = [score for name, score in self.dice.items() if self.sizes.get(name, 0) >= FLOORS[-1][0]]
-        few = self.differing <= 2 * (1 - CLOSE) * self.labelled
+        scores = [score for name, score in self.dice.items() if self.sizes.get(name, 0) >= CHANGED[-1][0]]
+        few = self.differing <= 2 * (1 - CLOSE) * self.labeled
         return self.reproduced or (float(np.mean(scores)) >= CLOSE if scores else few)
 
-    def _lost(self) -> list[str]:
-        """Structures that are others now, however few voxels they have beside the rest."""
-        return [
-            name
-            for name, score in self.dice.items()
-            if any(self.sizes.get(name, 0) >= size and score < least for size, least in FLOORS)
-        ]
+    def _changed(self) -> list[str]:
+        """Return the structures that became others, however few voxels they have."""
+        changed = []
+        for name, score in self.dice.items():
+            size = self.sizes.get(name, 0)
+            if any(size >= voxels and score < limit for voxels, limit in CHANGED):
+                changed.append(name)
+        return changed
 
     def __str__(self) -> str:
-        """One line with the figures."""
-        share = 100 * self.differing / max(self.labelled, 1)
+        """Return one line with the figures."""
+        share = 100 * self.differing / max(self.labeled, 1)
         text = f"mean Dice {self.mean_dice:.4f}, {self.differing} of {self.total} voxels differ"
-        text += f" ({share:.3f} % of the labelled ones)"
-        lost = self._lost()
-        return text + (f"; {', '.join(lost[:5])} changed" if lost else "")
+        text += f" ({share:.3f} % of the labeled ones)"
+        changed = self._changed()
+        return text + (f"; {', '.join(changed[:5])} changed" if changed else "")
 
 
 def kind_of(bundle: Bundle) -> str | None:
-    """What a bundle takes: `volume` (NIfTI files), `slices` (pictures), or None where nothing tells.
+    """Return what a bundle takes: `volume` (NIfTI), `slices` (PNG), or None where it cannot be told.
 
-    Its inference.json is read, not run: how it lists what lies in `dataset_dir`, then its metadata's `data_type`.
+    Its inference.json is read and not run: how it lists the files in `dataset_dir`, then its metadata's `data_type`.
     """
     if not {"dataset_dir", "output_dir"} <= set(bundle.content("inference")):
         return None
-    said = str(bundle.metadata.get("data_type", "")).lower()
-    guessed = {**dict.fromkeys(_VOLUMES, "volume"), **dict.fromkeys(_PICTURES, "slices")}.get(said)
-    return _lists(bundle) or guessed
+    data_type = str(bundle.metadata.get("data_type", "")).lower()
+    guessed = "volume" if data_type in _VOLUME_TYPES else "slices" if data_type in _IMAGE_TYPES else None
+    return _listed_kind(bundle) or guessed
 
 
-def _lists(bundle: Bundle) -> str | None:
-    """What the config itself says by how it lists files, as ours do."""
-    listed = json.dumps(bundle.content("inference"))
-    return "slices" if "slice_items" in listed else "volume" if "find_scans" in listed else None
+def _listed_kind(bundle: Bundle) -> str | None:
+    """Return the kind that the config shows by the function of ours that lists its files; None without one."""
+    text = json.dumps(bundle.content("inference"))
+    return "slices" if "slice_items" in text else "volume" if "find_scans" in text else None
 
 
 def make_self_test(bundle: Bundle, folder: Path, watch: Callable[[ConfigParser], Any] | None = None) -> bool:
-    """Make the self-test of a bundle: made-up scans in `input`, and what the bundle makes of them in `expected`.
+    """Make the self-test of a bundle: synthetic scans in `input`, and what the bundle makes of them in `expected`.
 
-    It is computed on the CPU, whatever there is. Nothing of a patient goes in.
+    It is computed on the CPU, on any machine. Nothing of a patient goes in.
 
     Args:
-        bundle: it, with its weights.
+        bundle: a bundle with its weights.
         folder: becomes the folder of the self-test.
         watch: gets the parser of the config before it runs.
 
@@ -146,9 +148,9 @@ def make_self_test(bundle: Bundle, folder: Path, watch: Callable[[ConfigParser],
     try:
         _make(bundle, kind, folder, watch)
     except MedsegError as error:
-        if _lists(bundle) is not None:
+        if _listed_kind(bundle) is not None:
             raise
-        logger.warning("%s takes other input than its metadata lets one guess: %s", bundle.name, error)
+        logger.warning("%s takes other input than its metadata suggest: %s", bundle.name, error)
         shutil.rmtree(folder, ignore_errors=True)
         return False
     return True
@@ -162,44 +164,45 @@ def _make(bundle: Bundle, kind: str, folder: Path, watch: Callable[[ConfigParser
         write_volume(source / "phantom.nii.gz", body.hu, Grid(body.hu.shape, body.affine))
     else:
         with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as location:
-            made = write_slice_phantom(Path(location, "set"), SLICES)
-            for path in sorted((made / "images").rglob("*.png")):
+            phantom = write_slice_phantom(Path(location, "set"), SLICES)
+            for path in sorted((phantom / "images").rglob("*.png")):
                 shutil.copyfile(path, source / path.name)
     infer(bundle, source, folder / EXPECTED, "cpu", watch)
     masks = _masks(folder / EXPECTED)
     for name, path in files_of(folder / EXPECTED).items():
-        if name not in masks:  # such as the same masks in colours
+        if name not in masks:  # such as the same masks in colors
             path.unlink()
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
     if not masks:
-        raise ConfigError(bundle.root, "must write masks to output_dir in its inference.json", "none")
+        problem = "its inference.json writes no masks to output_dir"
+        raise ConfigError(bundle.root, problem, "", "Let it save each mask there.")
     spec = asdict(VOLUME if kind == "volume" else SLICES)
     write_json(folder / RECORD, {"format": _FORMAT, "kind": kind, "phantom": spec, "device": "cpu"})
 
 
 def run_self_test(bundle: Bundle, device: str | None = None) -> SelfTest | None:
-    """Run the self-test that came with a bundle; None where none did.
+    """Run the self-test that came with a bundle; None where it has none.
 
     Args:
         bundle: an unpacked bundle.
         device: `cpu`, `cuda`, ...; by default what the bundle chooses itself.
 
     Raises:
-        MedsegError: the bundle does not run, or what came with it is not whole.
+        MedsegError: the bundle does not run, or its self-test is not complete.
     """
     folder = bundle.root / FOLDER
     if not (folder / RECORD).is_file():
         return None
     with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as location:
         infer(bundle, folder / INPUT, Path(location, "masks"), device)
-        return compare_masks(Path(location, "masks"), folder / EXPECTED, _names(bundle))
+        return compare_masks(Path(location, "masks"), folder / EXPECTED, _class_names(bundle))
 
 
 def infer(
     bundle: Bundle, source: Path, target: Path, device: str | None, watch: Callable[[ConfigParser], Any] | None = None
 ) -> None:
-    """Run a bundle's inference.json, as MONAI does: what lies in a folder, to masks in another one.
+    """Run a bundle's inference.json as MONAI does, from the scans in one folder to masks in another.
 
     Raises:
         MedsegError: whatever went wrong, as one of ours.
@@ -216,89 +219,98 @@ def infer(
                 if key in parser:
                     parser.get_parsed_content(key)
     except Exception as error:  # of any library; MONAI wraps what its configs raise
-        raise _ours(error, bundle) from error
+        raise _as_medseg_error(error, bundle) from error
 
 
-def compare_masks(found: Path, expected: Path, names: Mapping[int, str]) -> SelfTest:
-    """Hold masks against those of the same names.
+def compare_masks(folder: Path, expected: Path, names: Mapping[int, str]) -> SelfTest:
+    """Compare masks with the expected ones of the same file names.
 
     Args:
-        found: the folder of what was made here.
-        expected: the folder of what came.
+        folder: the masks that were made here.
+        expected: the masks that came with the bundle.
         names: of the structures, by label.
 
     Raises:
-        DataError: a mask is missing, or of another shape or in another place.
+        DataError: a mask is missing, or has another shape or position.
     """
     masks = _masks(expected)
     if not masks:
-        raise DataError(expected, "must hold the masks of the self-test", "none")
-    known = [index for index in names if index > 0]
+        raise DataError(expected, "the masks of the self-test are missing", "", "Fetch the bundle again.")
+    pairs = [_pair(folder, expected, name) for name in masks]
     size = max(names, default=0) + 1
-    table = np.zeros((0, 0), np.int64)
-    for name in masks:
-        if not (found / name).is_file():
-            raise DataError(expected.parent, f"must give the mask {name}", "none", "The bundle writes other files now.")
-        (mine, here), (theirs, there) = _labels(found / name), _labels(expected / name)
-        if mine.shape != theirs.shape:
-            raise DataError(name, f"must have the shape {theirs.shape}", f"shape {mine.shape}")
-        if here is not None and there is not None and not np.allclose(here, there, rtol=0, atol=_PLACED):
-            was, rule = (
-                np.round(here, 3).tolist(),
-                f"must lie where the mask that came lies, {np.round(there, 3).tolist()}",
-            )
-            raise DataError(name, rule, f"{was}")
-        size = max(size, int(mine.max(initial=0)) + 1, int(theirs.max(initial=0)) + 1, len(table))
-        grown = np.zeros((size, size), np.int64)
-        grown[: len(table), : len(table)] = table
-        pairs = theirs.ravel().astype(np.int64) * size + mine.ravel()
-        table = grown + np.bincount(pairs, minlength=size * size).reshape(size, size)
-    total, same = int(table.sum()), int(np.trace(table))
-    there, here = table.sum(axis=1), table.sum(axis=0)
-    in_either = [index for index in range(1, size) if there[index] + here[index]]
-    called = {index: names.get(index, f"label {index}") for index in in_either}
+    for mask, truth in pairs:
+        size = max(size, int(mask.max(initial=0)) + 1, int(truth.max(initial=0)) + 1)
+    confusion = np.zeros((size, size), np.int64)
+    for mask, truth in pairs:
+        confusion += confusion_matrix(mask, truth, size)
+    in_truth, in_mask = confusion.sum(axis=1), confusion.sum(axis=0)
+    scores, sizes = {}, {}
+    for index, score in enumerate(dice(confusion), 1):  # the background has no score
+        if in_truth[index] + in_mask[index] > 0:
+            name = names.get(index, f"label {index}")
+            scores[name] = float(score)
+            sizes[name] = int(max(in_truth[index], in_mask[index]))
+    total = int(confusion.sum())
     return SelfTest(
-        {called[index]: float(2 * table[index, index] / (there[index] + here[index])) for index in in_either},
-        total - same,
-        total,
-        len(masks),
-        total - int(table[0, 0]),
-        {called[index]: int(max(there[index], here[index])) for index in in_either},
-        int(np.count_nonzero(there[1:])),
-        len(known),
+        dice=scores,
+        differing=total - int(np.trace(confusion)),
+        total=total,
+        files=len(masks),
+        labeled=total - int(confusion[0, 0]),
+        sizes=sizes,
+        covered=int(np.count_nonzero(in_truth[1:])),
+        structures=sum(index > 0 for index in names),
     )
 
 
+def _pair(folder: Path, expected: Path, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the mask of that name made here and the expected one, on the same grid."""
+    if not (folder / name).is_file():
+        problem = f"the self-test gave no mask {name}"
+        raise DataError(expected.parent, problem, "", "Ask whoever packed the bundle to pack it again.")
+    (mask, affine), (truth, expected_affine) = _labels(folder / name), _labels(expected / name)
+    if mask.shape != truth.shape:
+        problem = f"the mask of the self-test must have shape {truth.shape}"
+        raise DataError(name, problem, f"got {mask.shape}", "--no-self-test installs the bundle without this check.")
+    if affine is None or expected_affine is None:
+        return mask, truth
+    if not np.allclose(affine, expected_affine, rtol=0, atol=_TOLERANCE):
+        was, now = (np.round(matrix, 3).tolist() for matrix in (expected_affine, affine))
+        fix = "--no-self-test installs the bundle without this check."
+        raise DataError(name, f"the mask of the self-test must have the affine {was}", f"got {now}", fix)
+    return mask, truth
+
+
 def coverage(folder: Path, labels: LabelMap | None = None) -> str:
-    """How much a self-test can tell: which of the structures are in the masks that came with it, in a few words.
+    """Return how much a self-test can tell, as the structures that its expected masks have.
 
     Args:
         folder: the folder of the self-test.
-        labels: the structures; None where nobody knows.
+        labels: the structures that the bundle knows; None where it does not say.
 
     Returns:
-        Such as `3 of 117 structures`; empty where the masks hold nothing but background.
+        Such as `3 of 117 structures`; empty where the masks are all background.
     """
-    found: set[int] = set()
+    structures: set[int] = set()
     for name in _masks(folder / EXPECTED):
-        found |= {int(index) for index in np.unique(_labels(folder / EXPECTED / name)[0]) if index > 0}
-    return covers(len(found), len(labels.structures) if labels is not None else 0)
+        structures |= {int(index) for index in np.unique(_labels(folder / EXPECTED / name)[0]) if index > 0}
+    return coverage_text(len(structures), len(labels.structures) if labels is not None else 0)
 
 
-def covers(covered: int, structures: int) -> str:
-    """That many of so many, in words; empty where it is none.
+def coverage_text(covered: int, structures: int) -> str:
+    """Return "so many of so many structures" in words; empty for none.
 
-    >>> covers(3, 117), covers(1, 0), covers(0, 4)
+    >>> coverage_text(3, 117), coverage_text(1, 0), coverage_text(0, 4)
     ('3 of 117 structures', '1 structure', '')
     """
     if not covered:
         return ""
-    many = f"{covered} of {structures}" if structures else str(covered)
-    return f"{many} structure{'s' * (max(covered, structures) > 1)}"
+    counts = f"{covered} of {structures}" if structures else str(covered)
+    return f"{counts} structure{'s' * (max(covered, structures) > 1)}"
 
 
 def _labels(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """The labels and, of a volume, the affine."""
+    """Return the labels and, of a volume, the affine."""
     if is_picture(path):
         return np.asarray(read_image_2d(path).values), None
     values, grid = read_volume(path)
@@ -306,16 +318,15 @@ def _labels(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
 
 
 def _masks(folder: Path) -> list[str]:
-    """The files below a folder that hold a label for each voxel or pixel; colours are none."""
-    files = files_of(folder)
-    return [
-        name
-        for name, path in files.items()
-        if name.endswith(SUFFIXES) or (is_picture(path) and read_image_2d(path).values.ndim == 2)
-    ]
+    """Return the files below a folder that have a label for each voxel or pixel, not those in colors."""
+    masks = []
+    for name, path in files_of(folder).items():
+        if name.endswith(SUFFIXES) or (is_picture(path) and read_image_2d(path).values.ndim == 2):
+            masks.append(name)
+    return masks
 
 
-def _names(bundle: Bundle) -> dict[int, str]:
+def _class_names(bundle: Bundle) -> dict[int, str]:
     try:
         content = json.loads((bundle.root / "label_map.json").read_text(encoding="utf-8"))
         return {int(index): str(name) for index, name in content.items()}
@@ -323,31 +334,27 @@ def _names(bundle: Bundle) -> dict[int, str]:
         return {}
 
 
-def _ours(error: Exception, bundle: Bundle) -> MedsegError:
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, MedsegError):
-            return found
-        found = found.__cause__
+def _as_medseg_error(error: Exception, bundle: Bundle) -> MedsegError:
+    """Return the error of ours that an exception comes from, or one that says what it is."""
+    root: BaseException = error
+    while not isinstance(root, MedsegError) and root.__cause__ is not None:
+        root = root.__cause__
+    if isinstance(root, MedsegError):
+        return root
     if isinstance(error, torch.OutOfMemoryError):
-        return DataError(bundle.name, "needs more memory than there is for its self-test", str(error).splitlines()[0])
-    found = error
-    while found.__cause__ is not None:
-        found = found.__cause__
-    said = (str(found).strip().splitlines() or [""])[0]
-    rule, fix = "must run its own inference.json", "medseg bundle verify says more."
-    return ConfigError(bundle.name, rule, f"{type(found).__name__}: {said}", fix)
+        return DataError(bundle.name, "its self-test needs more memory than there is", first_line(error))
+    problem, fix = "its own inference.json fails", "medseg bundle verify says more."
+    return ConfigError(bundle.name, problem, first_line(root), fix)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what inference says of each file, and ignite of an error that is raised anyway."""
-    levels = {logging.getLogger(name): level for name, level in _LEVELS.items()}
-    before = {logger: logger.level for logger in levels}
-    for logger, level in levels.items():
-        logger.setLevel(level)
+    """Silence what inference logs of each file, and what ignite logs of an error that is raised anyway."""
+    before = {name: logging.getLogger(name).level for name in _LEVELS}
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        for logger, level in before.items():
-            logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

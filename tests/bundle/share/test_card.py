@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medseg.bundle.share.card import History, card_text, history_of, metrics_of, with_tables_of
+from medseg.bundle.share.card import TrainingHistory, card_text, history_of, keep_training_sections, metrics_of
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen|left", "aorta"])
@@ -62,7 +62,7 @@ def test_all_of_it_stands_in_the_card(run):
         "| 3 | aorta | absent |",
         "A hospital.\n\nCases: 2 train, 1 val.",
         "`abc123`",
-        "3 epochs, 3 minutes of training, begun on 2026-11-22.",
+        "3 epochs, 3 minutes of training, started on 2026-11-22.",
         "The weights are those of epoch 2",
         "| `lr` | 0.01 |",
         "It runs.",
@@ -78,12 +78,12 @@ def test_what_the_recipe_says_is_not_said_of_the_run(run):
     text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
     assert "117" not in text
     assert "Segmentation of 3 structures: liver, spleen|left, aorta" in text
-    assert "Nobody said which data.\n\nThe recipe is meant for: Any CT." in text
+    assert "The data are not stated.\n\nThe recipe is meant for: Any CT." in text
     own = {**RECIPE, "task": "Livers", "data_source": "A hospital"}
     text = card_text(own, LABELS, history_of(run), recipe=RECIPE)
     assert "\n\nLivers\n\n" in text
     assert "A hospital." in text
-    assert "Nobody said which data" not in text
+    assert "The data are not stated" not in text
     full = {**RECIPE, "task": "Segmentation of 3 anatomical structures in CT"}
     assert full["task"] in card_text(full, LABELS, history_of(run), recipe=full)
 
@@ -91,23 +91,28 @@ def test_what_the_recipe_says_is_not_said_of_the_run(run):
 def test_of_the_phantom_it_says_that_the_bodies_are_made_up(run):
     file = run / "configs" / "train.json"
     file.write_text(json.dumps({"dataset_dir": None, "phantom": {"train": 1}}))
-    assert history_of(run).made_up
+    assert history_of(run).on_phantom
     text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
-    assert "## Training data\n\nMade-up bodies (the phantom) and no patients" in text
+    assert "## Training data\n\nSynthetic bodies (the phantom) and no patients" in text
 
 
 def test_tables_of_an_earlier_card_are_kept(run):
     old = card_text({**RECIPE, "intended_use": "Old."}, LABELS, history_of(run), test="Old test.")
-    new = card_text({**RECIPE, "intended_use": "New."}, LABELS, History(), test="New test.")
-    both = with_tables_of(new, old)
+    new = card_text({**RECIPE, "intended_use": "New."}, LABELS, TrainingHistory(), test="New test.")
+    both = keep_training_sections(new, old)
     assert both == card_text({**RECIPE, "intended_use": "New."}, LABELS, history_of(run), test="New test.")
-    assert with_tables_of(new, "no card") == new
+    assert keep_training_sections(new, "no card") == new
 
 
 def test_of_a_bundle_that_is_no_run_nothing_is_made_up(tmp_path):
-    assert history_of(tmp_path) == History()
-    assert metrics_of(History()) == {}
-    text = card_text({"name": "it"}, None, History())
-    for said in ("Nobody said. Not for clinical decisions.", "No history came", "See `label_map.json`", "no self-test"):
+    assert history_of(tmp_path) == TrainingHistory()
+    assert metrics_of(TrainingHistory()) == {}
+    text = card_text({"name": "it"}, None, TrainingHistory())
+    for said in (
+        "Not stated. Not for clinical decisions.",
+        "without the history",
+        "See `label_map.json`",
+        "without a self-test",
+    ):
         assert said in text
     assert "Dice" not in text

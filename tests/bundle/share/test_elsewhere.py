@@ -1,6 +1,7 @@
-"""What a new user does: a new environment, medseg from the zip, install, predict; the voxels are those of home."""
+"""What a new user does: a new environment, medseg from its wheel, install, predict; the voxels are the same."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -23,10 +24,30 @@ BOTH = (
 )
 
 
+SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "medseg", "bundles", "configs")
+
+
 @pytest.fixture(scope="module")
 def zipped(tmp_path_factory, trained):
+    return pack_bundle(trained, tmp_path_factory.mktemp("zipped") / "tiny.zip")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory, repository):
+    """medseg's wheel, built from a copy of the source, because setuptools leaves files beside what it builds."""
     pytest.importorskip("setuptools", minversion="77", reason="needs setuptools 77")
-    return pack_bundle(trained, tmp_path_factory.mktemp("zipped") / "tiny.zip", with_wheel=True)
+    folder = tmp_path_factory.mktemp("wheel")
+    (folder / "source").mkdir()
+    skipped = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*", "*.pt", "*.safetensors")
+    for name in SOURCE:
+        if (repository / name).is_dir():
+            shutil.copytree(repository / name, folder / "source" / name, ignore=skipped)
+        else:
+            shutil.copyfile(repository / name, folder / "source" / name)
+    code = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"
+    run(sys.executable, "-c", code, cwd=folder / "source")
+    (path,) = folder.glob("*.whl")
+    return path
 
 
 def run(*command, cwd):
@@ -36,19 +57,18 @@ def run(*command, cwd):
     return done.stdout
 
 
-def environment(location, zipped, *options):
-    """A new environment with medseg from the zip; its Python."""
+def environment(location, wheel, zipped, *options):
+    """A new environment with medseg's wheel, and the versions that the bundle was packed with; its Python."""
     run(sys.executable, "-m", "venv", location / "env", cwd=location)
     python = next(path for path in (location / "env").glob("*/python*") if path.stem == "python")
     with zipfile.ZipFile(zipped) as archive:
         archive.extractall(location / "content")
-    (wheel,) = (location / "content").glob("*/wheels/*.whl")
-    lock = wheel.parents[1] / "requirements.lock"
-    run(python, "-m", "pip", "install", "--quiet", wheel, "-c", lock, *options, cwd=location)
+    (lock,) = (location / "content").glob("*/requirements.lock")
+    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[share]", "-c", lock, *options, cwd=location)
     return python
 
 
-def same_as_home(location, python, zipped, trained, scan):
+def assert_same_as_home(location, python, zipped, trained, scan):
     said = run(python, "-c", BOTH, zipped, scan, cwd=location)
     assert str(location / "env") in said
     assert "0 of 158976 voxels differ" in said
@@ -58,9 +78,9 @@ def same_as_home(location, python, zipped, trained, scan):
     assert np.array_equal(np.asanyarray(there.dataobj), home.label)
 
 
-def test_in_an_environment_with_nothing_of_this_checkout(zipped, trained, phantom, tmp_path):
+def test_in_an_environment_with_nothing_of_this_checkout(zipped, wheel, trained, phantom, tmp_path):
     """Other packages are borrowed from here, which saves a download of gigabytes; medseg is the wheel's."""
-    python = environment(tmp_path, zipped, "--no-deps", "--no-index")
+    python = environment(tmp_path, wheel, zipped, "--no-deps", "--no-index")
     site = next((tmp_path / "env").glob("**/site-packages/medseg")).parent
     borrowed = tmp_path / "borrowed"
     borrowed.mkdir()
@@ -68,10 +88,10 @@ def test_in_an_environment_with_nothing_of_this_checkout(zipped, trained, phanto
         if "medseg" not in package.name.lower() and not package.name.endswith(".pth"):
             (borrowed / package.name).symlink_to(package)
     (site / "borrowed.pth").write_text(str(borrowed))
-    same_as_home(tmp_path, python, zipped, trained, phantom / "p0000" / "ct.nii.gz")
+    assert_same_as_home(tmp_path, python, zipped, trained, phantom / "p0000" / "ct.nii.gz")
 
 
 @pytest.mark.long
-def test_in_an_environment_made_anew(zipped, trained, phantom, tmp_path):
-    python = environment(tmp_path, zipped)
-    same_as_home(tmp_path, python, zipped, trained, phantom / "p0000" / "ct.nii.gz")
+def test_in_an_environment_made_anew(zipped, wheel, trained, phantom, tmp_path):
+    python = environment(tmp_path, wheel, zipped)
+    assert_same_as_home(tmp_path, python, zipped, trained, phantom / "p0000" / "ct.nii.gz")

@@ -1,19 +1,23 @@
-"""A hub of this machine: what is pushed is what is fetched, and what is not there is said in one line."""
+"""A hub of this machine: what is pushed is what is fetched, and what is missing is one clear line."""
 
 import base64
 import contextlib
 import http.server
 import json
 import socket
+import sys
 import threading
 import time
 
 import pytest
 
-from medseg.bundle.share import hub
-from medseg.errors import ConfigError, DataError, OutputError
+from medseg.bundle.share import push, transfer
+from medseg.bundle.share.archive import write_archive
+from medseg.bundle.share.transfer import fetch, sum_line
+from medseg.bundle.verify.manifest import MANIFEST, make_manifest
+from medseg.errors import ConfigError, DataError, MissingExtraError, OutputError
 
-client = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
 
 
 @pytest.mark.parametrize(
@@ -23,17 +27,17 @@ client = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
         ("hf://o/m/", ("o/m", None, None)),
         ("hf://o/m-1.0@main", ("o/m-1.0", "main", None)),
         ("hf://o/m/a b.zip", ("o/m", None, "a b.zip")),
-        ("hf://o/m@refs%2Fpr%2F1/x.zip", ("o/m", "refs/pr/1", "x.zip")),
+        ("hf://o/m@refs%2Fpr%2F1/x.zip", ("o/m", "refs%2Fpr%2F1", "x.zip")),
     ],
 )
-def test_an_address_is_taken_apart(url, address):
-    assert tuple(hub.parse(url)) == address
+def test_an_address_on_the_hub_is_split(url, address, server):
+    assert transfer._require_hub(url).group("repo", "revision", "file") == address
 
 
 @pytest.mark.parametrize("url", ["hf://o", "hf://o/m/a.txt", "hf:/o/m", "hf://", "hf://o/m@/x"])
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ConfigError, match="must be hf://owner/model"):
-        hub.parse(url)
+    with pytest.raises(ConfigError, match="an address on the hub is hf://owner/model"):
+        transfer._require_hub(url)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -70,6 +74,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
             return self.say({"commitUrl": f"{self.server.address}/{name}/commit/{'a' * 40}", "commitOid": "a" * 40})
+        if len(parts) == 4 or "revision" in parts:
+            return self.say({"id": name, "sha": "a" * 40, "siblings": [], "tags": [], "private": True})
         if "tree" in parts:
             return self.say([{"type": "file", "path": file, "size": len(files[file]), "oid": "a"} for file in files])
         content = files.get(parts[-1])
@@ -115,59 +121,80 @@ def at(monkeypatch, address):
     monkeypatch.setenv("HF_TOKEN", "hf_made_up")
 
 
-def test_what_is_pushed_is_what_is_fetched(server, tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"zip")
-    location = hub.push(tmp_path / "a.zip", "hf://hospital/liver", "---\ntags:\n- monai\n---\nThe card", "sum  a.zip\n")
+@pytest.fixture
+def packed_file(tmp_path):
+    """The smallest packed bundle."""
+    folder = tmp_path / "content"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "model_card.md").write_text("---\ntags:\n- monai\n---\n\nThe card\n")
+    (folder / MANIFEST).write_text(json.dumps(make_manifest(folder, {"bundle": "it"})))
+    return write_archive(folder, tmp_path / "a.zip", "it")
+
+
+def test_what_is_pushed_is_what_is_fetched(server, packed_file, tmp_path):
+    location = push(packed_file, "hf://hospital/liver")
     assert location == "hf://hospital/liver/a.zip"
     assert server.visibility == {"hospital/liver": "private"}
     files = server.repositories["hospital/liver"]
     assert set(files) == {"a.zip", "a.zip.sha256", "README.md"}
-    assert b"The card" in files["README.md"]
+    assert files["README.md"].startswith(b"---\ntags:\n- monai\n---\n\nThe card\n")
+    assert b"medseg bundle install" in files["README.md"]
+    commits = [path for method, path, _ in server.seen if method == "POST" and "/commit/" in path]
+    assert commits == ["/api/models/hospital/liver/commit/main"]
     for url in ("hf://hospital/liver", location):
-        path, beside = hub.fetch(url, tmp_path / "there")
-        assert path.read_bytes() == b"zip"
-        assert beside.read_text() == "sum  a.zip\n"
+        path = fetch(url, tmp_path / "there")
+        assert path.read_bytes() == packed_file.read_bytes()
+        assert path.with_name("a.zip.sha256").read_text() == sum_line(packed_file)
     assert ("POST", "/api/models/hospital/liver/commit/main", "Bearer hf_made_up") in server.seen
+    files["a.zip.sha256"] = b"0" * 64 + b"  a.zip\n"
+    with pytest.raises(DataError, match="its SHA-256 must be 0000"):
+        fetch(location, tmp_path / "other")
 
 
-def test_none_or_several_zips_and_unknown_repositories_are_said(server, tmp_path):
+def test_no_or_several_zips_and_unknown_repositories_are_errors(server, tmp_path):
     server.repositories["o/m"] = {"README.md": b"x"}
-    with pytest.raises(DataError, match="must be or hold one packed bundle [(]no zip"):
-        hub.fetch("hf://o/m", tmp_path)
+    with pytest.raises(DataError, match=r"^hf://o/m: there is no zip here\."):
+        fetch("hf://o/m", tmp_path)
     server.repositories["o/m"].update({"a.zip": b"a", "b.zip": b"b"})
-    with pytest.raises(DataError, match=r"a\.zip, b\.zip\. Name the zip"):
-        hub.fetch("hf://o/m", tmp_path)
-    path, beside = hub.fetch("hf://o/m/b.zip", tmp_path)
-    assert (path.read_bytes(), beside) == (b"b", None)
-    with pytest.raises(OutputError, match="must be a repository on the hub that you may see"):
-        hub.fetch("hf://o/other", tmp_path)
+    with pytest.raises(DataError, match=r"more than one zip here \(a\.zip, b\.zip\)\. Give the address of one"):
+        fetch("hf://o/m", tmp_path)
+    path = fetch("hf://o/m/b.zip", tmp_path)
+    assert path.read_bytes() == b"b"
+    assert not path.with_name("b.zip.sha256").exists()
+    with pytest.raises(OutputError, match=r"^hf://o/other: the place cannot be reached .*HF_TOKEN"):
+        fetch("hf://o/other", tmp_path)
 
 
-def test_without_a_network_it_is_said_at_once(monkeypatch, tmp_path):
+def test_without_a_network_it_is_an_error_at_once(monkeypatch, packed_file, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         at(monkeypatch, f"http://127.0.0.1:{free.getsockname()[1]}")
-    (tmp_path / "a.zip").write_bytes(b"zip")
     started = time.monotonic()
-    with pytest.raises(OutputError, match=r"hf://o/m: must be within reach [(]URLError.*Is there a network\?"):
-        hub.push(tmp_path / "a.zip", "hf://o/m", "card", "sum")
-    with pytest.raises(OutputError, match="must be within reach"):
-        hub.fetch("hf://o/m", tmp_path)
+    with pytest.raises(OutputError, match=r"hf://o/m: http://127.*cannot be reached \(URLError.*the network\."):
+        push(packed_file, "hf://o/m")
+    with pytest.raises(OutputError, match="cannot be reached"):
+        fetch("hf://o/m", tmp_path)
     assert time.monotonic() - started < 10
 
 
-def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "SECONDS", 0.5)
+def test_a_hub_that_never_answers_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(transfer, "HUB_SECONDS", 0.5)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         at(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(OutputError, match=r"must be within reach [(].*timed out"):
-            hub.fetch("hf://o/m", tmp_path)
+        with pytest.raises(OutputError, match=r"cannot be reached [(].*timed out"):
+            fetch("hf://o/m", tmp_path)
 
 
-def test_offline_means_that_nobody_is_asked(server, monkeypatch, tmp_path):
+def test_offline_nothing_is_asked(server, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OutputError, match="HF_HUB_OFFLINE"):
-        hub.fetch("hf://o/m", tmp_path)
+        fetch("hf://o/m", tmp_path)
     assert server.seen == []
+
+
+def test_without_huggingface_hub_one_line_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "huggingface_hub.constants", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'medseg\[share\]'"):
+        fetch("hf://o/m", tmp_path)

@@ -1,10 +1,14 @@
 """What a packed bundle holds, and what it does not."""
 
+from __future__ import annotations
+
 import io
 import json
+import pickle
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,8 @@ import torch
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.share import install_bundle, pack_bundle
-from medseg.bundle.verify.weights import read_state as read_by_verification
+from medseg.bundle.share.pack import _state, write_state
+from medseg.bundle.verify.weights import read_state
 from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
 
 PROMISED = {
@@ -73,7 +78,7 @@ def test_weights_lie_there_twice_and_are_the_same(packed, trained, tmp_path):
     mine = torch.load(trained / "models" / "model.pt", weights_only=True)
     for given in (
         torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True),
-        read_by_verification(tmp_path / "model.safetensors"),
+        read_state(tmp_path / "model.safetensors"),
     ):
         assert given.keys() == mine.keys()
         assert all(torch.equal(given[name], mine[name]) for name in mine)
@@ -128,7 +133,7 @@ def test_a_changed_text_a_new_version_and_what_cannot_be_one(packed, trained, tm
     assert {key: metadata[key] for key in texts} == texts
     assert metadata["changelog"]["2.0.0"]
     assert "Teaching." in read(made)["docs/model_card.md"].decode()
-    with pytest.raises(ConfigError, match="metadata, network_data_format: must be a text"):
+    with pytest.raises(ConfigError, match="metadata, network_data_format: only texts can be changed here"):
         pack_bundle(trained, tmp_path / "b.zip", metadata={"network_data_format": "2D"})
 
 
@@ -143,14 +148,14 @@ def test_a_trace_is_held_against_the_network_on_a_scan_of_ones_own(trained, phan
 
 
 def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp_path):
-    with pytest.raises(WeightsError, match="must hold the trained weights"):
+    with pytest.raises(WeightsError, match="the trained weights are missing"):
         pack_bundle("unet2d", tmp_path / "a.zip")
-    with pytest.raises(OutputError, match=r"must be a file called \.zip"):
+    with pytest.raises(OutputError, match=r"a packed bundle is a zip file"):
         pack_bundle(trained, tmp_path / "a.tar")
     shutil.copytree(trained, tmp_path / "run")
     model = tmp_path / "run" / "models" / "model.pt"
     model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=r"model\.pt: must be a whole file of weights"):
+    with pytest.raises(WeightsError, match=r"model\.pt: the file cannot be read as weights"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
     with pytest.raises(WeightsError, match="must belong to this network") as caught:
@@ -163,3 +168,90 @@ def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp
     with pytest.raises(UntrustedError, match=r"/run: it could do harm, with .*in configs/inference\.json, amp: "):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_of_a_checkpoint_the_network_is_taken(tmp_path):
+    state = {"a.weight": torch.arange(4.0), "a.count": torch.tensor(3)}
+    torch.save({"network": state, "optimizer": {"lr": 0.1}}, tmp_path / "last.pt")
+    torch.save(state, tmp_path / "model.pt")
+    for name in ("last.pt", "model.pt"):
+        found = read_state(tmp_path / name)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_the_same_weights_give_the_same_bytes_and_keep_their_order_in_memory(tmp_path):
+    state = {
+        "b": torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last),
+        "a": torch.randn(6).bfloat16(),
+        "view": torch.randn(8)[2:4],
+        "steps": torch.tensor(7),
+        "on": torch.tensor([True, False, True]),
+        "half ü": torch.randn(3).half(),
+        "none": torch.zeros(0, 4),
+    }
+    first = [path.read_bytes() for path in write_state(state, tmp_path / "one")]
+    again = [path.read_bytes() for path in write_state(dict(state), tmp_path / "two")]
+    assert first == again
+    back = read_state(tmp_path / "one" / "model.pt")
+    assert back["b"].is_contiguous(memory_format=torch.channels_last)
+    plain = read_state(tmp_path / "one" / "model.safetensors")
+    assert plain.keys() == state.keys()
+    assert all(torch.equal(plain[name], state[name]) for name in state)
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_numbers_that_safetensors_does_not_have_are_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"^model\.safetensors: the weights cannot be written \(\w+"):
+        write_state({"z": torch.zeros(1, dtype=torch.complex128)}, tmp_path)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_what_would_execute_is_damaged_or_is_none_is_refused(tmp_path, capsys):
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    torch.save({"a": Evil()}, tmp_path / "evil2.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
+    for name in ("evil.pt", "evil2.pt", "cut.pt"):
+        with pytest.raises(WeightsError, match=rf"{name[:-3]}\.pt: the file cannot be read as weights"):
+            _state(tmp_path / name)
+    assert "executed" not in capsys.readouterr().out
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"a": 1}, tmp_path / "numbers.pt")
+    for name in ("list", "numbers"):
+        with pytest.raises(WeightsError, match="it holds something else than tensors"):
+            _state(tmp_path / f"{name}.pt")
+
+
+BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
+OTHERS = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/inference.json"))
+OTHERS.remove("unet2d")  # which the other tests here are about
+SMALL = {"max_epochs": 1, "device": "cpu", "num_workers": 0, "batch_size": 2}
+SETTINGS = {
+    "segformer2d": {
+        **SMALL,
+        "image_size": [64, 64],
+        "phantom": {"train": 1, "val": 1, "slices": 2, "size": [64, 72]},
+        "variant": {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "decoder_hidden_size": 16},
+    }
+}
+EXTRA = {"segformer2d": "transformers"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_trained_packed_and_installed_it_gives_its_own_masks_again(name, tmp_path):
+    pytest.importorskip(EXTRA[name], reason=f"{name} needs it")
+    overrides = {**SETTINGS[name], "output_dir": str(tmp_path / "runs")}
+    run_bundle(Bundle.open(name), "training", "train", (), overrides)
+    (record,) = (tmp_path / "runs").glob(f"{name}/*/run.json")
+    path = pack_bundle(record.parent, tmp_path / "a.zip")
+    with zipfile.ZipFile(path) as archive:
+        secret = [str(tmp_path).encode(), json.loads(record.read_text())["identity"].encode()]
+        assert not [one for one in archive.namelist() for word in secret if word in archive.read(one)]
+    made = install_bundle(path, tmp_path / "there")
+    assert made.test is not None
+    assert made.test.files > 0
+    assert made.test.differing == 0

@@ -1,12 +1,17 @@
-"""Places, cases and trackers leave a config; what means the same everywhere stays."""
+"""Paths, cases and trackers leave a config; private texts are found by file and line."""
 
+from __future__ import annotations
+
+import getpass
 import json
+import logging
+import platform
 from pathlib import Path
 
 import pytest
 
-from medseg.bundle.share.privacy import without_places
-from medseg.errors import ConfigError
+from medseg.bundle.share.sanitize import PrivateText, check_leaks, private_texts, sanitize_config
+from medseg.errors import ConfigError, DataError
 
 SOURCE = Path("train.json")
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
@@ -32,7 +37,7 @@ BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
 )
 def test_a_place_becomes_null_wherever_it_stands(value):
     config = {"dataset_dir": value, "a": {"b": {"folder": value}}, "files": ["x.json", value]}
-    cleaned, taken = without_places(config, SOURCE)
+    cleaned, taken = sanitize_config(config, SOURCE)
     assert cleaned == {"dataset_dir": None, "a": {"b": {"folder": None}}, "files": ["x.json", None]}
     assert taken == ["a#b#folder", "dataset_dir", "files"]
 
@@ -61,7 +66,7 @@ def test_a_place_becomes_null_wherever_it_stands(value):
     ],
 )
 def test_what_means_the_same_everywhere_stays(value):
-    assert without_places({"key": value}, SOURCE) == ({"key": value}, [])
+    assert sanitize_config({"key": value}, SOURCE) == ({"key": value}, [])
 
 
 @pytest.mark.parametrize("text", [
@@ -70,24 +75,24 @@ def test_what_means_the_same_everywhere_stays(value):
     ],
 )  # fmt: skip
 def test_an_expression_with_a_place_of_this_machine_is_refused(text):
-    with pytest.raises(ConfigError, match=r"train\.json, a#b: must not name a place on this machine"):
-        without_places({"a": {"b": f"$str({text!r})"}}, SOURCE)
+    with pytest.raises(ConfigError, match=r"train\.json, a#b: the expression names a path on this machine"):
+        sanitize_config({"a": {"b": f"$str({text!r})"}}, SOURCE)
 
 
 def test_names_of_cases_go(tmp_path):
-    cleaned, taken = without_places({"split": {"train": ["miller"], "val": None, "test": []}}, SOURCE)
+    cleaned, taken = sanitize_config({"split": {"train": ["miller"], "val": None, "test": []}}, SOURCE)
     assert cleaned == {"split": {"train": None, "val": None, "test": None}}
     assert taken == ["split#train"]
-    assert without_places({"split": ["miller"]}, SOURCE) == ({"split": None}, ["split"])
+    assert sanitize_config({"split": ["miller"]}, SOURCE) == ({"split": None}, ["split"])
     overlay = {"split#train": ["miller"], "split::val": ["smith"], "split": "@other", "monitor#name": "miller"}
-    cleaned, taken = without_places(overlay, SOURCE)
+    cleaned, taken = sanitize_config(overlay, SOURCE)
     assert cleaned == {"split#train": None, "split::val": None, "split": None, "monitor#name": None}
     assert taken == ["monitor#name", "split", "split#train", "split#val"]
 
 
 def test_of_a_tracker_only_what_names_nobody_stays():
     monitor = {"backend": "wandb", "project": "secret", "tags": ["miller"], "notes": None, "images": True}
-    cleaned, taken = without_places({"monitor": monitor}, SOURCE)
+    cleaned, taken = sanitize_config({"monitor": monitor}, SOURCE)
     assert cleaned["monitor"] == {"backend": "wandb", "project": None, "tags": [], "notes": None, "images": True}
     assert taken == ["monitor#project", "monitor#tags"]
 
@@ -99,15 +104,15 @@ def test_what_says_where_data_lie_goes_in_any_form():
         "train#datalist": "joe.json",
         "data_dir": "@x",
     }
-    cleaned, taken = without_places(config, SOURCE)
+    cleaned, taken = sanitize_config(config, SOURCE)
     assert cleaned == {"dataset_dir": None, "backup": None, "train#datalist": None, "data_dir": "@x"}
     assert taken == ["backup", "dataset_dir", "train#datalist"]
 
 
 def test_a_name_that_somebody_gave_the_run_goes():
-    assert without_places({"run_name": "john doe"}, SOURCE) == ({"run_name": None}, ["run_name"])
+    assert sanitize_config({"run_name": "john doe"}, SOURCE) == ({"run_name": None}, ["run_name"])
     expression = {"run_name": "$'bs%d-lr%g' % (@batch_size, @lr)"}
-    assert without_places(expression, SOURCE) == (expression, [])
+    assert sanitize_config(expression, SOURCE) == (expression, [])
 
 
 def test_cases_go_wherever_they_stand():
@@ -118,17 +123,17 @@ def test_cases_go_wherever_they_stand():
         "one": "miller",
         "axes": ["a", "b"],
     }
-    cleaned, taken = without_places(config, SOURCE, ["miller", "smith", "jones"])
+    cleaned, taken = sanitize_config(config, SOURCE, ["miller", "smith", "jones"])
     assert cleaned == {"only": None, "exclude": None, "cases": None, "one": None, "axes": ["a", "b"]}
     assert taken == ["cases", "exclude", "one", "only"]
-    with pytest.raises(ConfigError, match=r"train\.json, a: must not name a case .*'jones'"):
-        without_places({"a": "$[one for one in @ids if one != 'jones']"}, SOURCE, ["jones"])
+    with pytest.raises(ConfigError, match=r"train\.json, a: the expression names a case .*'jones'"):
+        sanitize_config({"a": "$[one for one in @ids if one != 'jones']"}, SOURCE, ["jones"])
 
 
 @pytest.mark.parametrize("key", ["/home/joe/k", "miller"])
 def test_a_key_that_names_a_place_or_a_case_is_refused(key):
-    with pytest.raises(ConfigError, match=r"must name no (place|case)"):
-        without_places({"weights": {key: 1}}, SOURCE, ["miller"])
+    with pytest.raises(ConfigError, match=r"the key is (a path on this machine|the name of a case)"):
+        sanitize_config({"weights": {key: 1}}, SOURCE, ["miller"])
 
 
 @pytest.mark.parametrize(
@@ -136,5 +141,53 @@ def test_a_key_that_names_a_place_or_a_case_is_refused(key):
 )
 def test_of_our_own_recipes_nothing_goes_but_names_of_runs_and_cases(path):
     if path.stem != "metadata":
-        _, taken = without_places(json.loads(path.read_text()), path)
+        _, taken = sanitize_config(json.loads(path.read_text()), path)
         assert not {one for one in taken if one.partition("#")[0] not in ("run_name", "split", "exclude", "monitor")}
+
+
+def test_the_words_are_those_of_this_machine_and_of_the_cases(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/joe"))
+    monkeypatch.setattr(getpass, "getuser", lambda: "joe")
+    monkeypatch.setattr(platform, "node", lambda: "ward7-pc")
+    monkeypatch.chdir(tmp_path)
+    found = {word.text: word.certain for word in private_texts(["miller", "012", "p1"])}
+    assert found == {
+        "/home/joe": True,
+        str(tmp_path): True,
+        "joe": False,
+        "ward7-pc": False,
+        "miller": True,
+        "012": False,
+    }
+    monkeypatch.setattr(getpass, "getuser", lambda: "root")
+    monkeypatch.setattr(Path, "home", lambda: Path("/root"))
+    assert not {"root", "/root"} & {word.text for word in private_texts()}
+
+
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "docs/README.md", "docs/a.txt", "configs/logging.conf", "configs/metadata.json"]
+)
+def test_a_case_or_a_folder_is_refused_with_file_and_line(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("first\nas s0042 shows\n")
+    with pytest.raises(DataError, match=rf"{name}, line 2: a case's name, 's0042'"):
+        check_leaks(tmp_path, [PrivateText("s0042", "a case's name", True)])
+    check_leaks(tmp_path, [PrivateText("s004", "a case's name", True)])
+    check_leaks(tmp_path, [PrivateText("s0042", "a case's name", True)], ["s0042"])
+
+
+def test_what_may_be_another_word_is_a_warning(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    (tmp_path / "a.md").write_text("by joe, who enjoyed it")
+    (tmp_path / "a.png").write_bytes(b"joe")
+    check_leaks(tmp_path, [PrivateText("joe", "your user name", False)])
+    assert [one.getMessage() for one in caplog.records] == [
+        "a.md, line 1: your user name, 'joe'. Check that it may be shared."
+    ]
+
+
+def test_configs_may_have_words_that_are_cases_too(tmp_path, caplog):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.json").write_text('{"train": 1}')
+    check_leaks(tmp_path, [PrivateText("train", "a case's name", True)])
+    assert "line 1" in caplog.text

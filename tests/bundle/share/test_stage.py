@@ -1,11 +1,14 @@
 """What of a run becomes part of the bundle that is shared."""
 
+from __future__ import annotations
+
 import json
 
 import pytest
 
 from medseg.bundle import Bundle
-from medseg.bundle.share.staging import Described, describe, stage, versions
+from medseg.bundle.share.stage import NetworkFacts, describe, stage
+from medseg.bundle.share.versions import versions
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelMap
 
@@ -72,13 +75,13 @@ def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "network_data_format": data, "changelog": {}}))
     labels = LabelMap(["liver", "spleen"])
     staged = stage(Bundle(root), tmp_path / "a")
-    describe(staged, Described(labels, 5, 3))
+    describe(staged, NetworkFacts(labels, 5, 3))
     softmax = json.loads((tmp_path / "a" / "configs" / "metadata.json").read_text())["network_data_format"]
     assert staged.metadata["network_data_format"] == softmax
     assert softmax["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "liver", "2": "spleen"}
     assert softmax["inputs"]["image"]["num_channels"] == len(softmax["inputs"]["image"]["channel_def"]) == 5
     staged = stage(Bundle(root), tmp_path / "b")
-    describe(staged, Described(labels, 1, 2))
+    describe(staged, NetworkFacts(labels, 1, 2))
     sigmoid = staged.metadata["network_data_format"]
     assert sigmoid["outputs"]["pred"]["channel_def"] == {"0": "liver", "1": "spleen"}
     assert json.loads((tmp_path / "b" / "label_map.json").read_text()) == labels.to_dict()
@@ -118,9 +121,9 @@ def test_files_that_name_a_case_are_refused(root, tmp_path, name):
 @pytest.mark.parametrize(
     ("key", "text", "why"),
     [
-        ("version", "", "must be given a text"),
-        ("version", "new", "must be a version of numbers"),
-        ("name", "../x", "must be a folder's name"),
+        ("version", "", "the text is empty"),
+        ("version", "new", "a version is numbers with dots"),
+        ("name", "../x", "must be one of a folder"),
         ("autors", "A", "Did you mean 'authors'"),
         ("intended_uses", "A", "Did you mean 'intended_use'"),
     ],
@@ -144,5 +147,5 @@ def test_versions_are_those_of_the_run_then_those_that_are_installed(root, tmp_p
 
 def test_without_an_inference_config_there_is_nothing_to_share(root, tmp_path):
     (root / "configs" / "inference.json").unlink()
-    with pytest.raises(ConfigError, match=r"must hold configs/inference\.json to be packed"):
+    with pytest.raises(ConfigError, match=r"configs/inference\.json is missing"):
         stage(Bundle(root), tmp_path / "out")

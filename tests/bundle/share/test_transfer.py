@@ -1,14 +1,18 @@
-"""From wherever it comes: the bytes that were sent, held against their SHA-256, or one clear error."""
+"""From and to any place: the bytes that were sent, or one clear error."""
+
+from __future__ import annotations
 
 import hashlib
 import http.server
 import threading
+import time
+import zipfile
 
 import fsspec
 import pytest
 
-from medseg.bundle.share import sources
-from medseg.bundle.share.sources import fetch, name_in, sum_line
+from medseg.bundle.share import install_bundle, pull, push, transfer
+from medseg.bundle.share.transfer import fetch, name_in, sum_line
 from medseg.errors import ConfigError, DataError, OutputError
 
 CONTENT = b"a packed bundle" * 100
@@ -57,13 +61,13 @@ def test_a_file_stays_where_it_is_and_a_folder_means_the_one_zip_in_it(zip_file,
     assert fetch(zip_file, tmp_path / "out") == zip_file
     assert fetch(str(zip_file.parent), tmp_path / "out") == zip_file
     (zip_file.parent / "b.zip").write_bytes(b"")
-    with pytest.raises(DataError, match=r"must hold one packed bundle [(]a b\.zip, b\.zip"):
+    with pytest.raises(DataError, match=r"there is more than one zip here \(a b\.zip, b\.zip\)"):
         fetch(zip_file.parent, tmp_path / "out")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="the file does not exist"):
         fetch(tmp_path / "missing.zip", tmp_path / "out")
     (tmp_path / "bundle" / "configs").mkdir(parents=True)
     (tmp_path / "bundle" / "configs" / "metadata.json").write_text("{}")
-    with pytest.raises(DataError, match=r"a folder\. medseg bundle pack makes one"):
+    with pytest.raises(DataError, match=r"this is a folder and not a packed bundle\. Pack it with medseg bundle pack"):
         fetch(tmp_path / "bundle", tmp_path / "out")
 
 
@@ -87,7 +91,7 @@ def test_a_server_that_speaks_no_http_is_one_error(web, tmp_path, answer):
 
 def test_urls_that_cannot_be_are_one_error(web, tmp_path):
     for url in (web.url + "/a b", "http://127.0.0.1:no/a.zip"):
-        with pytest.raises(OutputError, match="must be within reach"):
+        with pytest.raises(OutputError, match="the address cannot be reached"):
             fetch(url, tmp_path / "out")
 
 
@@ -106,16 +110,16 @@ def test_a_server_that_has_no_sum_has_none(web, tmp_path, answer):
 
 def test_a_sum_that_cannot_be_fetched_or_is_none_is_an_error_that_names_its_url(web, tmp_path):
     web.files["/x/a%20b.zip.sha256"] = 500
-    with pytest.raises(OutputError, match=r"a%20b\.zip\.sha256: must be within reach"):
+    with pytest.raises(OutputError, match=r"a%20b\.zip\.sha256: the address cannot be reached"):
         fetch(web.url, tmp_path / "out")
     web.files["/x/a%20b.zip.sha256"] = b"none"
-    with pytest.raises(DataError, match=r"^http://.*a%20b\.zip\.sha256: must begin with a SHA-256"):
+    with pytest.raises(DataError, match=r"^http://.*a%20b\.zip\.sha256: the file must begin with a SHA-256"):
         fetch(web.url, tmp_path / "two")
 
 
 @pytest.mark.parametrize("said", ["", "abc", "g" * 64])
 def test_what_is_no_sha256_is_refused(zip_file, tmp_path, said):
-    with pytest.raises(ConfigError, match="must be the 64 hexadecimal digits"):
+    with pytest.raises(ConfigError, match="a SHA-256 has 64 hexadecimal digits"):
         fetch(zip_file, tmp_path, said)
 
 
@@ -125,7 +129,7 @@ def test_the_protocol_may_be_in_capitals(web, tmp_path):
 
 def test_a_download_cut_short_is_an_error_and_leaves_nothing(web, tmp_path):
     web.lie = 10
-    with pytest.raises(OutputError, match="must be within reach"):
+    with pytest.raises(OutputError, match="the address cannot be reached"):
         fetch(web.url, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -137,9 +141,9 @@ def test_from_a_place_that_fsspec_reaches(zip_file, tmp_path):
         for url in ("memory://h3/bundles/a.zip", "memory://h3/bundles"):
             assert fetch(url, tmp_path / "out").read_bytes() == CONTENT
         location.pipe_file("/h3/bundles/a.zip.sha256", f"{'0' * 64}  a.zip".encode())
-        with pytest.raises(DataError, match="must have the SHA-256 0000"):
+        with pytest.raises(DataError, match="its SHA-256 must be 0000"):
             fetch("memory://h3/bundles", tmp_path / "out")
-        with pytest.raises(DataError, match="no such file"):
+        with pytest.raises(DataError, match="the file does not exist"):
             fetch("memory://h3/none.zip", tmp_path / "out")
     finally:
         location.rm("/h3", recursive=True)
@@ -148,7 +152,7 @@ def test_from_a_place_that_fsspec_reaches(zip_file, tmp_path):
 
 def test_a_protocol_that_nobody_knows_is_named_without_the_word_backup(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"^nothing://x/a\.zip: must be a folder, or a URL that fsspec knows"
+        ConfigError, match=r"^nothing://x/a\.zip: fsspec does not know the protocol nothing://"
     ) as caught:
         fetch("nothing://x/a.zip", tmp_path)
     assert "backup" not in str(caught.value)
@@ -159,10 +163,10 @@ def test_the_sum_that_was_told_goes_before_the_one_beside_it(zip_file, tmp_path)
     beside.write_text(sum_line(zip_file))
     assert beside.read_text() == f"{SUM}  a b.zip\n"
     assert fetch(zip_file, tmp_path, SUM.upper()) == zip_file
-    with pytest.raises(DataError, match=f"must have the SHA-256 {'1' * 64} [(]{SUM}"):
+    with pytest.raises(DataError, match=f"its SHA-256 must be {'1' * 64} \\(got {SUM}"):
         fetch(zip_file, tmp_path, "1" * 64)
     beside.write_text("nonsense")
-    with pytest.raises(DataError, match=r"a b\.zip\.sha256: must begin with a SHA-256"):
+    with pytest.raises(DataError, match=r"a b\.zip\.sha256: the file must begin with a SHA-256"):
         fetch(zip_file, tmp_path)
 
 
@@ -180,7 +184,85 @@ def test_a_name_in_a_url_leads_nowhere(url, name):
 
 
 def test_a_place_that_never_answers_is_not_waited_for():
-    import time
 
-    with pytest.raises(OutputError, match=r"^s3://x: must be .*no answer in 0\.1 s"):
-        sources.asked("s3://x", lambda: time.sleep(1), 0.1)
+    with pytest.raises(
+        OutputError, match=r"^s3://x: the place cannot be reached or written \(TimeoutError: no answer in 0\.1 s\)"
+    ):
+        transfer._ask("s3://x", lambda: time.sleep(1), 0.1)
+
+
+def test_through_a_folder(packed, tmp_path):
+    location = push(packed, tmp_path / "share" / "bundles")
+    assert location == str(tmp_path / "share" / "bundles" / packed.name)
+    assert sorted(path.name for path in (tmp_path / "share" / "bundles").iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
+    got = pull(str(tmp_path / "share" / "bundles"), tmp_path / "mine")
+    assert got == tmp_path / "mine" / "tiny.zip"
+    assert got.read_bytes() == packed.read_bytes()
+    made = install_bundle(str(tmp_path / "share" / "bundles"), tmp_path / "there", self_test=False)
+    assert made.name == "unet2d"
+    with pytest.raises(OutputError, match="the bundle is in this folder already"):
+        push(packed, packed.parent)
+
+
+def test_another_file_of_that_name_stays_as_it_is(packed, tmp_path):
+    for folder, work in (("a", lambda at: push(packed, at)), ("b", lambda at: pull(str(packed), at))):
+        location = tmp_path / folder
+        work(location)
+        assert sorted(path.name for path in location.iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
+        work(location)
+        (location / "tiny.zip").write_bytes(b"mine")
+        with pytest.raises(OutputError, match="another file has this name"):
+            work(location)
+        assert (location / "tiny.zip").read_bytes() == b"mine"
+
+
+def test_a_place_that_ends_in_zip_is_the_name_of_the_file(packed, tmp_path):
+    assert push(packed, tmp_path / "out" / "liver.zip") == str(tmp_path / "out" / "liver.zip")
+    assert (tmp_path / "out" / "liver.zip").read_bytes() == packed.read_bytes()
+    assert (tmp_path / "out" / "liver.zip.sha256").read_text().endswith("  liver.zip\n")
+    assert pull(str(tmp_path / "out"), tmp_path / "got").name == "liver.zip"
+    location = fsspec.filesystem("memory")
+    try:
+        assert push(packed, "MEMORY://h3z/out/liver.zip") == "memory://h3z/out/liver.zip"
+        names = ["/h3z/out/liver.zip", "/h3z/out/liver.zip.sha256"]
+        assert sorted(location.ls("/h3z/out", detail=False)) == names
+    finally:
+        location.rm("/h3z", recursive=True)
+
+
+def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
+    location = fsspec.filesystem("memory")
+    try:
+        for _ in range(2):
+            assert push(packed, "memory://h3s/bundles/") == "memory://h3s/bundles/tiny.zip"
+        assert sorted(location.ls("/h3s/bundles", detail=False)) == [
+            "/h3s/bundles/tiny.zip",
+            "/h3s/bundles/tiny.zip.sha256",
+        ]
+        assert pull("memory://h3s/bundles", tmp_path).read_bytes() == packed.read_bytes()
+        location.pipe_file("/h3s/bundles/tiny.zip", packed.read_bytes()[:-5])
+        with pytest.raises(OutputError, match="another file has this name"):
+            push(packed, "memory://h3s/bundles/")
+        with pytest.raises(DataError, match="its SHA-256 must be"):
+            pull("memory://h3s/bundles", tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+    finally:
+        location.rm("/h3s", recursive=True)
+
+
+def test_what_is_damaged_or_none_is_neither_pushed_nor_pulled(packed, tmp_path):
+    bad = tmp_path / "bad.zip"
+    with zipfile.ZipFile(packed) as source, zipfile.ZipFile(bad, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, b"other" if name.endswith("LICENSE") else source.read(name))
+    with pytest.raises(DataError, match=r"bad\.zip: the packed bundle is not complete \(file-changed in LICENSE"):
+        push(bad, tmp_path / "share")
+    with pytest.raises(DataError, match="file-changed"):
+        pull(str(bad), tmp_path / "mine")
+    with pytest.raises(DataError, match="the file does not exist"):
+        push(tmp_path / "none.zip", tmp_path / "share")
+    with zipfile.ZipFile(tmp_path / "any.zip", "w") as target:
+        target.writestr("a.txt", "x")
+    with pytest.raises(DataError, match="it has no manifest.json"):
+        push(tmp_path / "any.zip", tmp_path / "share")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["any.zip", "bad.zip"]

@@ -1,0 +1,94 @@
+"""Unfit bundles are refused, errors name what the user knows, SIGTERM cleans up."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+
+import pytest
+
+from medseg.bundle.share import guards
+from medseg.bundle.share.guards import sigterm_as_interrupt
+from medseg.errors import BundleError, WeightsError
+from medseg.findings import error, note, warning
+
+
+def test_errors_of_verification_refuse_and_warnings_are_said(monkeypatch, tmp_path, caplog):
+    found = [
+        error("weights-missing", "models", "no weights"),
+        warning("old", "metadata", "it is old"),
+        note("a", "b", "c"),
+    ]
+    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: found[1:])
+    with caplog.at_level(logging.WARNING):
+        guards.require_clean(tmp_path, False, "a.zip")
+    assert [record.message for record in caplog.records] == ["warning old: metadata: it is old."]
+    caplog.clear()
+    guards.require_clean(tmp_path, False, "a.zip", ("old",))
+    assert not caplog.records
+    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: found)
+    with pytest.raises(
+        BundleError,
+        match=r"a\.zip: the bundle has 1 fault \(weights-missing in models: no weights\)\. medseg bundle verify",
+    ):
+        guards.require_clean(tmp_path, True, "a.zip")
+
+
+def test_many_faults_are_counted_and_the_first_shown():
+    many = [error("fault", f"place{number}", "it is wrong") for number in range(8)]
+    with pytest.raises(
+        BundleError,
+        match=r"^a\.zip: it has 8 faults \(fault in place0: .*place4: it is wrong; and 3 more\)\. Mend it\.$",
+    ):
+        guards.refuse("a.zip", "it has {faults}", many, "Mend it.")
+
+
+def test_errors_about_a_folder_that_is_gone_name_what_the_user_knows(tmp_path):
+    folder = tmp_path / ".it.abcd.partial"
+    error = WeightsError(folder / "models" / "model.pt", "it is damaged", ".it.abcd.partial", "Copy it.")
+    with pytest.raises(WeightsError) as caught, guards.errors_name(folder, "a.zip"):
+        raise error
+    assert str(caught.value) == "a.zip/models/model.pt: it is damaged (a.zip). Copy it."
+    with pytest.raises(WeightsError) as caught, guards.errors_name(tmp_path / "bundle", "a.zip"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process at once")
+def test_a_stop_runs_what_clears_up_and_the_handler_goes_afterwards():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        cleared = []
+        with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                cleared.append(True)
+        assert cleared
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_who_listens_already_goes_on_listening():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_as_interrupt():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_in_another_thread_nothing_changes():
+    seen = []
+
+    def work():
+        with sigterm_as_interrupt():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
