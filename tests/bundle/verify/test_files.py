@@ -7,9 +7,9 @@ import json
 import zipfile
 
 import pytest
-from medseg.bundle.share.archiving import write_archive
 
 from medseg.atomic import write_json
+from medseg.bundle.share.archive import write_archive
 from medseg.bundle.verify.bundle_files import BundleFiles
 from medseg.bundle.verify.files import check_files, check_manifest
 from medseg.bundle.verify.manifest import MANIFEST, compare, files_of, make_manifest, read_manifest, sha256_of
