@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medseg.report.axes import Axis, LogAxis, axis_for, ticks_of
+from medseg.report.charts import Axis, LogAxis, axis_for, ticks_of
 from medseg.report.page import render_macro
 from medseg.units import number, short
 

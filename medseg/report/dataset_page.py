@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from PIL import Image
 
 from medseg.atomic import write_text
 from medseg.findings import SEVERITIES
-from medseg.report.axes import LogAxis
-from medseg.report.charts import axis_header, box_row, histogram
+from medseg.report.charts import LogAxis, axis_header, box_row, histogram
 from medseg.report.page import render
 from medseg.units import number
 
@@ -21,7 +20,6 @@ Report = Mapping[str, Any]
 _BODY_AXES = (("LR", "across (left to right)"), ("PA", "depth (back to front)"), ("IS", "height (feet to head)"))
 _PERCENTILES = (("p0.5", "0.5th percentile"), ("p50", "median"), ("p99.5", "99.5th percentile"))
 _MAX_PAIRS = 60
-_MAX_FINDINGS = 4  # below an image
 
 
 def save_dataset_page(path: str | Path, report: Report, images: Mapping[str, Image.Image]) -> Path:
@@ -51,23 +49,23 @@ def dataset_page(report: Report, images: Mapping[str, Image.Image]) -> str:
         worst.setdefault(finding["case"], finding["severity"])
     return render(
         "dataset",
-        title=f"Data check: {Path(root).name or root}",
-        root=root,
-        kind=report.get("kind"),
+        report=report,
+        name=Path(root).name or root,
         verdict=_verdict(report, findings),
         counts=Counter(finding["severity"] for finding in findings),
         kinds=Counter(finding["code"] for finding in findings),
         total=_total(report, findings),
         structures=len({name for case in cases for name in case["voxels"]}),
         severities=SEVERITIES,
-        findings=[{**finding, "within": _location_within_case(finding)} for finding in findings],
+        findings=findings,
+        images=images,
         anchors={case: f"image-{index}" for index, case in enumerate(images)},
-        figures=_figures(findings, images),
         charts=_measure_charts(cases),
         volumes=_volumes(cases),
         overlaps=_overlaps(report.get("overlaps", [])),
         annotation=_annotation(report),
-        cases=[{**case, "worst": worst.get(case["id"]), "hu_span": _hu_span(case)} for case in cases],
+        worst=worst,
+        hu_span=_hu_span,
     )
 
 
@@ -89,29 +87,6 @@ def _verdict(report: Report, findings: Sequence[Report]) -> tuple[str, str]:
     if errors:
         return "bad", "The data set as a whole has an error"
     return "good", "No error: every case can be used"
-
-
-def _location_within_case(finding: Report) -> str:
-    """Return where a finding is, without the case's folder, which stands beside it."""
-    location, case = str(finding["location"]), finding["case"]
-    if not case:
-        return location
-    return "" if location == case else location.removeprefix(f"{case}/")
-
-
-def _figures(findings: Iterable[Report], images: Mapping[str, Image.Image]) -> list[dict[str, Any]]:
-    by_case: dict[str, list[Report]] = defaultdict(list)
-    for finding in findings:
-        by_case[finding["case"]].append(finding)
-    return [
-        {
-            "case": case,
-            "image": image,
-            "findings": by_case[case][:_MAX_FINDINGS],
-            "more": max(0, len(by_case[case]) - _MAX_FINDINGS),
-        }
-        for case, image in images.items()
-    ]
 
 
 def _measure_charts(cases: Sequence[Report]) -> list[list[dict[str, Any]]]:

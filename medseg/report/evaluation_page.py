@@ -9,8 +9,7 @@ from typing import Any
 from PIL import Image
 
 from medseg.atomic import write_text
-from medseg.report.axes import LinearAxis
-from medseg.report.charts import axis_header, box_row
+from medseg.report.charts import LinearAxis, axis_header, box_row
 from medseg.report.overlays import ERROR_COLORS
 from medseg.report.page import render
 from medseg.units import number
@@ -35,7 +34,6 @@ _LEFT_OUT = {
 }
 _MAX_ROWS = 40  # of the worst structures of single cases
 _MAX_CASES = 2000
-_WORST_STRUCTURES = 3  # below an image
 
 
 def save_evaluation_page(path: str | Path, content: Content, images: CaseImages) -> Path:
@@ -55,13 +53,12 @@ def save_evaluation_page(path: str | Path, content: Content, images: CaseImages)
 
 def evaluation_page(content: Content, images: CaseImages) -> str:
     """Return the HTML of `save_evaluation_page`."""
-    name = Path(str(content.get("prediction", ""))).name or "predictions"
     main = _main_measures(content)
     pairs = [(case["case"], row) for case in content["cases"] for row in case["structures"] if row["dice"] is not None]
     pairs.sort(key=lambda pair: (pair[1]["dice"], -max(pair[1]["truth_ml"] or 0, pair[1]["predicted_ml"] or 0)))
     return render(
         "evaluation",
-        title=f"Evaluation: {name}",
+        name=Path(str(content.get("prediction", ""))).name or "predictions",
         content=content,
         titles={measure: measure_title(measure) for measure in content["measures"]},
         digits=digits,
@@ -69,7 +66,7 @@ def evaluation_page(content: Content, images: CaseImages) -> str:
         table_measures=[*main[:4], *(measure for measure in content["measures"] if measure not in main[:4])],
         left_out=_LEFT_OUT,
         plots={measure: _box_rows(content, measure) for measure in main},
-        figures=[_figure(case, images[case["case"]]) for case in content["cases"] if case["case"] in images],
+        images=images,
         error_kinds=[(ERROR_COLORS[kind], text) for kind, text in _KINDS.items()],
         cases=content["cases"][:_MAX_CASES],
         worst=pairs[:_MAX_ROWS],
@@ -127,8 +124,3 @@ def _box_rows(content: Content, measure: str) -> dict[str, Any] | None:
         for name in names
     ]
     return {"header": axis_header(axis), "rows": rows}
-
-
-def _figure(case: Content, planes: Sequence[tuple[str, Image.Image]]) -> dict[str, Any]:
-    rows = sorted((row for row in case["structures"] if row["dice"] is not None), key=lambda row: row["dice"])
-    return {"case": case["case"], "planes": planes, "dice": case["mean"]["dice"], "worst": rows[:_WORST_STRUCTURES]}

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.report.axes import LinearAxis, LogAxis, axis_for, ticks_of
-from medseg.report.charts import axis_header, bins, box_row, histogram, spread
+from medseg.report.charts import LinearAxis, LogAxis, axis_for, axis_header, bins, box_row, histogram, spread, ticks_of
 from medseg.units import number, short
 
 VALUES = st.lists(st.floats(-4000, 4000), min_size=1, max_size=60)

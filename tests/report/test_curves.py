@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg.report.curves import Chart, Line, Mark, draw, spark, thinned
-from medseg.report.run_charts import curves, first_time, machine, machine_charts, training_charts
+from medseg.report.run_sections import curves, first_time, machine, machine_charts, training_charts
 from medseg.runs import Run
 
 YS = st.lists(st.none() | st.floats(-100, 100), min_size=1, max_size=400)

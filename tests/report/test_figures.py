@@ -13,8 +13,7 @@ from medseg.errors import OutputError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 from medseg.report import image_overlay, image_panels, overlay, overlay_with_legend, panels, save_overview, slice_image
-from medseg.report.contact_sheet import GAP, LINE_HEIGHT
-from medseg.report.figures import CELL
+from medseg.report.figures import CELL, GAP, LINE_HEIGHT
 from medseg.report.overlays import PREDICTION, TRUTH, class_colors, distinct_colors, from_screen, gray
 
 LABELS = LabelMap(["liver", "spleen", "aorta"])

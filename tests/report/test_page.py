@@ -13,15 +13,15 @@ CONTENT = {
     "structures": [], "bootstrap": {"samples": 1}, "failed": {}, "without_prediction": [],
 }  # fmt: skip
 VARIABLES = {
-    "title": "a <b>", "content": CONTENT, "titles": {"dice": "Dice"}, "digits": str, "main": ["dice"],
-    "table_measures": ["dice"], "left_out": {"without_prediction": "left out"}, "plots": {}, "figures": [],
+    "name": "a <b>", "content": CONTENT, "titles": {"dice": "Dice"}, "digits": str, "main": ["dice"],
+    "table_measures": ["dice"], "left_out": {"without_prediction": "left out"}, "plots": {}, "images": {},
     "error_kinds": [], "cases": [], "worst": [], "omitted": 0,
 }  # fmt: skip
 
 
 def test_every_page_is_one_file_that_fetches_nothing():
     html = render("evaluation", **VARIABLES)
-    assert "<title>a &lt;b&gt;</title>" in html
+    assert "<title>Evaluation: a &lt;b&gt;</title>" in html
     assert "default-src 'none'" in html
     assert "http" not in html.replace("http-equiv", "").split("<style>")[0]
     assert html.startswith("<!doctype html>")

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medseg.report.run_page import by_structure, run_page, save_run_page
-from medseg.report.run_previews import previews, select_epochs
+from medseg.report.run_page import run_page, save_run_page
+from medseg.report.run_sections import by_structure, previews, select_epochs
 from medseg.runs import Run
 
 HOSTILE = '<script>alert("x")</script>\'"&<img src=x onerror=alert(1)>'
@@ -70,7 +71,7 @@ def test_a_running_run_shows_the_time_left(make_run):
     folder = make_run(epochs=3, batches=4, state="running")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(
-            json.dumps({"kind": "batch", "time": 1.9e9, "epoch": 4, "iteration": 13, "seconds_left": 7500}) + "\n"
+            json.dumps({"kind": "batch", "time": time.time(), "epoch": 4, "iteration": 13, "seconds_left": 7500}) + "\n"
         )
     assert tiles(run_page(Run(folder)))["Time left"] == "2 h 5 min"
 

@@ -1,16 +1,24 @@
-"""The charts of a run, made of the rows of its metrics log."""
+"""The parts of a run's page: charts over epochs and hours, scores by structure, histograms of weights, previews."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from medseg.report.charts import spread
-from medseg.report.curves import Chart, Line, Mark, Point, draw
+from PIL import Image
+
+from medseg.report.charts import histogram, spread
+from medseg.report.curves import Chart, Line, Mark, Point, draw, spark
+from medseg.report.page import data_url
 from medseg.runs import Run
 from medseg.runs.metrics_log import Row, number_of
 
 _GB, _HOUR = 1e9, 3600.0
+_POOR_DICE = 0.5
+_MAX_CASES, _MAX_EPOCHS, _WIDTH = 3, 9, 1280  # of the previews
+_MAX_BYTES = 4_500_000  # of all images together
+_QUALITY = 80
 _LEGEND = {"resume": "resumed", "warning": "warning", "error": "error", "best": "best epoch"}
 
 
@@ -195,3 +203,112 @@ def spreads(run: Run) -> dict[str, Any] | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def score_table(run: Run) -> dict[str, Any] | None:
+    """Return the table of structures, the worst first: last and best Dice of each and its curve; None without any."""
+    series = by_structure(run, "dice")
+    if not series:
+        return None
+    f1 = by_structure(run, "f1")
+    epochs = [number_of(row.get("epoch")) for row in run.rows_of("validation")]
+    order = sorted(series, key=lambda name: (series[name][-1] is None, series[name][-1] or 0.0, name))
+    last = [value for name in order if (value := series[name][-1]) is not None]
+    counts = (
+        ("all", "All", len(order)),
+        ("poor", "Under 0.5", sum(value < _POOR_DICE for value in last)),
+        ("zero", "0", sum(value == 0 for value in last)),
+        ("none", "No value", len(order) - len(last)),
+    )
+    chart = histogram(last, "", "Dice of the structures", ("structure", "structures"))
+    return {
+        "rows": [_score_row(name, series[name], f1.get(name), epochs) for name in order],
+        "with_f1": bool(f1),
+        "chips": [chip for chip in counts if chip[2]],
+        "histogram": chart if len(last) > 4 else "",
+    }
+
+
+def by_structure(run: Run, key: str) -> dict[str, list[float | None]]:
+    """Return a value for each validation by structure, in the label map's order; None where it had none."""
+    rows = [scores if isinstance(scores := row.get(key), Mapping) else {} for row in run.rows_of("validation")]
+    present = dict.fromkeys(str(name) for row in rows for name in row)
+    names = [*(name for name in run.structures if name in present)]
+    names += [name for name in present if name not in run.structures]
+    return {name: [number_of(row.get(name)) for row in rows] for name in names}
+
+
+def _score_row(
+    name: str, values: Sequence[float | None], f1: Sequence[float | None] | None, epochs: Sequence[float | None]
+) -> dict[str, Any]:
+    scored = [(value, -index) for index, value in enumerate(values) if value is not None]
+    best, back = max(scored) if scored else (None, 0)
+    last = values[-1]
+    kinds = ["none"] if last is None else ["poor"] * (last < _POOR_DICE) + ["zero"] * (last == 0)
+    return {
+        "name": name,
+        "kinds": " ".join(kinds),
+        "last": last,
+        "f1": f1[-1] if f1 else None,
+        "best": best,
+        "epoch": epochs[-back] if scored else None,
+        "svg": spark(values, f"Dice of {name} over epochs"),
+    }
+
+
+def previews(run: Run) -> dict[str, Any] | None:
+    """Return the images of each case by epoch, and how many were left out; None without any.
+
+    The last, the best and the first epoch come before the others, if not all fit.
+    """
+    best = run.best.epoch if run.best else None
+    cases = list(run.previews.items())[:_MAX_CASES]
+    figures = []
+    for case, files in cases:
+        frames: dict[int, dict[str, Any]] = {}
+        bytes_left = _MAX_BYTES / len(cases)
+        epochs = select_epochs(sorted(files), best, _MAX_EPOCHS)
+        important = [epochs[-1], *(epoch for epoch in epochs if epoch == best), epochs[0]]
+        for epoch in dict.fromkeys([*important, *epochs]):
+            frame = _frame(files[epoch])
+            bytes_left -= len(frame.get("url", ""))
+            if bytes_left < 0 and frames:
+                break
+            frames[epoch] = {**frame, "epoch": epoch, "title": _title(epoch, max(files), best)}
+        figures.append({"case": case, "frames": [frames[epoch] for epoch in sorted(frames)]})
+    if not figures:
+        return None
+    shown = sum(len(figure["frames"]) for figure in figures)
+    return {"figures": figures, "shown": shown, "total": sum(len(files) for files in run.previews.values())}
+
+
+def select_epochs(epochs: Sequence[int], best: int | None, count: int) -> list[int]:
+    """Return the first, the best and the last epoch, and others evenly between them, in order.
+
+    >>> select_epochs(list(range(0, 101)), 97, 5)
+    [0, 33, 66, 97, 100]
+    """
+    if len(epochs) <= count:
+        return list(epochs)
+    selected = {epochs[0], epochs[-1], *(epoch for epoch in epochs if epoch == best)}
+    slots = count - len(selected) + 1
+    selected |= {epochs[(len(epochs) - 1) * index // slots] for index in range(1, slots)}
+    return sorted(selected)
+
+
+def _title(epoch: int, last: int, best: int | None) -> str:
+    if epoch == 0:
+        return "before training"
+    notes = ["best"] * (epoch == best) + ["last"] * (epoch == last)
+    return f"epoch {epoch} ({', '.join(notes)})" if notes else f"epoch {epoch}"
+
+
+def _frame(path: Path) -> dict[str, Any]:
+    """Return an image for the page, smaller if it is wide; its error if it cannot be read."""
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+            image.thumbnail((_WIDTH, _WIDTH), Image.Resampling.BOX, reducing_gap=None)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return {"error": str(error)}
+    return {"url": data_url(image, _QUALITY), "width": image.width, "height": image.height}
