@@ -1,6 +1,6 @@
-"""How well a label map agrees with the truth.
+"""Compare label maps with the truth.
 
-The functions on arrays need NumPy and SciPy alone; the Ignite metrics are loaded when they are first used.
+The functions on arrays need NumPy and SciPy alone; the metrics of torch and Ignite are imported on first use.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ from medseg.metrics.structures import StructureScores, measure_names, structure_
 from medseg.metrics.surface import Surfaces, surface_distances
 
 if TYPE_CHECKING:
-    from medseg.metrics.pixels import PixelF1
-    from medseg.metrics.scans import ScanDice
-    from medseg.metrics.volumes import VolumeDice, VolumeScores
+    from medseg.metrics.dice_score import DiceScore
+    from medseg.metrics.ignite_metrics import PixelF1, ScanDice, VolumeDice, VolumeScores
 
-_DOOR = {"PixelF1": "pixels", "ScanDice": "scans", "VolumeDice": "volumes", "VolumeScores": "volumes"}
+_LAZY = {
+    "DiceScore": "dice_score",
+    "PixelF1": "ignite_metrics",
+    "ScanDice": "ignite_metrics",
+    "VolumeDice": "ignite_metrics",
+    "VolumeScores": "ignite_metrics",
+}
 
 __all__ = [
+    "DiceScore",
     "GITractScores",
     "Overlap",
     "PixelF1",
@@ -54,6 +60,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DOOR:
-        return getattr(importlib.import_module(f"medseg.metrics.{_DOOR[name]}"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"medseg.metrics.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'medseg.metrics' has no attribute '{name}'")

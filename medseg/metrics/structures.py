@@ -1,4 +1,4 @@
-"""Everything that is said of one case, structure by structure: overlap, distances, volumes."""
+"""Score one case, structure by structure: overlap, distances, volumes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class StructureScores:
 
     Args:
         structure: its name.
-        state: `found` (in truth and prediction, wherever), `missed` (in the truth alone), `false positive` (in the
-            prediction alone), `absent` (in neither), or `not annotated`: nobody looked for it.
-        truth_voxels: how many carry its label in the truth.
-        predicted_voxels: how many do in the prediction; 0 where it was not annotated.
-        truth_ml: their volume in the truth.
-        predicted_ml: their volume in the prediction.
-        measures: value by name, see `measure_names`; NaN where there is none.
+        state: `found` (in truth and prediction, anywhere), `missed` (in the truth alone), `false positive` (in the
+            prediction alone), `absent` (from both), or `not annotated`.
+        truth_voxels: voxels that have it in the truth.
+        predicted_voxels: voxels that have it in the prediction; 0 where it was not annotated.
+        truth_ml: their volume in the truth, ml.
+        predicted_ml: their volume in the prediction, ml.
+        measures: value by name, see `measure_names`; NaN where it has none.
     """
 
     structure: str
@@ -44,17 +44,17 @@ class StructureScores:
 
 
 def measure_names(tolerances_mm: Sequence[float] = TOLERANCES_MM) -> tuple[str, ...]:
-    """The names of all measures, in order.
+    """Return the names of all measures, in order.
 
     Raises:
-        MedsegError: a tolerance that is not 0 or more.
+        MedsegError: a tolerance below 0.
 
     >>> measure_names([2.5])[-2:]
     ('hd95_mm', 'nsd_2.5mm')
     """
     for tolerance in tolerances_mm:
         if not (np.isfinite(tolerance) and tolerance >= 0):
-            raise MedsegError("NSD's tolerance", "must be 0 or more, in mm", f"{tolerance}")
+            raise MedsegError("NSD's tolerance", "must be 0 mm or more", f"got {tolerance:g}")
     return (*OVERLAP, *SURFACE, *(f"nsd_{tolerance:g}mm" for tolerance in tolerances_mm))
 
 
@@ -76,44 +76,47 @@ def structure_scores(
         labels: what the indices mean, in both.
         spacing: mm along each axis, or the 3x3 part of the affine.
         tolerances_mm: of NSD.
-        annotated: the structures somebody looked for in this case; None for all. See `Overlap` for what becomes of
-            the others.
+        annotated: the structures that were annotated in this case; None for all. See `Overlap` for the others.
         case: its id, for errors.
-        surfaces: whether distances are wanted; without them ASD, HD95 and NSD are not among the measures.
+        surfaces: whether to compute distances; without them ASD, HD95 and NSD are not among the measures.
 
     Raises:
-        GeometryError, LabelError: see `surface_distances`, `overlap_scores`, `annotated_classes`.
+        GeometryError: see `surface_distances`.
+        LabelError: see `overlap_scores`, `annotated_classes`.
 
-    >>> found = structure_scores(np.eye(4, dtype=int), np.eye(4, dtype=int), LabelMap(["liver", "spleen"]), (1.0, 1.0))
-    >>> found[0].measures["dice"], found[0].state, found[1].state
-    (1.0, 'found', 'absent')
+    Example:
+        >>> label = np.eye(4, dtype=int)
+        >>> liver, spleen = structure_scores(label, label, LabelMap(["liver", "spleen"]), (1.0, 1.0))
+        >>> liver.measures["dice"], liver.state, spleen.state
+        (1.0, 'found', 'absent')
     """
     names = measure_names(tolerances_mm)
-    held = annotated_classes(labels, annotated, case)
-    pair = overlap_scores(confusion_matrix(prediction, truth, len(labels), case), held, case)
-    columns = {name: getattr(pair, name) for name in OVERLAP}
+    mask = annotated_classes(labels, annotated, case)
+    overlap = overlap_scores(confusion_matrix(prediction, truth, len(labels), case), mask, case)
+    columns = {name: getattr(overlap, name) for name in OVERLAP}
     if surfaces:
-        found = surface_distances(prediction, truth, len(labels), spacing, held, case)
-        columns["asd_mm"] = np.array([one.asd() for one in found])
-        columns["hd95_mm"] = np.array([one.hausdorff() for one in found])
+        distances = surface_distances(prediction, truth, len(labels), spacing, mask, case)
+        columns["asd_mm"] = np.array([structure.asd() for structure in distances])
+        columns["hd95_mm"] = np.array([structure.hausdorff() for structure in distances])
         for name, tolerance in zip(names[-len(tolerances_mm) :], tolerances_mm, strict=True):
-            columns[name] = np.array([one.nsd(tolerance) for one in found])
+            columns[name] = np.array([structure.nsd(tolerance) for structure in distances])
     voxel_ml = _voxel_mm3(spacing) / 1000.0
+    states = overlap.states
     return [
         StructureScores(
-            name,
-            pair.states[index],
-            int(pair.true[index]),
-            int(pair.predicted[index]),
-            float(pair.true[index] * voxel_ml),
-            float(pair.predicted[index] * voxel_ml),
-            {measure: float(column[index]) for measure, column in columns.items()},
+            structure=name,
+            state=states[index],
+            truth_voxels=int(overlap.true[index]),
+            predicted_voxels=int(overlap.predicted[index]),
+            truth_ml=float(overlap.true[index] * voxel_ml),
+            predicted_ml=float(overlap.predicted[index] * voxel_ml),
+            measures={measure: float(column[index]) for measure, column in columns.items()},
         )
         for index, name in enumerate(labels)
     ]
 
 
 def _voxel_mm3(spacing: Sequence[float] | npt.NDArray[Any]) -> float:
-    """The volume of a voxel, mm3; its area in 2D, as if it were 1 mm thick."""
-    given = np.asarray(spacing, dtype=np.float64)
-    return float(abs(np.linalg.det(given)) if given.ndim == 2 else np.prod(given))
+    """Return the volume of a voxel, mm3; in 2D its area, as if it were 1 mm thick."""
+    lengths = np.asarray(spacing, dtype=np.float64)
+    return float(abs(np.linalg.det(lengths)) if lengths.ndim == 2 else np.prod(lengths))

@@ -1,4 +1,4 @@
-"""Against MONAI's DiceMetric where both mean the same, and by hand where MONAI's answer misleads."""
+"""Compare with MONAI's DiceMetric where both mean the same, and by hand where MONAI's value misleads."""
 
 import math
 
@@ -28,23 +28,23 @@ TWICE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scop
 
 @TWICE
 @given(st.integers(0, 10**6), st.integers(2, 8), st.sampled_from(["C", "F"]))
-def test_dice_and_iou_are_monais_wherever_the_structure_is_in_the_truth(either, seed, classes, order):
+def test_dice_and_iou_are_monais_where_the_truth_has_the_structure(either, seed, classes, order):
     rng = np.random.default_rng(seed)
     truth, prediction = (np.array(one, order=order) for one in rng.integers(0, classes, (2, 6, 5, 4)))
     found = overlap_scores(confusion_matrix(prediction, truth, classes))
     hot = [one_hot(torch.tensor(part)[None, None], classes) for part in (prediction, truth)]
     metric = DiceMetric(include_background=False, reduction="none", ignore_empty=True)
-    for ours, wanted in (
+    for ours, expected in (
         (found.dice, metric(*hot)[0].numpy()),
         (found.iou, compute_iou(*hot, include_background=False, ignore_empty=True)[0].numpy()),
     ):
-        present = ~np.isnan(wanted)
-        np.testing.assert_allclose(ours[present], wanted[present], atol=1e-6)
+        present = ~np.isnan(expected)
+        np.testing.assert_allclose(ours[present], expected[present], atol=1e-6)
 
 
 @TWICE
 @given(st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([np.uint8, np.int16, np.int64, np.float32, bool]))
-def test_every_figure_is_what_counting_voxels_gives(either, seed, structures, kind):
+def test_every_score_is_that_of_counting_voxels(either, seed, structures, kind):
     rng = np.random.default_rng(seed)
     truth, prediction = rng.integers(0, 2 if kind is bool else structures + 1, (2, 3, 4, 5)).astype(kind)
     found = overlap_scores(confusion_matrix(prediction, truth, structures + 1))
@@ -59,8 +59,8 @@ def test_every_figure_is_what_counting_voxels_gives(either, seed, structures, ki
             ("recall", both, t.sum()),
             ("relative_volume_error", int(p.sum()) - int(t.sum()), t.sum()),
         ):
-            wanted = part / whole if whole else math.nan
-            assert getattr(found, name)[index] == pytest.approx(wanted, nan_ok=True), name
+            expected = part / whole if whole else math.nan
+            assert getattr(found, name)[index] == pytest.approx(expected, nan_ok=True), name
 
 
 def test_a_confusion_matrix_by_hand(either):
@@ -71,15 +71,15 @@ def test_a_confusion_matrix_by_hand(either):
 def test_tensors_and_arrays_count_alike(either):
     rng = np.random.default_rng(0)
     truth, prediction = rng.integers(0, 300, (2, 40, 30, 20))
-    wanted = np.zeros((300, 300), int)
-    np.add.at(wanted, (truth.ravel(), prediction.ravel()), 1)
-    assert np.array_equal(confusion_matrix(prediction, truth, 300), wanted)
-    assert np.array_equal(confusion_matrix(torch.tensor(prediction), torch.tensor(truth), 300), wanted)
-    assert np.array_equal(confusion_matrix(prediction, np.asfortranarray(truth), 300), wanted)
+    expected = np.zeros((300, 300), int)
+    np.add.at(expected, (truth.ravel(), prediction.ravel()), 1)
+    assert np.array_equal(confusion_matrix(prediction, truth, 300), expected)
+    assert np.array_equal(confusion_matrix(torch.tensor(prediction), torch.tensor(truth), 300), expected)
+    assert np.array_equal(confusion_matrix(prediction, np.asfortranarray(truth), 300), expected)
 
 
 @pytest.mark.parametrize(
-    ("truth", "prediction", "wanted", "state"),
+    ("truth", "prediction", "expected", "state"),
     [
         ([1, 1, 0, 0], [1, 0, 0, 0], 2 / 3, "found"),  # one of two voxels found
         ([0, 0, 0, 0], [0, 0, 0, 0], math.nan, "absent"),  # absent from both: nothing to say
@@ -90,22 +90,22 @@ def test_tensors_and_arrays_count_alike(either):
     ],
 )
 @pytest.mark.parametrize("annotated", [True, False])
-def test_in_truth_or_not_in_prediction_or_not_annotated_or_not_by_hand(truth, prediction, wanted, state, annotated):
+def test_every_state_of_a_structure_by_hand(truth, prediction, expected, state, annotated):
     counts = confusion_matrix(np.array(prediction), np.array(truth), 2)
     hot = np.array([prediction]), np.array([truth])
     if not annotated and any(truth):  # a truth cannot hold what nobody looked for
         for make in (lambda: overlap_scores(counts, [True, False]), lambda: multilabel_overlap(*hot, [True, False])):
-            with pytest.raises(LabelError, match="must not hold a structure that was not annotated [(]label 1"):
+            with pytest.raises(LabelError, match="holds label 1, which is not among the annotated structures"):
                 make()
         return
-    held = [True, annotated]
-    for found in (overlap_scores(counts, held), multilabel_overlap(*hot, held)):
+    mask = [True, annotated]
+    for found in (overlap_scores(counts, mask), multilabel_overlap(*hot, mask)):
         assert found.states == (state if annotated else "not annotated",)
-        assert found.dice[0] == pytest.approx(wanted if annotated else math.nan, nan_ok=True)
+        assert found.dice[0] == pytest.approx(expected if annotated else math.nan, nan_ok=True)
         assert found.predicted[0] == (sum(prediction) if annotated else 0)
 
 
-def test_what_is_predicted_of_unannotated_structures_counts_as_background():
+def test_predictions_of_unannotated_structures_count_as_background():
     truth = np.array([0, 0, 1, 1, 1])  # liver; nobody looked for the spleen
     prediction = np.array([2, 2, 1, 1, 2])
     found = overlap_scores(confusion_matrix(prediction, truth, 3), [True, True, False])
@@ -118,7 +118,7 @@ def test_what_is_predicted_of_unannotated_structures_counts_as_background():
     assert found.dice[0] == dice(confusion_matrix(as_background, truth, 3))[0]
 
 
-def test_precision_and_recall_have_no_value_where_nothing_could_be_right():
+def test_precision_and_recall_are_nan_without_voxels():
     missed = overlap_scores(confusion_matrix(np.array([0, 0]), np.array([1, 0]), 2))
     assert math.isnan(missed.precision[0])
     assert missed.recall[0] == 0.0
@@ -129,7 +129,7 @@ def test_precision_and_recall_have_no_value_where_nothing_could_be_right():
     assert math.isnan(false.relative_volume_error[0])
 
 
-def test_dice_comes_by_name():
+def test_dice_by_structure_has_the_names():
     truth, prediction = np.array([[1, 1], [0, 3]]), np.array([[1, 0], [0, 3]])
     found = dice_by_structure(prediction, truth, LABELS)
     assert found["liver"] == pytest.approx(2 / 3)
@@ -142,11 +142,11 @@ def test_dice_comes_by_name():
 def test_annotated_names_become_classes():
     assert annotated_classes(LABELS, None) is None
     assert annotated_classes(LABELS, ("kidney_left", "liver")).tolist() == [True, True, False, True]
-    with pytest.raises(LabelError, match="case s7, annotated: must name at least one structure [(]an empty"):
+    with pytest.raises(LabelError, match="case s7, annotated: the list must name at least one structure"):
         annotated_classes(LABELS, [], "s7")
     with pytest.raises(LabelError, match="Did you mean 'liver'"):
         annotated_classes(LABELS, ["livr"])
-    with pytest.raises(LabelError, match=r"case s1, annotated: must say so of each of 4 classes [(]shape \(2,\)"):
+    with pytest.raises(LabelError, match=r"case s1, annotated: must hold a value for each of 4 .*got shape \(2,\)"):
         overlap_scores(np.zeros((4, 4), int), [True, True], "s1")
 
 
@@ -166,5 +166,5 @@ def test_shapes_that_differ_are_refused(function):
 
 @pytest.mark.parametrize(("truth", "prediction", "which"), [(5, 0, "truth"), (0, 5, "prediction"), (-1, 0, "truth")])
 def test_a_label_out_of_range_names_case_side_and_value(truth, prediction, which):
-    with pytest.raises(LabelError, match=f"case s1, {which}: must hold labels from 0 to 3 [(]"):
+    with pytest.raises(LabelError, match=f"case s1, {which}: must hold labels from 0 to 3 [(]got"):
         confusion_matrix(np.array([prediction, 0]), np.array([truth, 0]), 4, "s1")

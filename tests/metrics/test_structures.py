@@ -18,7 +18,7 @@ def case():
     return prediction, truth
 
 
-def test_every_structure_is_named_and_says_what_became_of_it():
+def test_every_structure_has_its_state_and_measures():
     rows = structure_scores(*case(), LABELS, (1.0, 2.0, 5.0), case="s1")
     assert [(row.structure, row.state) for row in rows] == [
         ("liver", "found"),
@@ -48,11 +48,11 @@ def test_unannotated_structures_take_no_part():
     assert kidney.state == rows[3].state == "not annotated"
     assert kidney.predicted_voxels == 0
     assert all(math.isnan(value) for value in kidney.measures.values())
-    with pytest.raises(LabelError, match="case s1, truth: must not hold a structure that was not annotated"):
+    with pytest.raises(LabelError, match="case s1, truth: holds label 2, which is not among the annotated structures"):
         structure_scores(prediction, truth, LABELS, (1, 1, 1), annotated=["liver"], case="s1")
 
 
-def test_distances_are_left_out_where_nobody_wants_them():
+def test_distances_are_computed_only_if_requested():
     rows = structure_scores(*case(), LABELS, (1, 1, 1), surfaces=False)
     assert tuple(rows[0].measures) == ("dice", "iou", "precision", "recall", "relative_volume_error")
 
@@ -62,5 +62,5 @@ def test_tolerances_name_their_measures():
     assert [name for name in rows[0].measures if name.startswith("nsd")] == ["nsd_0.5mm", "nsd_10mm"]
     assert rows[0].measures["nsd_10mm"] == 1.0
     for wrong in (-1.0, math.nan):
-        with pytest.raises(MedsegError, match="NSD's tolerance: must be 0 or more"):
+        with pytest.raises(MedsegError, match="NSD's tolerance: must be 0 mm or more"):
             measure_names([wrong])

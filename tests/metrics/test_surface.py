@@ -1,4 +1,4 @@
-"""Against MONAI, against brute force over all pairs of surface voxels, and by hand."""
+"""Compare with MONAI, with brute force over all pairs of surface voxels, and by hand."""
 
 import math
 
@@ -49,12 +49,12 @@ def monai(prediction, truth, classes, spacing, tolerance):
 
 def compare(prediction, truth, classes, spacing, tolerance):
     found = surface_distances(prediction, truth, classes, spacing)
-    wanted = monai(prediction, truth, classes, spacing, tolerance)
+    expected = monai(prediction, truth, classes, spacing, tolerance)
     checked = 0
     for index, one in enumerate(found):
         if one.comparable:
             ours = [one.asd(), one.hausdorff(), one.nsd(tolerance)]
-            np.testing.assert_allclose(ours, [float(part[index]) for part in wanted], rtol=2e-5)
+            np.testing.assert_allclose(ours, [float(part[index]) for part in expected], rtol=2e-5)
             checked += 1
     return checked
 
@@ -62,7 +62,7 @@ def compare(prediction, truth, classes, spacing, tolerance):
 @QUIET
 @TWICE
 @given(st.integers(0, 10**6), SPACINGS, st.floats(0.0, 8.0), st.booleans())
-def test_monai_says_the_same_of_blobs_that_touch_the_border_and_each_other(either, seed, spacing, tolerance, fortran):
+def test_monai_gives_the_same_for_blobs_that_touch(either, seed, spacing, tolerance, fortran):
     rng = np.random.default_rng(seed)
     fields = ndimage.gaussian_filter(rng.normal(size=(2, 4, 14, 12, 10)), (0, 0, 2, 2, 2))
     truth, prediction = (np.array(one, order="F" if fortran else "C") for one in fields.argmax(axis=1).astype(np.uint8))
@@ -73,7 +73,7 @@ def test_monai_says_the_same_of_blobs_that_touch_the_border_and_each_other(eithe
 
 @QUIET
 @pytest.mark.parametrize("shape", [(16, 12), (9, 8, 7)])
-def test_monai_says_the_same_of_noise_in_two_and_three_dimensions(either, shape):
+def test_monai_gives_the_same_for_noise_in_2d_and_3d(either, shape):
     rng = np.random.default_rng(4)
     prediction, truth = rng.integers(0, 5, (2, *shape))
     assert compare(prediction, truth, 5, (0.7, 1.1, 3.0)[: len(shape)], 1.5) == 4
@@ -89,7 +89,7 @@ def test_monai_says_the_same_of_noise_in_two_and_three_dimensions(either, shape)
         (cube((6, 5, 4), (0, 3), (0, 5), (0, 4)), cube((6, 5, 4), (1, 4), (1, 5), (0, 4))),  # at the border
     ],
 )
-def test_monai_says_the_same_at_the_ends(either, prediction, truth):
+def test_monai_gives_the_same_at_the_border(either, prediction, truth):
     assert compare(prediction, truth, 2, (1.0, 2.0, 4.0), 3.0) == 1
 
 
@@ -119,7 +119,7 @@ def test_two_cubes_one_voxel_apart_by_hand(either):
     truth, prediction = cube((9, 9, 9), (2, 5), (2, 5), (2, 5)), cube((9, 9, 9), (2, 5), (2, 5), (3, 6))
     found = surface_distances(prediction, truth, 2, (1.0, 1.0, 3.0))[0]
     # 26 surface voxels each. Of the prediction's 9 new ones each is 3 mm from a voxel of the truth; of its other 17
-    # the one that is the truth's centre is 1 mm from the truth's surface, the rest lie on it.
+    # the one that is the truth's center is 1 mm from the truth's surface, the rest lie on it.
     assert sorted(found.to_truth.tolist()) == [0.0] * 16 + [1.0] + [3.0] * 9
     assert found.asd() == pytest.approx((1 + 27) / 26)
     assert found.nsd(1.0) == pytest.approx(17 / 26)
@@ -127,7 +127,7 @@ def test_two_cubes_one_voxel_apart_by_hand(either):
     assert found.hausdorff() == 3.0
 
 
-def test_hd95_lies_between_neighbours_and_is_the_larger_of_both_directions(either):
+def test_hd95_is_interpolated_and_the_larger_of_both_directions(either):
     truth = np.zeros((1, 40), int)
     truth[0, :20] = 1
     prediction = truth.copy()
@@ -138,7 +138,7 @@ def test_hd95_lies_between_neighbours_and_is_the_larger_of_both_directions(eithe
     assert found.hausdorff(100.0) == 10.0
 
 
-def test_a_single_slice_is_what_it_is_in_two_dimensions(either):
+def test_a_single_slice_is_measured_in_2d(either):
     rng = np.random.default_rng(1)
     prediction, truth = (ndimage.gaussian_filter(rng.normal(size=(2, 20, 16)), (0, 2, 2)) > 0).astype(int)
     flat = surface_distances(prediction, truth, 2, (1.5, 2.0))[0]
@@ -169,12 +169,12 @@ def test_absent_structures_have_no_distances(either):
         assert missed[2:] == [0.0, 0.0]
 
 
-def test_unannotated_structures_have_no_distances_and_touch_nobody_elses(either):
+def test_unannotated_structures_have_no_distances_and_change_no_others(either):
     truth = cube((8, 8, 8), (1, 5), (1, 5), (1, 5))
     prediction = truth.copy()
     prediction[4, 4, 4] = 2
-    held = [True, True, False]
-    liver, spleen = surface_distances(prediction, truth, 3, (1, 1, 1), held)
+    mask = [True, True, False]
+    liver, spleen = surface_distances(prediction, truth, 3, (1, 1, 1), mask)
     assert all(math.isnan(value) for value in figures(spleen))
     as_background = np.where(prediction == 2, 0, prediction)
     assert figures(liver) == figures(surface_distances(as_background, truth, 3, (1, 1, 1))[0])
@@ -187,37 +187,37 @@ def test_a_tolerance_holds_where_the_spacing_was_rounded(either):
     assert surface_distances(prediction, truth, 2, (1, 1, spacing))[0].nsd(2.9999) == 0.0
 
 
-def test_surface_voxels_have_a_neighbour_that_is_something_else(either):
+def test_surface_voxels_have_a_neighbor_of_another_label(either):
     label = np.zeros((4, 4, 4), np.uint8)
     label[1:4, 1:4, 1:4], label[0, :, :] = 1, 2
     found = surface.surface_voxels(label)
-    assert found[2, 2, 2] == 0  # all six neighbours are class 1
+    assert found[2, 2, 2] == 0  # all six neighbors are class 1
     assert found[1, 2, 2] == 1  # class 2 lies before it
     assert (found[0] == 2).all()  # the border
     assert np.count_nonzero(found == 1) == 26
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 1, 1), (1, 1), (1, 1, -2), (1, np.nan, 1), np.zeros((3, 3)), (1, 1, 1, 1)])
-def test_a_spacing_that_is_none_is_refused(spacing):
-    with pytest.raises(GeometryError, match="case s1, spacing: must be 3 lengths above 0, in mm [(]"):
+def test_a_spacing_that_is_not_above_zero_is_refused(spacing):
+    with pytest.raises(GeometryError, match="case s1, spacing: must be 3 lengths above 0, in mm [(]got "):
         surface_distances(np.ones((3, 3, 3), int), np.ones((3, 3, 3), int), 2, spacing, case="s1")
 
 
-def test_bad_input_is_refused():
+def test_wrong_shapes_and_labels_are_refused():
     one = np.ones((3, 3, 3), int)
     with pytest.raises(GeometryError, match="two or three axes"):
         surface_distances(one[None], one[None], 2, (1, 1, 1))
     with pytest.raises(GeometryError, match="the truth's shape"):
         surface_distances(one, one[:2], 2, (1, 1, 1))
-    with pytest.raises(LabelError, match="prediction: must hold labels from 0 to 1 [(]2 to 2"):
+    with pytest.raises(LabelError, match="prediction: must hold labels from 0 to 1 [(]got 2 to 2"):
         surface_distances(one * 2, one, 2, (1, 1, 1))
-    with pytest.raises(LabelError, match="must say so of each of 2 classes"):
+    with pytest.raises(LabelError, match="must hold a value for each of 2 classes"):
         surface_distances(one, one, 2, (1, 1, 1), [True])
 
 
 @QUIET
-def test_where_monai_gives_something_else():
-    """What docs/how-to/evaluate.md says of the differences."""
+def test_differences_from_monai():
+    """These are the differences that docs/how-to/evaluate.md lists."""
     empty, one = np.zeros((6, 5, 4), int), cube((6, 5, 4), (1, 4), (1, 4), (1, 3))
     for pair in ((empty, one), (one, empty)):
         asd, hd95, nsd = (float(part[0]) for part in monai(*pair, 2, (1, 1, 1), 1.0))
