@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.bundle.predict import Prediction
-from medseg.data import scan_grid
-from medseg.data.nifti import read_label_names, read_looked_for, read_volume, stem, write_like
+from medseg.data import read_grid, read_volume
+from medseg.data.nifti import read_label_names, read_looked_for, stem, write_like
 from medseg.errors import DataError
 from medseg.labels import LabelMap
 from medseg.report import save_overview, save_statistics, structure_statistics
@@ -80,7 +80,7 @@ def kept_mask(mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...] | 
     """
     if not mask.is_file():
         return None
-    grid = scan_grid(scan)
+    grid = read_grid(scan)
     try:
         label, location = read_volume(mask)
         names = read_label_names(mask)

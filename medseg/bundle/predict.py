@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from medseg.bundle.bundle import Bundle
-from medseg.data import read_grid, read_scan, scan_name, write_label_map
+from medseg.data import read_grid, read_volume, scan_name, write_label_map
 from medseg.data.nifti import write_volume
 from medseg.errors import ConfigError, DataError, GeometryError, MedsegError, WeightsError
 from medseg.grid import Grid
@@ -217,7 +217,7 @@ class Predictor:
             DataError, GeometryError: it cannot be read, or is no 3D volume.
         """
         path, began = Path(path), time.perf_counter()
-        hu, grid = read_scan(path)  # gives the clear error for a damaged file, before anything else touches it
+        hu, grid = read_volume(path)  # gives the clear error for a damaged file, before anything else touches it
         straight = grid.upright() if self.allow_shear and grid.shear > _SHEAR else grid
         if straight is not grid:
             logger.warning("%s is sheared by %.1f degrees: segmented by its voxel axes", path, grid.shear)

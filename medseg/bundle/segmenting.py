@@ -16,7 +16,7 @@ from medseg.atomic import remove_partial
 from medseg.bundle.outputs import Outputs, kept_mask
 from medseg.bundle.pipeline import Outcome, overlapped
 from medseg.bundle.predict import LoadedScan, Prediction, Predictor
-from medseg.data import read_scan, scan_grid
+from medseg.data import read_grid, read_volume
 from medseg.data.nifti import stem
 from medseg.errors import DataError, MedsegError
 from medseg.grid import Grid
@@ -84,7 +84,7 @@ class Segmentation:
         needs, batches = [], []
         for scan in self.targets:
             try:
-                shapes = shapes_of(self.predictor, scan_grid(scan))
+                shapes = shapes_of(self.predictor, read_grid(scan))
                 if shapes is None:
                     return
                 fitted = memory.fit(replace(shapes, ahead=self.ahead), ram, gpu, scan)
@@ -127,7 +127,7 @@ class Segmentation:
         if kept is None:
             return _Work(None, None, predictor.load(scan, keep_hu=self.outputs.need_hu))
         missing = self.outputs.missing(mask, predictor.only or predictor.labels.structures)
-        return _Work(kept, read_scan(scan)[0] if missing and self.outputs.need_hu else None, None)
+        return _Work(kept, read_volume(scan)[0] if missing and self.outputs.need_hu else None, None)
 
     def _compute(self, work: _Work) -> _Work:
         if work.loaded is None:

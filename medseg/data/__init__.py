@@ -1,4 +1,11 @@
-"""Data sets on disk: finding them, merging masks, preparing, making phantoms. Nothing here imports torch."""
+"""Data sets on disk: find them, merge masks, prepare, make phantoms.
+
+Only `VolumeReader`, loaded when it is first used, imports MONAI and torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from medseg.data.case_list import read_exclude, write_exclude
 from medseg.data.check import DatasetReport, check_dataset
@@ -7,13 +14,17 @@ from medseg.data.datasets import annotated_classes, open_dataset, training_items
 from medseg.data.dicom import Series, open_series, read_dicom
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
-from medseg.data.nifti import read_grid, read_volume, write_label_map
+from medseg.data.nifti import write_label_map
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.prepare_cases import PrepareConfig, Prepared, prepare
-from medseg.data.scans import find_scans, read_scan, scan_grid, scan_name
+from medseg.data.scans import find_scans, scan_name
 from medseg.data.slice_items import choose_labels, slice_items
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import StoredCase, StoredVolume, read_store
+from medseg.data.volumes import read_grid, read_volume
+
+if TYPE_CHECKING:
+    from medseg.data.volume_reader import VolumeReader
 
 __all__ = [
     "Converted",
@@ -26,6 +37,7 @@ __all__ = [
     "SlicePhantomSpec",
     "StoredCase",
     "StoredVolume",
+    "VolumeReader",
     "annotated_classes",
     "check_dataset",
     "choose_labels",
@@ -39,10 +51,8 @@ __all__ = [
     "read_dicom",
     "read_exclude",
     "read_grid",
-    "read_scan",
     "read_store",
     "read_volume",
-    "scan_grid",
     "scan_name",
     "slice_items",
     "training_items",
@@ -51,3 +61,11 @@ __all__ = [
     "write_phantom",
     "write_slice_phantom",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VolumeReader":  # configs name it so; importing it here would load torch for every data job
+        from medseg.data.volume_reader import VolumeReader
+
+        return VolumeReader
+    raise AttributeError(f"module 'medseg.data' has no attribute '{name}'")

@@ -23,12 +23,13 @@ from medseg.atomic import atomic_path, writable_folder
 from medseg.cases import SPLITS, Case, DatasetIndex, Split, write_datalist
 from medseg.data import nnunet
 from medseg.data.datasets import renumbered
-from medseg.data.gzip_io import read_whole
+from medseg.data.gzip_io import read_decompressed
 from medseg.data.journal import Journal
 from medseg.data.layouts import discover_volumes
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import open_image, read_grid, write_label_map
+from medseg.data.nifti import open_image, write_label_map
 from medseg.data.parallel import run_each
+from medseg.data.volumes import read_grid
 from medseg.errors import DataError, MedsegError, OutputError, did_you_mean
 from medseg.labels import LabelMap
 
@@ -220,7 +221,7 @@ def copy_whole(source: Path, target: Path) -> None:
     """
     image = open_image(source)
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * int(image.dataobj.dtype.itemsize)
-    content = read_whole(source, at_least=needed)
+    content = read_decompressed(source, at_least=needed)
     if len(content) < needed:
         raise DataError(source, f"must be a whole NIfTI file of {needed} bytes", str(len(content)), "Copy it again.")
     with atomic_path(target) as partial:

@@ -19,11 +19,12 @@ from medseg.cases import Case, DatasetIndex
 from medseg.data.case_list import read_exclude
 from medseg.data.layouts import discover
 from medseg.data.masks import combine_masks, merge_masks
-from medseg.data.nifti import label_dtype, read_grid, read_volume, write_label_map, write_like
+from medseg.data.nifti import label_dtype, write_label_map, write_like
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.slice_labels import open_slices
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import read_store
+from medseg.data.volumes import read_grid, read_volume
 from medseg.errors import ConfigError, DataError, LabelError
 from medseg.labels import LabelMap
 

@@ -1,8 +1,10 @@
-"""One CT series in a folder of DICOM files: what is not one whole, even grid is refused before it is read.
+"""One CT series in a folder of DICOM files: refused before its pixels are read unless it is one whole, even grid.
 
 Not MONAI's `ITKReader` or ITK's series reader: of several series these take the first, they average gaps into the
-spacing and drop the tilt of a gantry without a word. Headers and voxels come from ITK (GDCM), file by file; order,
-spacing and frame are decided here.
+spacing and drop the tilt of a gantry without a word. Not `highdicom.spatial.get_series_volume_positions`: it answers
+an irregular series with `(None, None)`, while a user needs to know which files are missing, double or shifted, and
+refuses scanner files whose SOPClassUID is empty.
+Headers come from pydicom, pixels from ITK (GDCM), which decodes JPEG, JPEG-LS, JPEG 2000 and RLE.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,40 +23,48 @@ import numpy.typing as npt
 from medseg.errors import DataError, GeometryError
 from medseg.grid import Grid
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_BESIDE = {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".ini", ".db"}
-_PLACE = 0.1  # how far a slice may lie from its place on an even grid, in parts of the spacing
-_STRAIGHT = 0.1  # how far a slice may be shifted within its plane, mm
-_TURNED = 1e-3  # how far two directions may differ
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_IGNORED = {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".ini", ".db"}
+_UNEVEN = 0.1  # how far a slice may lie from its position on an even grid, as a share of the spacing
+_SHIFT_MM = 0.1  # how far a slice may be shifted within its plane
+_ANGLE = 1e-3  # how far two direction cosines may differ
+_KEYWORDS = (
+    *("SeriesInstanceUID", "SeriesNumber", "Modality", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns"),
+    *("PhotometricInterpretation", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("SliceThickness", "BitsAllocated"),
+)
+_PIXEL_DATA = 0x7FE00010
+_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN")  # two reserved bytes, then a length of four
+_UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data, which comes in items
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # all of the file behind its first header is one compressed stream
+_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
 @dataclass(frozen=True)
-class Slice:
-    """What the header of one file says.
+class SliceHeader:
+    """The header of one file.
 
     Args:
         path: the file.
-        tags: values by tag, `"0008|0060"` and so on, as text; only those that are there.
+        values: by DICOM keyword; only those that are set.
     """
 
     path: Path
-    tags: Mapping[str, str]
+    values: Mapping[str, Any]
 
-    def numbers(self, tag: str, count: int) -> tuple[float, ...] | None:
-        """The numbers of a tag; None where it is absent or holds anything else."""
+    def text(self, keyword: str) -> str:
+        """Return a value as text; empty where it is not set."""
+        return str(self.values.get(keyword, "")).strip(" \0")
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        """Return the numbers of a value; None where it is not set or holds anything but `count` finite numbers."""
+        value = self.values.get(keyword)
+        parts = [value] if isinstance(value, (str, int, float)) else list(value or ())
         try:
-            found = tuple(float(part) for part in self.tags.get(tag, "").split("\\"))
-        except ValueError:
+            numbers = tuple(float(part) for part in parts)
+        except (TypeError, ValueError):
             return None
-        return found if len(found) == count and bool(np.isfinite(found).all()) else None
-
-
-_SERIES, _MODALITY, _FRAMES, _COLOURS = "0020|000e", "0008|0060", "0028|0008", "0028|0002"
-_ROWS, _COLUMNS, _SPACING = "0028|0010", "0028|0011", "0028|0030"
-_POSITION, _ORIENTATION, _THICKNESS, _NUMBER = "0020|0032", "0020|0037", "0018|0050", "0020|0011"
-_READ = (
-    _SERIES, _MODALITY, _FRAMES, _COLOURS, _ROWS, _COLUMNS, _SPACING, _POSITION, _ORIENTATION, _THICKNESS, _NUMBER,
-)  # fmt: skip
+        return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Series:
     """One CT series on one even grid.
 
     Args:
-        folder: where it lies.
+        folder: its folder.
         files: its files, in the order of the grid's last axis.
         grid: rows run along axis 1, columns along axis 0, slices along axis 2; RAS, mm.
     """
@@ -72,25 +82,25 @@ class Series:
     grid: Grid
 
     def voxels(self) -> npt.NDArray[Any]:
-        """The voxels in HU, `(I, J, K)`: int16 where they fit, as CT does.
+        """Return the voxels in HU, `(I, J, K)`: int16 where they fit, as those of a CT do.
 
         Raises:
-            DataError: a file is cut short or cannot be decoded; names it.
+            DataError: a file is cut short or cannot be decoded.
         """
         volume: npt.NDArray[Any] = np.empty(self.grid.shape, np.int16, order="F")
         for k, path in enumerate(self.files):
-            plane = _plane(path)
+            plane = _pixels(path)
             if plane.shape != self.grid.shape[:2]:
-                raise DataError(path, f"must hold {self.grid.shape[:2]} pixels, as its header says", f"{plane.shape}")
-            kind = _kind(plane)
-            if not np.can_cast(kind, volume.dtype):
-                volume = volume.astype(np.result_type(kind, volume.dtype), order="F")
+                raise DataError(path, "its pixels do not have the size that its header says", f"{plane.shape}")
+            dtype = _smallest_dtype(plane)
+            if not np.can_cast(dtype, volume.dtype):
+                volume = volume.astype(np.result_type(dtype, volume.dtype), order="F")
             volume[:, :, k] = plane
         return volume
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Return whether a file begins as DICOM files do."""
     try:
         with Path(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -99,25 +109,25 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def holds_dicom(folder: str | Path) -> bool:
-    """Whether DICOM files lie directly in a folder."""
+    """Return whether DICOM files lie directly in a folder."""
     folder = Path(folder)
     return folder.is_dir() and any(is_dicom(path) for path in _candidates(folder))
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """The files that must belong to the series: all but hidden ones, the index, and what people lay beside."""
+    """Return the files that must belong to the series: all but hidden files, the index, and notes and exports."""
     return [
         path
         for path in sorted(folder.iterdir())
         if path.is_file()
         and not path.name.startswith(".")
         and path.name.upper() not in {"DICOMDIR", "LICENSE", "README", "VERSION"}
-        and path.suffix.lower() not in _BESIDE
+        and path.suffix.lower() not in _IGNORED
     ]
 
 
 def read_dicom(folder: str | Path) -> tuple[npt.NDArray[Any], Grid]:
-    """The voxels in HU, `(I, J, K)`, and the grid of the one CT series in a folder.
+    """Return the voxels in HU, `(I, J, K)`, and the grid of the one CT series in a folder.
 
     Raises:
         DataError, GeometryError: see `open_series` and `Series.voxels`.
@@ -127,159 +137,170 @@ def read_dicom(folder: str | Path) -> tuple[npt.NDArray[Any], Grid]:
 
 
 def open_series(folder: str | Path) -> Series:
-    """Look at every header in a folder; no voxel is read yet.
+    """Read every header in a folder, and no pixels yet.
 
     Raises:
-        DataError: files that are cut short or no image, several series, no CT, several frames a file, colours.
-        GeometryError: sizes, spacings or orientations that differ, a tilted gantry, slices that are missing,
-            there twice, or unevenly spaced.
+        DataError: files that are cut short or hold no image, several series, no CT, several frames a file, colors.
+        GeometryError: sizes, spacings or orientations that differ, a tilted gantry, slices that are missing, double
+            or unevenly spaced.
     """
     folder = Path(folder)
     paths = _candidates(folder) if folder.is_dir() else []
     if not paths:
-        raise DataError(folder, "must be a folder with the files of one DICOM series", "none")
-    headers = [_header(path) for path in paths]
-    broken = [path for path, header in zip(paths, headers, strict=True) if header is None]
+        raise DataError(folder, "the folder holds no DICOM files", "", "Give the folder of one DICOM series.")
+    headers, broken = [], []
+    for path in paths:
+        header = _header(path)
+        if header is None:
+            broken.append(path)
+        else:
+            headers.append(header)
     if broken:
         raise DataError(
             folder,
-            "must hold whole DICOM images only",
-            f"{len(broken)} of {len(paths)} files cut short or without an image: {_names(broken)}",
+            f"{len(broken)} of {len(paths)} files are cut short or hold no image",
+            _names(broken),
             "Copy the series again, or take these files out.",
         )
-    slices = [header for header in headers if header is not None]
-    _one_ct_series(folder, slices)
-    return _on_a_grid(folder, slices)
+    _require_one_ct_series(folder, headers)
+    return _on_even_grid(folder, headers)
 
 
-def _one_ct_series(folder: Path, slices: Sequence[Slice]) -> None:
-    by_series = Counter(one.tags.get(_SERIES, "") for one in slices)
+def _require_one_ct_series(folder: Path, headers: Sequence[SliceHeader]) -> None:
+    by_series: dict[str, list[SliceHeader]] = {}
+    for header in headers:
+        by_series.setdefault(header.text("SeriesInstanceUID"), []).append(header)
     if len(by_series) > 1:
-        parts = []
-        for uid, count in by_series.items():
-            first = next(one for one in slices if one.tags.get(_SERIES, "") == uid)
-            number = first.tags.get(_NUMBER) or "without a number"
-            parts.append(f"series {number} ({first.tags.get(_MODALITY) or 'no modality'}, {count} files)")
+        descriptions = []
+        for members in by_series.values():
+            number = members[0].text("SeriesNumber") or "without a number"
+            modality = members[0].text("Modality") or "no modality"
+            descriptions.append(f"series {number} ({modality}, {len(members)} files)")
         raise DataError(
             folder,
-            "must hold one series",
-            f"{len(parts)}: {', '.join(sorted(parts)[:8])}",
+            f"the folder holds {len(by_series)} series",
+            ", ".join(sorted(descriptions)[:8]),
             "Give each series a folder of its own.",
         )
-    kinds = sorted({one.tags.get(_MODALITY) or "none" for one in slices})
-    if kinds != ["CT"]:
-        raise DataError(folder, "must be a CT (Modality CT)", f"Modality {', '.join(kinds)}", "Give a CT series.")
-    for one in slices:
-        if int((one.numbers(_FRAMES, 1) or (1,))[0]) > 1:
+    modalities = sorted({header.text("Modality") or "none" for header in headers})
+    if modalities != ["CT"]:
+        raise DataError(folder, "the series is not a CT", f"Modality {', '.join(modalities)}", "Give a CT series.")
+    for header in headers:
+        frames, samples = header.numbers("NumberOfFrames", 1), header.numbers("SamplesPerPixel", 1)
+        if frames and frames[0] > 1:
             raise DataError(
-                one.path,
-                "must hold one slice a file",
-                f"{one.tags[_FRAMES]} frames (enhanced multi-frame DICOM)",
-                "Convert it to NIfTI first, for example with dcm2niix.",
+                header.path,
+                f"the file holds {frames[0]:.0f} frames (enhanced multi-frame DICOM), not one slice",
+                fix="Convert it to NIfTI first, for example with dcm2niix.",
             )
-        if int((one.numbers(_COLOURS, 1) or (1,))[0]) > 1:
-            raise DataError(one.path, "must hold HU", "colours", "Give the CT itself, not a picture of it.")
+        if samples and samples[0] > 1:
+            raise DataError(header.path, "the file holds colors, not HU", "", "Give the CT itself, not an image of it.")
+        if header.text("PhotometricInterpretation") == "MONOCHROME1":
+            # It says that low values are shown white. GDCM inverts them, and every HU would be wrong.
+            raise DataError(
+                header.path,
+                "its gray values are stored inverted (MONOCHROME1)",
+                fix="Convert the series to NIfTI with a tool that keeps HU, for example dcm2niix.",
+            )
 
 
-def _on_a_grid(folder: Path, slices: Sequence[Slice]) -> Series:
-    size, spacing, turn = (_common(folder, slices, *one) for one in (
-        ((_ROWS, _COLUMNS), 1, "rows and columns", 0.0),
-        ((_SPACING,), 2, "pixel spacing", 1e-4),
-        ((_ORIENTATION,), 6, "orientation", _TURNED),
-    ))  # fmt: skip
-    across, along = turn[:3], turn[3:]
-    if min(spacing) <= 0 or abs(np.linalg.norm([across, along], axis=1) - 1).max() > 1e-3 or abs(across @ along) > 1e-3:
+def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
+    size = _common(folder, headers, ("Rows", "Columns"), 1, "numbers of rows and columns", 0.0)
+    spacing = _common(folder, headers, ("PixelSpacing",), 2, "pixel spacings", 1e-4)
+    cosines = _common(folder, headers, ("ImageOrientationPatient",), 6, "orientations", _ANGLE)
+    # Rows of the image run along the first direction, columns along the second; both in LPS.
+    along_row, along_column = cosines[:3], cosines[3:]
+    lengths = np.linalg.norm([along_row, along_column], axis=1)
+    if min(spacing) <= 0 or abs(lengths - 1).max() > 1e-3 or abs(along_row @ along_column) > 1e-3:
         raise GeometryError(
             folder,
-            "needs a positive pixel spacing and an orientation at right angles",
-            f"pixel spacing {spacing.tolist()}, orientation {turn.tolist()}",
+            "the pixel spacing must be positive and the orientation at right angles",
+            f"pixel spacing {spacing.tolist()}, orientation {cosines.tolist()}",
         )
-    normal = np.cross(across, along)
+    normal = np.cross(along_row, along_column)
     normal /= np.linalg.norm(normal)
-    places = _common_positions(folder, slices)
-    depth = places @ normal
+    positions = _positions(folder, headers)
+    depth = positions @ normal
     order = np.argsort(depth, kind="stable")
-    files = tuple(slices[int(k)].path for k in order)
-    step = _even_step(folder, [slices[int(k)] for k in order], depth[order])
-    aside = places - places[order[0]] - np.outer(depth - depth[order[0]], normal)
-    shift = float(np.linalg.norm(aside, axis=1).max())
-    if shift > _STRAIGHT:
+    files = tuple(headers[int(k)].path for k in order)
+    step = _even_step(folder, [headers[int(k)] for k in order], depth[order])
+    in_plane = positions - positions[order[0]] - np.outer(depth - depth[order[0]], normal)
+    shift = float(np.linalg.norm(in_plane, axis=1).max())
+    if shift > _SHIFT_MM:
         raise GeometryError(
             folder,
-            "must have its slices straight above one another",
-            f"slices shifted by up to {shift:.3g} mm within their plane (a tilted gantry)",
-            "Resample it onto a grid without tilt first.",
+            f"the slices are shifted by up to {shift:.3g} mm within their plane (a tilted gantry)",
+            fix="Resample the series onto a grid without tilt first.",
         )
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = across * spacing[1], along * spacing[0], normal * step
-    affine[:3, 3] = places[order[0]]
-    return Series(folder, files, Grid((int(size[1]), int(size[0]), len(files)), _LPS_TO_RAS @ affine))
+    affine[:3, 0] = along_row * spacing[1]  # PixelSpacing is between rows, then between columns
+    affine[:3, 1] = along_column * spacing[0]
+    affine[:3, 2] = normal * step
+    affine[:3, 3] = positions[order[0]]
+    return Series(folder, files, Grid((int(size[1]), int(size[0]), len(files)), LPS_TO_RAS @ affine))
 
 
 def _common(
-    folder: Path, slices: Sequence[Slice], tags: Sequence[str], count: int, what: str, tolerance: float
+    folder: Path, headers: Sequence[SliceHeader], keywords: Sequence[str], count: int, noun: str, tolerance: float
 ) -> npt.NDArray[np.float64]:
-    """The numbers that all slices must agree in."""
+    """Return the numbers in which all slices must agree."""
     rows = []
-    for one in slices:
-        found = [one.numbers(tag, count) for tag in tags]
-        if any(part is None for part in found):
-            raise GeometryError(one.path, f"must say its {what}", "nothing of it in its header")
-        rows.append([number for part in found if part is not None for number in part])
+    for header in headers:
+        parts = [header.numbers(keyword, count) for keyword in keywords]
+        if any(part is None for part in parts):
+            raise GeometryError(header.path, f"the header does not say its {' and '.join(keywords)}")
+        rows.append([number for part in parts if part is not None for number in part])
     table = np.array(rows, dtype=np.float64)
-    apart = abs(table - table[0]).max()
-    if apart > tolerance:
+    if abs(table - table[0]).max() > tolerance:
         kinds = Counter("\\".join(f"{number:g}" for number in row) for row in table.round(3))
-        seen = ", ".join(f"{row} in {times} files" for row, times in kinds.most_common(4))
-        raise GeometryError(folder, f"must have one {what}", f"{len(kinds)}: {seen}", "Give one volume a folder.")
+        listed = ", ".join(f"{row} in {times} files" for row, times in kinds.most_common(4))
+        raise GeometryError(
+            folder, f"the slices have {len(kinds)} different {noun}", listed, "Give each volume a folder of its own."
+        )
     return np.asarray(table[0])
 
 
-def _common_positions(folder: Path, slices: Sequence[Slice]) -> npt.NDArray[np.float64]:
-    found = [one.numbers(_POSITION, 3) for one in slices]
-    without = [one.path for one, location in zip(slices, found, strict=True) if location is None]
+def _positions(folder: Path, headers: Sequence[SliceHeader]) -> npt.NDArray[np.float64]:
+    positions = [header.numbers("ImagePositionPatient", 3) for header in headers]
+    without = [header.path for header, position in zip(headers, positions, strict=True) if position is None]
     if without:
-        raise GeometryError(
-            folder, "must say where each slice lies", f"no position in {len(without)} files: {_names(without)}"
-        )
-    return np.array(found, dtype=np.float64)
+        raise GeometryError(folder, f"{len(without)} files do not say where their slice lies", _names(without))
+    return np.array(positions, dtype=np.float64)
 
 
-def _even_step(folder: Path, slices: Sequence[Slice], depth: npt.NDArray[np.float64]) -> float:
-    """The distance between slices, mm, sorted along the normal."""
+def _even_step(folder: Path, headers: Sequence[SliceHeader], depth: npt.NDArray[np.float64]) -> float:
+    """Return the distance between slices, mm, of headers sorted along the normal."""
     if len(depth) == 1:
-        thickness = slices[0].numbers(_THICKNESS, 1)
+        thickness = headers[0].numbers("SliceThickness", 1)
         if thickness is None or thickness[0] <= 0:
-            raise GeometryError(folder, "needs more than one slice, or one that says its thickness", "neither")
+            raise GeometryError(folder, "a single slice must say its thickness", "no SliceThickness")
         return thickness[0]
     steps = np.diff(depth)
     usual = float(np.median(steps[steps > 1e-3])) if (steps > 1e-3).any() else 0.0
-    contralaterals = [k for k, step in enumerate(steps) if step <= max(1e-3, 0.05 * usual)]
-    if contralaterals:
-        pairs = ", ".join(f"{slices[k].path.name} and {slices[k + 1].path.name}" for k in contralaterals[:3])
+    doubles = [k for k, step in enumerate(steps) if step <= max(1e-3, 0.05 * usual)]
+    if doubles:
         raise GeometryError(
             folder,
-            "must hold each slice once",
-            f"two at one place: {pairs}",
-            "Take the duplicates out, or give each volume a folder.",
+            "two slices lie at one position",
+            ", ".join(f"{headers[k].path.name} and {headers[k + 1].path.name}" for k in doubles[:3]),
+            "Take the duplicates out, or give each volume a folder of its own.",
         )
-    holes = [k for k, step in enumerate(steps) if step > 1.5 * usual]
-    if holes:
-        parts = [f"{steps[k]:.3g} mm between {slices[k].path.name} and {slices[k + 1].path.name}" for k in holes[:3]]
+    gaps = [k for k, step in enumerate(steps) if step > 1.5 * usual]
+    if gaps:
+        parts = [f"{steps[k]:.3g} mm between {headers[k].path.name} and {headers[k + 1].path.name}" for k in gaps[:3]]
         raise GeometryError(
             folder,
-            f"must have a slice every {usual:.4g} mm",
+            f"slices are missing: most lie {usual:.4g} mm apart",
             ", ".join(parts),
-            "Copy the series again: slices are missing, or it is several volumes.",
+            "Copy the series again, or give each volume a folder of its own.",
         )
     step = float(depth[-1] - depth[0]) / (len(depth) - 1)
-    off = float(abs(depth - depth[0] - step * np.arange(len(depth))).max())
-    if off > _PLACE * step:
+    deviation = float(abs(depth - depth[0] - step * np.arange(len(depth))).max())
+    if deviation > _UNEVEN * step:
         raise GeometryError(
             folder,
-            "must have evenly spaced slices",
-            f"distances from {steps.min():.4g} to {steps.max():.4g} mm",
-            "Resample it onto an even grid first.",
+            f"the slices are unevenly spaced, from {steps.min():.4g} to {steps.max():.4g} mm",
+            fix="Resample the series onto an even grid first.",
         )
     return step
 
@@ -289,9 +310,45 @@ def _names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:3]) + more
 
 
+def _header(path: Path) -> SliceHeader | None:
+    """Return the header of a file; None unless the file holds an image to its last byte."""
+    import pydicom
+
+    try:
+        with path.open("rb") as file, pydicom.config.disable_value_validation():
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS))
+            little = getattr(header, "original_encoding", (None, True))[1] is not False
+            deflated = header.file_meta.get("TransferSyntaxUID") == _DEFLATED
+            if not deflated and not _pixels_are_complete(file, "little" if little else "big", path.stat().st_size):
+                return None
+            # A value that cannot be converted raises when it is fetched.
+            return SliceHeader(path, {name: header[name].value for name in _KEYWORDS if name in header})
+    except Exception:  # pydicom raises many kinds on bytes that are not DICOM
+        return None
+
+
+def _pixels_are_complete(file: BinaryIO, order: str, size: int) -> bool:
+    """Return whether the file goes on to the end of its pixel data; it stands where the element begins."""
+    endian: Any = order
+    tag = file.read(4)
+    if int.from_bytes(tag[:2], endian) << 16 | int.from_bytes(tag[2:], endian) != _PIXEL_DATA:
+        return False
+    vr = file.read(4)
+    length = int.from_bytes(file.read(4) if vr[:2] in _LONG_VRS and vr[2:] == b"\0\0" else vr, endian)
+    if length != _UNDEFINED:
+        return 0 < length <= size - file.tell()
+    while True:  # items of compressed bytes, each with its length, until the sequence ends
+        head = file.read(8)
+        if head[:4] == _SEQUENCE_END:
+            return len(head) == 8
+        if head[:4] != _ITEM:
+            return False
+        file.seek(int.from_bytes(head[4:], "little"), 1)
+
+
 @functools.cache
 def _itk() -> Any:
-    """ITK, with what reads DICOM loaded; takes seconds, so only who meets DICOM pays for it.
+    """Return ITK with its DICOM reader loaded, which takes seconds.
 
     Its compiled modules warn of their own types when they are loaded, and crash where warnings are errors.
     """
@@ -303,34 +360,20 @@ def _itk() -> Any:
     return itk
 
 
-def _header(path: Path) -> Slice | None:
-    """What the header of a file says; None where ITK finds no whole image in it."""
-    reader = _itk().GDCMImageIO.New()
-    try:
-        if not reader.CanReadFile(str(path)):
-            return None
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    found = reader.GetMetaDataDictionary()
-    return Slice(path, {tag: str(found[tag]).strip(" \0") for tag in _READ if found.HasKey(tag)})
-
-
-def _plane(path: Path) -> npt.NDArray[Any]:
-    """The pixels of a file in HU, `(columns, rows)`."""
+def _pixels(path: Path) -> npt.NDArray[Any]:
+    """Return the pixels of a file in HU, `(columns, rows)`."""
     itk = _itk()
     try:
         image = itk.imread(str(path), imageio=itk.GDCMImageIO.New())
         pixels: npt.NDArray[Any] = np.asarray(itk.array_view_from_image(image))
     except RuntimeError as error:
-        why = str(error).strip().rpartition("\n")[2]
-        raise DataError(path, "must be a whole and readable DICOM file", why, "Copy the series again.") from error
+        reason = str(error).strip().rpartition("\n")[2]
+        raise DataError(path, "the pixels cannot be decoded", reason, "Copy the series again.") from error
     return np.array(pixels.reshape(pixels.shape[-2:]).T)
 
 
-def _kind(plane: npt.NDArray[Any]) -> np.dtype[Any]:
-    """The smallest of int16, int32 and float32 that holds the values of a plane."""
+def _smallest_dtype(plane: npt.NDArray[Any]) -> np.dtype[Any]:
+    """Return the smallest of int16, int32 and float32 that holds the values of a plane."""
     if plane.dtype.kind == "f":
         return np.dtype(np.float32)
     bounds = np.iinfo(np.int16)

@@ -1,4 +1,4 @@
-"""Compressed files, read whole and verified: libdeflate where it can, three times as fast as zlib."""
+"""Compressed files, read to the end and verified: libdeflate where it can, three times as fast as zlib."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from medseg.errors import DataError
 
 _MAGIC = b"\x1f\x8b"
 _LARGEST_RATIO = 1032  # of deflate; a length beyond it is not the length of this content
+_COPY_AGAIN = "Download or copy it again."
 
 
-def read_whole(path: str | Path, at_least: int = 0) -> bytes | bytearray:
-    """The content of a file, decompressed where it is gzip, its length and checksum verified.
+def read_decompressed(path: str | Path, at_least: int = 0) -> bytes | bytearray:
+    """Return the content of a file, decompressed if it is gzip, its length and checksum verified.
 
     Args:
         path: the file.
@@ -33,36 +34,42 @@ def read_whole(path: str | Path, at_least: int = 0) -> bytes | bytearray:
 
 
 def inflate(content: bytes, at_least: int = 0) -> bytes | bytearray:
-    """Decompress gzip; what is not gzip is given back as it is.
+    """Decompress gzip; return anything else as it is.
 
-    libdeflate reads one member and trusts the length in the footer. Where that cannot be right (several
-    members, as bgzip writes them, or a file that is cut short) Python's own reader takes over: it reads all
-    members and says what is wrong.
+    libdeflate reads one member and trusts the length in the footer. Where that cannot be right (several members, as
+    bgzip writes them, or a file that is cut short) Python's own reader takes over: it reads all members and says
+    what is wrong.
 
     Args:
         content: the bytes of the file.
         at_least: bytes that must come out of it; less is read again by Python's own reader.
 
     Raises:
-        EOFError: cut short; gzip.BadGzipFile: checksum or length do not agree; zlib.error: broken bytes.
+        EOFError: cut short; gzip.BadGzipFile: checksum or length do not agree; zlib.error: damaged bytes.
 
-    >>> bytes(inflate(gzip.compress(b"one") + gzip.compress(b" two")))
-    b'one two'
+    Example:
+        >>> bytes(inflate(gzip.compress(b"one") + gzip.compress(b" two")))
+        b'one two'
     """
     if not content.startswith(_MAGIC):
         return content
     length = struct.unpack("<I", content[-4:])[0] if len(content) >= 18 else 0
     if max(1, at_least) <= length <= _LARGEST_RATIO * len(content):
         try:
-            found: bytearray = deflate.gzip_decompress(content, length)
+            inflated: bytearray = deflate.gzip_decompress(content, length)
         except deflate.DeflateError:
-            found = bytearray()
-        if len(found) == length and content[-4:] + _MAGIC not in content:  # else another member begins
-            return found
+            inflated = bytearray()
+        if len(inflated) == length and content[-4:] + _MAGIC not in content:  # else another member begins
+            return inflated
     return gzip.decompress(content)
 
 
 def damaged(path: Path, error: BaseException) -> DataError:
-    """The error for a file whose bytes are not what they should be."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(path, "must be a whole and readable NIfTI file", text, "Download or copy it again.")
+    """Return the error for a file whose bytes are not what they should be."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(path, "the file is damaged or cut short", reason, _COPY_AGAIN)
+
+
+def cut_short(path: Path, length: int, expected: int) -> DataError:
+    """Return the error for a file that ends too early; lengths in bytes, uncompressed."""
+    return DataError(path, f"the file ends after {length:,} of {expected:,} bytes", fix=_COPY_AGAIN)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.data.gzip_io import read_whole
+from medseg.data.gzip_io import read_decompressed
 from medseg.data.nifti import label_dtype, open_image, voxels
 from medseg.errors import DataError
 from medseg.grid import Grid
@@ -73,7 +73,7 @@ class MaskReader:
             DataError: it cannot be read, or holds anything but 0 and 1.
             GeometryError: it has another shape or affine than the image.
         """
-        raw = read_whole(path) if path.is_file() and path.stat().st_size else b""
+        raw = read_decompressed(path) if path.is_file() and path.stat().st_size else b""
         if not raw or raw[:_HEADER] != self._known:
             image = open_image(path)
             self.grid.require(Grid.of_nifti(image), path, self.reference)

@@ -1,4 +1,4 @@
-"""NIfTI files: read strictly, written whole, with the source's own geometry."""
+"""NIfTI files: read strictly, written completely or not at all, with the source's own geometry."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import numpy.typing as npt
 from nibabel.volumeutils import apply_read_scaling
 
 from medseg.atomic import atomic_path
-from medseg.data.gzip_io import damaged, read_whole
+from medseg.data.gzip_io import cut_short, damaged, read_decompressed
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
 SUFFIXES = (".nii.gz", ".nii")
 _COMMENT = 6  # the NIfTI code of a plain-text header extension
+_NOT_MM = {1: "meter", 3: "micron"}  # by the NIfTI code; an unknown unit is taken for mm, as all tools do
+_RECONVERT = "Convert it again from its source."
 
 
 def stem(path: str | Path) -> str:
-    """The name of a NIfTI file without its extension.
+    """Return the name of a volume's file without its extension.
 
-    >>> stem("scans/patient.1.nii.gz")
-    'patient.1'
+    Example:
+        >>> stem("scans/patient.1.nii.gz"), stem("scans/patient.1.nrrd")
+        ('patient.1', 'patient.1')
     """
     name = Path(path).name
     for suffix in SUFFIXES:
@@ -36,21 +39,21 @@ def stem(path: str | Path) -> str:
 
 
 def open_image(path: str | Path) -> Any:
-    """Open a NIfTI file: its header is read and checked, its voxels are not read yet.
+    """Open a NIfTI file with nibabel: its header is read and checked, its voxels are not read yet.
 
     Raises:
-        DataError: it is missing, empty, no NIfTI, or its header cannot be read.
+        DataError: it is missing, empty, not in NIfTI format, or its header cannot be read.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(path, "must be a NIfTI file", "no such file")
+        raise DataError(path, "no such file")
     if not str(path).lower().endswith(SUFFIXES):
-        raise DataError(path, "must be a NIfTI file", f"the extension '{path.suffix}'", "Give a .nii or .nii.gz file.")
+        raise DataError(path, "the file is not in NIfTI format", path.suffix, "Give a .nii or .nii.gz file.")
     if path.stat().st_size == 0:
-        raise DataError(path, "must be a NIfTI file", "an empty file", "Download or copy it again.")
+        raise DataError(path, "the file is empty", fix="Download or copy it again.")
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
-            raise DataError(path, "must be a NIfTI file", "a Git-LFS pointer", "Fetch the file itself: git lfs pull")
+            raise DataError(path, "the file is only a Git-LFS pointer", fix="Fetch the file itself: git lfs pull.")
     try:
         return nib.load(path)
     except Exception as error:  # nibabel raises many kinds for one thing: a file that is not what it says
@@ -58,48 +61,85 @@ def open_image(path: str | Path) -> Any:
 
 
 def voxels(image: Any) -> npt.NDArray[Any]:
-    """The voxels of an opened image, scaled as its header says. The array is the caller's own.
+    """Return the voxels of an opened image, scaled as its header says. The array is the caller's own.
 
     Raises:
         DataError: the file is cut short, its compressed bytes are damaged, or their checksum does not agree.
     """
     path = Path(image.get_filename())
     stored = image.dataobj
-    wanted = stored.offset + int(np.prod(stored.shape, dtype=np.int64)) * stored.dtype.itemsize
-    raw = read_whole(path, wanted)
-    if len(raw) < wanted:
-        raise damaged(path, EOFError(f"{len(raw)} bytes of the {wanted} that its header promises"))
+    if stored.offset < int(image.header["sizeof_hdr"]):
+        # nibabel takes the header's bytes for voxels then, and every voxel is shifted.
+        raise DataError(path, f"its voxels would begin inside the header (vox_offset {stored.offset})", "", _RECONVERT)
+    expected = stored.offset + int(np.prod(stored.shape, dtype=np.int64)) * stored.dtype.itemsize
+    raw = read_decompressed(path, expected)
+    if len(raw) < expected:
+        raise cut_short(path, len(raw), expected)
     data: npt.NDArray[Any] = np.ndarray(stored.shape, stored.dtype, buffer=raw, offset=stored.offset, order="F")
     return np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
 
 
-def read_grid(path: str | Path) -> Grid:
-    """The grid of a NIfTI file, from its header alone.
+def read_nifti_grid(path: str | Path) -> Grid:
+    """Return where the voxels of a NIfTI file lie, from its header alone: by its sform, or else its qform.
 
     Raises:
-        DataError: see `open_image`; GeometryError: it is not 3D.
+        DataError: see `open_image`.
+        GeometryError: it is not 3D, is not in mm, or says two different things.
     """
-    return Grid.of_nifti(open_image(path))
+    return _grid(open_image(path), path)
 
 
-def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], Grid]:
-    """The voxels `(I, J, K)` and the grid of a 3D NIfTI file.
+def read_nifti(path: str | Path) -> tuple[npt.NDArray[Any], Grid]:
+    """Return the voxels `(I, J, K)` of a 3D NIfTI file, and where they lie.
 
     Raises:
-        DataError: see `open_image` and `voxels`; or its voxels are colours or complex.
-        GeometryError: it is not 3D.
+        DataError: see `open_image` and `voxels`; or its voxels are colors or complex numbers.
+        GeometryError: see `read_nifti_grid`.
     """
     image = open_image(path)
-    grid = Grid.of_nifti(image)
-    kind = image.get_data_dtype()
-    if kind.kind not in "iuf":
-        found = "colours (RGB)" if kind.names else f"{kind} ones"
-        raise DataError(path, "must hold plain numbers as voxels", found, "Give the CT itself, not a picture of it.")
+    grid = _grid(image, path)
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        content = "colors (RGB)" if dtype.names else f"{dtype} numbers"
+        raise DataError(path, f"the voxels are {content}", "", "Give the CT itself, not an image of it.")
     return voxels(image), grid
 
 
+def _grid(image: Any, path: str | Path) -> Grid:
+    header = image.header
+    if len(image.shape) != 3:
+        raise GeometryError(path, "a scan must be a 3D volume", f"shape {image.shape}", "Save one volume a file.")
+    unit = _NOT_MM.get(int(header["xyzt_units"]) & 7)
+    if unit is not None:
+        raise GeometryError(path, "its unit of length must be mm", unit, _RECONVERT)
+    try:
+        grid = Grid(image.shape, image.affine)
+    except GeometryError as error:
+        raise GeometryError(path, f"{error.thing[2:]} {error.problem}", error.came, _RECONVERT) from error
+    _require_one_geometry(header, grid, path)
+    return grid
+
+
+def _require_one_geometry(header: Any, grid: Grid, path: str | Path) -> None:
+    """Refuse a header whose sform contradicts both its pixdim and its qform.
+
+    A pixdim that was only rounded does no harm, nor does a qform that is not set: the sform decides.
+    """
+    if not int(header["sform_code"]):
+        return
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if int(header["qform_code"]) and not np.allclose(pixdim, grid.spacing):
+        distance = grid.distance(Grid(grid.shape, header.get_qform()))
+        if distance > min(grid.spacing) / 2:
+            raise GeometryError(
+                path,
+                f"sform and qform put the corners up to {distance:.4g} mm apart, and pixdim contradicts the sform",
+                fix="Find out which is right, and write it into both.",
+            )
+
+
 def label_dtype(classes: int) -> type[np.unsignedinteger[Any]]:
-    """The smallest unsigned type that holds that many classes."""
+    """Return the smallest unsigned type that holds that many classes."""
     return np.uint8 if classes <= 256 else np.uint16
 
 
@@ -112,26 +152,26 @@ def write_label_map(
 ) -> Path:
     """Write a label map that lies exactly where `source` lies.
 
-    The geometry (sform, qform and their codes) is the source's; of the rest of its header nothing is kept, for
-    it may hold a patient's name. The names of the structures go into a header extension as JSON.
+    The geometry (sform, qform and their codes) is the source's. Nothing else of its header is copied, for it may
+    hold a patient's name. The names of the structures go into a header extension as JSON.
 
     Args:
         path: a `.nii.gz` or `.nii` file.
         label: indices of `labels`, `(I, J, K)` in the voxel order of `source`.
-        source: the NIfTI file whose geometry it has, or a grid.
+        source: the NIfTI file whose geometry it gets, or a grid.
         labels: what the indices mean.
-        only: the structures that were looked for, where it was not all; written beside the names.
+        only: the structures that were searched for, if not all; written beside the names.
 
     Raises:
         GeometryError: shape or, after writing, affine differ from the source's; nothing is left behind.
         LabelError: an index that `labels` does not hold.
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
-    grid = source if isinstance(source, Grid) else read_grid(source)
+    grid = source if isinstance(source, Grid) else read_nifti_grid(source)
     if label.shape != grid.shape:
-        raise GeometryError(path, f"must have the shape of {source}, {grid.shape}", f"shape {label.shape}")
+        raise GeometryError(path, f"the label map's shape {label.shape} is not that of {source}, {grid.shape}")
     if label.size and int(label.max()) >= len(labels):
-        raise LabelError(path, f"must hold labels up to {len(labels) - 1}", f"label {int(label.max())}")
+        raise LabelError(path, f"label {int(label.max())} has no name: the last one is {len(labels) - 1}")
     names: dict[str, Any] = {"labels": labels.to_dict()}
     if only is not None:
         names["only"] = list(only)
@@ -143,13 +183,13 @@ def write_label_map(
 def write_like(
     path: str | Path, array: npt.NDArray[Any], source: str | Path | Grid, comment: str | None = None
 ) -> None:
-    """Write voxels with the geometry of `source` and nothing else of its header; whole or not at all.
+    """Write voxels with the geometry of `source` and nothing else of its header; complete or not at all.
 
-    Where `source` is a grid, it goes into sform and qform both, as that of a scanner.
+    A grid goes into both sform and qform, as a scanner's coordinates.
 
     Raises:
         GeometryError: what was written does not lie where `source` lies.
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
     if isinstance(source, Grid):
         image, grid = nib.Nifti1Image(array, source.affine), source
@@ -158,34 +198,34 @@ def write_like(
         image.set_qform(source.affine, 1)
     else:
         reference = open_image(source)
-        image, grid = _image_like(reference, array), Grid.of_nifti(reference)
+        image, grid = _image_like(reference, array), _grid(reference, source)
     if comment is not None:
         image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, comment.encode()))
     with atomic_path(path) as partial:
         nib.save(image, partial)
-        grid.require(read_grid(partial), path, "its grid" if isinstance(source, Grid) else source)
+        grid.require(read_nifti_grid(partial), path, "its grid" if isinstance(source, Grid) else source)
 
 
 def write_volume(path: str | Path, array: npt.NDArray[Any], grid: Grid) -> Path:
-    """Write voxels on a grid of their own, `(I, J, K)`; whole or not at all.
+    """Write voxels `(I, J, K)` on a grid of their own; complete or not at all.
 
     Raises:
         GeometryError: the array does not have the grid's shape.
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
     if array.shape != grid.shape:
-        raise GeometryError(path, f"must have the shape of its grid, {grid.shape}", f"shape {array.shape}")
+        raise GeometryError(path, f"the array's shape {array.shape} is not that of its grid, {grid.shape}")
     image = nib.Nifti1Image(array, grid.affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as partial:
         nib.save(image, partial)
-        grid.require(read_grid(partial), path, "its grid")
+        grid.require(read_nifti_grid(partial), path, "its grid")
     return Path(path)
 
 
 def _image_like(reference: Any, array: npt.NDArray[Any]) -> Any:
-    kind = nib.Nifti2Image if isinstance(reference.header, nib.Nifti2Header) else nib.Nifti1Image
-    header = kind.header_class()
+    image_class = nib.Nifti2Image if isinstance(reference.header, nib.Nifti2Header) else nib.Nifti1Image
+    header = image_class.header_class()
     header.set_data_dtype(array.dtype)
     header.set_xyzt_units("mm")
     header.set_data_shape(array.shape)
@@ -196,8 +236,8 @@ def _image_like(reference: Any, array: npt.NDArray[Any]) -> Any:
     for key in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
         header[key] = old[key]
     if not int(old["sform_code"]) and not int(old["qform_code"]):
-        return kind(array, reference.affine, header)  # neither is set: nibabel's own default must be spelled out
-    return kind(array, None, header)
+        return image_class(array, reference.affine, header)  # nibabel's default affine must be written out
+    return image_class(array, None, header)
 
 
 def read_label_names(file: Any) -> LabelMap | None:
@@ -210,7 +250,7 @@ def read_label_names(file: Any) -> LabelMap | None:
 
 
 def read_looked_for(path: str | Path) -> tuple[str, ...] | None:
-    """The structures that a label map was restricted to; None where it was not, or does not say."""
+    """Return the structures that a label map was restricted to; None where it was not, or does not say."""
     only = _comment(path).get("only")
     return tuple(str(name) for name in only) if isinstance(only, list) else None
 

@@ -22,10 +22,11 @@ from medseg.data.datasets import renumbered
 from medseg.data.fingerprint import case_statistics, fingerprint
 from medseg.data.layouts import DATALIST, discover_volumes
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import read_volume, write_label_map, write_volume
+from medseg.data.nifti import write_label_map, write_volume
 from medseg.data.parallel import run_each
 from medseg.data.resampling import body_box, crop, resample
 from medseg.data.store import IMAGE_SUFFIX, LABEL_SUFFIX, write_store
+from medseg.data.volumes import read_volume
 from medseg.errors import DataError, LabelError, MedsegError, OutputError, RunError
 from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap

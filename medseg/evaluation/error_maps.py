@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from medseg.data.folders import volumes
-from medseg.data.nifti import read_volume
+from medseg.data.volumes import read_volume
 from medseg.errors import DataError, MedsegError
 from medseg.evaluation.pairs import Pairs, read_pair
 from medseg.grid import Grid, to_ras

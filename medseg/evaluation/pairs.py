@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from medseg.data.datasets import renumber
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import read_grid, read_volume
+from medseg.data.volumes import read_grid, read_volume
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.sources import Source, ordered
 from medseg.grid import Grid

@@ -9,7 +9,7 @@ from PIL import Image
 
 from medseg.bundle import Outputs, Prediction
 from medseg.bundle.outputs import kept_mask
-from medseg.data import read_grid, read_scan
+from medseg.data import read_grid, read_volume
 from medseg.errors import DataError
 from medseg.labels import LabelMap
 
@@ -31,7 +31,7 @@ def prediction(scan):
 
 def written(prediction, scan, tmp_path, outputs):
     mask = prediction.save(tmp_path / "out" / "a.nii.gz")
-    return mask, outputs.write(prediction, read_scan(scan)[0], mask)
+    return mask, outputs.write(prediction, read_volume(scan)[0], mask)
 
 
 def test_split_statistics_and_preview_agree_with_the_label_map(prediction, scan, tmp_path):
@@ -57,7 +57,7 @@ def test_only_what_is_missing_or_older_than_the_mask_is_written(prediction, scan
     mask, files = written(prediction, scan, tmp_path, outputs)
     assert not outputs.missing(mask, LABELS.structures)
     (mask.parent / "a" / "spleen.nii.gz").unlink()
-    assert [path.name for path in outputs.write(prediction, read_scan(scan)[0], mask)] == ["spleen.nii.gz"]
+    assert [path.name for path in outputs.write(prediction, read_volume(scan)[0], mask)] == ["spleen.nii.gz"]
     prediction.save(mask)
     assert len(outputs.missing(mask, LABELS.structures)) == len(files)
 

@@ -6,7 +6,7 @@ import pytest
 from medseg import resources
 from medseg.bundle import Bundle, Predictor, Segmentation
 from medseg.bundle.segmenting import shapes_of
-from medseg.data import read_volume, scan_grid
+from medseg.data import read_grid, read_volume
 from medseg.data.nifti import read_looked_for
 from medseg.errors import DataError, LabelError, OutputError
 
@@ -31,7 +31,7 @@ def test_a_dicom_folder_gives_what_its_nifti_gives_on_the_grid_of_the_series(
     predictor, scan, save_dicom, save, tmp_path
 ):
     folder = as_dicom(scan, save_dicom)
-    grid = scan_grid(folder)
+    grid = read_grid(folder)
     contralateral = save("contralateral.nii.gz", read_volume(scan)[0][:, :, :3], grid.affine)
     found = predictor.predict_case(folder)
     assert np.array_equal(found.label, predictor.predict_case(contralateral).label)
@@ -94,8 +94,8 @@ def test_a_full_disk_leaves_no_mask_that_looks_whole(predictor, scan, tmp_path):
 
 def test_a_budget_makes_the_batch_smaller_or_refuses_the_scan(trained, scan, tmp_path):
     predictor = Predictor(Bundle(trained), {"device": "cpu"})
-    shapes = shapes_of(predictor, scan_grid(scan))
-    assert shapes.network == tuple(scan_grid(scan).shape)
+    shapes = shapes_of(predictor, read_grid(scan))
+    assert shapes.network == tuple(read_grid(scan).shape)
     work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=10**15)
     assert work.need.ram > 0
     assert work.options.sw_batch_size == shapes.batch

@@ -30,7 +30,7 @@ def test_what_cannot_be_prepared_is_one_error_and_leaves_nothing(medseg, case, t
     mask.write_bytes(mask.read_bytes()[:-30])
     done = medseg("data", "prepare", case, tmp_path / "out")
     assert done.code == 1
-    assert "liver.nii.gz: must be a whole and readable NIfTI file" in done.err
+    assert "liver.nii.gz: the file is damaged or cut short" in done.err
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
     for arguments in ((tmp_path / "nowhere", tmp_path / "out"), (case, case / "out")):
         assert medseg("data", "prepare", *arguments).code == 1
@@ -62,4 +62,4 @@ def test_a_case_that_fails_is_listed_and_the_exit_code_says_so(medseg, phantom, 
     assert done.code == 1
     assert "3 cases in" in done.out
     assert "Left out: p0001" in done.err
-    assert "liver.nii.gz: must be a whole and readable NIfTI file" in done.err
+    assert "liver.nii.gz: the file is damaged or cut short" in done.err

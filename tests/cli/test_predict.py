@@ -52,7 +52,7 @@ def test_one_broken_scan_does_not_stop_the_others_but_shows_in_the_exit_code(med
     broken.write_bytes(scans[0].read_bytes()[:-400])
     done = medseg("predict", trained, broken, scans[1], "-o", tmp_path / "out")
     assert done.code == 1
-    assert "broken.nii.gz: must be a whole and readable NIfTI file" in done.err
+    assert "broken.nii.gz: the file is damaged or cut short" in done.err
     assert "1 of 2 scans failed" in done.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0003.nii.gz"]
 

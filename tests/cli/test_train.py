@@ -129,7 +129,7 @@ def no_validation(root):
         (no_ct, "p0000/ct.nii.gz", "every case needs its CT"),
         (mask_of_another_shape, "liver.nii.gz", "must have the shape of"),
         (mask_of_another_affine, "liver.nii.gz", "must lie where"),
-        (truncated, "p0000/ct.nii.gz", "must be a whole and readable NIfTI file"),
+        (truncated, "p0000/ct.nii.gz", "the file is damaged or cut short"),
         (unknown_structure, "livr.nii.gz", "Did you mean 'liver'?"),
         (empty, "set", "must hold a data set"),
         (no_validation, "set", "needs at least one case to validate on"),
