@@ -76,7 +76,8 @@ def voxels(image: Any) -> npt.NDArray[Any]:
     if len(raw) < expected:
         raise cut_short(path, len(raw), expected)
     data: npt.NDArray[Any] = np.ndarray(stored.shape, stored.dtype, buffer=raw, offset=stored.offset, order="F")
-    return np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
+    scaled = np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
+    return scaled.astype(scaled.dtype.newbyteorder("="), copy=False)
 
 
 def read_nifti_grid(path: str | Path) -> Grid:

@@ -21,11 +21,16 @@ PATH, NAME, EXTENSION, NOTHING, FALSE, BOOLEAN = "path", "name", "extension", "n
 READER, MERGER, WRITER, BACKEND, CONFIG = "reader", "merger", "writer", "backend", "config"
 ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker settings", "compile options", "network variant"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
+_VOLUME_READER = "medseg.data.VolumeReader"
 _CHOICES: Mapping[str, set[Any]] = {
     NOTHING: {None, "", False},
     FALSE: {False, None},
     BOOLEAN: {True, False, None},
-    READER: {None, *_READERS, *(name.lower() for name in _READERS), *(f"monai.data.{name}" for name in _READERS)},
+    READER: {
+        *(None, _VOLUME_READER, *_READERS),
+        *(name.lower() for name in _READERS),
+        *(f"monai.data.{name}" for name in _READERS),
+    },
     MERGER: {"AvgMerger"},
     WRITER: {None, "ITKWriter", "NibabelWriter", "PILWriter"},
     BACKEND: {"nccl", "gloo", "mpi"},
@@ -234,7 +239,9 @@ class Rules:
                 name = self.targets.judge.callable_name(parse_expression(value))
             except Refusal:
                 return False
-        return name is not None and name.startswith("monai.data.") and name.rpartition(".")[2] in _READERS
+        if name is None or name == _VOLUME_READER:
+            return name is not None
+        return name.startswith("monai.data.") and name.rpartition(".")[2] in _READERS
 
 
 def _first_problem(problems: Iterable[str | None]) -> str | None:
