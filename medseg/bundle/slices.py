@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
 
-from medseg.atomic import atomic_path, remove_partial, writable_folder
+from medseg.atomic import atomic_path, remove_partial, writable_folder, write_csv
 from medseg.bundle.pipeline import Outcome, overlapped
 from medseg.bundle.predict import Predictor
 from medseg.bundle.segmenting import named
@@ -178,11 +178,7 @@ class SliceWriter:
             OutputError: the place cannot be written.
         """
         self._rows = self._earlier() | self._rows
-        with atomic_path(self.folder / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(_COLUMNS)
-            for id in sorted(self._rows):
-                table.writerows(self._rows[id])
+        write_csv(self.folder / TABLE, _COLUMNS, [row for id in sorted(self._rows) for row in self._rows[id]])
         return self.folder / TABLE
 
     def _earlier(self) -> dict[str, list[tuple[Any, ...]]]:

@@ -217,7 +217,7 @@ def compare(
     """
     from medseg.atomic import writable_folder, write_json
     from medseg.evaluation import compare_evaluations, load
-    from medseg.evaluation.results import write_csv
+    from medseg.evaluation.results import write_table
 
     content = compare_evaluations(load(first), load(second), measures or None, correction, seed=seed)
     if as_json:
@@ -229,7 +229,7 @@ def compare(
         write_json(folder / f"{COMPARISON}.json", content)
         rows = [(measure, row) for measure, rows in content["measures"].items() for row in rows]
         header = ["measure", *rows[0][1]]
-        write_csv(folder / f"{COMPARISON}.csv", header, [[measure, *row.values()] for measure, row in rows])
+        write_table(folder / f"{COMPARISON}.csv", header, [[measure, *row.values()] for measure, row in rows])
         click.echo(f"Written: {COMPARISON}.json, {COMPARISON}.csv in {folder}", err=as_json)
 
 

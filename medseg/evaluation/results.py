@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.atomic import write_json, write_text
+from medseg.atomic import write_csv, write_json
 from medseg.errors import DataError
 from medseg.evaluation.bootstrap import (
     LEVEL,
@@ -162,14 +160,14 @@ def save(folder: str | Path, content: Mapping[str, Any]) -> list[Path]:
         for case in content["cases"]
         for row in sorted(case["structures"], key=lambda row: (row["dice"] is None, row["dice"] or 0.0))
     )
-    write_csv(folder / SCORES, ["case", *_ROW, *measures], rows)
+    write_table(folder / SCORES, ["case", *_ROW, *measures], rows)
     columns = [f"{measure}_{part}" for measure in measures for part in ("mean", "low", "high", "n")]
     overall = ["(mean)", *[""] * len(_COUNTS), *_spread(content["mean"], measures)]
     means = (
         [row["structure"], *(row[key] for key in _COUNTS), *_spread(row["measures"], measures)]
         for row in content["structures"]
     )
-    write_csv(folder / STRUCTURES, ["structure", *_COUNTS, *columns], [overall, *means])
+    write_table(folder / STRUCTURES, ["structure", *_COUNTS, *columns], [overall, *means])
     return [folder / RESULT, folder / SCORES, folder / STRUCTURES]
 
 
@@ -177,18 +175,13 @@ def _spread(measured: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) 
     return [measured[measure][part] for measure in measures for part in ("mean", "low", "high", "n")]
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; a missing value is an empty field, numbers have six digits.
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table whose numbers have six digits.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
-    write_text(path, text.getvalue())
+    write_csv(path, header, ([f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in rows))
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,48 +138,32 @@ def _name_values(*sides: Mapping[str, Source]) -> list[dict[str, Source]]:
     ]
 
 
-@dataclass(frozen=True)
-class CaseJob:
-    """One case to score.
+def score_case(
+    case: tuple[str, tuple[Source, Source]], labels: LabelMap, tolerances_mm: Sequence[float], resample: bool
+) -> tuple[list[StructureScores], tuple[str, ...]]:
+    """Score one case.
 
     Args:
-        case: its id.
-        truth: the true label map.
-        prediction: the predicted one.
+        case: its id, its truth and its prediction.
         labels: the structures to score.
         tolerances_mm: of NSD.
         resample: see `read_pair`.
-    """
 
-    case: str
-    truth: Source
-    prediction: Source
-    labels: LabelMap
-    tolerances_mm: tuple[float, ...]
-    resample: bool
-
-    @property
-    def annotated(self) -> tuple[str, ...]:
-        """The structures that are annotated in the truth, of those that are scored."""
-        return tuple(name for name in self.labels if name in self.truth.structures)
-
-
-def score_case(job: CaseJob) -> tuple[list[StructureScores], tuple[str, ...]]:
-    """Score one case; returns one row a structure, and remarks on the case.
+    Returns:
+        One row a structure, and remarks on the case.
 
     Raises:
         DataError, GeometryError, LabelError: what is wrong with it, and with which file.
     """
-    if not job.annotated:
-        thing = f"{job.prediction.location} against {job.truth.location}"
+    id, (truth, prediction) = case
+    annotated = tuple(name for name in labels if name in truth.structures)
+    if not annotated:
+        thing = f"{prediction.location} against {truth.location}"
         raise LabelError(thing, "none of the structures to evaluate is annotated in the truth")
-    truth, prediction, grid, notes = read_pair(job.truth, job.prediction, job.labels, job.resample)
+    true, predicted, grid, notes = read_pair(truth, prediction, labels, resample)
     spacing = spacing_of(grid) if grid is not None else (1.0, 1.0, 1.0)
-    tolerances = job.tolerances_mm
-    rows = structure_scores(
-        prediction, truth, job.labels, spacing, tolerances, job.annotated, job.case, surfaces=grid is not None
-    )
-    return (rows if grid is not None else [_without_mm(row, tolerances) for row in rows]), notes
+    rows = structure_scores(predicted, true, labels, spacing, tolerances_mm, annotated, id, surfaces=grid is not None)
+    return (rows if grid is not None else [_without_mm(row, tolerances_mm) for row in rows]), notes
 
 
 def _without_mm(row: StructureScores, tolerances_mm: Sequence[float]) -> StructureScores:
@@ -224,20 +209,17 @@ def evaluate_pairs(
     if samples < 1:
         raise MedsegError("bootstrap samples", "there must be 1 or more", f"got {samples}")
     measures = measure_names(tolerances_mm)
-    jobs = [
-        CaseJob(case, true, predicted, pairs.labels, tuple(tolerances_mm), resample)
-        for case, (true, predicted) in pairs.cases.items()
-    ]
     scores: dict[str, Sequence[StructureScores]] = {}
     notes: dict[str, tuple[str, ...]] = {}
     failed: dict[str, str] = {}
-    for job, result in run_each(score_case, jobs, workers, "Evaluating"):
+    score = functools.partial(score_case, labels=pairs.labels, tolerances_mm=tuple(tolerances_mm), resample=resample)
+    for (case, _), result in run_each(score, list(pairs.cases.items()), workers, "Evaluating"):
         if isinstance(result, MedsegError):
-            if len(jobs) == 1:
+            if len(pairs.cases) == 1:
                 raise result
-            failed[job.case] = str(result)
+            failed[case] = str(result)
         else:
-            scores[job.case], notes[job.case] = result
+            scores[case], notes[case] = result
     if not scores:
         reason = next(iter(failed.values()), "")
         raise DataError("evaluation", "no case could be scored", f"{len(failed)} failed", reason)

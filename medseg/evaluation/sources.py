@@ -146,7 +146,7 @@ def memory_source(
         image: an array or tensor of labels, `(I, J, K)`, `(I, J)` or with one channel before it; or an object with an
             `affine`: a nibabel image, a MetaTensor, a `medseg.Prediction`.
         labels: what the values mean. The labels of a Prediction overrule it, and it overrules a nibabel image's header.
-        spacing: mm along each axis, if the image has no affine.
+        spacing: mm along each axis, if the image has no affine or is 2D.
         case: its id, for errors.
 
     Raises:
@@ -164,7 +164,7 @@ def memory_source(
     if values.ndim not in (2, 3) or not values.size:
         raise GeometryError(case, "a label map must have 2 or 3 axes", f"shape {values.shape}")
     values = values[..., None] if flat else values
-    affine = getattr(image, "affine", None)
+    affine = None if flat else getattr(image, "affine", None)
     if affine is None and spacing is not None:
         steps = [*map(float, spacing), *([1.0] if flat else [])]
         if len(steps) != 3:
@@ -172,20 +172,10 @@ def memory_source(
         affine = np.diag([*steps, 1.0])
     grid = getattr(image, "grid", None)
     if not isinstance(grid, Grid):
-        grid = None if affine is None else Grid(values.shape, _affine_3d(np.asarray(affine, dtype=np.float64)))
+        grid = None if affine is None else Grid(values.shape, np.asarray(affine, dtype=np.float64))
     only = getattr(image, "only", None)
     structures = tuple(only) if only else labels.structures if labels is not None else ()
     return Source(case, None, labels=labels, structures=structures, array=values, grid=grid)
-
-
-def _affine_3d(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the affine of a slice, 3x3, as one of a volume of one layer of 1 mm."""
-    if affine.shape != (3, 3):
-        return affine
-    volume = np.eye(4)
-    volume[:2, :2] = affine[:2, :2]
-    volume[:2, 3] = affine[:2, 2]
-    return volume
 
 
 def _values(image: Any) -> npt.NDArray[Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medseg.atomic import atomic_path, writable_folder
+from medseg.atomic import writable_folder, write_csv
 from medseg.runs import Run
 from medseg.runs.metrics_log import Row
 
@@ -111,8 +110,5 @@ def _bins(number: int, row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _write(path: Path, header: list[str], rows: list[dict[str, Any]]) -> Path:
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, header, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, header, ([row.get(column) for column in header] for row in rows))
     return path

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.atomic import write_json, write_text
+from medseg.atomic import write_csv, write_json
 from medseg.errors import GeometryError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
@@ -105,11 +103,8 @@ def save_statistics(path: str | Path, rows: Sequence[StructureStatistics], grid:
         OutputError: the files cannot be written.
     """
     path = Path(path)
-    columns = [asdict(row) for row in rows]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in fields(StructureStatistics)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(columns)
-    write_text(path.with_suffix(".csv"), table.getvalue())
-    write_json(path, {"scan": str(scan), "spacing_mm": list(grid.spacing), "structures": columns})
+    columns = [field.name for field in fields(StructureStatistics)]
+    write_csv(path.with_suffix(".csv"), columns, map(astuple, rows))
+    structures = [asdict(row) for row in rows]
+    write_json(path, {"scan": str(scan), "spacing_mm": list(grid.spacing), "structures": structures})
     return path
