@@ -188,10 +188,11 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """Return an amount of memory in GB with two digits.
+    """Return an amount of memory in GB with at least two digits.
 
     Example:
-        >>> format_bytes(6.71e9), format_bytes(4.2e8), format_bytes(2e6)
-        ('6.7 GB', '0.42 GB', '0.002 GB')
+        >>> format_bytes(6.71e9), format_bytes(4.2e8), format_bytes(2e6), format_bytes(1.28e11)
+        ('6.7 GB', '0.42 GB', '0.002 GB', '128 GB')
     """
-    return f"{count / 1e9:.2g} GB"
+    gigabytes = count / 1e9
+    return f"{gigabytes:.0f} GB" if gigabytes >= 10 else f"{gigabytes:.2g} GB"

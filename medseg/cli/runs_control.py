@@ -231,7 +231,7 @@ def watch(
 @click.pass_context
 def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:
     """Bring everything that a run has recorded to its tracker, each row once. Without RUN: the latest."""
-    from medseg.monitoring.syncing import sync as sync_run
+    from medseg.monitoring.control import sync as sync_run
     from medseg.runs.find import pick_latest
 
     root = root_of(context, runs)
@@ -249,7 +249,7 @@ def sync(context: click.Context, names: tuple[str, ...], backend: str | None, of
 @click.pass_context
 def monitor(context: click.Context, run: str, switch: str, backend: str | None, runs: Path | None) -> None:
     """Switch the live page of a run on or off while it goes; what was recorded before is shown, too."""
-    from medseg.monitoring.switching import switch_off, switch_on
+    from medseg.monitoring.control import switch_off, switch_on
 
     folder = _chosen(context, run, runs)
     if switch == "on":

@@ -1,4 +1,4 @@
-"""How the machine is doing while a run goes: a row every so many seconds, and a word before something runs out."""
+"""The machine while a run trains: a row every so many seconds, and a warning before something runs out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,53 @@ import psutil
 import torch
 from ignite.engine import Events
 
-from medseg.monitoring.alarms import ERROR, Alarms
-from medseg.monitoring.probes import Probe, Sample
-from medseg.monitoring.rows import Rows
+from medseg import resources
+from medseg.monitoring.row_writer import RowWriter
+from medseg.resources import format_bytes
 
 logger = logging.getLogger(__name__)
+
+WARNING = "warning"
+ERROR = "error"
+_LEVELS = ("", WARNING, ERROR)
+_STARVING_LOOKS = 3  # in a row, before a GPU that waits for data is a warning
+_QUIET_LOOKS = 20  # without a problem, before it is announced again
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A warning about the machine.
+
+    Args:
+        kind: `disk`, `ram`, `shm`, `gpu_memory` or `data`.
+        level: `warning` or `error`.
+        title: a few words.
+        text: figures, and what to do.
+    """
+
+    kind: str
+    level: str
+    title: str
+    text: str
 
 
 class System:
     """Record GPU load and memory, CPU, RAM, disk and /dev/shm as `system` rows, and warn before they run out.
 
-    It looks after a batch, of training or validation, when it is time; there is no thread. What is running out is
-    said in the log and in a `warning` row, once, and again when it gets worse; its state is in `engine.state.kept`.
-    The share of waiting for data is what `History` left in `engine.state.data_wait`.
+    It looks after a batch of training or validation, when it is time; there is no thread. A warning goes to the log
+    and to a `warning` row, once, and again when it gets worse; its state is in `engine.state.kept`. The share of
+    waiting for data is the one that `History` writes to `engine.state.data_wait`.
 
     Args:
         folder: the run's folder.
         every_n_seconds: how often; 0 is never.
         validator: an evaluator during which it looks, too.
-        probe: gives a sample; by default a look at this machine.
-        clock: gives seconds.
+        probe: returns a sample. Default: `sample` of this machine.
+        clock: returns seconds.
     """
+
+    affects_result = False  # see medseg.bundle.resuming
 
     def __init__(
         self,
@@ -43,14 +70,18 @@ class System:
         probe: Callable[[], Sample] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder, self.every, self.validator = Path(folder), every_n_seconds, validator
-        self.rows, self.alarms, self._clock = Rows(folder), Alarms(), clock
+        self.folder = Path(folder)
+        self.every = every_n_seconds
+        self.validator = validator
+        self.rows = RowWriter(folder)
+        self.alarms = Alarms()
         self._probe = probe
+        self._clock = clock
         self._due: float | None = None
 
     def attach(self, engine: Any) -> None:
         """Look after batches of the trainer, and of the validator once training has begun."""
-        if engine.state.rank > 0 or self.every <= 0:
+        if getattr(engine.state, "rank", 0) > 0 or self.every <= 0:
             return
         if getattr(engine.state, "kept", None) is None:
             engine.state.kept = {}
@@ -61,16 +92,18 @@ class System:
             self.validator.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._look(engine, False))
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been said."""
-        return {"said": dict(self.alarms.said)}
+        """Return the warnings that were announced."""
+        return {"announced": dict(self.alarms.announced)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Not to be said again."""
-        self.alarms.load(state["said"])
+        """Take these warnings for announced."""
+        self.alarms.announced = {str(kind): str(level) for kind, level in state["announced"].items()}
 
     def _start(self, engine: Any) -> None:
         if self._probe is None:
-            self._probe = Probe(self.folder, gpu=_device(engine).type == "cuda")
+            psutil.cpu_percent(None)  # the load is that since the last call
+            uses_gpu = _device(engine).type == "cuda"
+            self._probe = lambda: sample(self.folder, uses_gpu)
 
     def _look(self, engine: Any, training: bool) -> None:
         now = self._clock()
@@ -78,29 +111,146 @@ class System:
             return
         self._due = now + self.every
         try:
-            sample = self._probe()
+            fields = self._probe()
         except (OSError, RuntimeError, psutil.Error) as error:
-            logger.debug("No look at the machine: %s", error)
+            logger.debug("The machine could not be looked at: %s", error)
             return
-        self.rows.add("system", engine, **sample.row())
+        self.rows.add("system", engine, **fields)
         device = _device(engine).index or 0
         waiting = getattr(engine.state, "data_wait", None)
-        for alarm in self.alarms(sample, self._checkpoint(engine), device, waiting):
+        for alarm in self.alarms(fields, self._checkpoint_bytes(engine), device, waiting):
             self.rows.add("warning", engine, level=alarm.level, title=alarm.title, text=alarm.text)
             logger.log(logging.ERROR if alarm.level == ERROR else logging.WARNING, "%s: %s", alarm.title, alarm.text)
 
-    def _checkpoint(self, engine: Any) -> int:
-        """Bytes of a checkpoint: of the largest there is, else of the weights with two moments each."""
-        written = [0]
+    def _checkpoint_bytes(self, engine: Any) -> int:
+        """Return the bytes of the largest checkpoint; before the first, of the weights with two moments each."""
+        sizes = [0]
         for path in self.folder.glob("checkpoints/*.pt"):
-            with contextlib.suppress(OSError):  # it may be gone by now
-                written.append(path.stat().st_size)
-        if max(written):
-            return max(written)
+            with contextlib.suppress(OSError):  # it may have been removed by now
+                sizes.append(path.stat().st_size)
+        if max(sizes):
+            return max(sizes)
         network = getattr(engine, "network", None)
         parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
-        return 3 * sum(one.numel() * one.element_size() for one in parameters)
+        return 3 * sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def sample(folder: Path, gpu: bool) -> Sample:
+    """Return the fields of a `system` row: bytes, and shares from 0 to 1; what the machine does not have is left out.
+
+    Args:
+        folder: the folder whose disk counts.
+        gpu: True to look at the GPUs too, which wakes their driver.
+    """
+    ram = resources.ram()
+    shm = resources.shared_memory()
+    fields: Sample = {
+        "cpu": round(psutil.cpu_percent(None) / 100, 4),
+        "ram_used": ram.used,
+        "ram_free": ram.free,
+        "ram_process": resources.process_ram(children=True),
+        "disk_free": resources.disk(folder).free,
+    }
+    if shm is not None:
+        fields |= {"shm_free": shm.free, "shm_total": shm.total}
+    gpus = resources.gpus() if gpu else ()
+    return {"gpu": [asdict(entry) for entry in gpus], **fields} if gpus else fields
+
+
+class Alarms:
+    """Announce each problem in the samples once, and again if it gets worse or comes back."""
+
+    def __init__(self) -> None:
+        self.announced: dict[str, str] = {}  # level by kind
+        self._starving = 0
+        self._quiet: dict[str, int] = {}
+
+    def __call__(self, fields: Sample, checkpoint: int, device: int = 0, waiting: float | None = None) -> list[Alarm]:
+        """Return the alarms to announce.
+
+        Args:
+            fields: see `sample`.
+            checkpoint: bytes of a checkpoint.
+            device: the index of the GPU that this run computes on.
+            waiting: share of the time that it waited for data lately, 0 to 1.
+        """
+        gpus = fields.get("gpu") or []
+        gpu = gpus[device] if device < len(gpus) else None
+        alarms = [_disk(fields, checkpoint), _ram(fields), _shm(fields)]
+        load = None if gpu is None else gpu["load"]
+        starving = load is not None and load < 0.5 and (waiting or 0) > 0.3
+        self._starving = self._starving + 1 if starving else 0
+        if gpu is not None:
+            alarms.append(_gpu_memory(gpu["memory_used"], gpu["memory_total"]))
+        if self._starving >= _STARVING_LOOKS:
+            alarms.append(_data(load or 0, waiting or 0))
+        active = {alarm.kind: alarm for alarm in alarms if alarm is not None}
+        for kind in list(self.announced):
+            self._quiet[kind] = 0 if kind in active else self._quiet.get(kind, 0) + 1
+            if self._quiet[kind] >= _QUIET_LOOKS:
+                del self.announced[kind]
+        news = [
+            alarm
+            for kind, alarm in active.items()
+            if _LEVELS.index(alarm.level) > _LEVELS.index(self.announced.get(kind, ""))
+        ]
+        self.announced |= {alarm.kind: alarm.level for alarm in news}
+        return news
+
+
+def _alarm(kind: str, value: float, limits: tuple[float, float], title: str, text: str) -> Alarm | None:
+    """Return an alarm where a value is below the first limit, an error below the second."""
+    if value >= limits[0]:
+        return None
+    return Alarm(kind, WARNING if value >= limits[1] else ERROR, title, text)
+
+
+def _disk(fields: Sample, checkpoint: int) -> Alarm | None:
+    free = fields["disk_free"]
+    text = (
+        f"{format_bytes(free)} are free where the run's folder is, and a checkpoint takes {format_bytes(checkpoint)}. "
+        "Free space now: a checkpoint that cannot be written ends the run."
+    )
+    return _alarm("disk", free, (2 * checkpoint, checkpoint), "The disk is nearly full", text)
+
+
+def _ram(fields: Sample) -> Alarm | None:
+    share = fields["ram_free"] / max(1, fields["ram_used"] + fields["ram_free"])
+    text = (
+        f"{format_bytes(fields['ram_free'])} of RAM are free, and this run uses {format_bytes(fields['ram_process'])}. "
+        "The system may kill it: lower num_workers or cache_rate, or use the slice store."
+    )
+    return _alarm("ram", share, (0.05, 0.02), "RAM is nearly full", text)
+
+
+def _shm(fields: Sample) -> Alarm | None:
+    if not fields.get("shm_total"):
+        return None
+    free = fields["shm_free"]
+    total = fields["shm_total"]
+    text = (
+        f"{format_bytes(free)} of {format_bytes(total)} are free in /dev/shm, through which workers hand over batches. "
+        "They die without it: lower num_workers or batch_size, or start the container with a larger --shm-size."
+    )
+    return _alarm("shm", free / total, (0.1, 0.03), "Shared memory is nearly full", text)
+
+
+def _gpu_memory(used: int, total: int) -> Alarm | None:
+    text = (
+        f"{format_bytes(used)} of {format_bytes(total)} are in use. This counts the memory that torch keeps for later, "
+        "so it may go well; if it does not, lower batch_size or patch_size."
+    )
+    return Alarm("gpu_memory", WARNING, "GPU memory is nearly full", text) if used > 0.95 * total else None
+
+
+def _data(load: float, waiting: float) -> Alarm:
+    text = (
+        f"The GPU was busy {load:.0%} of the time, and {waiting:.0%} of the time went into waiting for batches. Raise "
+        "num_workers, cache more of the cases in RAM (cache_rate), make a slice store (medseg data prepare --store), "
+        "or augment less."
+    )
+    return Alarm("data", WARNING, "The GPU waits for data", text)
 
 
 def _device(engine: Any) -> torch.device:
-    return torch.device(engine.state.device or "cpu")
+    return torch.device(getattr(engine.state, "device", None) or "cpu")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from medseg.atomic import write_json
 from medseg.errors import RunError
 
 # The files in the folder of a run.
@@ -52,6 +54,11 @@ def read_record(folder: str | Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
         raise RunError(path, "the file is no JSON object", str(error)) from error
+
+
+def write_record(folder: str | Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json`, whole or not at all, with the present time as the run's last sign of life."""
+    write_json(Path(folder) / RECORD, {**record, "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 
 def this_process() -> dict[str, Any]:

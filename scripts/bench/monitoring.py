@@ -65,7 +65,7 @@ class Timed:
         package, _, name = str(getattr(handler, "__module__", "")).rpartition(".")
         if package != "medseg.monitoring":
             return handler
-        name = "history" if name in ("pace", "gradients") else name
+        name = "history" if name in ("throughput", "gradients", "running_mean") else name
 
         def call(*args: Any, **kwargs: Any) -> Any:
             began = time.thread_time()

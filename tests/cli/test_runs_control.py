@@ -195,8 +195,8 @@ def doors(monkeypatch):
 
     synced = types.SimpleNamespace(backend="wandb", mode="offline", rows=9, sent=3, images=1, where="/x", id="i")
     for module, functions in {
-        "syncing": {"sync": door("sync", synced)},
-        "switching": {
+        "control": {
+            "sync": door("sync", synced),
             "switch_on": door("on", types.SimpleNamespace(backend="trackio")),
             "switch_off": door("off", False),
         },

@@ -1,9 +1,15 @@
+"""The gradient's norm, and histograms of parameters and gradients."""
+
+import json
+
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 
-from medseg.monitoring.gradients import GradientNorm, total_norm
+from medseg.monitoring import Histograms
+from medseg.monitoring.gradients import GradientNorm, histograms, total_norm
 from medseg.training import ClipGradients
 
 DATA = [{"image": torch.full((1, 2), 10.0 * (1 + n)), "label": torch.full((1, 1), -1e6)} for n in range(4)]
@@ -71,3 +77,67 @@ def test_what_amp_scaled_is_measured_as_it_is(fused):
 
 def test_no_gradients_have_no_norm():
     assert total_norm([torch.nn.Parameter(torch.ones(2))]) is None
+
+
+DATA = [{"image": torch.full((1, 2), 10.0 * (1 + n)), "label": torch.full((1, 1), -1e6)} for n in range(4)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_counts_are_numpys(dtype):
+    torch.manual_seed(0)
+    values = torch.randn(37, 11).to(dtype)
+    found = histograms({"w": values})["w"]
+    counts, edges = np.histogram(values.float().numpy(), 64)
+    assert found["edges"] == pytest.approx(edges.tolist(), rel=1e-5, abs=1e-6)
+    assert sum(found["counts"]) == values.numel()
+    # a value on an edge may fall to either side
+    assert np.abs(np.array(found["counts"]) - counts).sum() <= 4
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, -1e20])
+def test_equal_values_fall_into_one_bin(value):
+    found = histograms({"w": torch.full((5,), value)})["w"]
+    assert sum(found["counts"]) == max(found["counts"]) == 5
+    assert found["edges"][0] < found["edges"][-1]
+
+
+def test_what_is_not_finite_is_not_counted():
+    found = histograms({"a": torch.tensor([torch.nan, torch.inf]), "b": torch.tensor([0.0, torch.nan, 1.0])})
+    assert list(found) == ["b"]
+    assert sum(found["b"]["counts"]) == 2
+    json.dumps(found, allow_nan=False)
+
+
+def rows(folder, every, accumulation=1, clip=None):
+    torch.manual_seed(0)
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    handlers = [*([] if clip is None else [ClipGradients(optimizer, clip)]), Histograms(folder, every)]
+    SupervisedTrainer(
+        torch.device("cpu"), 2, DATA, network, optimizer, torch.nn.L1Loss(), decollate=False, train_handlers=handlers,
+        accumulation_steps=accumulation,
+    ).run()  # fmt: skip
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def test_they_are_recorded_every_so_many_batches_before_the_step(tmp_path):
+    found = rows(tmp_path, 3)
+    assert [(row["kind"], row["iteration"]) for row in found] == [("histogram", 3), ("histogram", 6)]
+    assert set(found[0]["parameters"]) == set(found[0]["gradients"]) == {"weight", "bias"}
+    edges = found[0]["gradients"]["weight"]["edges"]
+    assert len(edges) == 65
+    assert edges[0] < 30.0 < edges[-1]  # the third batch is all 30
+
+
+def test_gradients_are_those_the_step_takes(tmp_path):
+    edges = rows(tmp_path, 3, clip=1.0)[0]["gradients"]["weight"]["edges"]
+    assert edges[0] < 0.7 < edges[-1] < 2
+
+
+def test_where_gradients_are_accumulated_it_is_the_next_step(tmp_path):
+    assert [row["iteration"] for row in rows(tmp_path, 3, accumulation=2)] == [4, 6]
+
+
+def test_none_are_made_by_default(tmp_path):
+    assert rows(tmp_path, 0) == []

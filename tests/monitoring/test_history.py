@@ -57,7 +57,7 @@ def run(folder, epochs=2, every=2, loss=None, interval=1, start=0, pictures=(), 
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: said.append(engine.state.scores))
     if pictures:
         evaluator.add_event_handler(Events.COMPLETED, draw, folder)
-        evaluator.state.pictures = [{**one, "epoch": 0} for one in pictures]
+        evaluator.state.previews = [{**one, "epoch": 0} for one in pictures]
     if start:
         trainer.load_state_dict({"epoch": start, "max_epochs": epochs, "epoch_length": 3})
     trainer.run()
@@ -67,7 +67,7 @@ def run(folder, epochs=2, every=2, loss=None, interval=1, start=0, pictures=(), 
 def draw(engine, folder):
     epoch = engine.state.epoch
     path = folder / "previews" / f"{epoch}.png"
-    engine.state.pictures = [{"epoch": epoch, "case": "a", "file": str(path), "caption": "a, slice 3"}]
+    engine.state.previews = [{"epoch": epoch, "case": "a", "file": str(path), "caption": "a, slice 3"}]
 
 
 def rows(folder):

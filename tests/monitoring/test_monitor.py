@@ -10,9 +10,9 @@ import pytest
 from ignite.engine import Engine
 
 from medseg.errors import ConfigError
+from medseg.monitoring.control import is_uploading, switch_off
 from medseg.monitoring.monitor import Monitor
 from medseg.monitoring.settings import Settings, read_state
-from medseg.monitoring.switching import is_fed, switch_off
 from medseg.runs.metrics_log import read_rows
 from medseg.runs.record import read_record
 
@@ -136,14 +136,14 @@ def test_a_trainer_that_is_killed_and_started_again_is_one_run(lab, tmp_path):
     assert {r["run"]["run_id"] for r in records if r["type"] == "run"} == {first}
 
 
-def test_a_feed_that_dies_is_started_again_and_training_goes_on(lab, tmp_path):
+def test_a_feed_that_dies_is_started_again_and_training_resumed(lab, tmp_path):
     folder = tmp_path / "runs" / "unet2d" / "r1"
     process = lab.train(folder, {"backend": "trackio", "dashboard": False}, 200, 0.05)
     pid = lab.wait_for(lambda: read_state(folder).get("rows", 0) > 5 and read_state(folder)["pid"])
     os.kill(pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
     lab.wait_for(lambda: read_state(folder)["pid"] != pid)
     said = outcome(process)
-    assert said.count("started again") == 1
+    assert said.count("was restarted") == 1
     lab.wait_for(lambda: read_state(folder).get("done"))
     assert sorted(step for step, _ in lab.in_trackio(folder)[0]) == list(range(200))
 
@@ -154,11 +154,11 @@ def test_switched_off_stays_off_while_it_goes_and_when_it_is_resumed(lab, tmp_pa
     lab.wait_for(lambda: read_state(folder).get("rows", 0) > 5)
     assert switch_off(folder)
     printable = len(lab.in_trackio(folder)[0])
-    assert "started again" not in outcome(process)
-    assert not is_fed(folder)
+    assert "was restarted" not in outcome(process)
+    assert not is_uploading(folder)
     outcome(lab.train(folder, settings, 5, 0.01))
     assert len(lab.in_trackio(folder)[0]) == printable < 120
-    assert not is_fed(folder)
+    assert not is_uploading(folder)
     outcome(lab.train(folder, {"backend": "wandb"}, 5, 0.01))  # chosen anew
     lab.wait_for(lambda: read_state(folder).get("done"))
     assert len(lab.history(lab.in_wandb(folder))) == 130
@@ -181,7 +181,7 @@ def test_off_starts_nothing_and_keeps_the_id(tmp_path):
     first = Settings.load(tmp_path / "b" / "r1").id
     engine_with(tmp_path / "b" / "r1", {"backend": "off"}).run([1])
     assert Settings.load(tmp_path / "b" / "r1").id == first
-    assert not (tmp_path / "b" / "r1" / "monitor" / "feed.log").exists()
+    assert not (tmp_path / "b" / "r1" / "monitor" / "uploader.log").exists()
 
 
 def test_other_ranks_do_nothing(tmp_path):

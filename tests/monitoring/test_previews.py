@@ -62,7 +62,7 @@ def test_a_look_before_training_stays_as_it_was_when_the_run_is_resumed(tmp_path
 
 def test_what_was_drawn_waits_to_be_recorded(tmp_path):
     state = run(tmp_path, epochs=(3,)).state
-    assert state.pictures == [
+    assert state.previews == [
         {
             "epoch": 3,
             "case": case,
@@ -148,7 +148,7 @@ def test_of_2d_slices_the_fullest_of_each_of_the_first_scans_is_drawn(tmp_path, 
     drawn = Drawn()
     state = run_slices(tmp_path / "seen", drawn, size=size).state
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["epoch_0001_a_3.png", "epoch_0001_b_2.png"]
-    assert [one["caption"] for one in state.pictures] == ["a_3, epoch 1", "b_2, epoch 1"]
+    assert [one["caption"] for one in state.previews] == ["a_3, epoch 1", "b_2, epoch 1"]
     items = {item["case"]: item for item in slices()}
     for (image, truth, prediction, labels, _), name in zip(drawn, ("a_3", "b_2"), strict=True):
         assert np.array_equal(image, items[name]["image"][1])  # the middle one of what may be neighbours

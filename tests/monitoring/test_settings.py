@@ -25,14 +25,14 @@ def test_the_environment_says_what_no_config_says(monkeypatch):
     [
         (
             {"backend": "wand"},
-            "monitor#backend: must be one of trackio, wandb, off ('wand'. Did you mean 'wandb'",
+            "monitor#backend: use one of trackio, wandb, off [(]got 'wand'[)]. Did you mean 'wandb'",
         ),
         ({"mode": "onlin"}, "Did you mean 'online'"),
         ({"projekt": "x"}, "monitor#projekt: .*Did you mean 'project'"),
-        ({"images": "no"}, "monitor#images: must be true or false"),
-        ({"tags": "ct"}, "monitor#tags: must be a list of words"),
-        ({"name": 3}, "monitor#name: must be text or null"),
-        ({"id": "mine"}, "monitor#id: must be a setting"),
+        ({"images": "no"}, "monitor#images: use true or false"),
+        ({"tags": "ct"}, "monitor#tags: use a list of words"),
+        ({"name": 3}, "monitor#name: use a text or null"),
+        ({"id": "mine"}, "monitor#id: the monitor has no such setting"),
     ],
 )
 def test_what_means_nothing_is_refused(chosen, said):
@@ -55,7 +55,7 @@ def test_they_are_kept_and_read_again(finished):
     settings.save(finished)
     assert Settings.load(finished) == settings
     (finished / "monitor" / "settings.json").write_text("{")
-    with pytest.raises(RunError, match="must hold the settings"):
+    with pytest.raises(RunError, match="the settings of the monitor cannot be read"):
         Settings.load(finished)
 
 

@@ -1,60 +1,68 @@
-"""W&B: in the cloud or on a server of one's own; a file that can be sent later where that does not answer."""
+"""W&B: in the cloud or on a server of one's own; an offline file that can be sent later where that does not answer."""
 
 from __future__ import annotations
 
+import base64
+import configparser
+import json
+import netrc
 import os
+import platform
 import shutil
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from medseg.errors import RunError
-from medseg.monitoring import credentials
-from medseg.monitoring.about import about
-from medseg.monitoring.backends.live_run import LiveRun
-from medseg.monitoring.payload import Payload
+from medseg.monitoring.backends import LiveRun
 from medseg.monitoring.settings import FOLDER, Settings
+from medseg.monitoring.tracker_row import TrackerRow, tracker_config
+from medseg.optional import require
 
-_STEPS = {"iteration": ("train", "system", "parameters", "gradients", "warnings"), "epoch": ("epoch", "val")}
-PATIENCE = 600.0  # seconds for what is left at the end to be sent
+CLOUD = "https://api.wandb.ai"
+PATIENCE = 600.0  # seconds for the rest to be sent at the end
 _INIT = 20.0  # seconds for the server to take a run, once it has answered
+_VIEWER = {"query": "query Viewer { viewer { id } }"}
+_STEPS = {"iteration": ("train", "system", "parameters", "gradients", "warnings"), "epoch": ("epoch", "val")}
 
 
 class WandbRun(LiveRun):
     """A run at W&B.
 
-    An offline file that a kill cut short may lack rows, and one that goes on starts at step 0 again: so
-    offline, every start makes a new file with all rows from the first, and takes away those before it once it
-    is whole. Online, the server says how far it has come.
+    An offline file that a kill cut short may lack rows, and one that is resumed starts at step 0 again: so offline,
+    every start makes a new file with all rows from the first, and removes the earlier ones once it is complete.
+    Online, the server says how far it has come.
 
     Args:
-        settings: whose.
+        settings: see `Settings`.
         folder: the run's folder.
-        need_server: whether being offline is an error.
+        need_server: True if being offline is an error.
 
     Raises:
-        RunError: no server, where it is needed.
+        MissingExtraError: W&B is not installed.
+        RunError: there is no server, and it is needed.
     """
 
     def __init__(self, settings: Settings, folder: Path, need_server: bool = False) -> None:
-        import wandb
-
+        wandb: Any = require("wandb", extra="monitor")
         self._files = folder / FOLDER / "wandb"
-        self._address = credentials.server(settings.base_url)
+        self._address = server_address(settings.base_url)
         run = None
-        self.why = self._trouble(settings, need_server)
+        self.why = self._why_offline(settings, need_server)
         if self.why is None:
             try:
                 run = self._start(wandb, settings, folder, "online")
-                self.mode, self.url = "online", run.url
-            except Exception as error:  # whatever W&B raises: a run that trains needs none of it
+                self.mode = "online"
+                self.url = run.url
+            except Exception as error:  # of any kind that W&B raises: the offline file needs none of it
                 self.why = f"{self._address} did not take the run ({str(error).splitlines()[0]})"
         if run is None and need_server:
-            raise RunError(
-                f"W&B run of {folder.name}", "must reach its server", str(self.why), "Mend that and sync again."
-            )
+            raise RunError(f"run '{folder.name}'", f"W&B cannot be reached: {self.why}", fix="Repair that, sync again.")
         if run is None:
             self._set_aside()
             run = self._start(wandb, settings, folder, "offline")
@@ -67,11 +75,11 @@ class WandbRun(LiveRun):
         super().__init__(folder, settings.images, wandb, run)
         self._first = int(run.starting_step) if self.mode == "online" else 0
 
-    def _trouble(self, settings: Settings, need_server: bool) -> str | None:
+    def _why_offline(self, settings: Settings, need_server: bool) -> str | None:
         offline = settings.mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled")
         if offline and not need_server:
             return "offline was chosen"
-        return credentials.trouble(self._address, credentials.key(self._address))
+        return connection_problem(self._address, api_key(self._address))
 
     def _set_aside(self) -> None:
         """Rename the files of earlier starts: two within one second would share a name."""
@@ -79,8 +87,8 @@ class WandbRun(LiveRun):
             earlier.rename(earlier.with_name(f"replaced-{number}-{time.time_ns()}"))
 
     def _start(self, wandb: Any, settings: Settings, folder: Path, mode: str) -> Any:
-        """`wandb.init`, told to look at nothing of this machine."""
-        quiet = wandb.Settings(
+        """Call `wandb.init` so that it collects nothing of this machine."""
+        private = wandb.Settings(
             base_url=self._address,
             console="off",
             disable_code=True,
@@ -106,31 +114,31 @@ class WandbRun(LiveRun):
             notes=settings.notes,
             tags=list(settings.tags) or None,
             job_type=settings.job_type,
-            config=about(folder),
+            config=tracker_config(folder),
             mode=mode,
             resume="allow" if mode == "online" else None,
-            settings=quiet,
+            settings=private,
         )
 
     def has(self, number: int) -> bool:
-        """Whether the server has the row; an offline file is made anew and has none."""
+        """Return True if the server has the row; an offline file is made anew and has none."""
         return number < self._first
 
     def log(self, number: int, row: Mapping[str, Any], values: dict[str, Any]) -> None:
-        """Hand it to W&B's own process, at the time when it was measured."""
+        """Hand it to W&B's own process, with the time at which it was measured."""
         if isinstance(row.get("time"), (int, float)):
             values["_timestamp"] = row["time"]
         self.run.log(values, step=number, commit=True)
 
-    def tell(self, number: int, told: Payload) -> None:
-        """Alerts become messages; the best Dice stands above the run."""
-        for level, title, text in told.alerts:
-            kind = self.kinds.AlertLevel.ERROR if level == "error" else self.kinds.AlertLevel.WARN
+    def annotate(self, number: int, content: TrackerRow) -> None:
+        """Send its alerts as messages, and the best Dice as the run's summary."""
+        for level, title, text in content.alerts:
+            kind = self.tracker.AlertLevel.ERROR if level == "error" else self.tracker.AlertLevel.WARN
             self.run.alert(title, text, level=kind)
-        self.run.summary.update(told.summary)
+        self.run.summary.update(content.summary)
 
     def finish(self) -> None:
-        """Wait until W&B has written or sent everything; then the offline files of earlier starts go.
+        """Wait until W&B has written or sent everything, then remove the offline files of earlier starts.
 
         Raises:
             OSError: the server does not take the rest; W&B itself would try for days.
@@ -143,3 +151,66 @@ class WandbRun(LiveRun):
         patterns = ["replaced-*", *(["offline-run-*"] if self.mode == "online" else [])]
         for earlier in (path for pattern in patterns for path in self._files.glob(pattern)):
             shutil.rmtree(earlier, ignore_errors=True)
+
+
+def server_address(configured: str | None = None) -> str:
+    """Return the address of W&B's server: as configured, of `WANDB_BASE_URL`, of W&B's settings file, or the cloud."""
+    folder = os.environ.get("WANDB_CONFIG_DIR")
+    path = (Path(folder) if folder else Path("~/.config/wandb").expanduser()) / "settings"
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    try:
+        parser.read(path, encoding="utf-8")
+        stored = parser.get("default", "base_url", fallback=None)
+    except (configparser.Error, OSError, UnicodeDecodeError):
+        stored = None
+    return (configured or os.environ.get("WANDB_BASE_URL") or stored or CLOUD).rstrip("/")
+
+
+def api_key(address: str) -> str | None:
+    """Return the key of `WANDB_API_KEY`, or the one that `wandb login` wrote to the netrc file for this server."""
+    key = os.environ.get("WANDB_API_KEY")
+    if key:
+        return key
+    name = "_netrc" if platform.system() == "Windows" else ".netrc"
+    path = os.environ.get("NETRC") or str(Path("~").expanduser() / name)
+    try:
+        login = netrc.netrc(path).authenticators(urlsplit(address).netloc)
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return login[2] if login else None
+
+
+def connection_problem(address: str, key: str | None, seconds: float = 4.0) -> str | None:
+    """Return why W&B cannot be used now, None where the server takes the key; nothing is ever asked of the user.
+
+    Args:
+        address: of the server.
+        key: for it.
+        seconds: how long the answer may take in all, whatever the server does.
+    """
+    if not key:
+        return f"there is no key for {address} (wandb login, or WANDB_API_KEY, gives one)"
+    answer = [f"{address} does not answer within {seconds:g} s"]
+    # A timeout of the socket starts anew with each byte, so a thread bounds the whole.
+    thread = threading.Thread(target=_ask, args=(address, key, seconds, answer), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answer[0] or None
+
+
+def _ask(address: str, key: str, seconds: float, answer: list[str]) -> None:
+    login = base64.b64encode(f"api:{key}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+    try:
+        request = urllib.request.Request(f"{address}/graphql", json.dumps(_VIEWER).encode(), headers)
+        with urllib.request.urlopen(request, timeout=seconds) as response:
+            content = json.loads(response.read(100_000))
+        answer[0] = "" if (content.get("data") or {}).get("viewer") else f"{address} does not know the key"
+    except urllib.error.HTTPError as error:
+        refused = error.code in (401, 403)
+        answer[0] = f"{address} refuses the key" if refused else f"{address} answers with error {error.code}"
+        error.close()
+    except TimeoutError:
+        return
+    except (OSError, ValueError) as error:
+        answer[0] = f"{address} cannot be reached ({str(error) or type(error).__name__})"

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from medseg.monitoring.backends.live_run import LiveRun
+from medseg.monitoring.backends import LiveRun
 
 
 class Recorded(LiveRun):
@@ -21,7 +21,7 @@ class Recorded(LiveRun):
     def log(self, number, row, values):
         self.told[number] = values
 
-    def tell(self, number, told):
+    def annotate(self, number, told):
         pass
 
     def finish(self):
@@ -38,7 +38,7 @@ def test_each_row_once_and_pictures_only_where_they_may_go(lab, finished, images
     pictures = [values["val/images/s0001"] for values in live.told.values() if "val/images/s0001" in values]
     wanted = [(str(finished / "previews" / f"epoch_000{n}_s0001.png"), f"s0001, epoch {n}") for n in (1, 2)]
     assert pictures == (wanted if images else [])
-    assert live.pictures == len(pictures)
+    assert live.images_sent == len(pictures)
 
 
 def test_a_picture_that_is_not_there_takes_nothing_else_along(finished):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from medseg.monitoring.control import sync
 from medseg.monitoring.settings import Settings, read_state
-from medseg.monitoring.syncing import sync
 from medseg.runs.metrics_log import append_row
 
 
@@ -129,7 +129,7 @@ def test_a_server_that_falls_silent_is_not_waited_for_without_end(lab, finished,
     Settings.of({"backend": "wandb"}).filled(finished).save(finished)
     wandb_server.silent.set()
     code = "import os, sys; from medseg.monitoring.backends import wandb_run; wandb_run.PATIENCE = 2.0; "
-    code += "from medseg.monitoring import uploader; os._exit(feed.main(sys.argv[1:]))"
+    code += "from medseg.monitoring import uploader; os._exit(uploader.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, str(finished), "--once", "--need-server"]
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 1
     assert "did not take the rest within 2 s" in read_state(finished)["error"]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from medseg.errors import OutputError
-from medseg.monitoring.rows import Rows
+from medseg.monitoring.row_writer import RowWriter
 
 
 def at(iteration, length=10):
@@ -32,10 +32,10 @@ def record(rows, first, last, length=10):
 @pytest.mark.parametrize("killed", [7, 12, 20, 29, 30])
 @pytest.mark.parametrize("resumed", [0, 3, 7])
 def test_rows_of_before_a_kill_are_not_written_again(tmp_path, killed, resumed):
-    record(Rows(tmp_path / "whole"), 1, 30)
-    record(Rows(tmp_path / "run"), 1, killed)
-    again = Rows(tmp_path / "run")
-    again.take_up(resumed)
+    record(RowWriter(tmp_path / "whole"), 1, 30)
+    record(RowWriter(tmp_path / "run"), 1, killed)
+    again = RowWriter(tmp_path / "run")
+    again.resume(resumed)
     record(again, resumed + 1, 30)
 
     def plain(folder):
@@ -45,10 +45,10 @@ def test_rows_of_before_a_kill_are_not_written_again(tmp_path, killed, resumed):
 
 
 def test_a_kill_between_rows_of_one_epoch_leaves_none_out(tmp_path):
-    rows = Rows(tmp_path)
+    rows = RowWriter(tmp_path)
     rows.add("epoch", at(10))
     rows.add("image", at(10), file="a.png")
-    rows.take_up(5)
+    rows.resume(5)
     assert not rows.add("epoch", at(10))
     assert not rows.add("image", at(10), file="a.png")
     assert rows.add("validation", at(10))
@@ -56,12 +56,12 @@ def test_a_kill_between_rows_of_one_epoch_leaves_none_out(tmp_path):
 
 
 def test_what_belongs_to_no_batch_is_written_each_time(tmp_path):
-    rows = Rows(tmp_path)
+    rows = RowWriter(tmp_path)
     assert [rows.add(kind, at(3), title="x") for kind in ("begin", "system", "warning") * 2] == [True] * 6
 
 
 def test_a_row_says_when_and_where(tmp_path):
-    Rows(tmp_path / "made").add("batch", at(12), loss=0.5)
+    RowWriter(tmp_path / "made").add("batch", at(12), loss=0.5)
     (row,) = content(tmp_path / "made")
     assert abs(row.pop("time") - time.time()) < 60
     assert row == {"kind": "batch", "epoch": 2, "iteration": 12, "loss": 0.5}
@@ -76,9 +76,9 @@ def test_only_the_end_of_a_large_file_is_read(tmp_path):
         for iteration in range(2, 50):
             file.write(json.dumps({"kind": "batch", "epoch": 1, "iteration": iteration}) + "\n")
     assert path.stat().st_size > 90e6
-    rows = Rows(tmp_path)
+    rows = RowWriter(tmp_path)
     began = time.process_time()
-    rows.take_up(40)
+    rows.resume(40)
     assert time.process_time() - began < 0.2
     assert not rows.add("batch", at(49))
     assert rows.add("batch", at(50))
@@ -87,4 +87,4 @@ def test_only_the_end_of_a_large_file_is_read(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"metrics\.jsonl"):
-        Rows(tmp_path).add("batch", at(1))
+        RowWriter(tmp_path).add("batch", at(1))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from medseg.monitoring import credentials
+from medseg.monitoring.backends import wandb_run as credentials
 
 KEY = "k" * 40
 
@@ -44,29 +44,29 @@ def silent():
 
 def test_the_server_is_the_one_that_was_named_first(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_BASE_URL")
-    assert credentials.server() == "https://api.wandb.ai"
+    assert credentials.server_address() == "https://api.wandb.ai"
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = https://stored.org/\n")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb"))
-    assert credentials.server() == "https://stored.org"
+    assert credentials.server_address() == "https://stored.org"
     monkeypatch.setenv("WANDB_BASE_URL", "https://environment.org")
-    assert credentials.server() == "https://environment.org"
-    assert credentials.server("https://given.org") == "https://given.org"
+    assert credentials.server_address() == "https://environment.org"
+    assert credentials.server_address("https://given.org") == "https://given.org"
 
 
 def test_the_key_is_found_where_wandb_login_put_it(monkeypatch, tmp_path):
-    assert credentials.key("https://api.wandb.ai") is None
+    assert credentials.api_key("https://api.wandb.ai") is None
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n login user\n password {KEY}\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert credentials.key("https://api.wandb.ai") == KEY
-    assert credentials.key("https://other.org") is None
+    assert credentials.api_key("https://api.wandb.ai") == KEY
+    assert credentials.api_key("https://other.org") is None
     monkeypatch.setenv("WANDB_API_KEY", "e" * 40)
-    assert credentials.key("https://other.org") == "e" * 40
+    assert credentials.api_key("https://other.org") == "e" * 40
 
 
 def test_a_server_that_takes_the_key_is_no_trouble():
     with answering(200, {"data": {"viewer": {"id": "1"}}}) as address:
-        assert credentials.trouble(address, KEY) is None
+        assert credentials.connection_problem(address, KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_a_server_that_takes_the_key_is_no_trouble():
 )
 def test_one_that_does_not_says_so(status, content, said):
     with answering(status, content) as address:
-        assert said in str(credentials.trouble(address, KEY))
+        assert said in str(credentials.connection_problem(address, KEY))
 
 
 def test_no_key_and_nobody_there():
-    assert "no key" in str(credentials.trouble("http://127.0.0.1:9", None))
-    assert "cannot be reached" in str(credentials.trouble("http://127.0.0.1:9", KEY))
+    assert "no key" in str(credentials.connection_problem("http://127.0.0.1:9", None))
+    assert "cannot be reached" in str(credentials.connection_problem("http://127.0.0.1:9", KEY))
 
 
 def test_a_silent_server_takes_no_longer_than_it_may():
     with silent() as address:
         began = time.monotonic()
-        assert "does not answer" in str(credentials.trouble(address, KEY, 0.5))
+        assert "does not answer" in str(credentials.connection_problem(address, KEY, 0.5))
         assert time.monotonic() - began < 3

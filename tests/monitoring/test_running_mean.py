@@ -1,8 +1,13 @@
+"""Running means of the loss and its parts."""
+
 import random
 
+import monai.losses
+import pytest
 import torch
 
-from medseg.monitoring.means import Means
+from medseg.losses import DiceCELoss
+from medseg.monitoring.running_mean import LossParts, RunningMean
 
 
 def numbers(count, seed=0):
@@ -11,7 +16,7 @@ def numbers(count, seed=0):
 
 
 def test_means_and_the_latest_values():
-    means = Means()
+    means = RunningMean()
     values = [value.detach() for value in numbers(50)]
     for value in values:
         means.add({"loss": value, "ce_loss": value.double() * 2})
@@ -23,7 +28,7 @@ def test_means_and_the_latest_values():
 
 def test_a_sum_that_was_saved_and_gone_on_with_is_the_same_to_the_last_bit_however_often_it_was_read():
     values = numbers(101)
-    whole, first, second = Means(), Means(), Means()
+    whole, first, second = RunningMean(), RunningMean(), RunningMean()
     for number, value in enumerate(values):
         whole.add({"loss": value})
         if number % 7 == 0:
@@ -40,7 +45,7 @@ def test_nothing_is_read_before_it_is_wanted(monkeypatch):
     reads = []
     plain = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(len(self)) or plain(self))
-    means = Means()
+    means = RunningMean()
     for value in numbers(10):
         means.add({"loss": value, "dice_loss": value})
     assert reads == []
@@ -50,16 +55,51 @@ def test_nothing_is_read_before_it_is_wanted(monkeypatch):
 
 
 def test_no_graph_is_kept():
-    means = Means()
+    means = RunningMean()
     (value,) = numbers(1)
     means.add({"loss": value * 2})
     assert not means._waiting[0]["loss"].requires_grad
 
 
 def test_a_state_is_plain():
-    means = Means()
+    means = RunningMean()
     means.add({"loss": torch.tensor(2.0)})
     means.count("grad_norm", 3.0)
     assert means.state_dict() == {"loss": [2.0, 1], "grad_norm": [3.0, 1]}
     means.clear()
     assert means.state_dict() == {}
+
+
+LOGITS = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 3, (2, 1, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+def test_monais_loss_and_ours_have_the_same_parts():
+    found = []
+    for loss in (DiceCELoss(lambda_ce=0.5), monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, lambda_ce=0.5)):
+        parts = LossParts()
+        parts.follow(loss)
+        total = loss(LOGITS.clone().requires_grad_(), LABELS).detach()
+        read = parts.read()
+        assert not any(one.requires_grad for one in read.values())
+        assert float(total) == pytest.approx(float(read["dice"]) + 0.5 * float(read["ce"]), rel=1e-5)
+        found.append({name: float(one) for name, one in read.items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_parts_are_of_the_last_batch_alone():
+    loss = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True)
+    parts = LossParts()
+    parts.follow(loss)
+    loss(LOGITS, LABELS)
+    assert set(parts.read()) == {"dice", "ce"}
+    assert parts.read() == {}
+    parts.follow(None)
+    loss(LOGITS, LABELS)
+    assert parts.read() == {}
+
+
+def test_a_loss_that_is_no_sum_has_none():
+    parts = LossParts()
+    parts.follow(torch.nn.MSELoss())
+    assert parts.read() == {}

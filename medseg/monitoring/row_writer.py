@@ -1,4 +1,4 @@
-"""The rows that handlers add to `metrics.jsonl`: what was recorded before a kill is not recorded again."""
+"""The rows that handlers add to the metrics log: what was recorded before a kill is not recorded again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from medseg.runs.record import METRICS_LOG
 _BY_EPOCH = ("epoch", "validation")
 
 
-class Rows:
-    """Append rows to a run's `metrics.jsonl`, those of `ONCE` once over the life of the run.
+class RowWriter:
+    """Append rows to a run's metrics log, those of `ONCE` once over the life of the run.
 
-    Not a log: a row belongs to a batch or an epoch, and a run that goes on from an earlier checkpoint comes through
+    Not a log: a row belongs to a batch or an epoch, and a run that resumes from an earlier checkpoint comes through
     the same ones again.
 
     Args:
@@ -27,21 +27,23 @@ class Rows:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._latest: dict[str, int] = {}
+        self._latest: dict[str, int] = {}  # epoch or iteration of the latest row, by kind
         self._files: set[str] = set()
 
-    def take_up(self, iteration: int) -> None:
-        """Read what was recorded from this iteration on, where a trainer goes on from it.
+    def resume(self, iteration: int) -> None:
+        """Read what was recorded from this iteration on, where a trainer resumes from it.
 
         Only the end of the file is read, back to what came before.
         """
-        self._latest, self._files = {}, set()
+        self._latest = {}
+        self._files = set()
         for row in read_backwards(self.folder):
-            kind, number = row.get("kind"), row.get("iteration")
+            kind = row.get("kind")
+            number = row.get("iteration")
             if not isinstance(kind, str) or not isinstance(number, int):
                 continue
             if kind in self.ONCE:
-                self._latest.setdefault(kind, _place(kind, row))
+                self._latest.setdefault(kind, _position(kind, row))
             elif kind == "image":
                 self._files.add(str(row.get("file")))
             if kind in ("batch", "epoch") and number < iteration:
@@ -57,9 +59,9 @@ class Rows:
         head = {"kind": kind, "time": round(time.time(), 3), "epoch": int(state.epoch)}
         row = {**head, "iteration": int(state.iteration), **fields}
         if kind in self.ONCE:
-            if _place(kind, row) <= self._latest.get(kind, -1):
+            if _position(kind, row) <= self._latest.get(kind, -1):
                 return False
-            self._latest[kind] = _place(kind, row)
+            self._latest[kind] = _position(kind, row)
         elif kind == "image":
             if str(row["file"]) in self._files:
                 return False
@@ -68,14 +70,10 @@ class Rows:
             self.folder.mkdir(parents=True, exist_ok=True)
             append_row(self.folder, row)
         except OSError as error:
-            raise OutputError(
-                self.folder / METRICS_LOG,
-                "must be writable",
-                str(error),
-                "Free space, and start the same command again.",
-            ) from error
+            fix = "Free space, and resume the run."
+            raise OutputError(self.folder / METRICS_LOG, "the file cannot be written", str(error), fix) from error
         return True
 
 
-def _place(kind: str, row: dict[str, Any]) -> int:
+def _position(kind: str, row: dict[str, Any]) -> int:
     return int(row["epoch" if kind in _BY_EPOCH else "iteration"])

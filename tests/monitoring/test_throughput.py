@@ -1,6 +1,6 @@
 import pytest
 
-from medseg.monitoring.throughput import Pace, share
+from medseg.monitoring.throughput import Throughput, share
 
 
 class Clock:
@@ -15,28 +15,28 @@ def clock():
     return Clock()
 
 
-def epoch(pace, clock, batches=4, wait=1.0, work=2.0, after=0.0, saving=0.0, goes_on=False):
-    pace.epoch_started(goes_on)
+def epoch(pace, clock, batches=4, wait=1.0, work=2.0, after=0.0, saving=0.0, resumed=False):
+    pace.epoch_started(resumed)
     for _ in range(batches):
-        pace.asked()
+        pace.batch_requested()
         clock.now += wait
-        pace.got()
+        pace.batch_received()
         clock.now += work
-        pace.stepped(8)
+        pace.step_completed(8)
     clock.now += after
     pace.epoch_completed()
     clock.now += saving
 
 
 def test_speed_and_waiting_are_of_training_time_alone(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     epoch(pace, clock, after=100.0)
     assert pace.of_epoch() == (pytest.approx(8 / 3), pytest.approx(1 / 3))
     assert pace.seconds == 12
 
 
 def test_a_row_is_about_the_time_since_the_one_before(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     epoch(pace, clock, wait=0.0)
     assert pace.since_last() == (4.0, 0.0)
     epoch(pace, clock, wait=6.0, after=50.0)
@@ -46,66 +46,66 @@ def test_a_row_is_about_the_time_since_the_one_before(clock):
 
 
 def test_starting_workers_is_waiting(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     pace.epoch_started()
     clock.now += 3
-    pace.asked()
+    pace.batch_requested()
     clock.now += 1
-    pace.got()
+    pace.batch_received()
     clock.now += 4
-    pace.stepped(1)
+    pace.step_completed(1)
     assert pace.of_epoch()[1] == 0.5
 
 
 def test_the_time_left_goes_by_whole_epochs_with_validation_and_saving_and_not_by_the_first(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     pace.epoch_started()
-    assert pace.left(0, 4, 5) is None
+    assert pace.seconds_left(0, 4, 5) is None
     clock.now += 30
-    pace.stepped(8)
-    assert pace.left(1, 4, 5) == 30 * 19
-    pace = Pace(clock)
+    pace.step_completed(8)
+    assert pace.seconds_left(1, 4, 5) == 30 * 19
+    pace = Throughput(clock)
     epoch(pace, clock, work=50.0)
-    assert pace.left(4, 4, 5) == 4 * 204
+    assert pace.seconds_left(4, 4, 5) == 4 * 204
     epoch(pace, clock, after=5.0, saving=3.0)
-    assert pace.left(8, 4, 5) == 3 * 17
+    assert pace.seconds_left(8, 4, 5) == 3 * 17
     pace.epoch_started()
-    assert pace.left(8, 4, 5) == 3 * 20
-    assert pace.left(10, 4, 5) == 2.5 * 20
-    assert pace.left(20, 4, 5) == 0
+    assert pace.seconds_left(8, 4, 5) == 3 * 20
+    assert pace.seconds_left(10, 4, 5) == 2.5 * 20
+    assert pace.seconds_left(20, 4, 5) == 0
 
 
 def test_only_the_latest_epochs_count(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     for _ in range(20):
         epoch(pace, clock, work=100.0)
     for _ in range(10):
         epoch(pace, clock)
-    assert pace.left(120, 4, 31) == 12
+    assert pace.seconds_left(120, 4, 31) == 12
 
 
 def test_nobody_knows_how_long_an_endless_run_takes(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     epoch(pace, clock)
-    assert pace.left(4, None, 5) is None
-    assert pace.left(4, 4, None) is None
+    assert pace.seconds_left(4, None, 5) is None
+    assert pace.seconds_left(4, 4, None) is None
 
 
 def test_an_epoch_that_was_cut_in_two_is_the_sum_of_its_parts_and_its_length_is_not_learnt(clock):
-    pace = Pace(clock)
+    pace = Throughput(clock)
     epoch(pace, clock)
     epoch(pace, clock, saving=1.0)
     pace.epoch_started()
     clock.now += 5
-    pace.stepped(8)
+    pace.step_completed(8)
     state = pace.state_dict()
     clock.now += 1000
-    other = Pace(clock)
+    other = Throughput(clock)
     other.load_state_dict(state)
-    epoch(other, clock, batches=3, saving=500.0, goes_on=True)
+    epoch(other, clock, batches=3, saving=500.0, resumed=True)
     assert (other.seconds, other.batches, other.samples) == (14, 4, 32)
     other.epoch_started()
-    assert other.left(12, 4, 4) == 13
+    assert other.seconds_left(12, 4, 4) == 13
     assert other.seconds == 0
 
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from medseg.monitoring.control import start
 from medseg.monitoring.settings import Settings, read_state
-from medseg.monitoring.starting import start
 from medseg.runs.metrics_log import append_row
 from medseg.runs.record import this_process
 
