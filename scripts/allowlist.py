@@ -1,9 +1,9 @@
 """Write medseg/inspection/allowlist.json: the exact callables that a bundle may name without `--trust`.
 
-What is listed here was looked through for arguments that read pickles, download, write, or are looked up as code. Where
-an argument can, it has a rule in medseg/inspection/rules.py, or the callable is left out below. MONAI's and PyTorch's
-names are listed by what they are (a transform, a network, a loss) less what is left out; a new version adds nothing
-until this is run again and the difference has been read.
+Each callable was read for arguments that read pickles, download, write, or are looked up as code. Such an argument
+has a rule in medseg/inspection/rules.py, or the callable is left out below. MONAI's and PyTorch's names are listed by
+what they are (a transform, a network, a loss) less what is left out; a new version adds nothing until this is run again
+and the difference has been read.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "medseg" / "inspection" / "allowlist.json"
 
-# Modules that `$import` may name. Importing them does nothing else; of their contents only what is listed counts.
+# Modules that `$import` may name. Importing them has no other effect, and only their listed callables are allowed.
 MODULES = """
     copy datetime glob itertools json logging math os os.path pathlib random re sys time numpy torch
     torch.nn torch.nn.functional torch.optim torch.optim.lr_scheduler torch.utils.data torch.distributed ignite
@@ -158,7 +158,7 @@ EXACT = {
 
 
 def _by_kind() -> Iterator[tuple[str, str]]:
-    """Names of MONAI and PyTorch that are listed by what they are."""
+    """Yield the names of MONAI and PyTorch that are listed by what they are, as module and name."""
     import monai
     import torch
 
@@ -173,10 +173,9 @@ def _by_kind() -> Iterator[tuple[str, str]]:
     }
     for module, kind in kinds.items():
         left_out = set(LEFT_OUT.get(module, "").split())
-        found = importlib.import_module(module)
-        for name, value in vars(found).items():
-            own = inspect.isclass(value) and issubclass(value, kind) and value.__module__.startswith(module)
-            if own and value.__name__ not in left_out and name not in left_out and not name.startswith("_"):
+        for name, value in vars(importlib.import_module(module)).items():
+            fits = inspect.isclass(value) and issubclass(value, kind) and value.__module__.startswith(module)
+            if fits and value.__name__ not in left_out and name not in left_out and not name.startswith("_"):
                 yield module, name
     networks = importlib.import_module("monai.networks.nets")  # functions that build one: resnet50, ...
     for name, value in vars(networks).items():
@@ -192,6 +191,7 @@ def _by_kind() -> Iterator[tuple[str, str]]:
 
 
 def _value(dotted: str) -> Any:
+    """Return what a dotted name stands for."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         try:
@@ -205,7 +205,7 @@ def _value(dotted: str) -> Any:
 
 
 def build() -> dict[str, list[str]]:
-    """`{name: other spellings}`: the public name, the module it is written in, and the short names MONAI resolves."""
+    """Return the other spellings of each name: the module it is defined in, and the short names that MONAI resolves."""
     from monai.bundle import ComponentLocator
 
     public = dict.fromkeys(f"{module}.{name}" for module, name in _by_kind())
@@ -219,12 +219,12 @@ def build() -> dict[str, list[str]]:
         except AttributeError:
             missing.append(name)
             values[name] = object()
-    sys.stderr.write("".join(f"not there, listed all the same: {name}\n" for name in missing))
+    sys.stderr.write("".join(f"{name} does not exist in this version; it is listed all the same\n" for name in missing))
     for name, value in values.items():
         kind = (inspect.isclass(value) or inspect.isfunction(value)) and name.startswith("monai.")
         key = id(value) if kind else name
         if key not in first or (kind and name.rpartition(".")[2] == value.__name__):
-            first[key] = name  # by the name that it was written with, of several
+            first[key] = name  # of several names, the one that it was defined with
     table: dict[str, set[str]] = {name: set() for name in first.values()}
     locator = ComponentLocator()
     locator.get_component_module_name("UNet")
@@ -238,20 +238,20 @@ def build() -> dict[str, list[str]]:
         if getattr(sys.modules.get(home), short, None) is value:
             table[canonical].add(f"{home}.{short}")
         modules = locator._components_table.get(short, [])
-        if modules and all(getattr(sys.modules[one], short) is value for one in modules):
+        if modules and all(getattr(sys.modules[module], short) is value for module in modules):
             table[canonical].add(short)
     return {name: sorted(spelled - {name}) for name, spelled in sorted(table.items())}
 
 
 def pickle_globals() -> list[str]:
-    """What torch's weights_only reader takes in a file without being told so."""
+    """Return what torch's weights_only reader takes in a file by itself."""
     import torch._weights_only_unpickler as reader
 
     return sorted(reader._get_allowed_globals())
 
 
 def main() -> None:
-    """Write the table anew."""
+    """Write the table."""
     warnings.simplefilter("ignore")
     content: dict[str, Any] = {"modules": sorted(MODULES.split()), "callables": build(), "pickles": pickle_globals()}
     lines = ["{", ' "modules": ' + json.dumps(content["modules"]) + ",", ' "callables": {']

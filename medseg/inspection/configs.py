@@ -64,25 +64,25 @@ def judge_configs(contents: Mapping[str, Mapping[str, Any]], metadata: str | Non
     configs = MergedConfigs()
     for file, content in contents.items():
         configs.add(file, content, f"{META}#" if file == metadata else "")
-    return _Judge(configs).run()
+    return _ConfigJudge(configs).run()
 
 
-class _Judge:
-    """Goes through all entries; it is the `Checks` of their expressions, too."""
+class _ConfigJudge(ExpressionJudge):
+    """Judge all entries of configs, and their expressions by what the configs around them allow."""
 
     def __init__(self, configs: MergedConfigs) -> None:
+        super().__init__(
+            {
+                name: next(iter(modules))
+                for name, modules in configs.names.items()
+                if len(modules) == 1 and not _is_reserved(name)
+            }
+        )
         self.configs = configs
         self.judgement = Judgement()
-        names = {
-            name: next(iter(modules))
-            for name, modules in configs.names.items()
-            if len(modules) == 1 and not _is_reserved(name)
-        }
         self._location = ""
         self._reported = set[Finding]()
-        self.expressions = ExpressionJudge(names, self)
-        self.targets = WriteTargets(configs, self.expressions)
-        self.rules = Rules(configs, self.targets, self._report_address)
+        self.rules = Rules(configs, WriteTargets(configs, self), self._report_address)
 
     def run(self) -> Judgement:
         self._imports()
@@ -168,7 +168,7 @@ class _Judge:
         binding = import_binding(entry.value)
         try:
             if binding is None:
-                self.expressions.judge(entry.value)
+                self.judge(entry.value)
             elif not _is_importable(entry.value, binding[1]):
                 raise Refusal(f"'{binding[1]}' is not on the list of modules")
         except Refusal as refusal:

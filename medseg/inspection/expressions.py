@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from medseg.config.references import LOCALS, LONGEST, as_python, key_path
 from medseg.inspection.allowlist import canonical_name
@@ -92,30 +91,25 @@ def referenced_path(node: ast.AST) -> str | None:
     return None
 
 
-class Checks(Protocol):
-    """What the configs around an expression allow; each method raises `Refusal`."""
-
-    def check_reference(self, path: str) -> None:
-        """Check a reference."""
-
-    def check_invoked(self, path: str) -> None:
-        """Check a reference that is called itself."""
-
-    def check_call(self, name: str, node: ast.Call | None) -> None:
-        """Check a listed callable by its canonical name, with its call, or None where it is not called."""
-
-
 class ExpressionJudge:
-    """Judge the expressions of a bundle.
+    """Judge the expressions of a bundle. What the configs around them allow, a subclass checks.
 
     Args:
         names: the module, or the callable, that each imported name stands for.
-        checks: what the configs around an expression allow.
     """
 
-    def __init__(self, names: Mapping[str, str], checks: Checks) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
-        self.checks = checks
+
+    def check_reference(self, path: str) -> None:
+        """Check a reference; raise `Refusal` if it is not allowed."""
+
+    def check_invoked(self, path: str) -> None:
+        """Check a reference that is called itself."""
+        raise Refusal("it calls what is only known when it runs")
+
+    def check_call(self, name: str, node: ast.Call | None) -> None:
+        """Check a listed callable by its canonical name, with its call, or None where it is not called."""
 
     def judge(self, text: str) -> None:
         """Judge an expression with its `$`.
@@ -207,14 +201,14 @@ class ExpressionJudge:
         target = canonical_name(self.names[name])
         if target is None:
             raise Refusal(f"it takes the module '{name}' as a value")
-        self.checks.check_call(target, None)
+        self.check_call(target, None)
 
     def _attribute(self, node: ast.Attribute, local: frozenset[str]) -> None:
         name = self.dotted_name(node)
         if name is not None:
             target = canonical_name(name)
             if target is not None:
-                self.checks.check_call(target, None)
+                self.check_call(target, None)
                 return
             if not self._is_on_callable(node):
                 raise Refusal(f"'{name}' is not known")
@@ -235,7 +229,7 @@ class ExpressionJudge:
     def _subscript(self, node: ast.Subscript, local: frozenset[str]) -> None:
         path = referenced_path(node)
         if path is not None:
-            self.checks.check_reference(path)
+            self.check_reference(path)
             return
         if self.dotted_name(node.value) == "os.environ" and getattr(node.slice, "value", None) in _ENVIRONMENT:
             return
@@ -245,7 +239,7 @@ class ExpressionJudge:
     def _call(self, node: ast.Call, local: frozenset[str]) -> None:
         target = self.callable_name(node.func)
         if target is not None:
-            self.checks.check_call(target, node)
+            self.check_call(target, node)
         elif isinstance(node.func, ast.Name):
             if node.func.id == "setattr":
                 self._setting(node)
@@ -254,7 +248,7 @@ class ExpressionJudge:
         elif isinstance(node.func, ast.Attribute):
             self._method(node, node.func, local)
         elif (path := referenced_path(node.func)) is not None:
-            self.checks.check_invoked(path)
+            self.check_invoked(path)
         else:
             raise Refusal("it calls what is only known when it runs")
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):

@@ -17,14 +17,12 @@ from medseg.inspection.allowlist import pickle_globals
 MAX_BYTES = 64 * 2**20
 _MAX_OPCODES = 1_000_000
 _MAX_PROBLEMS = 20
-_VALUES = {
-    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT"),
-    *("BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "NEXT_BUFFER"),
-}
-_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_EMPTY = {"EMPTY_LIST": "list", "EMPTY_DICT": "dict", "EMPTY_SET": "set", "EMPTY_TUPLE": "tuple"}
-_MARKED = {"LIST": "list", "DICT": "dict", "TUPLE": "tuple", "FROZENSET": "value"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# What opcodes push, by pickletools' names. An opcode that pushes something else may run something.
+_TEXTS = {"str", "bytes_or_str"}
+_CONTAINERS = {"list", "dict", "set", "tuple"}
+_PLAIN = (
+    _TEXTS | _CONTAINERS | {"int", "int_or_bool", "float", "bool", "None", "bytes", "bytearray", "buffer", "frozenset"}
+)
 _DICTS = {"dict", "called collections.OrderedDict", "called collections.Counter"}
 _CHANGES = {
     **{"APPEND": {"list"}, "APPENDS": {"list"}, "ADDITEMS": {"set"}},
@@ -76,7 +74,7 @@ def scan(file: BinaryIO) -> Scan:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(file)):
             if count >= _MAX_OPCODES or (position or 0) - start > MAX_BYTES:
                 raise DamagedError("it is longer than any pickle of weights")
-            machine.step(opcode.name, argument)
+            machine.step(opcode, argument)
         machine.scan.root = machine.stack[-1] if machine.stack else "value"
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError, UnicodeError, AttributeError) as problem:
         # A pickle that breaks later has run by then what came before.
@@ -96,41 +94,31 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.scan = Scan()
 
-    def step(self, opcode: str, argument: Any) -> None:
-        push = self.stack.append
-        if opcode in _VALUES:
-            push("value")
-        elif opcode in _TEXTS:
-            push(_Text(argument if isinstance(argument, str) else ""))
-        elif opcode in _EMPTY:
-            push(_EMPTY[opcode])
-        elif opcode in _MARKED:
-            self._pop_to_mark()
-            push(_MARKED[opcode])
-        elif opcode in _TUPLES:
-            self._pop(_TUPLES[opcode])
-            push("tuple")
-        elif opcode == "MARK":
-            push(_MARK)
-        elif opcode == "POP":
-            self._pop()
-        elif opcode == "POP_MARK":
-            self._pop_to_mark()
-        elif opcode == "DUP":
-            push(self.stack[-1])
-        elif opcode in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[int(argument)] = self.stack[-1]
-        elif opcode == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
-            push(self.memo[int(argument)])
-        elif opcode in _CHANGES:
-            self._change(opcode)
-        elif opcode in ("PERSID", "BINPERSID"):
-            self._pop(1 if opcode == "BINPERSID" else 0)
-            push("storage")
-        elif opcode not in ("PROTO", "FRAME", "STOP", "READONLY_BUFFER"):
-            self._run(opcode, argument)
+    def step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        name, stack = opcode.name, self.stack
+        before, after = ([kind.name for kind in kinds] for kinds in (opcode.stack_before, opcode.stack_after))
+        if name in _CHANGES:
+            self._change(name)
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[int(argument)])
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in ("PERSID", "BINPERSID"):
+            self._pop(len(before))
+            stack.append("storage")
+        elif name in ("POP", "POP_MARK") or (after and set(after) <= _PLAIN):
+            if "mark" in before:
+                self._pop_to_mark()
+            else:
+                self._pop(len(before))
+            for kind in after:
+                stack.append(_Text(str(argument)) if kind in _TEXTS else kind if kind in _CONTAINERS else "value")
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            self._run(name, argument)
 
     def _pop(self, count: int = 1) -> None:
         for _ in range(count):

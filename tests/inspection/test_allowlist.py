@@ -73,3 +73,9 @@ def test_pickles_may_name_only_what_torch_reads_by_itself():
 
     assert allowlist.pickle_globals() <= set(reader._get_allowed_globals())
     assert "torch._utils._rebuild_tensor_v2" in allowlist.pickle_globals()
+
+
+def test_every_listed_name_of_medseg_exists():
+    names = [name for name in set(allowlist.spellings().values()) if name.startswith("medseg.")]
+    assert len(names) > 50
+    assert not [name for name in names if pydoc.locate(name) is None]

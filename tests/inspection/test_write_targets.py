@@ -26,7 +26,7 @@ CONFIG = {
 def targets():
     configs = MergedConfigs()
     configs.add("a.json", CONFIG)
-    return WriteTargets(configs, ExpressionJudge(NAMES, checks=None))
+    return WriteTargets(configs, ExpressionJudge(NAMES))
 
 
 @pytest.mark.parametrize(
