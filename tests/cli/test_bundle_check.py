@@ -44,7 +44,7 @@ def test_a_clean_bundle(repository):
     assert "Trusted: nothing in it is known to do harm" in done.output
 
 
-def test_a_hostile_one_says_what_it_would_run(hostile, tmp_path):
+def test_inspect_shows_what_a_hostile_bundle_would_run(hostile, tmp_path):
     done = run_inspect(hostile)
     assert done.return_value == 1
     assert "expression-unknown" in done.output
@@ -60,12 +60,12 @@ def test_json_holds_everything(hostile):
     assert done.return_value == 1
     content = json.loads(done.output)
     assert content["trusted"] is False
-    assert [one["code"] for one in content["findings"]] == ["expression-unknown", "metadata-name"]
+    assert [entry["code"] for entry in content["findings"]] == ["expression-unknown", "metadata-name"]
     assert [part["location"] for part in content["parts"] if not part["allowed"]] == ["configs/train.json, lr"]
     assert len(content["parts"]) > 150
 
 
-def test_all_lists_what_is_known(repository):
+def test_all_lists_what_is_allowed(repository):
     assert "medseg.training.Checkpoints" in run_inspect(RECIPE, "--all").output
 
 
@@ -79,16 +79,16 @@ def test_by_name_and_without_torch(repository):
     assert done.stdout.splitlines()[-2:] == ["0", "[]"]
 
 
-def test_nothing_there(tmp_path):
+def test_inspect_of_a_missing_path_is_an_error(tmp_path):
     done = run_inspect(tmp_path / "gone")
-    assert "must be a bundle: a folder or a zip" in str(done.exception)
+    assert "there is no folder and no file of this name" in str(done.exception)
 
 
 def run_verify(*arguments):
-    return CliRunner().invoke(verify, [str(one) for one in arguments], standalone_mode=False)
+    return CliRunner().invoke(verify, [str(entry) for entry in arguments], standalone_mode=False)
 
 
-def test_nothing_found_is_said_and_ends_with_0(tmp_path):
+def test_verify_without_findings_exits_with_0(tmp_path):
     done = run_verify(plain(tmp_path / "plain"))
     assert (done.return_value, done.output) == (0, f"{tmp_path / 'plain'}: no findings\n")
 
@@ -109,11 +109,11 @@ def test_json_holds_every_finding(tmp_path):
     done = run_verify(root, "--json")
     content = json.loads(done.output)
     assert content["counts"] == {"error": 2, "warning": 0, "note": 0}
-    assert {one["code"] for one in content["findings"]} == {"preprocessing-drift"}
+    assert {entry["code"] for entry in content["findings"]} == {"preprocessing-drift"}
     assert set(content["findings"][0]) == {"severity", "code", "case", "location", "message", "fix"}
 
 
-def test_a_name_is_looked_for_among_the_bundles_that_are_known():
+def test_verify_finds_a_bundle_by_name():
     assert run_verify("unet2d").return_value == 0
 
 

@@ -22,15 +22,19 @@ def config(folder, name="train"):
     return json.loads((folder / "configs" / f"{name}.json").read_text())
 
 
-def test_a_bundle_is_made_and_found_by_name(medseg, here):
+def test_a_new_bundle_is_found_by_name(medseg, here):
     done = medseg(
         "bundle", "new", "lesions", "--classes", "liver, liver tumour", "--channels", 3, "--spacing", 1, 1, -1
     )
     assert done.code == 0, done.err
     assert "2 classes: liver, liver tumour" in done.out
     assert "medseg train lesions --data FOLDER" in done.out
-    made = config(here / "bundles" / "lesions")
-    assert (made["structures"], made["context"], made["spacing"]) == (["liver", "liver tumour"], 1, [1.0, 1.0, -1])
+    created = config(here / "bundles" / "lesions")
+    assert (created["structures"], created["context"], created["spacing"]) == (
+        ["liver", "liver tumour"],
+        1,
+        [1.0, 1.0, -1],
+    )
     again = medseg("bundle", "new", "lesions", "--classes", "liver")
     assert (again.code, again.out) == (1, "")
     assert "this file or folder exists already" in again.err
@@ -44,32 +48,32 @@ def test_classes_come_from_a_label_map(medseg, here):
     assert f"medseg train {(here / 'elsewhere' / 'zysten').relative_to(here)} --data" in done.out
 
 
-def test_a_terminal_is_asked_for_what_is_not_given(medseg, here, monkeypatch):
+def test_missing_options_are_asked_on_a_terminal(medseg, here, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("liver,tumour\n5\n2 2 -1\n"))
     done = medseg("bundle", "new", "asked")
     assert done.code == 0, done.err
-    made = config(here / "bundles" / "asked")
-    assert (made["structures"], made["context"], made["spacing"]) == (["liver", "tumour"], 2, [2.0, 2.0, -1])
+    created = config(here / "bundles" / "asked")
+    assert (created["structures"], created["context"], created["spacing"]) == (["liver", "tumour"], 2, [2.0, 2.0, -1])
     monkeypatch.setattr(sys, "stdin", Terminal("\n\n"))
     assert medseg("bundle", "new", "by_default", "--classes", "organs").code == 0
-    made = config(here / "bundles" / "by_default")
-    assert (made["context"], made["spacing"]) == (0, [1.5, 1.5, -1])
+    created = config(here / "bundles" / "by_default")
+    assert (created["context"], created["spacing"]) == (0, [1.5, 1.5, -1])
     monkeypatch.setattr(sys, "stdin", Terminal("1\nfew\n"))
     done = medseg("bundle", "new", "third", "--classes", "liver")
     assert (done.code, "Spacing is three numbers (got 'few')" in done.err) == (2, True)
     assert not (here / "bundles" / "third").exists()
 
 
-def test_nobody_is_asked_where_there_is_no_terminal(medseg, here):
+def test_without_a_terminal_missing_options_are_an_error(medseg, here):
     done = medseg("bundle", "new", "mine")
     assert (done.code, done.out) == (2, "")
     assert "Give the classes: --classes A,B,... or --label-map FILE." in done.err
     both = medseg("bundle", "new", "mine", "--classes", "a", "--label-map", "x.json")
-    assert "say the same; give one of them" in both.err
+    assert "say the same: give only one of them" in both.err
     assert medseg("bundle", "new", "mine", "--classes", "a", "--from", "unet").err.count("Did you mean 'unet2d'?") == 1
 
 
-def test_a_foreign_model_must_be_trusted(medseg, here, monkeypatch):
+def test_a_source_from_others_must_be_trusted(medseg, here, monkeypatch):
     """Its configs are evaluated, so the gate stands before."""
     from medseg.errors import ConfigError
 

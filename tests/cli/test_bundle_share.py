@@ -16,7 +16,7 @@ from medseg.bundle.share.archive import write_archive
 from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 
 
-def test_a_run_becomes_a_zip_whose_sum_is_said(medseg, trained, tmp_path, caplog):
+def test_pack_prints_the_sha256(medseg, trained, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = tmp_path / "out" / "a.zip"
     done = medseg("bundle", "pack", trained, "-o", path, "--torchscript", "--metadata", "version=3.1.0")
@@ -37,9 +37,9 @@ def test_a_run_becomes_a_zip_whose_sum_is_said(medseg, trained, tmp_path, caplog
         (["unet2d"], 2, "Missing option '-o'"),
     ],
 )
-def test_what_cannot_be_packed_is_said_in_one_line(medseg, tmp_path, monkeypatch, arguments, code, why):
+def test_pack_errors_are_one_line(medseg, tmp_path, monkeypatch, arguments, code, why):
     done = medseg(
-        "bundle", "pack", *arguments[:1], *[tmp_path / one if one == "a.zip" else one for one in arguments[1:]]
+        "bundle", "pack", *arguments[:1], *[tmp_path / entry if entry == "a.zip" else entry for entry in arguments[1:]]
     )
     assert done.code == code
     assert why in done.err
@@ -53,9 +53,7 @@ def packed(tmp_path_factory, trained):
     return pack_bundle(trained, tmp_path_factory.mktemp("packed") / "tiny.zip")
 
 
-def test_packed_installed_and_predicted_it_gives_the_voxels_of_home(
-    medseg, packed, trained, phantom, tmp_path, monkeypatch
-):
+def test_an_installed_bundle_predicts_the_same_voxels(medseg, packed, trained, phantom, tmp_path, monkeypatch):
     scan = phantom / "p0001" / "ct.nii.gz"
     assert medseg("predict", trained, scan, "-o", tmp_path / "home").code == 0
     monkeypatch.chdir(tmp_path)
@@ -72,7 +70,7 @@ def test_packed_installed_and_predicted_it_gives_the_voxels_of_home(
     assert np.array_equal(home.affine, there.affine)
 
 
-def test_what_is_refused_is_said_in_one_line_and_leaves_nothing(medseg, packed, tmp_path):
+def test_install_errors_are_one_line_and_leave_nothing(medseg, packed, tmp_path):
     bad = tmp_path / "bad.zip"
     bad.write_bytes(packed.read_bytes()[:-500])
     done = medseg("bundle", "install", bad, "-o", tmp_path / "there")
@@ -84,7 +82,7 @@ def test_what_is_refused_is_said_in_one_line_and_leaves_nothing(medseg, packed, 
     assert [path.name for path in tmp_path.iterdir()] == ["bad.zip"]
 
 
-def test_without_the_self_test_that_is_said(medseg, packed, tmp_path):
+def test_install_reports_a_skipped_self_test(medseg, packed, tmp_path):
     done = medseg("bundle", "install", packed, "-o", tmp_path / "there", "--no-self-test")
     assert done.code == 0
     assert "The self-test was skipped." in done.err
@@ -99,7 +97,7 @@ def file(tmp_path):
     return write_archive(location, tmp_path / "a.zip", "it")
 
 
-def test_a_file_goes_to_a_folder_and_how_to_get_it_is_said(medseg, file, tmp_path):
+def test_push_copies_to_a_folder_and_prints_how_to_install(medseg, file, tmp_path):
     done = medseg("bundle", "push", file, tmp_path / "share")
     assert done.code == 0
     assert f"medseg bundle install {tmp_path / 'share' / 'a.zip'}" in done.out
@@ -119,7 +117,7 @@ def test_without_a_network_one_line_says_so(medseg, file, monkeypatch):
     assert "Check the name and the network." in done.err
 
 
-def test_what_is_no_packed_bundle_is_not_sent(medseg, tmp_path):
+def test_push_refuses_other_files(medseg, tmp_path):
     (tmp_path / "b.zip").write_text("no zip")
     done = medseg("bundle", "push", tmp_path / "b.zip", tmp_path / "share")
     assert done.code == 1
@@ -133,7 +131,7 @@ def shared_file(file, tmp_path):
     return file.rename(tmp_path / "share" / "a.zip")
 
 
-def test_it_is_fetched_and_what_to_do_next_is_said(medseg, shared_file, tmp_path):
+def test_pull_prints_how_to_inspect_and_install(medseg, shared_file, tmp_path):
     sum_of = hashlib.sha256(shared_file.read_bytes()).hexdigest()
     done = medseg("bundle", "pull", shared_file.parent, "-o", tmp_path / "mine", "--sha256", sum_of)
     assert done.code == 0, done.err
@@ -142,7 +140,7 @@ def test_it_is_fetched_and_what_to_do_next_is_said(medseg, shared_file, tmp_path
     assert f"medseg bundle install {got}" in done.out
 
 
-def test_what_is_not_there_or_another_file_is_said_in_one_line(medseg, shared_file, tmp_path):
+def test_pull_errors_are_one_line(medseg, shared_file, tmp_path):
     done = medseg("bundle", "pull", tmp_path / "nothing.zip", "-o", tmp_path / "mine")
     assert done.code == 1
     assert "the file does not exist" in done.err

@@ -75,17 +75,17 @@ def trained(bundle_run) -> Path:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_it_keeps_the_contract_from_the_start(rule, root, request):
+def test_a_new_bundle_keeps_the_contract(rule, root, request):
     function = getattr(CONTRACT, rule)
-    given = {name: request.getfixturevalue(name) for name in inspect.signature(function).parameters}
-    function(**given)
+    arguments = {name: request.getfixturevalue(name) for name in inspect.signature(function).parameters}
+    function(**arguments)
 
 
-def test_there_are_rules_to_keep():
+def test_the_contract_has_rules():
     assert len(RULES) > 12
 
 
-def test_verification_finds_nothing_in_it_or_its_run(root, bundle_run):
+def test_verification_of_a_new_bundle_and_its_run_is_clean(root, bundle_run):
     for folder in (root, bundle_run):
         assert verify_bundle(folder) == []
 
@@ -93,11 +93,11 @@ def test_verification_finds_nothing_in_it_or_its_run(root, bundle_run):
 # What it says
 
 
-def test_it_says_its_own_classes_channels_and_spacing(tmp_path):
-    made = new_bundle("own_1", Bundle.open("unet2d"), OWN, 3, [1, 1.25, -1], tmp_path / "b", "Doe J.")
-    assert made == tmp_path / "b" / "own_1"
+def test_a_new_bundle_has_its_classes_channels_and_spacing(tmp_path):
+    created = new_bundle("own_1", Bundle.open("unet2d"), OWN, 3, [1, 1.25, -1], tmp_path / "b", "Doe J.")
+    assert created == tmp_path / "b" / "own_1"
     for name in ("train", "evaluate", "inference"):
-        old, new = content(Bundle.open("unet2d").root, name), content(made, name)
+        old, new = content(Bundle.open("unet2d").root, name), content(created, name)
         changed = {key: new[key] for key in new if new[key] != old[key]}
         assert changed == {
             "bundle_root": "$medseg.bundle.bundle_root('own_1')",
@@ -107,9 +107,9 @@ def test_it_says_its_own_classes_channels_and_spacing(tmp_path):
             "spacing": [1.0, 1.25, -1],
         }
         assert list(new) == list(old)
-        lines = (made / "configs" / f"{name}.json").read_text().splitlines()
+        lines = (created / "configs" / f"{name}.json").read_text().splitlines()
         assert len(lines) == len((Bundle.open("unet2d").root / "configs" / f"{name}.json").read_text().splitlines())
-    metadata = content(made, "metadata")
+    metadata = content(created, "metadata")
     channels = metadata["network_data_format"]
     assert channels["inputs"]["image"]["num_channels"] == 3
     assert channels["outputs"]["pred"]["num_channels"] == 4
@@ -117,12 +117,12 @@ def test_it_says_its_own_classes_channels_and_spacing(tmp_path):
     assert (metadata["name"], metadata["authors"], metadata["copyright"]) == ("own_1", "Doe J.", "Copyright Doe J.")
     assert "unet2d" in metadata["changelog"][metadata["version"]]
     assert "117" not in json.dumps(metadata)
-    readme = (made / "docs" / "README.md").read_text()
+    readme = (created / "docs" / "README.md").read_text()
     assert "# own_1" in readme
     assert ", ".join(OWN) in readme
     for name in ("train", "evaluate", "inference"):
-        files = {"config_file": f"{made}/configs/{name}.json", "meta_file": f"{made}/configs/metadata.json"}
-        verify_net_in_out("network_def", **files, device="cpu", bundle_root=str(made))
+        files = {"config_file": f"{created}/configs/{name}.json", "meta_file": f"{created}/configs/metadata.json"}
+        verify_net_in_out("network_def", **files, device="cpu", bundle_root=str(created))
 
 
 def test_overlays_that_choose_structures_or_cases_stay_behind(root):
@@ -135,13 +135,13 @@ def test_overlays_that_choose_structures_or_cases_stay_behind(root):
 
 
 def test_groups_stand_for_their_members(tmp_path):
-    made = new_bundle("ribs", Bundle.open("unet2d"), ["ribs", "sternum"], folder=tmp_path)
-    named = content(made, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
+    created = new_bundle("ribs", Bundle.open("unet2d"), ["ribs", "sternum"], folder=tmp_path)
+    named = content(created, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert len(named) == 1 + 24 + 2
-    assert content(made, "train")["structures"] == ["ribs", "sternum"]
+    assert content(created, "train")["structures"] == ["ribs", "sternum"]
 
 
-def test_it_learns_ones_own_classes_from_ones_own_data(phantom, tiny, tmp_path, monkeypatch):
+def test_custom_classes_are_learned_from_custom_data(phantom, tiny, tmp_path, monkeypatch):
     """From nnU-Net's layout, by name from the working directory, as a user does."""
     convert(phantom, tmp_path / "raw", "nnunet", ["liver", "spleen"], 0)
     description = json.loads((tmp_path / "raw" / "dataset.json").read_text())
@@ -165,12 +165,12 @@ def test_it_learns_ones_own_classes_from_ones_own_data(phantom, tiny, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 65, "../up", "-x", "ümlaut", "con", "x'y", "a.b"])
-def test_a_name_that_is_none_is_refused(name, tmp_path):
+def test_an_invalid_bundle_name_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="a name has (letters, digits|at most 64 letters)"):
         new_bundle(name, Bundle.open("unet2d"), ["liver"], folder=tmp_path)
 
 
-def test_what_is_there_is_not_overwritten(tmp_path):
+def test_existing_folders_are_not_overwritten(tmp_path):
     with pytest.raises(ConfigError, match="'unet2d': the bundle in .* has this name"):
         new_bundle("unet2d", Bundle.open("unet2d"), ["liver"], folder=tmp_path)
     (tmp_path / "mine").mkdir()
@@ -193,7 +193,7 @@ def test_what_is_there_is_not_overwritten(tmp_path):
         (["ribs", "tumour"], "class 'ribs': a group of TotalSegmentator cannot be combined"),
     ],
 )
-def test_classes_that_cannot_be_are_refused_and_leave_nothing(classes, message, tmp_path):
+def test_invalid_classes_are_refused_and_leave_nothing(classes, message, tmp_path):
     with pytest.raises(LabelError, match=message):
         new_bundle("mine", Bundle.open("unet2d"), classes, folder=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -215,13 +215,13 @@ def test_classes_that_cannot_be_are_refused_and_leave_nothing(classes, message, 
         ({"authors": "$x"}, "authors: this is not a name"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_and_leave_nothing(what, message, tmp_path):
+def test_invalid_settings_are_refused_and_leave_nothing(what, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         new_bundle("mine", Bundle.open("unet2d"), ["liver"], folder=tmp_path, **what)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_that_is_no_model_is_refused(bundle_run, tmp_path):
+def test_a_run_or_a_source_without_classes_is_refused(bundle_run, tmp_path):
     with pytest.raises(ConfigError, match=r"this is the folder of a run, and a bundle is created from a recipe"):
         new_bundle("other", Bundle(bundle_run), ["liver"], folder=tmp_path)
     bare = new_bundle("bare", Bundle.open("unet2d"), ["liver"], folder=tmp_path)
@@ -233,13 +233,13 @@ def test_a_source_that_is_no_model_is_refused(bundle_run, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"bare"}
 
 
-def test_a_recipe_laid_out_otherwise_is_changed_all_the_same(tmp_path):
+def test_a_recipe_with_another_json_layout_is_changed_too(tmp_path):
     model = new_bundle("flat", Bundle.open("unet2d"), ["liver"], folder=tmp_path / "a")
     for name in ("train", "evaluate", "inference"):
         path = model / "configs" / f"{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text())))
-    made = new_bundle("other", Bundle(model), OWN, spacing=[2, 2, 2], folder=tmp_path / "b")
+    created = new_bundle("other", Bundle(model), OWN, spacing=[2, 2, 2], folder=tmp_path / "b")
     for name in ("train", "evaluate", "inference"):
-        assert content(made, name)["structures"] == OWN
-        assert content(made, name)["spacing"] == [2.0, 2.0, 2.0]
-        assert content(made, name)["deterministic"] == content(model, name)["deterministic"]
+        assert content(created, name)["structures"] == OWN
+        assert content(created, name)["spacing"] == [2.0, 2.0, 2.0]
+        assert content(created, name)["deterministic"] == content(model, name)["deterministic"]

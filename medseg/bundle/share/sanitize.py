@@ -151,7 +151,7 @@ class _Sanitizer:
 
     def _error(self, path: str, problem: str, text: str) -> ConfigError:
         fix = "Write paths relative to @bundle_root, and cases into split."
-        return ConfigError(f"{self.source}, {path}", problem, f"'{text[:200]}'", fix)
+        return ConfigError(f"{self.source}, {path}", problem, f"got '{text[:200]}'", fix)
 
 
 def _parsed(expression: str) -> ast.Expression | None:

@@ -21,21 +21,21 @@ def fill(folder, names):
     return folder
 
 
-def test_order_times_and_permissions_change_nothing(tmp_path):
+def test_order_times_and_permissions_do_not_change_the_zip(tmp_path):
     names = ["b", "a/c", "a/b", "z/y/x"]
     first = write_archive(fill(tmp_path / "one", names), tmp_path / "one.zip", "top")
-    other = fill(tmp_path / "two", reversed(names))
-    os.utime(other / "b", (1, 1))
-    (other / "b").chmod(stat.S_IRUSR | stat.S_IXUSR)
-    (other / "empty").mkdir()
-    assert write_archive(other, tmp_path / "two.zip", "top").read_bytes() == first.read_bytes()
+    second = fill(tmp_path / "two", reversed(names))
+    os.utime(second / "b", (1, 1))
+    (second / "b").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    (second / "empty").mkdir()
+    assert write_archive(second, tmp_path / "two.zip", "top").read_bytes() == first.read_bytes()
     with zipfile.ZipFile(first) as archive:
         assert archive.namelist() == ["top/a/b", "top/a/c", "top/b", "top/z/y/x"]
         assert archive.testzip() is None
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_an_error_leaves_no_half_zip(tmp_path):
+def test_an_error_leaves_no_partial_zip(tmp_path):
     fill(tmp_path / "one", ["a"])
     (tmp_path / "place").write_text("a file")
     with pytest.raises(OutputError):
@@ -48,7 +48,7 @@ def test_an_error_leaves_no_half_zip(tmp_path):
 @pytest.mark.parametrize(
     ("name", "folder"), [("unet2d", "unet2d"), ("../a b", "a_b"), ("..", "bundle"), ("a/b", "a_b"), ("", "bundle")]
 )
-def test_a_name_becomes_one_folders_name(name, folder):
+def test_a_name_becomes_that_of_one_folder(name, folder):
     assert folder_name(name) == folder
 
 
@@ -67,7 +67,7 @@ def installed(monkeypatch):
         "ruff": Fake("1"),
         "win": Fake("1"),
     }
-    names = {name.lower().replace("_", "-"): one for name, one in packages.items()}
+    names = {name.lower().replace("_", "-"): package for name, package in packages.items()}
 
     def distribution(name):
         if name.lower().replace("_", "-") not in names:
@@ -78,13 +78,13 @@ def installed(monkeypatch):
     monkeypatch.setattr(versions.metadata, "requires", lambda name: distribution(name).requires)
 
 
-def test_what_is_needed_is_followed_and_what_belongs_to_other_systems_is_not(installed):
+def test_requirements_are_followed_for_this_system(installed):
     assert versions.locked(["medseg"]) == {"medseg": "0.1.0", "sym-py": "1.14", "torch": "2.13.0"}
     assert versions.locked(["medseg[onnx]"])["onnx"] == "1.23.2"
     assert versions.locked(["nowhere"]) == {}
 
 
-def test_what_the_metadata_names_brings_its_extra(installed):
+def test_packages_of_the_metadata_bring_their_extra(installed):
     text = versions.lock_text(
         {"required_packages_version": {"onnx": "1.0"}, "optional_packages_version": {"nowhere": "1"}}
     )
@@ -93,8 +93,8 @@ def test_what_the_metadata_names_brings_its_extra(installed):
     assert [line for line in lines if not line.startswith("#")] == ["onnx==1.23.2", "sym-py==1.14", "torch==2.13.0"]
 
 
-def test_of_this_environment_every_version_is_the_installed_one():
-    found = versions.locked(["monai"])
-    assert found["monai"] == metadata.version("monai")
-    assert found["torch"] == metadata.version("torch").partition("+")[0]
-    assert "sympy" in found
+def test_locked_versions_are_the_installed_ones():
+    locked_packages = versions.locked(["monai"])
+    assert locked_packages["monai"] == metadata.version("monai")
+    assert locked_packages["torch"] == metadata.version("torch").partition("+")[0]
+    assert "sympy" in locked_packages

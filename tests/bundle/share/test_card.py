@@ -27,18 +27,18 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_the_history_is_that_of_the_best_epoch_and_names_no_case(run):
-    found = history_of(run)
-    assert (found.best_epoch, found.mean_dice, found.epochs, found.seconds) == (2, 0.8, 3, 180.0)
-    assert found.dice == {"liver": 0.8, "spleen|left": 0.4, "aorta": None}
-    assert found.cases == {"train": 2, "val": 1, "test": 0}
-    assert found.settings == {"lr": 0.01, "seed": 7}
-    assert metrics_of(found) == {"val_mean_dice": 0.8, "val_dice_liver": 0.8, "val_dice_spleen|left": 0.4}
-    text = card_text({"name": "it", "version": "1"}, LABELS, found)
+def test_the_history_is_of_the_best_epoch_and_names_no_case(run):
+    history = history_of(run)
+    assert (history.best_epoch, history.mean_dice, history.epochs, history.seconds) == (2, 0.8, 3, 180.0)
+    assert history.dice == {"liver": 0.8, "spleen|left": 0.4, "aorta": None}
+    assert history.cases == {"train": 2, "val": 1, "test": 0}
+    assert history.settings == {"lr": 0.01, "seed": 7}
+    assert metrics_of(history) == {"val_mean_dice": 0.8, "val_dice_liver": 0.8, "val_dice_spleen|left": 0.4}
+    text = card_text({"name": "it", "version": "1"}, LABELS, history)
     assert not [name for name in ("miller", "smith", "jones", "secret") if name in text]
 
 
-def test_all_of_it_stands_in_the_card(run):
+def test_the_card_has_everything_that_is_known(run):
     metadata = {
         "name": "it",
         "version": "1.2.0",
@@ -51,7 +51,7 @@ def test_all_of_it_stands_in_the_card(run):
     }
     docs = "# it\n\n## Limits\n\nAdults only.\nNo contrast.\n\n## Else\n\nmore"
     text = card_text(metadata, LABELS, history_of(run), docs, "It runs.")
-    for said in (
+    for part in (
         "# it 1.2.0\n\nLiver in CT\n",
         "| Authors | A. Nobody |",
         "| Made with | MONAI 1.6.1 |",
@@ -67,20 +67,20 @@ def test_all_of_it_stands_in_the_card(run):
         "| `lr` | 0.01 |",
         "It runs.",
     ):
-        assert said in text
+        assert part in text
     assert "more" not in text
 
 
 RECIPE = {"name": "r", "task": "Segmentation of 117 anatomical structures in CT", "data_source": "Any CT"}
 
 
-def test_what_the_recipe_says_is_not_said_of_the_run(run):
+def test_texts_of_the_recipe_are_not_repeated_for_the_run(run):
     text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
     assert "117" not in text
     assert "Segmentation of 3 structures: liver, spleen|left, aorta" in text
     assert "The data are not stated.\n\nThe recipe is meant for: Any CT." in text
-    own = {**RECIPE, "task": "Livers", "data_source": "A hospital"}
-    text = card_text(own, LABELS, history_of(run), recipe=RECIPE)
+    custom = {**RECIPE, "task": "Livers", "data_source": "A hospital"}
+    text = card_text(custom, LABELS, history_of(run), recipe=RECIPE)
     assert "\n\nLivers\n\n" in text
     assert "A hospital." in text
     assert "The data are not stated" not in text
@@ -88,7 +88,7 @@ def test_what_the_recipe_says_is_not_said_of_the_run(run):
     assert full["task"] in card_text(full, LABELS, history_of(run), recipe=full)
 
 
-def test_of_the_phantom_it_says_that_the_bodies_are_made_up(run):
+def test_the_card_says_that_the_phantom_is_synthetic(run):
     file = run / "configs" / "train.json"
     file.write_text(json.dumps({"dataset_dir": None, "phantom": {"train": 1}}))
     assert history_of(run).on_phantom
@@ -96,7 +96,7 @@ def test_of_the_phantom_it_says_that_the_bodies_are_made_up(run):
     assert "## Training data\n\nSynthetic bodies (the phantom) and no patients" in text
 
 
-def test_tables_of_an_earlier_card_are_kept(run):
+def test_training_sections_of_an_earlier_card_are_kept(run):
     old = card_text({**RECIPE, "intended_use": "Old."}, LABELS, history_of(run), test="Old test.")
     new = card_text({**RECIPE, "intended_use": "New."}, LABELS, TrainingHistory(), test="New test.")
     both = keep_training_sections(new, old)
@@ -104,15 +104,15 @@ def test_tables_of_an_earlier_card_are_kept(run):
     assert keep_training_sections(new, "no card") == new
 
 
-def test_of_a_bundle_that_is_no_run_nothing_is_made_up(tmp_path):
+def test_the_card_of_a_bundle_without_history(tmp_path):
     assert history_of(tmp_path) == TrainingHistory()
     assert metrics_of(TrainingHistory()) == {}
     text = card_text({"name": "it"}, None, TrainingHistory())
-    for said in (
+    for part in (
         "Not stated. Not for clinical decisions.",
         "without the history",
         "See `label_map.json`",
         "without a self-test",
     ):
-        assert said in text
+        assert part in text
     assert "Dice" not in text

@@ -69,16 +69,16 @@ def environment(location, wheel, zipped, *options):
 
 
 def assert_same_as_home(location, python, zipped, trained, scan):
-    said = run(python, "-c", BOTH, zipped, scan, cwd=location)
-    assert str(location / "env") in said
-    assert "0 of 158976 voxels differ" in said
+    output = run(python, "-c", BOTH, zipped, scan, cwd=location)
+    assert str(location / "env") in output
+    assert "0 of 158976 voxels differ" in output
     home = Predictor(Bundle(trained), {"device": "cpu"}).predict_case(scan)
     there = nib.load(location / "masks" / "p0000.nii.gz")
     assert len(np.unique(home.label)) > 1
     assert np.array_equal(np.asanyarray(there.dataobj), home.label)
 
 
-def test_in_an_environment_with_nothing_of_this_checkout(zipped, wheel, trained, phantom, tmp_path):
+def test_install_in_an_environment_without_this_checkout(zipped, wheel, trained, phantom, tmp_path):
     """Other packages are borrowed from here, which saves a download of gigabytes; medseg is the wheel's."""
     python = environment(tmp_path, wheel, zipped, "--no-deps", "--no-index")
     site = next((tmp_path / "env").glob("**/site-packages/medseg")).parent
@@ -92,6 +92,6 @@ def test_in_an_environment_with_nothing_of_this_checkout(zipped, wheel, trained,
 
 
 @pytest.mark.long
-def test_in_an_environment_made_anew(zipped, wheel, trained, phantom, tmp_path):
+def test_install_in_a_new_environment(zipped, wheel, trained, phantom, tmp_path):
     python = environment(tmp_path, wheel, zipped)
     assert_same_as_home(tmp_path, python, zipped, trained, phantom / "p0000" / "ct.nii.gz")

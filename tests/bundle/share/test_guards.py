@@ -15,20 +15,20 @@ from medseg.errors import BundleError, WeightsError
 from medseg.findings import error, note, warning
 
 
-def test_errors_of_verification_refuse_and_warnings_are_said(monkeypatch, tmp_path, caplog):
-    found = [
+def test_verification_errors_refuse_and_warnings_are_logged(monkeypatch, tmp_path, caplog):
+    all_findings = [
         error("weights-missing", "models", "no weights"),
         warning("old", "metadata", "it is old"),
         note("a", "b", "c"),
     ]
-    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: found[1:])
+    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: all_findings[1:])
     with caplog.at_level(logging.WARNING):
         guards.require_clean(tmp_path, False, "a.zip")
     assert [record.message for record in caplog.records] == ["warning old: metadata: it is old."]
     caplog.clear()
     guards.require_clean(tmp_path, False, "a.zip", ("old",))
     assert not caplog.records
-    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: found)
+    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: all_findings)
     with pytest.raises(
         BundleError,
         match=r"a\.zip: the bundle has 1 fault \(weights-missing in models: no weights\)\. medseg bundle verify",
@@ -45,7 +45,7 @@ def test_many_faults_are_counted_and_the_first_shown():
         guards.refuse("a.zip", "it has {faults}", many, "Mend it.")
 
 
-def test_errors_about_a_folder_that_is_gone_name_what_the_user_knows(tmp_path):
+def test_errors_name_the_zip_instead_of_a_temporary_folder(tmp_path):
     folder = tmp_path / ".it.abcd.partial"
     error = WeightsError(folder / "models" / "model.pt", "it is damaged", ".it.abcd.partial", "Copy it.")
     with pytest.raises(WeightsError) as caught, guards.errors_name(folder, "a.zip"):
@@ -57,7 +57,7 @@ def test_errors_about_a_folder_that_is_gone_name_what_the_user_knows(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process at once")
-def test_a_stop_runs_what_clears_up_and_the_handler_goes_afterwards():
+def test_sigterm_runs_cleanup_and_the_handler_is_restored():
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         cleared = []
@@ -72,7 +72,7 @@ def test_a_stop_runs_what_clears_up_and_the_handler_goes_afterwards():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_who_listens_already_goes_on_listening():
+def test_existing_handlers_stay():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with sigterm_as_interrupt():
@@ -81,14 +81,14 @@ def test_who_listens_already_goes_on_listening():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_in_another_thread_nothing_changes():
-    seen = []
+def test_other_threads_keep_their_handlers():
+    handlers = []
 
     def work():
         with sigterm_as_interrupt():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [signal.getsignal(signal.SIGTERM)]
+    assert handlers == [signal.getsignal(signal.SIGTERM)]

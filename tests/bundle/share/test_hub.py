@@ -35,7 +35,7 @@ def test_an_address_on_the_hub_is_split(url, address, server):
 
 
 @pytest.mark.parametrize("url", ["hf://o", "hf://o/m/a.txt", "hf:/o/m", "hf://", "hf://o/m@/x"])
-def test_what_is_no_address_is_refused(url):
+def test_an_invalid_hub_address_is_refused(url):
     with pytest.raises(ConfigError, match="an address on the hub is hf://owner/model"):
         transfer._require_hub(url)
 
@@ -49,13 +49,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         repositories, path = self.server.repositories, self.path.partition("?")[0]
-        self.server.seen.append((self.command, path, self.headers.get("Authorization")))
+        self.server.requests.append((self.command, path, self.headers.get("Authorization")))
         parts = path.strip("/").split("/")
         if path == "/api/repos/create":
-            said = json.loads(body)
-            name = f"{said['organization']}/{said['name']}"
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}"
             repositories.setdefault(name, {})
-            self.server.visibility[name] = said.get("visibility")
+            self.server.visibility[name] = request.get("visibility")
             return self.say({"url": f"{self.server.address}/{name}"})
         if path == "/api/validate-yaml":
             return self.say({"errors": [], "warnings": []})
@@ -64,9 +64,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.say({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
         files = repositories[name]
         if "preupload" in parts:
-            wanted = json.loads(body)["files"]
+            uploads = json.loads(body)["files"]
             return self.say(
-                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in wanted]}
+                {
+                    "files": [
+                        {"path": upload["path"], "uploadMode": "regular", "shouldIgnore": False} for upload in uploads
+                    ]
+                }
             )
         if "commit" in parts:
             for line in body.splitlines():
@@ -100,7 +104,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as serving:
-        serving.repositories, serving.visibility, serving.seen = {}, {}, []
+        serving.repositories, serving.visibility, serving.requests = {}, {}, []
         serving.address = f"http://127.0.0.1:{serving.server_port}"
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
@@ -131,7 +135,7 @@ def packed_file(tmp_path):
     return write_archive(folder, tmp_path / "a.zip", "it")
 
 
-def test_what_is_pushed_is_what_is_fetched(server, packed_file, tmp_path):
+def test_a_pushed_bundle_is_fetched_unchanged(server, packed_file, tmp_path):
     location = push(packed_file, "hf://hospital/liver")
     assert location == "hf://hospital/liver/a.zip"
     assert server.visibility == {"hospital/liver": "private"}
@@ -139,13 +143,13 @@ def test_what_is_pushed_is_what_is_fetched(server, packed_file, tmp_path):
     assert set(files) == {"a.zip", "a.zip.sha256", "README.md"}
     assert files["README.md"].startswith(b"---\ntags:\n- monai\n---\n\nThe card\n")
     assert b"medseg bundle install" in files["README.md"]
-    commits = [path for method, path, _ in server.seen if method == "POST" and "/commit/" in path]
+    commits = [path for method, path, _ in server.requests if method == "POST" and "/commit/" in path]
     assert commits == ["/api/models/hospital/liver/commit/main"]
     for url in ("hf://hospital/liver", location):
         path = fetch(url, tmp_path / "there")
         assert path.read_bytes() == packed_file.read_bytes()
         assert path.with_name("a.zip.sha256").read_text() == sum_line(packed_file)
-    assert ("POST", "/api/models/hospital/liver/commit/main", "Bearer hf_made_up") in server.seen
+    assert ("POST", "/api/models/hospital/liver/commit/main", "Bearer hf_made_up") in server.requests
     files["a.zip.sha256"] = b"0" * 64 + b"  a.zip\n"
     with pytest.raises(DataError, match="its SHA-256 must be 0000"):
         fetch(location, tmp_path / "other")
@@ -191,7 +195,7 @@ def test_offline_nothing_is_asked(server, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OutputError, match="HF_HUB_OFFLINE"):
         fetch("hf://o/m", tmp_path)
-    assert server.seen == []
+    assert server.requests == []
 
 
 def test_without_huggingface_hub_one_line_names_the_extra(monkeypatch, tmp_path):

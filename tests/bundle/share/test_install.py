@@ -35,17 +35,19 @@ def changed(packed, folder, change, relist=False, top="unet2d"):
     return write_archive(location, folder / "changed.zip", top)
 
 
-def test_it_is_installed_and_the_self_test_gives_the_same_mask(packed, tmp_path, monkeypatch):
+def test_install_reproduces_the_self_test(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = install_bundle(packed)
-    assert made.root == tmp_path / "bundles" / "unet2d"
-    assert (made.name, made.version, made.has_manifest) == ("unet2d", "0.1.0", True)
-    assert made.test is not None
-    assert (made.test.differing, made.test.mean_dice) == (0, 1.0)
-    assert made.test.total == 96 * 72 * 23
+    installed = install_bundle(packed)
+    assert installed.root == tmp_path / "bundles" / "unet2d"
+    assert (installed.name, installed.version, installed.has_manifest) == ("unet2d", "0.1.0", True)
+    assert installed.test is not None
+    assert (installed.test.differing, installed.test.mean_dice) == (0, 1.0)
+    assert installed.test.total == 96 * 72 * 23
     with zipfile.ZipFile(packed) as archive:
         names = {name.partition("/")[2] for name in archive.namelist()}
-    assert {path.relative_to(made.root).as_posix() for path in made.root.rglob("*") if path.is_file()} == names
+    assert {
+        path.relative_to(installed.root).as_posix() for path in installed.root.rglob("*") if path.is_file()
+    } == names
     with pytest.raises(OutputError, match="the folder has files already"):
         install_bundle(packed)
 
@@ -54,11 +56,11 @@ def swapped(files):
     """Weights of another network of the same shape: nothing but the self-test can tell."""
     state = torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True)
     torch.manual_seed(1)
-    held = io.BytesIO()
-    other = {name: torch.randn(one.shape) if one.is_floating_point() else one for name, one in state.items()}
-    torch.save(other, held)
-    files["models/model.pt"] = held.getvalue()
-    files["models/model.safetensors"] = safetensors.torch.save(other)
+    buffer = io.BytesIO()
+    others = {name: torch.randn(part.shape) if part.is_floating_point() else part for name, part in state.items()}
+    torch.save(others, buffer)
+    files["models/model.pt"] = buffer.getvalue()
+    files["models/model.safetensors"] = safetensors.torch.save(others)
 
 
 def newer(package):
@@ -98,7 +100,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_leaves_nothing_behind(packed, tmp_path, name):
+def test_a_refused_bundle_leaves_nothing_behind(packed, tmp_path, name):
     change, relist, why = REFUSED[name]
     path = changed(packed, tmp_path, change, relist)
     with pytest.raises(MedsegError, match=why):
@@ -107,11 +109,11 @@ def test_what_is_refused_leaves_nothing_behind(packed, tmp_path, name):
 
 
 def test_other_weights_pass_without_the_self_test(packed, tmp_path):
-    made = install_bundle(changed(packed, tmp_path, swapped, True), tmp_path / "there", self_test=False)
-    assert made.test is None
+    installed = install_bundle(changed(packed, tmp_path, swapped, True), tmp_path / "there", self_test=False)
+    assert installed.test is None
 
 
-def test_a_zip_cut_short_and_what_is_no_zip(packed, tmp_path):
+def test_a_truncated_zip_and_other_files_are_refused(packed, tmp_path):
     for name, content in (("cut", packed.read_bytes()[:-1000]), ("text", b"hello"), ("empty", b"")):
         path = tmp_path / f"{name}.zip"
         path.write_bytes(content)
@@ -122,12 +124,12 @@ def test_a_zip_cut_short_and_what_is_no_zip(packed, tmp_path):
     assert not (tmp_path / "there").exists()
 
 
-def test_another_sha256_than_was_told(packed, tmp_path):
+def test_install_refuses_another_sha256(packed, tmp_path):
     with pytest.raises(DataError, match=f"its SHA-256 must be {'0' * 64}"):
         install_bundle(packed, tmp_path / "there", sha256="0" * 64)
 
 
-def test_of_one_that_was_fetched_it_is_said_how_to_look_into_it(packed, tmp_path):
+def test_an_untrusted_fetched_bundle_says_how_to_inspect_it(packed, tmp_path):
     path = changed(packed, tmp_path, lambda files: files.update({"scripts/a.py": b"1"}), True)
     location = fsspec.filesystem("memory")
     location.put_file(str(path), "/h3i/a.zip")
@@ -143,24 +145,24 @@ def test_of_one_that_was_fetched_it_is_said_how_to_look_into_it(packed, tmp_path
         location.rm("/h3i", recursive=True)
 
 
-def test_a_zip_without_a_manifest_is_said_to_be_so(packed, tmp_path):
+def test_install_reports_a_missing_manifest(packed, tmp_path):
     path = changed(packed, tmp_path, lambda files: files.pop("manifest.json"))
-    made = install_bundle(path, tmp_path / "there", self_test=False)
-    assert not made.has_manifest
+    installed = install_bundle(path, tmp_path / "there", self_test=False)
+    assert not installed.has_manifest
 
 
-def test_a_name_in_a_manifest_leads_nowhere(packed, tmp_path, monkeypatch):
+def test_a_path_as_name_in_a_manifest_is_harmless(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def change(files):
         manifest = json.loads(files["manifest.json"])
         files["manifest.json"] = json.dumps({**manifest, "bundle": "../../out"}).encode()
 
-    made = install_bundle(changed(packed, tmp_path, change), self_test=False)
-    assert made.root == tmp_path / "bundles" / "out"
+    installed = install_bundle(changed(packed, tmp_path, change), self_test=False)
+    assert installed.root == tmp_path / "bundles" / "out"
 
 
-def test_a_folder_with_files_is_left_as_it_is(packed, tmp_path):
+def test_a_folder_with_files_is_left_unchanged(packed, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("mine")
     with pytest.raises(OutputError, match="the folder has files already"):
@@ -170,7 +172,7 @@ def test_a_folder_with_files_is_left_as_it_is(packed, tmp_path):
         install_bundle(packed, tmp_path / "there" / "mine")
 
 
-def test_it_is_said_what_it_hides(packed, tmp_path, monkeypatch):
+def test_install_reports_a_hidden_bundle(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert install_bundle(packed, self_test=False).hides == "unet2d"
     assert install_bundle(packed, "bundles/another", self_test=False).hides is None
@@ -178,7 +180,7 @@ def test_it_is_said_what_it_hides(packed, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("location", [".", "..", ""])
-def test_the_working_directory_is_no_place_for_it(packed, tmp_path, monkeypatch, location):
+def test_install_into_the_working_directory_is_refused(packed, tmp_path, monkeypatch, location):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(OutputError, match="cannot be installed in the working directory"):
@@ -186,9 +188,9 @@ def test_the_working_directory_is_no_place_for_it(packed, tmp_path, monkeypatch,
     assert not list((tmp_path / "here").iterdir())
 
 
-def test_what_a_killed_install_left_is_cleared_away_and_no_bundle(packed, tmp_path, monkeypatch):
+def test_leftovers_of_a_killed_install_are_removed(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    old, going = (tmp_path / "bundles" / f".unet2d.{one * 8}.partial" for one in "ab")
+    old, going = (tmp_path / "bundles" / f".unet2d.{part * 8}.partial" for part in "ab")
     for left in (old, going):
         (left / "configs").mkdir(parents=True)
         (left / "configs" / "metadata.json").write_text("{}")
@@ -202,7 +204,7 @@ def test_what_a_killed_install_left_is_cleared_away_and_no_bundle(packed, tmp_pa
     assert sorted(path.name for path in (tmp_path / "bundles").iterdir()) == [going.name, "unet2d"]
 
 
-def test_a_stop_in_the_middle_leaves_nothing(packed, tmp_path, monkeypatch):
+def test_sigterm_during_install_leaves_nothing(packed, tmp_path, monkeypatch):
     def stopped(*_):
         signal.raise_signal(signal.SIGTERM)
 
@@ -216,13 +218,13 @@ def test_a_stop_in_the_middle_leaves_nothing(packed, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_stop_while_the_folder_is_moved_leaves_nothing(packed, tmp_path, monkeypatch):
+def test_an_interrupt_while_moving_the_folder_leaves_nothing(packed, tmp_path, monkeypatch):
     real = install.shutil.rmtree
 
-    def stopped(path, *rest, **options):
+    def stopped(path, *arguments, **options):
         if str(path).endswith(".partial") and not options:
             raise KeyboardInterrupt
-        real(path, *rest, **options)
+        real(path, *arguments, **options)
 
     monkeypatch.setattr(install.shutil, "rmtree", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -230,19 +232,19 @@ def test_a_stop_while_the_folder_is_moved_leaves_nothing(packed, tmp_path, monke
     assert not (tmp_path / "new").exists()
 
 
-def test_of_two_installs_at_once_the_second_says_so(packed, tmp_path, monkeypatch):
-    def other(*_):
+def test_the_second_of_two_installs_is_refused(packed, tmp_path, monkeypatch):
+    def others(*_):
         (tmp_path / "there").mkdir()
         (tmp_path / "there" / "theirs").write_text("theirs")
 
-    monkeypatch.setattr(install, "run_self_test", other)
+    monkeypatch.setattr(install, "run_self_test", others)
     with pytest.raises(OutputError, match=r"there: another install wrote this folder in the meantime"):
         install_bundle(packed, tmp_path / "there")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["theirs"]
 
 
-def test_errors_name_the_zip_and_no_folder_that_is_gone(packed, tmp_path):
+def test_install_errors_name_the_zip_and_no_temporary_folder(packed, tmp_path):
     def broken(files):
         files["models/model.pt"] = files["models/model.pt"][:-100]
         del files["models/model.safetensors"]

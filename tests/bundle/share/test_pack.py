@@ -46,13 +46,13 @@ def read(path):
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
 
-def test_all_that_was_promised_is_in_it_and_nothing_else(packed):
+def test_a_packed_bundle_has_exactly_the_documented_files(packed):
     with zipfile.ZipFile(packed) as archive:
         assert {name.partition("/")[0] for name in archive.namelist()} == {"unet2d"}
     assert set(read(packed)) == PROMISED
 
 
-def test_it_tells_nothing_of_this_machine_of_cases_or_of_the_run(packed, trained, phantom):
+def test_a_packed_bundle_names_no_path_case_or_run(packed, trained, phantom):
     record = json.loads((trained / "run.json").read_text())
     cases = [id for side in record["cases"].values() for id in side]
     secret = [str(phantom), str(trained), record["host"] + '"', record["identity"], *cases]
@@ -60,31 +60,31 @@ def test_it_tells_nothing_of_this_machine_of_cases_or_of_the_run(packed, trained
         texts = [content]
         if name.endswith(".ts"):
             inner = zipfile.ZipFile(io.BytesIO(content))
-            texts = [inner.read(one) for one in inner.namelist()]
+            texts = [inner.read(entry) for entry in inner.namelist()]
         for text in texts:
             assert not [word for word in secret if word.encode() in text], name
     assert json.loads(read(packed)["configs/train.json"])["dataset_dir"] is None
 
 
-def test_the_same_bundle_gives_the_same_bytes_wherever_it_lies_and_whenever_it_is_packed(packed, trained, tmp_path):
+def test_the_same_bundle_gives_the_same_bytes(packed, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "elsewhere")
     again = pack_bundle(tmp_path / "elsewhere", tmp_path / "other-name.zip", torchscript=True)
     assert again.read_bytes() == packed.read_bytes()
 
 
-def test_weights_lie_there_twice_and_are_the_same(packed, trained, tmp_path):
+def test_both_weight_files_hold_the_same_weights(packed, trained, tmp_path):
     files = read(packed)
     (tmp_path / "model.safetensors").write_bytes(files["models/model.safetensors"])
     mine = torch.load(trained / "models" / "model.pt", weights_only=True)
-    for given in (
+    for stored in (
         torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True),
         read_state(tmp_path / "model.safetensors"),
     ):
-        assert given.keys() == mine.keys()
-        assert all(torch.equal(given[name], mine[name]) for name in mine)
+        assert stored.keys() == mine.keys()
+        assert all(torch.equal(stored[name], mine[name]) for name in mine)
 
 
-def test_the_metadata_says_what_the_weights_are(packed, trained):
+def test_the_packed_metadata_describes_the_weights(packed, trained):
     metadata = json.loads(read(packed)["configs/metadata.json"])
     outputs = metadata["network_data_format"]["outputs"]["pred"]
     labels = Bundle(trained).resolve("inference").get_parsed_content("labels")
@@ -109,45 +109,47 @@ def test_the_lock_names_every_package_by_one_version(packed):
     assert len(set(names)) == len(names)
 
 
-def test_the_packed_bundle_gives_the_same_voxels_also_from_python_alone(packed, trained, phantom, tmp_path):
-    made = install_bundle(packed, tmp_path / "there")
+def test_a_packed_bundle_predicts_the_same_voxels_in_python(packed, trained, phantom, tmp_path):
+    packed_path = install_bundle(packed, tmp_path / "there")
     scan = phantom / "p0002" / "ct.nii.gz"
     here = Predictor(Bundle(trained), {"device": "cpu"}).predict_case(scan).label
-    there = Predictor(Bundle(made.root), {"device": "cpu"}).predict_case(scan).label
+    there = Predictor(Bundle(packed_path.root), {"device": "cpu"}).predict_case(scan).label
     assert len(np.unique(here)) > 1
     assert np.array_equal(there, here)
-    assert pack_bundle(made.root, tmp_path / "again.zip", torchscript=True).read_bytes() == packed.read_bytes()
-    used = pack_bundle(made.root, tmp_path / "used.zip", metadata={"intended_use": "Teaching."})
+    assert pack_bundle(packed_path.root, tmp_path / "again.zip", torchscript=True).read_bytes() == packed.read_bytes()
+    used = pack_bundle(packed_path.root, tmp_path / "used.zip", metadata={"intended_use": "Teaching."})
     card, first = (read(path)["docs/model_card.md"].decode() for path in (used, packed))
     assert "Teaching." in card
     assert card.partition("## Classes")[2] == first.partition("## Classes")[2]
     assert "| liver |" in card
-    run_bundle(Bundle(made.root), "run", "inference", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)})
+    run_bundle(
+        Bundle(packed_path.root), "run", "inference", (), {"dataset_dir": str(phantom), "output_dir": str(tmp_path)}
+    )
     assert (tmp_path / "p0002.nii.gz").is_file()
 
 
-def test_a_changed_text_a_new_version_and_what_cannot_be_one(packed, trained, tmp_path):
+def test_metadata_texts_can_be_replaced(packed, trained, tmp_path):
     texts = {"version": "2.0.0", "intended_use": "Teaching.", "new_key": "said"}
-    made = pack_bundle(trained, tmp_path / "a.zip", metadata=texts)
-    metadata = json.loads(read(made)["configs/metadata.json"])
+    packed_path = pack_bundle(trained, tmp_path / "a.zip", metadata=texts)
+    metadata = json.loads(read(packed_path)["configs/metadata.json"])
     assert {key: metadata[key] for key in texts} == texts
     assert metadata["changelog"]["2.0.0"]
-    assert "Teaching." in read(made)["docs/model_card.md"].decode()
+    assert "Teaching." in read(packed_path)["docs/model_card.md"].decode()
     with pytest.raises(ConfigError, match="metadata, network_data_format: only texts can be changed here"):
         pack_bundle(trained, tmp_path / "b.zip", metadata={"network_data_format": "2D"})
 
 
-def test_a_trace_is_held_against_the_network_on_a_scan_of_ones_own(trained, phantom, tmp_path):
+def test_the_export_is_compared_on_the_users_scan(trained, phantom, tmp_path):
     scan = phantom / "p0000" / "ct.nii.gz"
-    made = pack_bundle(trained, tmp_path / "a.zip", torchscript=True, check_on=scan)
-    assert set(read(made)) == PROMISED
+    packed_path = pack_bundle(trained, tmp_path / "a.zip", torchscript=True, check_on=scan)
+    assert set(read(packed_path)) == PROMISED
     (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
     with pytest.raises(DataError, match=r"broken\.nii\.gz"):
         pack_bundle(trained, tmp_path / "b.zip", torchscript=True, check_on=tmp_path / "broken.nii.gz")
     assert not (tmp_path / "b.zip").exists()
 
 
-def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp_path):
+def test_unfit_bundles_are_refused_and_leave_nothing(trained, tmp_path):
     with pytest.raises(WeightsError, match="the trained weights are missing"):
         pack_bundle("unet2d", tmp_path / "a.zip")
     with pytest.raises(OutputError, match=r"a packed bundle is a zip file"):
@@ -170,17 +172,17 @@ def test_what_is_not_fit_to_be_shared_is_refused_and_leaves_nothing(trained, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_of_a_checkpoint_the_network_is_taken(tmp_path):
+def test_a_checkpoint_gives_the_weights_of_its_network(tmp_path):
     state = {"a.weight": torch.arange(4.0), "a.count": torch.tensor(3)}
     torch.save({"network": state, "optimizer": {"lr": 0.1}}, tmp_path / "last.pt")
     torch.save(state, tmp_path / "model.pt")
     for name in ("last.pt", "model.pt"):
-        found = read_state(tmp_path / name)
-        assert found.keys() == state.keys()
-        assert all(torch.equal(found[key], state[key]) for key in state)
+        stored_state = read_state(tmp_path / name)
+        assert stored_state.keys() == state.keys()
+        assert all(torch.equal(stored_state[key], state[key]) for key in state)
 
 
-def test_the_same_weights_give_the_same_bytes_and_keep_their_order_in_memory(tmp_path):
+def test_the_same_weights_give_the_same_bytes_and_memory_format(tmp_path):
     state = {
         "b": torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last),
         "a": torch.randn(6).bfloat16(),
@@ -211,7 +213,7 @@ class Evil:
         return (print, ("executed",))
 
 
-def test_what_would_execute_is_damaged_or_is_none_is_refused(tmp_path, capsys):
+def test_pickles_and_damaged_weights_are_refused(tmp_path, capsys):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"a": Evil()}, tmp_path / "evil2.pt")
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
@@ -242,7 +244,7 @@ EXTRA = {"segformer2d": "transformers"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_trained_packed_and_installed_it_gives_its_own_masks_again(name, tmp_path):
+def test_every_bundle_is_packed_and_reproduces_its_masks(name, tmp_path):
     pytest.importorskip(EXTRA[name], reason=f"{name} needs it")
     overrides = {**SETTINGS[name], "output_dir": str(tmp_path / "runs")}
     run_bundle(Bundle.open(name), "training", "train", (), overrides)
@@ -250,8 +252,8 @@ def test_trained_packed_and_installed_it_gives_its_own_masks_again(name, tmp_pat
     path = pack_bundle(record.parent, tmp_path / "a.zip")
     with zipfile.ZipFile(path) as archive:
         secret = [str(tmp_path).encode(), json.loads(record.read_text())["identity"].encode()]
-        assert not [one for one in archive.namelist() for word in secret if word in archive.read(one)]
-    made = install_bundle(path, tmp_path / "there")
-    assert made.test is not None
-    assert made.test.files > 0
-    assert made.test.differing == 0
+        assert not [entry for entry in archive.namelist() for word in secret if word in archive.read(entry)]
+    packed_path = install_bundle(path, tmp_path / "there")
+    assert packed_path.test is not None
+    assert packed_path.test.files > 0
+    assert packed_path.test.differing == 0

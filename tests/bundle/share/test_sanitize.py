@@ -35,7 +35,7 @@ BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
         "%/home/joe/a.json#b",
     ],
 )
-def test_a_place_becomes_null_wherever_it_stands(value):
+def test_a_path_becomes_null_anywhere_in_a_config(value):
     config = {"dataset_dir": value, "a": {"b": {"folder": value}}, "files": ["x.json", value]}
     cleaned, taken = sanitize_config(config, SOURCE)
     assert cleaned == {"dataset_dir": None, "a": {"b": {"folder": None}}, "files": ["x.json", None]}
@@ -65,7 +65,7 @@ def test_a_place_becomes_null_wherever_it_stands(value):
         True,
     ],
 )
-def test_what_means_the_same_everywhere_stays(value):
+def test_public_values_stay(value):
     assert sanitize_config({"key": value}, SOURCE) == ({"key": value}, [])
 
 
@@ -74,12 +74,12 @@ def test_what_means_the_same_everywhere_stays(value):
         "--data=/home/joe/x", "~joe/x", "see /home/joe/x", "../hospital/joe",
     ],
 )  # fmt: skip
-def test_an_expression_with_a_place_of_this_machine_is_refused(text):
+def test_an_expression_with_a_local_path_is_refused(text):
     with pytest.raises(ConfigError, match=r"train\.json, a#b: the expression names a path on this machine"):
         sanitize_config({"a": {"b": f"$str({text!r})"}}, SOURCE)
 
 
-def test_names_of_cases_go(tmp_path):
+def test_split_lists_are_removed(tmp_path):
     cleaned, taken = sanitize_config({"split": {"train": ["miller"], "val": None, "test": []}}, SOURCE)
     assert cleaned == {"split": {"train": None, "val": None, "test": None}}
     assert taken == ["split#train"]
@@ -90,14 +90,14 @@ def test_names_of_cases_go(tmp_path):
     assert taken == ["monitor#name", "split", "split#train", "split#val"]
 
 
-def test_of_a_tracker_only_what_names_nobody_stays():
+def test_private_tracker_settings_are_removed():
     monitor = {"backend": "wandb", "project": "secret", "tags": ["miller"], "notes": None, "images": True}
     cleaned, taken = sanitize_config({"monitor": monitor}, SOURCE)
     assert cleaned["monitor"] == {"backend": "wandb", "project": None, "tags": [], "notes": None, "images": True}
     assert taken == ["monitor#project", "monitor#tags"]
 
 
-def test_what_says_where_data_lie_goes_in_any_form():
+def test_data_paths_are_removed_in_any_form():
     config = {
         "dataset_dir": "hospital/John_Doe",
         "backup": "$'John_Doe'",
@@ -109,13 +109,13 @@ def test_what_says_where_data_lie_goes_in_any_form():
     assert taken == ["backup", "dataset_dir", "train#datalist"]
 
 
-def test_a_name_that_somebody_gave_the_run_goes():
+def test_a_custom_run_name_is_removed():
     assert sanitize_config({"run_name": "john doe"}, SOURCE) == ({"run_name": None}, ["run_name"])
     expression = {"run_name": "$'bs%d-lr%g' % (@batch_size, @lr)"}
     assert sanitize_config(expression, SOURCE) == (expression, [])
 
 
-def test_cases_go_wherever_they_stand():
+def test_case_names_are_removed_anywhere():
     config = {
         "only": ["miller", "smith"],
         "exclude": ["anybody"],
@@ -131,7 +131,7 @@ def test_cases_go_wherever_they_stand():
 
 
 @pytest.mark.parametrize("key", ["/home/joe/k", "miller"])
-def test_a_key_that_names_a_place_or_a_case_is_refused(key):
+def test_a_key_that_is_a_path_or_a_case_is_refused(key):
     with pytest.raises(ConfigError, match=r"the key is (a path on this machine|the name of a case)"):
         sanitize_config({"weights": {key: 1}}, SOURCE, ["miller"])
 
@@ -139,19 +139,21 @@ def test_a_key_that_names_a_place_or_a_case_is_refused(key):
 @pytest.mark.parametrize(
     "path", sorted(BUNDLES.glob("*/configs/*.json")), ids=lambda path: f"{path.parts[-3]}-{path.stem}"
 )
-def test_of_our_own_recipes_nothing_goes_but_names_of_runs_and_cases(path):
+def test_our_recipes_keep_everything_but_runs_and_cases(path):
     if path.stem != "metadata":
         _, taken = sanitize_config(json.loads(path.read_text()), path)
-        assert not {one for one in taken if one.partition("#")[0] not in ("run_name", "split", "exclude", "monitor")}
+        assert not {
+            entry for entry in taken if entry.partition("#")[0] not in ("run_name", "split", "exclude", "monitor")
+        }
 
 
-def test_the_words_are_those_of_this_machine_and_of_the_cases(tmp_path, monkeypatch):
+def test_private_texts_are_of_this_machine_and_the_cases(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/joe"))
     monkeypatch.setattr(getpass, "getuser", lambda: "joe")
     monkeypatch.setattr(platform, "node", lambda: "ward7-pc")
     monkeypatch.chdir(tmp_path)
-    found = {word.text: word.certain for word in private_texts(["miller", "012", "p1"])}
-    assert found == {
+    texts = {word.text: word.certain for word in private_texts(["miller", "012", "p1"])}
+    assert texts == {
         "/home/joe": True,
         str(tmp_path): True,
         "joe": False,
@@ -176,17 +178,17 @@ def test_a_case_or_a_folder_is_refused_with_file_and_line(tmp_path, name):
     check_leaks(tmp_path, [PrivateText("s0042", "a case's name", True)], ["s0042"])
 
 
-def test_what_may_be_another_word_is_a_warning(tmp_path, caplog):
+def test_uncertain_private_texts_are_warnings(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     (tmp_path / "a.md").write_text("by joe, who enjoyed it")
     (tmp_path / "a.png").write_bytes(b"joe")
     check_leaks(tmp_path, [PrivateText("joe", "your user name", False)])
-    assert [one.getMessage() for one in caplog.records] == [
+    assert [entry.getMessage() for entry in caplog.records] == [
         "a.md, line 1: your user name, 'joe'. Check that it may be shared."
     ]
 
 
-def test_configs_may_have_words_that_are_cases_too(tmp_path, caplog):
+def test_a_case_name_in_a_config_is_only_a_warning(tmp_path, caplog):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.json").write_text('{"train": 1}')
     check_leaks(tmp_path, [PrivateText("train", "a case's name", True)])

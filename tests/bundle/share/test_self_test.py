@@ -29,73 +29,73 @@ def write(folder, name, label):
 def test_dice_and_voxels_are_those_of_all_masks_together(tmp_path):
     chance = np.random.default_rng(0)
     theirs = [chance.integers(0, 3, (5, 6, 7)).astype(np.uint8), chance.integers(0, 3, (8, 9)).astype(np.uint8)]
-    mine = [one.copy() for one in theirs]
+    mine = [mask.copy() for mask in theirs]
     mine[0][0] = 1
     mine[1][2:4] = 2
-    for name, one, other in zip(("a.nii.gz", "sub/b.png"), mine, theirs, strict=True):
-        write((tmp_path / "mine" / name).parent, name.rpartition("/")[2], one)
-        write((tmp_path / "theirs" / name).parent, name.rpartition("/")[2], other)
-    found = compare_masks(tmp_path / "mine", tmp_path / "theirs", NAMES)
-    flat = [np.concatenate([one.ravel() for one in some]) for some in (mine, theirs)]
+    for name, mask, truth in zip(("a.nii.gz", "sub/b.png"), mine, theirs, strict=True):
+        write((tmp_path / "mine" / name).parent, name.rpartition("/")[2], mask)
+        write((tmp_path / "theirs" / name).parent, name.rpartition("/")[2], truth)
+    test = compare_masks(tmp_path / "mine", tmp_path / "theirs", NAMES)
+    flat = [np.concatenate([mask.ravel() for mask in some]) for some in (mine, theirs)]
     expected = dice_by_structure(flat[0], flat[1], LabelMap(["liver", "spleen", "aorta"]))
-    assert (found.total, found.files) == (5 * 6 * 7 + 72, 2)
-    assert found.differing == int((flat[0] != flat[1]).sum())
-    assert found.dice == pytest.approx({name: expected[name] for name in ("liver", "spleen")})
-    assert found.mean_dice == pytest.approx(np.mean([expected["liver"], expected["spleen"]]))
+    assert (test.total, test.files) == (5 * 6 * 7 + 72, 2)
+    assert test.differing == int((flat[0] != flat[1]).sum())
+    assert test.dice == pytest.approx({name: expected[name] for name in ("liver", "spleen")})
+    assert test.mean_dice == pytest.approx(np.mean([expected["liver"], expected["spleen"]]))
 
 
-def held(dice, differing, labelled=1000, sizes=None):
+def self_test_of(dice, differing, labelled=1000, sizes=None):
     sizes = dict.fromkeys(dice, 400) if sizes is None else sizes
     return SelfTest(dice, differing, 10**6, 1, labelled, sizes, len(dice), len(dice))
 
 
-def test_a_thousandth_of_the_labelled_voxels_is_the_bar():
-    assert held({"liver": 1.0}, 0).reproduced
-    assert held({"liver": 1.0}, 1).reproduced
-    assert not held({"liver": 1.0}, 2).reproduced
+def test_a_thousandth_of_the_labeled_voxels_is_the_limit():
+    assert self_test_of({"liver": 1.0}, 0).reproduced
+    assert self_test_of({"liver": 1.0}, 1).reproduced
+    assert not self_test_of({"liver": 1.0}, 2).reproduced
     assert not SelfTest({}, 0, 0, 0, 0, {}, 0, 0).close
-    assert held({"liver": 1.0, "spleen": 0.96}, 2).close
-    assert not held({"liver": 1.0, "spleen": 0.95}, 2).close
-    assert str(held({"liver": 0.5}, 3)) == (
+    assert self_test_of({"liver": 1.0, "spleen": 0.96}, 2).close
+    assert not self_test_of({"liver": 1.0, "spleen": 0.95}, 2).close
+    assert str(self_test_of({"liver": 0.5}, 3)) == (
         "mean Dice 0.5000, 3 of 1000000 voxels differ (0.300 % of the labeled ones); liver changed"
     )
 
 
-def test_a_structure_that_became_another_one_is_no_rounding_however_small_it_is():
-    assert not held({"liver": 1.0, "cyst": 0.0}, 20, 10**6, {"liver": 10**6, "cyst": 20}).close
-    assert not held({"liver": 1.0, "cyst": 0.4}, 5, 10**6, {"liver": 10**6, "cyst": 6}).close
-    assert not held({"liver": 1.0, "cyst": 0.4}, 5, 10**6, {"liver": 10**6, "cyst": 6}).reproduced
-    assert held({"liver": 1.0, "cyst": 0.0}, 1, 10**6, {"liver": 10**6, "cyst": 1}).reproduced
-    assert held({"cyst": 0.0}, 1, 1, {"cyst": 1}).close is False
+def test_a_changed_structure_is_not_rounding_even_if_small():
+    assert not self_test_of({"liver": 1.0, "cyst": 0.0}, 20, 10**6, {"liver": 10**6, "cyst": 20}).close
+    assert not self_test_of({"liver": 1.0, "cyst": 0.4}, 5, 10**6, {"liver": 10**6, "cyst": 6}).close
+    assert not self_test_of({"liver": 1.0, "cyst": 0.4}, 5, 10**6, {"liver": 10**6, "cyst": 6}).reproduced
+    assert self_test_of({"liver": 1.0, "cyst": 0.0}, 1, 10**6, {"liver": 10**6, "cyst": 1}).reproduced
+    assert self_test_of({"cyst": 0.0}, 1, 1, {"cyst": 1}).close is False
 
 
-def test_two_small_structures_exchanged_are_another_mask(tmp_path):
+def test_two_exchanged_small_structures_are_another_mask(tmp_path):
     theirs = np.zeros((40, 40, 40), np.uint8)
     theirs[:20], theirs[30, :4, :4], theirs[35, :4, :4] = 1, 2, 3
     mine = theirs.copy()
     mine[theirs == 2], mine[theirs == 3] = 3, 2
     write(tmp_path / "theirs", "a.nii.gz", theirs)
     write(tmp_path / "mine", "a.nii.gz", mine)
-    found = compare_masks(tmp_path / "mine", tmp_path / "theirs", NAMES)
-    assert (found.differing, found.dice["spleen"], found.dice["aorta"]) == (32, 0.0, 0.0)
-    assert not found.reproduced
-    assert not found.close
-    assert "spleen, aorta changed" in str(found)
+    test = compare_masks(tmp_path / "mine", tmp_path / "theirs", NAMES)
+    assert (test.differing, test.dice["spleen"], test.dice["aorta"]) == (32, 0.0, 0.0)
+    assert not test.reproduced
+    assert not test.close
+    assert "spleen, aorta changed" in str(test)
 
 
-def test_it_is_said_how_many_structures_are_covered(tmp_path):
+def test_coverage_counts_the_structures_of_the_masks(tmp_path):
     labels = LabelMap(["liver", "spleen", "aorta"])
     write(tmp_path / "expected", "a.nii.gz", np.array([[[0, 1, 3]]], np.uint8))
     assert self_test.coverage(tmp_path, labels) == "2 of 3 structures"
-    found = compare_masks(tmp_path / "expected", tmp_path / "expected", NAMES)
-    assert (found.covered, found.structures, found.labeled) == (2, 3, 2)
+    test = compare_masks(tmp_path / "expected", tmp_path / "expected", NAMES)
+    assert (test.covered, test.structures, test.labeled) == (2, 3, 2)
     write(tmp_path / "expected", "a.nii.gz", np.zeros((1, 2, 3), np.uint8))
     assert self_test.coverage(tmp_path, labels) == ""
-    found = compare_masks(tmp_path / "expected", tmp_path / "expected", NAMES)
-    assert (found.covered, found.reproduced) == (0, True)
+    test = compare_masks(tmp_path / "expected", tmp_path / "expected", NAMES)
+    assert (test.covered, test.reproduced) == (0, True)
 
 
-def test_a_mask_that_lies_elsewhere_is_an_error(tmp_path):
+def test_a_mask_with_another_affine_is_an_error(tmp_path):
     label = np.ones((2, 3, 4), np.uint8)
     for name, shift in (("theirs", 0.0), ("near", 1e-4), ("mirrored", None)):
         affine = np.diag([-1.0, 1, 1, 1]) if shift is None else np.eye(4) + np.eye(4, k=3) * shift
@@ -138,39 +138,39 @@ PLACES = {"dataset_dir": None, "output_dir": "out"}
         ({"dataset_dir": None}, {"data_type": "nibabel"}, None),
     ],
 )
-def test_what_a_bundle_takes_is_read_from_its_configs(tmp_path, inference, metadata, kind):
+def test_the_kind_of_input_is_read_from_the_configs(tmp_path, inference, metadata, kind):
     assert kind_of(bundle(tmp_path, inference, **metadata)) == kind
 
 
-def test_a_bundle_of_slices_gets_pictures(tmp_path):
+def test_a_bundle_of_slices_gets_png_images(tmp_path):
     """A config without a network of its own, that copies its input: what matters is what it is given."""
     content = {"imports": ["$import shutil"], "run": ["$shutil.copytree(@dataset_dir, @output_dir)"]}
-    made = bundle(tmp_path / "bundle", {**PLACES, **content}, data_type="png")
-    assert self_test.make_self_test(made, made.root / "selftest")
-    inputs = sorted(path.name for path in (made.root / "selftest" / "input").iterdir())
+    copier = bundle(tmp_path / "bundle", {**PLACES, **content}, data_type="png")
+    assert self_test.make_self_test(copier, copier.root / "selftest")
+    inputs = sorted(path.name for path in (copier.root / "selftest" / "input").iterdir())
     assert len(inputs) == 4
     assert all(name.endswith(".png") for name in inputs)
-    said = json.loads((made.root / "selftest" / "selftest.json").read_text())
-    assert said["kind"] == "slices"
-    found = self_test.run_self_test(made)
-    assert found is not None
-    assert (found.differing, found.files, found.total) == (0, 4, 4 * 128 * 128)
+    record = json.loads((copier.root / "selftest" / "selftest.json").read_text())
+    assert record["kind"] == "slices"
+    test = self_test.run_self_test(copier)
+    assert test is not None
+    assert (test.differing, test.files, test.total) == (0, 4, 4 * 128 * 128)
 
 
-def test_only_masks_are_kept_of_what_a_bundle_writes(tmp_path):
+def test_only_masks_are_kept_of_the_output(tmp_path):
     def infer(bundle, source, target, device, watch):
         write(target, "a.png", np.ones((4, 5), np.uint8))
         write(target / "colours", "a.png", np.ones((4, 5, 3), np.uint8))
         (target / "label_map.json").write_text("{}")
 
-    made = bundle(tmp_path, PLACES, data_type="png")
+    copier = bundle(tmp_path, PLACES, data_type="png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(self_test, "infer", infer)
-        assert self_test.make_self_test(made, tmp_path / "selftest")
+        assert self_test.make_self_test(copier, tmp_path / "selftest")
         assert [path.name for path in (tmp_path / "selftest" / "expected").rglob("*")] == ["a.png"]
 
 
-def test_a_bundle_that_fails_or_writes_no_masks_says_so_in_one_line(tmp_path, caplog):
+def test_a_bundle_that_fails_or_writes_no_masks_is_one_error(tmp_path, caplog):
     ours = {**PLACES, "listed": "medseg.data.slice_items"}
     fails = bundle(tmp_path / "a", {**ours, "run": "$1 / 0"})
     with pytest.raises(ConfigError, match=r"made-up: its own inference\.json fails \(ZeroDivisionError"):

@@ -34,11 +34,13 @@ def root(tmp_path):
     return location
 
 
-def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):
+def test_only_files_of_the_bundle_are_staged(root, tmp_path):
     staged = stage(Bundle(root), tmp_path / "out")
-    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    existing = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
     configs = {f"configs/{name}.json" for name in ("metadata", "inference", "train", "overlay")}
-    assert found == {*configs, "LICENSE", "docs/README.md", "classes.json", "label_map.json"}
+    assert existing == {*configs, "LICENSE", "docs/README.md", "classes.json", "label_map.json"}
     assert staged.removed == ["inference.json: ckpt_path", "train.json: dataset_dir", "train.json: output_dir"]
     train = json.loads((tmp_path / "out" / "configs" / "train.json").read_text())
     assert train == {"dataset_dir": None, "output_dir": "$@bundle_root + '/eval'", "lr": 0.1}
@@ -46,7 +48,7 @@ def test_only_what_belongs_to_the_bundle_is_taken(root, tmp_path):
     assert inference["ckpt_path"] == "$@bundle_root + '/models/model.pt'"
 
 
-def test_a_run_of_our_own_recipe_gets_its_expression_for_the_name_again(root, tmp_path):
+def test_the_run_name_of_our_recipe_is_restored(root, tmp_path):
     file = root / "configs" / "metadata.json"
     (root / "configs" / "train.json").write_text(json.dumps({"run_name": "john doe"}))
     staged = stage(Bundle(root), tmp_path / "a")
@@ -61,7 +63,7 @@ def test_a_run_of_our_own_recipe_gets_its_expression_for_the_name_again(root, tm
     assert "demo.json: run_name" not in staged.removed
 
 
-def test_cases_of_the_record_go_from_the_configs(root, tmp_path):
+def test_case_names_of_the_record_leave_the_configs(root, tmp_path):
     (root / "run.json").write_text(json.dumps({"cases": {"train": ["miller"], "val": ["smith"]}}))
     (root / "configs" / "train.json").write_text(json.dumps({"only": ["smith", "miller"], "lr": 1}))
     staged = stage(Bundle(root), tmp_path / "a")
@@ -87,7 +89,7 @@ def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     assert json.loads((tmp_path / "b" / "label_map.json").read_text()) == labels.to_dict()
 
 
-def test_pictures_that_no_text_shows_stay_at_home(root, tmp_path):
+def test_images_that_no_text_shows_are_left_out(root, tmp_path):
     for name in ("curve.png", "patient.png"):
         (root / "docs" / name).write_bytes(b"x")
     (root / "docs" / "README.md").write_text("![it](curve.png)")
@@ -95,11 +97,11 @@ def test_pictures_that_no_text_shows_stay_at_home(root, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out" / "docs").iterdir()) == ["README.md", "curve.png"]
 
 
-def test_what_our_own_recipe_says_is_no_case_of_the_run(root, tmp_path):
+def test_lines_of_our_own_recipe_are_public(root, tmp_path):
     """The README of unet2d has the public name of a case of TotalSegmentator, which runs are trained with."""
-    own = Bundle.open("unet2d").root
-    (root / "configs" / "metadata.json").write_text((own / "configs" / "metadata.json").read_text())
-    text = (own / "docs" / "README.md").read_text()
+    recipe = Bundle.open("unet2d").root
+    (root / "configs" / "metadata.json").write_text((recipe / "configs" / "metadata.json").read_text())
+    text = (recipe / "docs" / "README.md").read_text()
     assert "s0000" in text
     (root / "docs" / "README.md").write_text(text)
     (root / "run.json").write_text(json.dumps({"cases": {"train": ["s0000", "s0001"]}}))
@@ -128,24 +130,24 @@ def test_files_that_name_a_case_are_refused(root, tmp_path, name):
         ("intended_uses", "A", "Did you mean 'intended_use'"),
     ],
 )
-def test_texts_of_the_metadata_that_cannot_be(root, tmp_path, key, text, why):
+def test_invalid_metadata_texts_are_refused(root, tmp_path, key, text, why):
     with pytest.raises(ConfigError, match=why):
         stage(Bundle(root), tmp_path / "out", {key: text})
 
 
-def test_versions_are_those_of_the_run_then_those_that_are_installed(root, tmp_path):
+def test_versions_are_of_the_run_then_installed_ones(root, tmp_path):
     (root / "run.json").write_text(json.dumps({"versions": {"torch": "2.9.0+cu126", "monai": "1.6.0"}}))
-    found = versions(root, ["nibabel", "unheard"])
-    assert (found["torch"], found["monai"]) == ("2.9.0", "1.6.0")
-    assert found["nibabel"][0].isdigit()
-    assert "unheard" not in found
+    existing = versions(root, ["nibabel", "unheard"])
+    assert (existing["torch"], existing["monai"]) == ("2.9.0", "1.6.0")
+    assert existing["nibabel"][0].isdigit()
+    assert "unheard" not in existing
     metadata = stage(Bundle(root), tmp_path / "a").metadata
     assert (metadata["pytorch_version"], metadata["monai_version"]) == ("2.9.0", "1.6.0")
-    assert metadata["required_packages_version"] == {"nibabel": found["nibabel"], "unheard": "2"}
+    assert metadata["required_packages_version"] == {"nibabel": existing["nibabel"], "unheard": "2"}
     assert metadata["changelog"] == {"1.0.0": "Packed with trained weights"}
 
 
-def test_without_an_inference_config_there_is_nothing_to_share(root, tmp_path):
+def test_packing_needs_an_inference_config(root, tmp_path):
     (root / "configs" / "inference.json").unlink()
     with pytest.raises(ConfigError, match=r"configs/inference\.json is missing"):
         stage(Bundle(root), tmp_path / "out")

@@ -57,7 +57,7 @@ def web():
         thread.join()
 
 
-def test_a_file_stays_where_it_is_and_a_folder_means_the_one_zip_in_it(zip_file, tmp_path):
+def test_a_local_file_stays_and_a_folder_stands_for_its_single_zip(zip_file, tmp_path):
     assert fetch(zip_file, tmp_path / "out") == zip_file
     assert fetch(str(zip_file.parent), tmp_path / "out") == zip_file
     (zip_file.parent / "b.zip").write_bytes(b"")
@@ -71,7 +71,7 @@ def test_a_file_stays_where_it_is_and_a_folder_means_the_one_zip_in_it(zip_file,
         fetch(tmp_path / "bundle", tmp_path / "out")
 
 
-def test_from_the_web(web, tmp_path):
+def test_fetch_from_the_web(web, tmp_path):
     path = fetch(f"{web.url}?download=1", tmp_path / "out")
     assert (path.name, path.read_bytes()) == ("a b.zip", CONTENT)
     web.files["/x/a%20b.zip.sha256"] = f"{SUM}  a b.zip\n".encode()
@@ -83,13 +83,13 @@ def test_from_the_web(web, tmp_path):
 @pytest.mark.parametrize(
     "answer", ["nonsense\r\n\r\n", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nab"]
 )
-def test_a_server_that_speaks_no_http_is_one_error(web, tmp_path, answer):
+def test_a_server_without_http_is_one_error(web, tmp_path, answer):
     web.files["/x/a%20b.zip"] = answer
     with pytest.raises((OutputError, DataError)):
         fetch(web.url, tmp_path / "out", SUM)
 
 
-def test_urls_that_cannot_be_are_one_error(web, tmp_path):
+def test_invalid_urls_are_one_error(web, tmp_path):
     for url in (web.url + "/a b", "http://127.0.0.1:no/a.zip"):
         with pytest.raises(OutputError, match="the address cannot be reached"):
             fetch(url, tmp_path / "out")
@@ -103,12 +103,12 @@ def test_a_long_name_is_cut(web, tmp_path):
 
 
 @pytest.mark.parametrize("answer", [404, 403, 410, b"\n<!DOCTYPE html><p>not here"])
-def test_a_server_that_has_no_sum_has_none(web, tmp_path, answer):
+def test_a_web_server_without_a_sha256_file(web, tmp_path, answer):
     web.files["/x/a%20b.zip.sha256"] = answer
     assert fetch(web.url, tmp_path / "out").read_bytes() == CONTENT
 
 
-def test_a_sum_that_cannot_be_fetched_or_is_none_is_an_error_that_names_its_url(web, tmp_path):
+def test_an_unreadable_sha256_file_is_an_error_with_its_url(web, tmp_path):
     web.files["/x/a%20b.zip.sha256"] = 500
     with pytest.raises(OutputError, match=r"a%20b\.zip\.sha256: the address cannot be reached"):
         fetch(web.url, tmp_path / "out")
@@ -117,13 +117,13 @@ def test_a_sum_that_cannot_be_fetched_or_is_none_is_an_error_that_names_its_url(
         fetch(web.url, tmp_path / "two")
 
 
-@pytest.mark.parametrize("said", ["", "abc", "g" * 64])
-def test_what_is_no_sha256_is_refused(zip_file, tmp_path, said):
+@pytest.mark.parametrize("digits", ["", "abc", "g" * 64])
+def test_an_invalid_sha256_is_refused(zip_file, tmp_path, digits):
     with pytest.raises(ConfigError, match="a SHA-256 has 64 hexadecimal digits"):
-        fetch(zip_file, tmp_path, said)
+        fetch(zip_file, tmp_path, digits)
 
 
-def test_the_protocol_may_be_in_capitals(web, tmp_path):
+def test_the_protocol_may_be_in_capital_letters(web, tmp_path):
     assert fetch(web.url.replace("http:", "HTTP:"), tmp_path / "out").read_bytes() == CONTENT
 
 
@@ -134,7 +134,7 @@ def test_a_download_cut_short_is_an_error_and_leaves_nothing(web, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_from_a_place_that_fsspec_reaches(zip_file, tmp_path):
+def test_fetch_from_fsspec(zip_file, tmp_path):
     location = fsspec.filesystem("memory")
     location.pipe_file("/h3/bundles/a.zip", CONTENT)
     try:
@@ -150,7 +150,7 @@ def test_from_a_place_that_fsspec_reaches(zip_file, tmp_path):
     assert fetch(zip_file.as_uri().replace("%20", " "), tmp_path / "out").read_bytes() == CONTENT
 
 
-def test_a_protocol_that_nobody_knows_is_named_without_the_word_backup(tmp_path):
+def test_an_unknown_protocol_is_named(tmp_path):
     with pytest.raises(
         ConfigError, match=r"^nothing://x/a\.zip: fsspec does not know the protocol nothing://"
     ) as caught:
@@ -158,7 +158,7 @@ def test_a_protocol_that_nobody_knows_is_named_without_the_word_backup(tmp_path)
     assert "backup" not in str(caught.value)
 
 
-def test_the_sum_that_was_told_goes_before_the_one_beside_it(zip_file, tmp_path):
+def test_a_given_sha256_goes_before_the_file_beside_the_zip(zip_file, tmp_path):
     beside = zip_file.with_name("a b.zip.sha256")
     beside.write_text(sum_line(zip_file))
     assert beside.read_text() == f"{SUM}  a b.zip\n"
@@ -179,11 +179,11 @@ def test_the_sum_that_was_told_goes_before_the_one_beside_it(zip_file, tmp_path)
         ("https://x/..%2fb.zip", "b.zip"),
     ],
 )
-def test_a_name_in_a_url_leads_nowhere(url, name):
+def test_a_name_in_a_url_is_never_a_path(url, name):
     assert name_in(url) == name
 
 
-def test_a_place_that_never_answers_is_not_waited_for():
+def test_a_place_that_never_answers_is_given_up():
 
     with pytest.raises(
         OutputError, match=r"^s3://x: the place cannot be reached or written \(TimeoutError: no answer in 0\.1 s\)"
@@ -191,20 +191,20 @@ def test_a_place_that_never_answers_is_not_waited_for():
         transfer._ask("s3://x", lambda: time.sleep(1), 0.1)
 
 
-def test_through_a_folder(packed, tmp_path):
+def test_push_and_pull_through_a_folder(packed, tmp_path):
     location = push(packed, tmp_path / "share" / "bundles")
     assert location == str(tmp_path / "share" / "bundles" / packed.name)
     assert sorted(path.name for path in (tmp_path / "share" / "bundles").iterdir()) == ["tiny.zip", "tiny.zip.sha256"]
     got = pull(str(tmp_path / "share" / "bundles"), tmp_path / "mine")
     assert got == tmp_path / "mine" / "tiny.zip"
     assert got.read_bytes() == packed.read_bytes()
-    made = install_bundle(str(tmp_path / "share" / "bundles"), tmp_path / "there", self_test=False)
-    assert made.name == "unet2d"
+    installed = install_bundle(str(tmp_path / "share" / "bundles"), tmp_path / "there", self_test=False)
+    assert installed.name == "unet2d"
     with pytest.raises(OutputError, match="the bundle is in this folder already"):
         push(packed, packed.parent)
 
 
-def test_another_file_of_that_name_stays_as_it_is(packed, tmp_path):
+def test_another_file_of_that_name_is_not_overwritten(packed, tmp_path):
     for folder, work in (("a", lambda at: push(packed, at)), ("b", lambda at: pull(str(packed), at))):
         location = tmp_path / folder
         work(location)
@@ -216,7 +216,7 @@ def test_another_file_of_that_name_stays_as_it_is(packed, tmp_path):
         assert (location / "tiny.zip").read_bytes() == b"mine"
 
 
-def test_a_place_that_ends_in_zip_is_the_name_of_the_file(packed, tmp_path):
+def test_a_target_that_ends_in_zip_is_the_file_name(packed, tmp_path):
     assert push(packed, tmp_path / "out" / "liver.zip") == str(tmp_path / "out" / "liver.zip")
     assert (tmp_path / "out" / "liver.zip").read_bytes() == packed.read_bytes()
     assert (tmp_path / "out" / "liver.zip.sha256").read_text().endswith("  liver.zip\n")
@@ -230,7 +230,7 @@ def test_a_place_that_ends_in_zip_is_the_name_of_the_file(packed, tmp_path):
         location.rm("/h3z", recursive=True)
 
 
-def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
+def test_push_and_pull_through_fsspec(packed, tmp_path):
     location = fsspec.filesystem("memory")
     try:
         for _ in range(2):
@@ -250,7 +250,7 @@ def test_through_a_place_that_fsspec_reaches(packed, tmp_path):
         location.rm("/h3s", recursive=True)
 
 
-def test_what_is_damaged_or_none_is_neither_pushed_nor_pulled(packed, tmp_path):
+def test_damaged_bundles_are_neither_pushed_nor_pulled(packed, tmp_path):
     bad = tmp_path / "bad.zip"
     with zipfile.ZipFile(packed) as source, zipfile.ZipFile(bad, "w") as target:
         for name in source.namelist():

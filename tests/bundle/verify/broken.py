@@ -225,11 +225,13 @@ def exchanged(root: Path) -> None:
 
 
 def flip(**arguments: Any) -> Fault:
-    return edit("train", train__random__0=lambda there: {**there, **arguments})
+    return edit("train", train__random__0=lambda current: {**current, **arguments})
 
 
 def also(config: str, path: str, entry: Any) -> Fault:
-    return edit(config, **{path: lambda there: [*there, entry] if isinstance(there, list) else {**there, **entry}})
+    return edit(
+        config, **{path: lambda current: [*current, entry] if isinstance(current, list) else {**current, **entry}}
+    )
 
 
 SMOOTH = {"_target_": "GaussianSmoothd", "keys": "image", "sigma": 0.4}
@@ -239,8 +241,8 @@ BROKEN: dict[str, tuple[Fault, str]] = {
     "no inference": (lambda root: (root / "configs" / "inference.json").unlink(), "file-missing"),
     "no licence": (lambda root: (root / "LICENSE").unlink(), "file-missing"),
     "no weights": (lambda root: (root / "models" / "model.pt").unlink(), "weights-missing"),
-    "a config cut short": (text("configs/inference.json", lambda said: said[: len(said) // 2]), "config-unreadable"),
-    "a key twice": (text("configs/train.json", lambda said: '{"lr": 0.5, ' + said[1:]), "key-twice"),
+    "a config cut short": (text("configs/inference.json", lambda text: text[: len(text) // 2]), "config-unreadable"),
+    "a key twice": (text("configs/train.json", lambda before: '{"lr": 0.5, ' + before[1:]), "key-twice"),
     "no device": (edit("inference", device=REMOVE), "key-missing"),
     "weights that nothing loads": (edit("inference", network="$@network_def.to(@device)"), "weights-not-loaded"),
     "weights of another file": (edit("inference", ckpt_path="$@bundle_root + '/models/best.pt'"), "weights-missing"),
@@ -260,7 +262,7 @@ BROKEN: dict[str, tuple[Fault, str]] = {
     "a version that is none": (edit("metadata", numpy_version="2 or so"), "version-form"),
     "a misspelt component": (edit("train", loss___target_="DiceLos"), "target-missing"),
     "a component of elsewhere": (edit("train", loss___target_="nosuch.losses.Dice"), "target-missing"),
-    "a misspelt argument": (edit("train", loss=lambda there: {**there, "softmx": True}), "argument-unknown"),
+    "a misspelt argument": (edit("train", loss=lambda current: {**current, "softmx": True}), "argument-unknown"),
     "an argument that is gone": (edit("inference", network_def__img_size=[96, 96]), "argument-unknown"),
     "an argument that is missing": (edit("inference", inferer__roi_size=REMOVE), "argument-missing"),
     "an expression that is none": (edit("train", network="$@network_def.to(@device"), "expression-syntax"),
@@ -314,7 +316,7 @@ BROKEN: dict[str, tuple[Fault, str]] = {
     "another spacing": (edit("inference", spacing=[2.0, 2.0]), "preprocessing-drift"),
     "another interpolation": (edit("inference", preprocessing__transforms__3__mode="nearest"), "preprocessing-drift"),
     "another order of steps": (
-        edit("inference", preprocessing__transforms=lambda there: [*there[:3], there[4], there[3]]),
+        edit("inference", preprocessing__transforms=lambda current: [*current[:3], current[4], current[3]]),
         "preprocessing-drift"),
     "left and right turned round": (flip(spatial_axis=0), "flip-contralaterals"),
     "all axes turned round": (flip(spatial_axis=None), "flip-contralaterals"),

@@ -10,7 +10,7 @@ from medseg.bundle.verify.bundle_files import BundleFiles, UnknownValueError, ro
 from tests.bundle.verify.broken import change, overlay
 
 
-def test_an_evaluation_of_paths_goes_on_top_of_training(plain):
+def test_evaluate_json_as_overlay_is_merged_on_train(plain):
     (plain / "configs" / "evaluate.json").write_text(json.dumps({"validate#handlers": [], "run": []}))
     bundle = BundleFiles(plain)
     assert bundle.configs["evaluate"]["validate"]["handlers"] == []
@@ -18,7 +18,7 @@ def test_an_evaluation_of_paths_goes_on_top_of_training(plain):
     assert bundle.configs["train"]["validate"]["handlers"]
 
 
-def test_an_overlay_is_known_by_its_name_or_by_its_keys(plain):
+def test_an_overlay_is_recognized_by_name_or_keys(plain):
     overlay("multi_gpu_train", device="cuda")(plain)
     overlay("fast", preprocessing__transforms=[])(plain)
     overlay("nowhere_inference", **{"x": 1})(plain)
@@ -27,28 +27,28 @@ def test_an_overlay_is_known_by_its_name_or_by_its_keys(plain):
     }  # fmt: skip
 
 
-def test_values_come_as_monai_makes_them_and_the_bundles_folder_is_known(plain):
+def test_values_are_those_of_monai_with_the_bundle_root(plain):
     bundle = BundleFiles(plain)
     assert bundle.value("train", "network_def#out_channels") == 4
     assert bundle.value("inference", "output_dir") == f"{plain.resolve()}/eval"
     assert bundle.value("train", "deterministic#3#pixdim") == [1.5, 1.5]
 
 
-def test_what_would_open_the_data_is_not_evaluated(plain):
+def test_expressions_that_open_the_data_are_not_evaluated(plain):
     change(plain, "train", many="$len(@train#dataset)", labels="$medseg.LabelMap(['a'] * @many)")
     with pytest.raises(UnknownValueError, match="depends on the dataset") as caught:
         BundleFiles(plain).value("train", "labels")
     assert caught.value.needs_data
 
 
-def test_what_fails_says_why_at_its_root(plain):
+def test_a_failing_expression_gives_the_root_cause(plain):
     change(plain, "train", spacing="$1 / 0")
     with pytest.raises(UnknownValueError, match="ZeroDivisionError: division by zero") as caught:
         BundleFiles(plain).value("train", "spacing")
     assert not caught.value.needs_data
 
 
-def test_the_network_of_inference_comes_first_and_none_is_built_that_would_fetch_weights(plain):
+def test_the_network_of_inference_is_built_first_and_without_downloads(plain):
     assert list(BundleFiles(plain).networks) == ["inference"]
     for config in ("inference", "evaluate"):
         change(plain, config, labels="$medseg.data.discover(@dataset_dir)")
@@ -58,7 +58,7 @@ def test_the_network_of_inference_comes_first_and_none_is_built_that_would_fetch
     assert BundleFiles(plain).network is None
 
 
-def test_a_recipe_is_no_run(plain):
+def test_a_recipe_is_not_a_run(plain):
     assert not BundleFiles(plain).is_recipe
     (plain / "label_map.json").unlink()
     assert BundleFiles(plain).is_recipe

@@ -14,14 +14,14 @@ def test_independent_channels_leave_out_the_background(codes_of):
     assert codes_of(check_classes, edit("metadata", **{f"{CHANNELS}__channel_def": names})) == []
 
 
-def test_a_name_that_only_one_has_is_said(codes_of, plain):
+def test_a_class_that_only_one_file_has(codes_of, plain):
     fault = edit("metadata", **{f"{CHANNELS}__channel_def__1": "spleen"})
     assert codes_of(check_classes, fault) == [
         ("label-names", "configs/metadata.json, network_data_format#outputs#pred#channel_def")
     ]
 
 
-def test_lists_of_files_are_no_classes(codes_of):
+def test_lists_of_files_are_not_classes(codes_of):
     assert (
         codes_of(check_classes, edit("train", labels="$sorted(['b', 'a'])"), edit("inference", labels="$1 / 0")) == []
     )
@@ -33,14 +33,14 @@ FLIP = ("flip-contralaterals", "configs/train.json, train#random#0")
 @pytest.mark.parametrize(
     "arguments", [{"spatial_axis": [0, 1]}, {"spatial_axis": "$0"}, {"_target_": "Flipd", "spatial_axis": 0}]
 )
-def test_left_and_right(codes_of, arguments):
+def test_flips_of_left_and_right(codes_of, arguments):
     assert codes_of(check_flips, flip(**arguments)) == [FLIP]
 
 
 @pytest.mark.parametrize(
     "arguments", [{"spatial_axis": 1}, {"spatial_axis": 0, "prob": 0}, {"spatial_axis": 0, "_disabled_": True}]
 )
-def test_others(codes_of, arguments):
+def test_flips_that_are_allowed(codes_of, arguments):
     assert codes_of(check_flips, flip(**arguments)) == []
 
 
@@ -49,7 +49,7 @@ def test_the_axis_is_that_of_the_orientation(codes_of):
     assert codes_of(check_flips, flip(spatial_axis=1)) == [FLIP]
 
 
-def test_classes_without_a_twin_may_be_flipped(plain):
+def test_classes_without_a_contralateral_may_be_flipped(plain):
     names = {"0": "background", "1": "liver", "2": "spleen", "3": "kidney_left"}
     change(plain, "metadata", network_data_format__outputs__pred__channel_def=names)
     for config in ("train", "evaluate", "inference"):
@@ -58,7 +58,7 @@ def test_classes_without_a_twin_may_be_flipped(plain):
     assert list(check_flips(BundleFiles(plain))) == []
 
 
-def test_names_in_other_spellings_are_twins(plain):
+def test_contralaterals_are_found_in_other_spellings(plain):
     names = {"0": "background", "1": "Left Kidney", "2": "Right Kidney"}
     change(plain, "metadata", network_data_format__outputs__pred__channel_def=names)
     assert contralateral_pair(BundleFiles(plain)) is not None
@@ -66,11 +66,11 @@ def test_names_in_other_spellings_are_twins(plain):
 
 def test_where_the_axis_is_not_known_it_is_a_warning(plain):
     change(plain, "train", deterministic__2=REMOVE)
-    (one,) = check_flips(BundleFiles(plain))
-    assert one.severity == "warning"
+    (finding,) = check_flips(BundleFiles(plain))
+    assert finding.severity == "warning"
 
 
-def test_windows_that_inference_turns_round(codes_of):
+def test_flips_of_the_inferer(codes_of):
     inferer = {"_target_": "medseg.inference.StreamingInferer", "roi_size": [32, 32], "flips": [[0], [0, 1]]}
     location = ("flip-contralaterals", "configs/inference.json, inferer#flips")
     assert codes_of(check_flips, edit("inference", inferer=inferer)) == [location]

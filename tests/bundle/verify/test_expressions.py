@@ -17,7 +17,7 @@ LR = "configs/train.json, optimizer#lr"
      "$monai.handlers.from_engine(['pred'])", "$np.float32", "$len(@spacing)", "$medseg.LabelMap(['a']).nothing_known",
      "$'%d' % @lr", "$torch.optim.lr_scheduler.OneCycleLR", "$medseg.data.find_scans"],
 )  # fmt: skip
-def test_what_is_right_is_left_alone(codes_of, text):
+def test_valid_expressions(codes_of, text):
     assert codes_of(check_expressions, edit("train", optimizer__lr=text)) == []
 
 
@@ -25,7 +25,7 @@ def test_what_is_right_is_left_alone(codes_of, text):
     "text",
     ["$troch.device('cpu')", "$torch.devise", "$monai.transforms.LoadImagd", "$medseg.LabelMap.totalsegmentatr()"],
 )
-def test_a_name_that_means_nothing(codes_of, text):
+def test_an_undefined_name(codes_of, text):
     assert codes_of(check_expressions, edit("train", optimizer__lr=text)) == [("expression-name", LR)]
 
 
@@ -59,7 +59,7 @@ def of(data):
      "$list(map(dict, zip(@images, @truth)))", "$[{'image': @images[i], 'label': @truth[i]} for i in range(3)]",
      "$list(zip(pathlib.Path('a').glob('*'), pathlib.Path('b').glob('*')))"],
 )  # fmt: skip
-def test_lists_of_files_side_by_side(codes_of, data):
+def test_lists_of_files_paired_by_order(codes_of, data):
     assert codes_of(check_pairing, of(data)) == [("pairing", "configs/train.json, train#dataset#data")]
 
 
@@ -68,7 +68,7 @@ def test_lists_of_files_side_by_side(codes_of, data):
     ["$[{'image': i} for i in @images]", "$list(zip(@spacing, @spacing))", "$dict(zip(['image'], [@images]))",
      "$[{'image': i, 'label': i.replace('img', 'seg')} for i in @images]"],
 )  # fmt: skip
-def test_what_is_no_pair_of_lists(codes_of, data):
+def test_expressions_that_pair_nothing(codes_of, data):
     assert codes_of(check_pairing, of(data)) == []
 
 
@@ -80,12 +80,12 @@ OUTPUT_DIR = "configs/inference.json, output_dir"
     ["/home/me/eval", "C:\\data\\eval", "D:/data", "~/eval", "\\\\server\\share", "$'/mnt/x'", "$open('/etc/passwd')",
      "$f'/srv/{@device}/x'"],
 )  # fmt: skip
-def test_absolute(codes_of, text):
+def test_absolute_paths(codes_of, text):
     assert codes_of(check_paths, edit("inference", output_dir=text)) == [("path-absolute", OUTPUT_DIR)]
 
 
 @pytest.mark.parametrize("text", ["../eval", "a/../../b", "$@bundle_root + '/../x'", "$@bundle_root + '\\\\..\\\\x'"])
-def test_out_of_the_bundle(codes_of, text):
+def test_paths_out_of_the_bundle(codes_of, text):
     assert codes_of(check_paths, edit("inference", output_dir=text)) == [("path-leaves", OUTPUT_DIR)]
 
 
@@ -94,13 +94,13 @@ def test_out_of_the_bundle(codes_of, text):
     ["eval", "$@bundle_root + '/eval'", "$f'{@bundle_root}/eval'", "https://x.org/a", "s3://bucket/a", "a/b.c", "/",
      "text with / and .. in it", "@device", "*", "...", "$'a' + '/b'", "//x"],
 )  # fmt: skip
-def test_neither(codes_of, text):
+def test_paths_that_are_allowed(codes_of, text):
     assert codes_of(check_paths, edit("inference", output_dir=text)) == []
 
 
-def test_a_place_of_data_is_a_warning_and_a_runs_own_is_none(plain):
+def test_a_data_path_is_a_warning_and_allowed_in_a_run(plain):
     change(plain, "train", dataset_dir="/data/set")
-    (one,) = check_paths(BundleFiles(plain))
-    assert one.severity == "warning"
+    (finding,) = check_paths(BundleFiles(plain))
+    assert finding.severity == "warning"
     (plain / "run.json").write_text("{}")
     assert list(check_paths(BundleFiles(plain))) == []

@@ -33,12 +33,12 @@ def test_safetensors_are_weights(codes_of):
     )
 
 
-def test_nothing_to_run(codes_of):
+def test_train_and_inference_both_missing(codes_of):
     gone = [lambda root, name=name: (root / "configs" / f"{name}.json").unlink() for name in ("train", "inference")]
     assert codes_of(check_files, *gone) == [("file-missing", "configs")]
 
 
-def test_the_zoos_list_of_large_files_says_where_they_are(codes_of):
+def test_large_files_yml_lists_the_weights(codes_of):
     faults = [lambda root: (root / "models/model.pt").unlink(), lambda root: (root / "large_files.yml").write_text("")]
     assert codes_of(check_files, *faults) == [("weights-elsewhere", "large_files.yml")]
 
@@ -50,18 +50,18 @@ def packed(plain):
 
 
 def check(root):
-    return [(one.severity, one.code, one.location) for one in check_manifest(BundleFiles(root))]
+    return [(finding.severity, finding.code, finding.location) for finding in check_manifest(BundleFiles(root))]
 
 
-def test_what_was_packed_is_as_it_was(packed):
+def test_an_unchanged_packed_bundle(packed):
     assert check(packed) == []
 
 
-def test_without_a_manifest_nothing_is_said(plain):
+def test_without_a_manifest_nothing_is_compared(plain):
     assert check(plain) == []
 
 
-def test_changed_lost_and_put_in(packed):
+def test_changed_lost_and_added_files(packed):
     (packed / "LICENSE").write_text("other")
     (packed / "label_map.json").unlink()
     (packed / "configs" / "extra.json").write_text("{}")
@@ -75,7 +75,7 @@ def test_changed_lost_and_put_in(packed):
     ]
 
 
-def test_a_manifest_that_is_none(packed):
+def test_an_unreadable_manifest(packed):
     (packed / "manifest.json").write_text("[]")
     assert check(packed) == [("error", "manifest", "manifest.json")]
 
@@ -90,7 +90,7 @@ def folder(tmp_path):
     return location
 
 
-def test_the_list_is_that_of_sha256sum(folder):
+def test_the_manifest_has_the_sums_of_sha256sum(folder):
     content = json.loads((folder / MANIFEST).read_text())
     assert content["format"] == 1
     assert content["bundle"] == "it"
@@ -100,7 +100,7 @@ def test_the_list_is_that_of_sha256sum(folder):
 
 
 @pytest.mark.parametrize("top", ["", "bundle"])
-def test_a_whole_one_gives_nothing(folder, tmp_path, top):
+def test_a_complete_bundle_matches_its_manifest(folder, tmp_path, top):
     assert compare(folder) == []
     assert compare(write_archive(folder, tmp_path / "a.zip", top)) == []
 
@@ -116,11 +116,11 @@ def spoil(folder, what):
 
 @pytest.mark.parametrize("what", ["file-changed", "file-missing", "file-not-listed"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_each_fault_is_named_with_its_file(folder, tmp_path, what, packed):
+def test_each_manifest_fault_names_its_file(folder, tmp_path, what, packed):
     spoil(folder, what)
-    (found,) = compare(write_archive(folder, tmp_path / "a.zip", "it") if packed else folder)
-    assert (found.code, found.severity) == (what, "error")
-    assert found.location == ("b.txt" if what == "file-not-listed" else "b c.txt")
+    (findings,) = compare(write_archive(folder, tmp_path / "a.zip", "it") if packed else folder)
+    assert (findings.code, findings.severity) == (what, "error")
+    assert findings.location == ("b.txt" if what == "file-not-listed" else "b c.txt")
 
 
 def test_a_flipped_bit_in_a_zip_is_found(folder, tmp_path):
@@ -128,26 +128,26 @@ def test_a_flipped_bit_in_a_zip_is_found(folder, tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(b"xxxx") + 100] ^= 1
     path.write_bytes(bytes(content))
-    assert [(one.code, one.location) for one in compare(path)] == [("file-changed", "models/ü.bin")]
+    assert [(finding.code, finding.location) for finding in compare(path)] == [("file-changed", "models/ü.bin")]
 
 
-def test_without_a_manifest_it_is_said(folder):
+def test_a_missing_manifest_is_a_warning(folder):
     (folder / MANIFEST).unlink()
-    (found,) = compare(folder)
-    assert (found.code, found.severity) == ("no-manifest", "warning")
+    (findings,) = compare(folder)
+    assert (findings.code, findings.severity) == ("no-manifest", "warning")
     assert read_manifest(folder) is None
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"format": 1}', '{"format": 1, "files": {"a": 1}}', '{"format": "x", "files": {}}']
 )
-def test_what_is_no_manifest_is_refused(folder, text):
+def test_an_invalid_manifest_is_refused(folder, text):
     (folder / MANIFEST).write_text(text)
     with pytest.raises(DataError, match=r"manifest\.json: it does not list files with their SHA-256"):
         compare(folder)
 
 
-def test_one_of_a_newer_medseg_and_no_zip_are_refused(folder, tmp_path):
+def test_a_newer_format_and_other_files_are_refused(folder, tmp_path):
     (folder / MANIFEST).write_text('{"format": 2, "files": {}}')
     with pytest.raises(
         DataError, match=r"its format 2 was written by a newer medseg, and this one reads 1\. Update medseg"
@@ -158,8 +158,8 @@ def test_one_of_a_newer_medseg_and_no_zip_are_refused(folder, tmp_path):
         compare(tmp_path / "a.zip")
 
 
-def test_an_entry_that_says_another_size_is_not_read(folder, tmp_path):
+def test_a_zip_entry_of_another_size_is_not_read(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files_of(folder).items():
             archive.writestr(name, b"0" * 10_000_000 if name == "b c.txt" else path.read_bytes())
-    assert [one.location for one in compare(tmp_path / "a.zip")] == ["b c.txt"]
+    assert [finding.location for finding in compare(tmp_path / "a.zip")] == ["b c.txt"]

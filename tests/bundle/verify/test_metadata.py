@@ -34,7 +34,7 @@ def test_one_channel_may_hold_the_numbers_of_all_classes(codes_of):
     assert codes_of(check_metadata, edit("metadata", **{f"{CHANNELS}__num_channels": 1})) == []
 
 
-def test_a_name_twice_is_a_warning(codes_of):
+def test_a_repeated_channel_name_is_a_warning(codes_of):
     fault = edit("metadata", **{f"{CHANNELS}__channel_def__2": "liver"})
     assert codes_of(check_metadata, fault) == [("channel-def", CHANNEL_DEF)]
 
@@ -47,40 +47,40 @@ def test_a_changelog_is_needed(codes_of):
     ]
 
 
-def check(plain, wanted, key="required_packages_version"):
-    change(plain, "metadata", **{key: wanted})
-    return [(one.severity, one.code) for one in check_packages(BundleFiles(plain))]
+def check(plain, expected, key="required_packages_version"):
+    change(plain, "metadata", **{key: expected})
+    return [(finding.severity, finding.code) for finding in check_packages(BundleFiles(plain))]
 
 
 @pytest.mark.parametrize(
-    ("installed", "wanted", "severity"),
+    ("installed", "expected", "severity"),
     [("10.1.0", "9.5.0", None), ("1.10.0", "1.9.0", None), ("2.13.0+cpu", "2.13.0", None), ("1.6.1", "1.6.1", None),
      ("1.6.1", "1.6.2", "warning"), ("1.6.1", "1.7.0", "error"), ("1.9.0", "1.10.0", "error"),
      ("2.0rc1", "2.0", "warning")],
 )  # fmt: skip
-def test_older_is_told_from_newer(plain, monkeypatch, installed, wanted, severity):
+def test_versions_are_compared_as_versions(plain, monkeypatch, installed, expected, severity):
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: installed if name == "nibabel" else real(name))
-    assert check(plain, {"nibabel": wanted}) == ([(severity, "package-old")] if severity else [])
+    assert check(plain, {"nibabel": expected}) == ([(severity, "package-old")] if severity else [])
 
 
-def test_what_is_optional_is_a_note_and_never_an_error(plain):
-    found = check(plain, {"nosuch": "1.0", "nibabel": "99.0"}, "optional_packages_version")
-    assert found == [("note", "package-missing"), ("warning", "package-old")]
+def test_optional_packages_are_never_errors(plain):
+    findings = check(plain, {"nosuch": "1.0", "nibabel": "99.0"}, "optional_packages_version")
+    assert findings == [("note", "package-missing"), ("warning", "package-old")]
 
 
 @pytest.mark.parametrize(
     ("name", "distribution"), [("pytorch", "torch"), ("PIL", "pillow"), ("ignite", "pytorch-ignite")]
 )
-def test_a_package_goes_by_either_of_its_names(name, distribution):
+def test_a_package_is_found_by_both_of_its_names(name, distribution):
     assert metadata.installed(name) == Version(importlib.metadata.version(distribution))
 
 
 def test_the_extra_that_brings_a_package_is_named(plain, monkeypatch):
     monkeypatch.setattr(metadata, "installed", lambda name: None if name == "transformers" else Version("99"))
     change(plain, "metadata", required_packages_version={"transformers": "5.12.0"})
-    (one,) = check_packages(BundleFiles(plain))
-    assert one.fix == "pip install 'medseg[segformer]'"
+    (finding,) = check_packages(BundleFiles(plain))
+    assert finding.fix == "pip install 'medseg[segformer]'"
 
 
 GOOD = {**METADATA, "network_data_format": network_data_format(1, NAMES, ["32*n", "2**p", 96, "*"])}

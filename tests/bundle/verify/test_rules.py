@@ -26,48 +26,48 @@ def codes(root):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_fault_is_found_by_its_code(name, tmp_path):
-    damage, wanted = BROKEN[name]
+    damage, expected = BROKEN[name]
     damage(plain(tmp_path / "plain"))
-    found = check_bundle(tmp_path / "plain")
-    assert set(wanted.split()) <= {one.code for one in found}, [str(one) for one in found]
-    assert "rule-failed" not in {one.code for one in found}, [str(one) for one in found]
-    assert all(one.location and one.message and one.fix for one in found)
+    findings = check_bundle(tmp_path / "plain")
+    assert set(expected.split()) <= {entry.code for entry in findings}, [str(entry) for entry in findings]
+    assert "rule-failed" not in {entry.code for entry in findings}, [str(entry) for entry in findings]
+    assert all(entry.location and entry.message and entry.fix for entry in findings)
 
 
 def test_a_bundle_without_a_fault_has_no_finding(tmp_path):
-    assert [str(one) for one in check_bundle(plain(tmp_path / "plain"))] == []
+    assert [str(entry) for entry in check_bundle(plain(tmp_path / "plain"))] == []
 
 
 @pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
 def test_our_own_bundles_have_no_finding(root):
-    assert [str(one) for one in check_bundle(root)] == []
+    assert [str(entry) for entry in check_bundle(root)] == []
 
 
 def test_the_folder_of_a_run_has_no_finding(trained):
-    assert [str(one) for one in check_bundle(trained)] == []
+    assert [str(entry) for entry in check_bundle(trained)] == []
 
 
 def test_the_zoos_spleen_has_its_known_faults(tmp_path):
-    found = check_bundle(zoo.spleen(tmp_path / "spleen"))
-    assert {one.code for one in found} == {
+    findings = check_bundle(zoo.spleen(tmp_path / "spleen"))
+    assert {entry.code for entry in findings} == {
         "pairing", "metric-unknown", "position", "path-absolute", "weights-elsewhere"
-    }, [str(one) for one in found]  # fmt: skip
+    }, [str(entry) for entry in findings]  # fmt: skip
 
 
-def test_what_evaluation_has_from_training_is_said_once(tmp_path):
-    found = check_bundle(zoo.spleen(tmp_path / "spleen"))
-    assert [one.location for one in found if one.code == "pairing"] == [
+def test_inherited_findings_are_reported_once(tmp_path):
+    findings = check_bundle(zoo.spleen(tmp_path / "spleen"))
+    assert [entry.location for entry in findings if entry.code == "pairing"] == [
         "configs/train.json, train#dataset#data", "configs/train.json, validate#dataset#data"
     ]  # fmt: skip
 
 
 def test_the_zoos_whole_body_has_its_known_faults(tmp_path):
-    found = check_bundle(zoo.whole_body(tmp_path / "whole_body"))
-    assert {one.code for one in found} == {
+    findings = check_bundle(zoo.whole_body(tmp_path / "whole_body"))
+    assert {entry.code for entry in findings} == {
         "pairing", "preprocessing-drift", "preprocessing-crop", "position", "path-leaves", "run-missing",
         "weights-elsewhere",
-    }, [str(one) for one in found]  # fmt: skip
-    (drift,) = {one.message for one in found if one.code == "preprocessing-drift"}
+    }, [str(entry) for entry in findings]  # fmt: skip
+    (drift,) = {entry.message for entry in findings if entry.code == "preprocessing-drift"}
     assert "GaussianSmooth" in drift
 
 
@@ -94,7 +94,7 @@ def test_a_bundles_own_modules_can_be_imported_and_are_forgotten(tmp_path):
     assert "scripts.own" not in sys.modules
 
 
-def test_a_rule_that_fails_stops_no_other(tmp_path, monkeypatch):
+def test_a_rule_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     def fails(bundle):
         raise RuntimeError("unforeseen")
         yield
@@ -102,13 +102,13 @@ def test_a_rule_that_fails_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setitem(rules.RULES, "keys", fails)
     root = plain(tmp_path / "plain")
     (root / "LICENSE").unlink()
-    assert [(one.code, one.location) for one in check_bundle(root)] == [
+    assert [(entry.code, entry.location) for entry in check_bundle(root)] == [
         ("file-missing", "LICENSE"),
         ("rule-failed", "keys"),
     ]
 
 
-def test_chance_is_left_as_it_was(tmp_path):
+def test_the_random_state_is_unchanged(tmp_path):
     root = plain(tmp_path / "plain")
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -116,35 +116,35 @@ def test_chance_is_left_as_it_was(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_inspection_comes_first_and_unsafe_bundles_are_left_alone(tmp_path, monkeypatch):
+def test_unsafe_bundles_are_inspected_and_not_verified(tmp_path, monkeypatch):
     root = plain(tmp_path / "plain")
     monkeypatch.chdir(tmp_path)
     change(root, "inference", spacing="$[open('canary', 'w').close() or 1.5, 1.5]")
-    found = verify_bundle(root)
-    assert "not-verified" in {one.code for one in found}
-    assert "error" in {one.severity for one in found}
+    findings = verify_bundle(root)
+    assert "not-verified" in {entry.code for entry in findings}
+    assert "error" in {entry.severity for entry in findings}
     assert not (tmp_path / "canary").exists()
     trusted = verify_bundle(root, trust=True)
-    assert {one.severity for one in trusted} == {"warning"}
+    assert {entry.severity for entry in trusted} == {"warning"}
     assert (tmp_path / "canary").exists()
 
 
-def test_a_bundle_that_is_clean_is_verified(tmp_path):
+def test_a_clean_bundle_is_verified(tmp_path):
     root = plain(tmp_path / "plain")
-    assert [str(one) for one in verify_bundle(root)] == []
+    assert [str(entry) for entry in verify_bundle(root)] == []
     (root / "models" / "model.pt").unlink()
-    assert [one.code for one in verify_bundle(root)] == ["weights-missing"]
+    assert [entry.code for entry in verify_bundle(root)] == ["weights-missing"]
 
 
 @pytest.mark.parametrize("top", ["", "plain"])
-def test_a_zip_is_looked_at_as_its_folder_is(tmp_path, top):
+def test_a_zip_is_verified_like_its_folder(tmp_path, top):
     root = plain(tmp_path / "up" / "plain")
     (root / "LICENSE").unlink()
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root if not top else root.parent)
-    assert [one.location for one in verify_bundle(packed)] == ["LICENSE"]
+    assert [entry.location for entry in verify_bundle(packed)] == ["LICENSE"]
 
 
-def test_there_must_be_something(tmp_path):
+def test_verifying_a_missing_path_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="there is no bundle here"):
         verify_bundle(tmp_path / "nothing")
 
@@ -153,13 +153,13 @@ CASES = {**hostile.ALL, **hostile_zips.ALL}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_none_comes_as_far_as_the_rules(name, tmp_path):
+def test_hostile_bundles_never_reach_the_rules(name, tmp_path):
     code, make = CASES[name]
     canary = tmp_path / "canary"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a zip with a name twice
         path = make(hostile.clean(tmp_path / "bundle"), canary)
-    found = verify_bundle(path)
-    assert code in {one.code for one in found if one.severity == "error"}
-    assert "not-verified" in {one.code for one in found}
+    findings = verify_bundle(path)
+    assert code in {entry.code for entry in findings if entry.severity == "error"}
+    assert "not-verified" in {entry.code for entry in findings}
     assert not canary.exists()

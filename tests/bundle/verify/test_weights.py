@@ -18,9 +18,9 @@ def test_safetensors_are_read_as_their_own_library_reads_them(tmp_path, dtype):
         "one": torch.ones((), dtype=dtype),
     }
     safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    found = read_state(tmp_path / "model.safetensors")
-    assert set(found) == set(state)
-    assert all(torch.equal(found[name], state[name]) and found[name].dtype == dtype for name in state)
+    tensors = read_state(tmp_path / "model.safetensors")
+    assert set(tensors) == set(state)
+    assert all(torch.equal(tensors[name], state[name]) and tensors[name].dtype == dtype for name in state)
 
 
 def test_a_checkpoint_holds_the_network_under_its_name(tmp_path):
@@ -41,9 +41,9 @@ def test_both_formats_of_the_same_weights_agree(codes_of, plain):
 def test_a_safetensors_file_cut_short(codes_of, plain):
     state = torch.load(plain / "models/model.pt", weights_only=True)
     safetensors.torch.save_file(state, plain / "models/model.safetensors")
-    whole = (plain / "models/model.safetensors").read_bytes()
-    for size in (4, 100, len(whole) - 8):
-        (plain / "models/model.safetensors").write_bytes(whole[:size])
+    complete = (plain / "models/model.safetensors").read_bytes()
+    for size in (4, 100, len(complete) - 8):
+        (plain / "models/model.safetensors").write_bytes(complete[:size])
         assert codes_of(check_weights) == [("weights-damaged", "models/model.safetensors")]
 
 
@@ -57,7 +57,7 @@ def test_a_pickle_is_not_executed(codes_of, plain, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_run_keeps_the_same_weights_twice(codes_of, plain):
+def test_a_run_has_the_same_weights_as_its_best_checkpoint(codes_of, plain):
     (plain / "run.json").write_text("{}")
     save_weights(plain, name="checkpoints/best.pt")
     assert codes_of(check_weights) == []
@@ -65,29 +65,29 @@ def test_a_run_keeps_the_same_weights_twice(codes_of, plain):
     assert codes_of(check_weights) == [("weights-exchanged", "models/model.pt")]
 
 
-def test_a_whole_bundle_loads_them(codes_of):
+def test_a_complete_bundle_loads_its_weights(codes_of):
     assert codes_of(check_loading) == []
 
 
-def test_a_recipe_has_none_to_load(codes_of):
+def test_a_recipe_has_no_weights_to_load(codes_of):
     gone = [lambda root: (root / "models/model.pt").unlink(),
             lambda root: change(root, "inference", network="$@network_def.to(@device)")]  # fmt: skip
     assert codes_of(check_loading, *gone) == []
 
 
-def test_both_configs_are_looked_at(codes_of):
+def test_evaluate_and_inference_are_both_checked(codes_of):
     faults = [lambda root, name=name: change(root, name, network="$@network_def") for name in ("evaluate", "inference")]
     places = ["configs/evaluate.json", "configs/inference.json"]
     assert codes_of(check_loading, *faults) == [("weights-not-loaded", location) for location in places]
 
 
-def test_a_checkpoint_loader_will_do(codes_of):
+def test_a_checkpoint_loader_counts_as_loading(codes_of):
     loader = {"_target_": "CheckpointLoader", "load_path": "@ckpt_path", "load_dict": {"model": "@network"}}
     changes = {"network": "$@network_def", "checkpointloader": loader}
     assert codes_of(check_loading, lambda root: change(root, "inference", **changes)) == []
 
 
-def test_weights_that_are_called_otherwise(codes_of):
+def test_weights_under_another_name(codes_of):
     renamed = [lambda root: (root / "models/model.pt").rename(root / "models/model.safetensors")]
     places = [f"configs/{name}.json, ckpt_path" for name in ("evaluate", "inference")]
     assert codes_of(check_loading, *renamed) == [("weights-missing", location) for location in places]

@@ -34,7 +34,7 @@ def engine(kind: str, **arguments: Any) -> dict[str, Any]:
 
 
 def train_config(
-    network: dict[str, Any], channels: int, dataset_dir: str, steps: list[dict[str, Any]], held: int
+    network: dict[str, Any], channels: int, dataset_dir: str, steps: list[dict[str, Any]], count: int
 ) -> dict:
     after = [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
@@ -64,7 +64,7 @@ def train_config(
             },
             "dataset": {
                 "_target_": "CacheDataset",
-                "data": f"$[{{'image': i, 'label': l}} for i, l in zip(@images[:-{held}], @labels[:-{held}])]",
+                "data": f"$[{{'image': i, 'label': l}} for i, l in zip(@images[:-{count}], @labels[:-{count}])]",
                 "transform": "@train#preprocessing",
             },
             "dataloader": {"_target_": "DataLoader", "dataset": "@train#dataset", "batch_size": 2, "shuffle": True},
@@ -86,7 +86,7 @@ def train_config(
             "preprocessing": {"_target_": "Compose", "transforms": "%train#deterministic_transforms"},
             "dataset": {
                 "_target_": "CacheDataset",
-                "data": f"$[{{'image': i, 'label': l}} for i, l in zip(@images[-{held}:], @labels[-{held}:])]",
+                "data": f"$[{{'image': i, 'label': l}} for i, l in zip(@images[-{count}:], @labels[-{count}:])]",
                 "transform": "@validate#preprocessing",
             },
             "dataloader": {"_target_": "DataLoader", "dataset": "@validate#dataset", "batch_size": 1},
@@ -192,7 +192,7 @@ def spleen(root: Path) -> Path:
     scale = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -57, "a_max": 164, "b_min": 0, "b_max": 1,
              "clip": True}  # fmt: skip
     location = "/workspace/data/Task09_Spleen"
-    train = train_config(network, 2, location, deterministic(BOTH, [1.5, 1.5, 2.0], True, scale), held=9)
+    train = train_config(network, 2, location, deterministic(BOTH, [1.5, 1.5, 2.0], True, scale), count=9)
     train |= {"initialize": ["$monai.utils.set_determinism(seed=123)"], "run": ["$@train#trainer.run()"]}
     return write(
         root, ["background", "spleen"], 16, train=train, evaluate=evaluate_config(["val_mean_dice", "val_acc"]),
@@ -210,7 +210,7 @@ def whole_body(root: Path) -> Path:
         BOTH, [1.5] * 3, True, {**normalize, "keys": "image"},
         {"_target_": "CropForegroundd", "keys": BOTH, "source_key": "image", "margin": 10, "k_divisible": [96] * 3},
         {"_target_": "GaussianSmoothd", "keys": ["image"], "sigma": 0.4}, {**scale, "keys": "image"})  # fmt: skip
-    train = train_config(network, 4, "../datasets/sampleTrain", steps, held=1)
+    train = train_config(network, 4, "../datasets/sampleTrain", steps, count=1)
     train |= {"training": ["$monai.utils.set_determinism(seed=123)", "$@train#trainer.run()"]}
     key = "@image_key"
     steps = deterministic(key, "@pixdim", False, {**normalize, "keys": key}, {**scale, "keys": key})
