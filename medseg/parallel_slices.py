@@ -1,4 +1,4 @@
-"""Threads for compiled loops that give up Python's lock; they sleep until they are wanted."""
+"""Run compiled loops, which release Python's lock, in threads that sleep between calls."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Result = TypeVar("Result")
 
 
 def parallel_slices(length: int, work: Callable[[slice], Result], threads: int, grain: int = 1) -> list[Result]:
-    """Do `work` for parts of `range(length)`, one of them in the caller's thread; what each gave, in order.
+    """Call `work` for parts of `range(length)`, one of them in the caller's thread; return the results in order.
 
     Args:
-        length: how much there is.
+        length: of the range.
         work: takes a part.
-        threads: at most so many parts.
-        grain: what a part holds at least, where there is more than one.
+        threads: the largest number of parts.
+        grain: the smallest length of a part, unless there is only one.
 
-    >>> in_threads(10, lambda part: (part.start, part.stop), threads=2)
+    >>> parallel_slices(10, lambda part: (part.start, part.stop), threads=2)
     [(0, 5), (5, 10)]
     """
     count = max(1, min(threads, length // grain))
-    edges = [length * number // count for number in range(count + 1)]
-    first, *rest = (slice(low, high) for low, high in itertools.pairwise(edges))
-    others = [_pool().submit(work, part) for part in rest]
-    return [work(first), *(other.result() for other in others)]
+    edges = [length * index // count for index in range(count + 1)]
+    first, *others = (slice(low, high) for low, high in itertools.pairwise(edges))
+    futures = [_pool().submit(work, part) for part in others]
+    return [work(first), *(future.result() for future in futures)]
 
 
 @functools.cache
@@ -37,4 +37,5 @@ def _pool() -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along into a fork
+    # Threads do not exist in a forked process: the first call there starts new ones.
+    os.register_at_fork(after_in_child=_pool.cache_clear)

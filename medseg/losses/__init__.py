@@ -1,4 +1,4 @@
-"""Losses for many classes and for cases that are annotated in part."""
+"""Losses for many classes, and for cases that are annotated in part."""
 
 from medseg.losses.dice_ce import DiceCELoss
 from medseg.losses.marginal import MarginalLoss

@@ -16,7 +16,7 @@ class PrepareBatch:
     """Image and label on the device, the label with what is known of it for a loss that asks.
 
     Not MONAI's `default_prepare_batch`: that one drops which structures were annotated in which case, and the cases'
-    ids. A loss that `honours_annotated` (`medseg.losses`) gets a mapping of `label`, `annotated` and `case`; any other
+    ids. A loss that `supports_annotated` (`medseg.losses`) gets a mapping of `label`, `annotated` and `case`; any other
     gets the label alone, which is right only where everything is annotated.
 
     Args:
@@ -41,7 +41,7 @@ class PrepareBatch:
         """
         image, label, *_ = self.prepare_batch(batchdata, device, non_blocking, **kwargs)
         known = batchdata.get("annotated")
-        if getattr(self.loss, "honours_annotated", False):
+        if getattr(self.loss, "supports_annotated", False):
             said = {key: batchdata[key] for key in ("annotated", "case") if batchdata.get(key) is not None}
             return image, {CommonKeys.LABEL: label, **said}
         if known is not None and not bool(known.all()):

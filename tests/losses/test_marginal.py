@@ -26,30 +26,30 @@ def slope(loss, logits, *others):
     return value.detach(), leaf.grad
 
 
-def test_with_softmax_it_is_what_the_loss_of_our_own_does(batch):
+def test_with_softmax_it_is_dice_ce_loss(batch):
     logits, labels = batch
     for options in ({"reduction": "sum"}, {"batch": True}):
         theirs = MarginalLoss(MonaiDiceCE(to_onehot_y=True, softmax=True, **options))
-        wanted, ours = slope(DiceCELoss(**options), logits, labels, KNOWN)
+        expected, ours = slope(DiceCELoss(**options), logits, labels, KNOWN)
         found, gradient = slope(theirs, logits, labels, KNOWN)
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(found, expected)
         torch.testing.assert_close(gradient, ours, rtol=1e-4, atol=1e-7)
 
 
-def test_cross_entropy_by_hand(batch):
+def test_cross_entropy_with_merged_classes_by_hand(batch):
     logits, labels = batch
-    chance = logits.softmax(dim=1)
-    merged = torch.cat([chance[:1, [0, 2, 3]].sum(dim=1, keepdim=True), chance[:1, 1:]], dim=1)
-    wanted = -merged.gather(1, labels[:1]).log().mean()
+    probability = logits.softmax(dim=1)
+    merged = torch.cat([probability[:1, [0, 2, 3]].sum(dim=1, keepdim=True), probability[:1, 1:]], dim=1)
+    expected = -merged.gather(1, labels[:1]).log().mean()
 
     class Plain(torch.nn.Module):
         def forward(self, logits, labels):
             return CrossEntropyLoss()(logits, labels[:, 0])
 
-    torch.testing.assert_close(MarginalLoss(Plain())(logits[:1], labels[:1], KNOWN[:1]), wanted)
+    torch.testing.assert_close(MarginalLoss(Plain())(logits[:1], labels[:1], KNOWN[:1]), expected)
 
 
-def test_with_sigmoid_nothing_pulls_on_channels_nobody_annotated(batch):
+def test_with_sigmoid_unannotated_channels_have_no_gradient(batch):
     logits, _ = batch
     logits = logits[:, 1:]
     truth = (torch.rand(2, 4, 9, 8) > 0.5).float()
@@ -61,13 +61,15 @@ def test_with_sigmoid_nothing_pulls_on_channels_nobody_annotated(batch):
     changed = torch.where(kept[:, :, None, None], truth, 1 - truth)
     assert loss(logits, changed, KNOWN) == value
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    chance = torch.sigmoid(logits) * kept[:, :, None, None]
+    probability = torch.sigmoid(logits) * kept[:, :, None, None]
     truth = truth * kept[:, :, None, None]
-    dice = 1 - (2 * (chance * truth).sum((0, 2, 3)) + 1e-5) / (chance.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + 1e-5)
+    dice = 1 - (2 * (probability * truth).sum((0, 2, 3)) + 1e-5) / (
+        probability.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + 1e-5
+    )
     torch.testing.assert_close(value, dice.mean() + (entropy * kept[:, :, None, None]).mean())
 
 
-def test_where_everything_is_annotated_it_is_the_loss_itself(batch):
+def test_fully_annotated_it_is_the_inner_loss(batch):
     logits, labels = batch
     inner = MonaiDiceCE(to_onehot_y=True, softmax=True)
     loss = MarginalLoss(inner)
@@ -75,10 +77,10 @@ def test_where_everything_is_annotated_it_is_the_loss_itself(batch):
     assert loss(logits, {"label": labels, "annotated": torch.ones(2, 5), "case": ["a", "b"]}) == inner(logits, labels)
 
 
-def test_bad_input_is_named(batch):
+def test_wrong_shapes_and_empty_cases_are_refused(batch):
     logits, labels = batch
     loss = MarginalLoss(MonaiDiceCE(to_onehot_y=True, softmax=True))
-    with pytest.raises(DataError, match="case b: needs an annotated structure"):
+    with pytest.raises(DataError, match="case b: none of the network's structures is annotated"):
         loss(logits, labels, [[1], []], ["a", "b"])
-    with pytest.raises(GeometryError, match="labels: must belong to logits"):
+    with pytest.raises(GeometryError, match="labels: do not fit logits"):
         loss(logits, labels[..., :4])

@@ -1,4 +1,4 @@
-"""The parts of the last loss, against MONAI's Dice and torch's cross-entropy."""
+"""Compare the parts of the last loss with MONAI's Dice and torch's cross-entropy."""
 
 import monai.losses
 import pytest
@@ -16,7 +16,7 @@ def batch():
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.25, 3.0)])
 @pytest.mark.parametrize("options", [{}, {"include_background": False, "batch": True}])
-def test_they_are_dice_and_cross_entropy_before_their_weights(batch, options, weights):
+def test_parts_are_dice_and_cross_entropy_before_their_weights(batch, options, weights):
     logits, labels = batch
     loss = DiceCELoss(**options, lambda_dice=weights[0], lambda_ce=weights[1])
     assert loss.parts == {}
@@ -29,14 +29,14 @@ def test_they_are_dice_and_cross_entropy_before_their_weights(batch, options, we
     assert not any(part.requires_grad for part in loss.parts.values())
 
 
-def test_a_part_without_weight_is_not_there(batch):
+def test_a_part_without_weight_is_left_out(batch):
     for options, names in (({"lambda_ce": 0.0}, {"dice"}), ({"lambda_dice": 0.0}, {"ce"})):
         loss = DiceCELoss(**options)
         loss(*batch)
         assert set(loss.parts) == names
 
 
-def test_a_marginal_loss_has_those_of_the_loss_inside(batch):
+def test_a_marginal_loss_has_the_parts_of_its_inner_loss(batch):
     loss = MarginalLoss(DiceCELoss())
     loss(*batch)
     assert loss.parts == loss.loss.parts
@@ -44,7 +44,7 @@ def test_a_marginal_loss_has_those_of_the_loss_inside(batch):
     assert MarginalLoss(monai.losses.DiceLoss(to_onehot_y=True)).parts == {}
 
 
-def test_they_are_not_in_the_state_of_the_loss(batch):
+def test_parts_are_not_in_the_state_of_the_loss(batch):
     loss = DiceCELoss()
     loss(*batch)
     assert loss.state_dict() == {}

@@ -58,15 +58,15 @@ def test_along_a_trajectory_of_100_steps_value_and_gradient_are_monais(slices):
         optimizer.zero_grad()
         logits = net(image)
         logits.retain_grad()
-        wanted = theirs(logits, label)
-        wanted.backward()
+        expected = theirs(logits, label)
+        expected.backward()
         leaf = logits.detach().requires_grad_()
         found = ours(leaf, label)
         found.backward()
         optimizer.step()
-        assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
+        assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
         assert float((leaf.grad - logits.grad).abs().max()) <= 1e-5 * float(logits.grad.abs().max())
-        values.append(float(wanted.detach()))
+        values.append(float(expected.detach()))
     assert values[-1] < 0.7 * values[0]  # it went somewhere
 
 
