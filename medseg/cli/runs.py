@@ -1,4 +1,4 @@
-"""`medseg runs`: what there is, how it goes, side by side. The commands that change something are in `runs_control`."""
+"""`medseg runs list|show|compare|logs`, and the group; the commands that change something are in `runs_control`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import Any
 import click
 
 from medseg.cli import runs_control
+from medseg.cli.runs_control import pick_run, root_of, with_runs
 
 _LATEST = 20
 
+with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+with_all = click.option("--all", "everything", is_flag=True, help="List all runs, not the latest 20 and the running.")
+
 
 @click.group(invoke_without_command=True)
-@click.option("--all", "everything", is_flag=True, help="All runs, not the latest 20 and those that are running.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@runs_control.with_runs
+@with_all
+@with_json
+@with_runs
 @click.pass_context
 def command(context: click.Context, everything: bool, as_json: bool, runs: Path | None) -> None:
-    """List runs, look at them, stop them, go on with them.
+    """List, show, compare, stop, resume and watch runs.
 
-    RUN is the folder of a run, its name, or a part of its name that no other has. Without a command: the list.
+    RUN is the folder of a run, its name, or a part of its name that no other run has. Without a command: the list.
 
     \b
     medseg runs
@@ -32,69 +36,95 @@ def command(context: click.Context, everything: bool, as_json: bool, runs: Path 
         context.invoke(show_list, everything=everything, as_json=as_json, runs=runs)
 
 
-@command.command("list", short_help="All runs, the latest first.")
-@click.option("--all", "everything", is_flag=True, help="All runs, not the latest 20 and those that are running.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@runs_control.with_runs
+@command.command("list", short_help="List the runs, the latest first.")
+@with_all
+@with_json
+@with_runs
 @click.pass_context
 def show_list(context: click.Context, everything: bool, as_json: bool, runs: Path | None) -> None:
-    """All runs with state, epoch, best Dice and time left, the latest first."""
+    """List the runs with state, epoch, best Dice and time left, the latest first."""
     from medseg.runs.find import all_runs
     from medseg.runs.record import RUNNING
 
-    root = runs_control.root_of(context, runs)
-    found = all_runs(root)
-    printable = [one for index, one in enumerate(found) if everything or index < _LATEST or one.state == RUNNING]
+    root = root_of(context, runs)
+    loaded = all_runs(root)
+    shown = [run for index, run in enumerate(loaded) if everything or index < _LATEST or run.state == RUNNING]
     if as_json:
-        _print_json([one.summary() for one in printable])
+        _print_json([run.summary() for run in shown])
         return
     from medseg.cli import runs_show
 
-    runs_show.show_list(printable, root, len(found))
+    runs_show.show_list(shown, root, len(loaded))
 
 
-@command.command(short_help="How a run goes.")
+@command.command(short_help="Show the state of a run.")
 @click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="The facts as JSON.")
-@runs_control.with_runs
+@with_json
+@with_runs
 @click.pass_context
 def show(context: click.Context, run: str | None, as_json: bool, runs: Path | None) -> None:
-    """How a run goes: curves, Dice by structure, warnings, settings, where its files are.
+    """Show the state of a run: curves, Dice by structure, warnings, settings, files.
 
-    Without RUN: the one that is running, or the latest.
+    Without RUN: the one that is running, else the latest.
     """
     from medseg.runs import Run
-    from medseg.runs.find import pick
 
-    folder = pick(run, runs_control.root_of(context, runs))
+    loaded = Run(pick_run(context, run, runs))
     if as_json:
-        _print_json(Run(folder).summary())
+        _print_json(loaded.summary())
         return
     from medseg.cli import runs_show
 
-    runs_show.show_run(Run(folder))
+    runs_show.show_run(loaded)
 
 
-@command.command(short_help="Runs side by side.")
+@command.command(short_help="Compare runs side by side.")
 @click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@runs_control.with_runs
+@with_json
+@with_runs
 @click.pass_context
 def compare(context: click.Context, names: tuple[str, ...], as_json: bool, runs: Path | None) -> None:
-    """Runs side by side: the settings that differ, Dice by structure, speed."""
-    from medseg.runs.compare import compare as of
-    from medseg.runs.find import pick
+    """Compare runs side by side: the settings that differ, Dice by structure, speed."""
+    from medseg.runs.compare import compare as compare_runs
 
     if len(names) < 2:
-        raise click.UsageError("Name two runs or more, as: medseg runs compare RUN RUN")
-    root = runs_control.root_of(context, runs)
-    found = of([pick(name, root) for name in names])
+        raise click.UsageError("Name two runs or more, for example: medseg runs compare RUN RUN")
+    comparison = compare_runs([pick_run(context, name, runs) for name in names])
     if as_json:
-        _print_json({**found, "runs": [one.summary() for one in found["runs"]]})
+        _print_json({**comparison, "runs": [run.summary() for run in comparison["runs"]]})
         return
     from medseg.cli import runs_show
 
-    runs_show.show_comparison(found)
+    runs_show.show_comparison(comparison)
+
+
+@command.command(short_help="Print the log of a run, and follow it.")
+@click.argument("run", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run has ended.")
+@click.option("-n", "--lines", default=20, show_default=True, help="How many of the last lines; 0: all.")
+@click.option("--console", is_flag=True, help="Print what a detached run printed, with progress bars, not its log.")
+@with_runs
+@click.pass_context
+def logs(context: click.Context, run: str | None, follow: bool, lines: int, console: bool, runs: Path | None) -> None:
+    """Print the log of a run. Without RUN: the one that is running, else the latest."""
+    from medseg.errors import RunError
+    from medseg.runs import text_log
+    from medseg.runs.record import CONSOLE, LOG, RUNNING
+    from medseg.runs.run import run_state
+
+    folder = pick_run(context, run, runs)
+    path = folder / (CONSOLE if console else LOG)
+    if not path.is_file() and not (follow and run_state(folder) == RUNNING):
+        fix = "Only a detached run has one. The log of this run: medseg runs logs" if console else ""
+        raise RunError(path, "the file is missing", fix=fix)
+    try:
+        for piece in text_log.follow(folder, path, text_log.start_of_last_lines(path, lines), forever=follow):
+            click.echo(piece, nl=False)
+    except KeyboardInterrupt:
+        click.echo(f"\n{folder.name}: {run_state(folder)}", err=True)
+        return
+    if follow:
+        click.echo(f"{folder.name}: {run_state(folder)}", err=True)
 
 
 def _print_json(content: Any) -> None:
@@ -103,13 +133,5 @@ def _print_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
-for _one in (
-    runs_control.logs,
-    runs_control.stop,
-    runs_control.resume,
-    runs_control.watch,
-    runs_control.sync,
-    runs_control.monitor,
-    runs_control.dashboard,
-):
-    command.add_command(_one)
+for _command in runs_control.COMMANDS:
+    command.add_command(_command)

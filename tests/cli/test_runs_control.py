@@ -93,7 +93,7 @@ def test_resume_in_this_terminal_ends_with_the_code_of_the_run(medseg, make, mon
     monkeypatch.setattr(resuming, "resume_here", lambda *one: given.append(one) or 75)
     make("later", state="running", **this_process())
     done = medseg("runs", "resume")
-    assert (done.code, done.err) == (75, "Going on with run\n")
+    assert (done.code, done.err) == (75, "Resuming run\n")
     assert medseg("runs", "resume", "lr=0.1").code == 75
     assert medseg("runs", "resume", "run", "lr=0.1", "max_epochs=9").code == 75
     assert medseg("runs", "resume", "run", "--trust").code == 75
@@ -120,7 +120,7 @@ def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, r
     (log,) = (runs / ".detached").iterdir()
     os.kill(int(done.out.split()[1]), signal.SIGTERM)
     assert done.code == 0
-    assert f"It goes on and has begun no run after 10 min. What it prints: {log}" in done.out
+    assert f"It has begun no run after 10 min and runs on. What it prints: {log}" in done.out
 
 
 def test_what_cannot_be_resumed_is_one_error(medseg, make):
@@ -211,11 +211,11 @@ def doors(monkeypatch):
 def test_sync_monitor_and_dashboard_go_to_the_trackers(medseg, make, runs, doors):
     folder = make(state="running", **this_process())
     said = medseg("runs", "sync", "--backend", "wandb", "--offline").out
-    assert "run with wandb (offline): 3 of 9 rows were not there, 1 pictures went along" in said
+    assert "run with wandb (offline): 3 of 9 rows were missing, 1 images were sent" in said
     later = make("run-later", state="finished")
     medseg("runs", "sync")
     assert "shown with trackio" in medseg("runs", "monitor", "run", "on").out
-    assert "what is left to send is being sent" in medseg("runs", "monitor", "run", "off").out
+    assert "the remaining rows are still being sent" in medseg("runs", "monitor", "run", "off").out
     assert medseg("runs", "monitor", "run", "off", "--backend", "wandb").code == 2
     assert "http://x" in medseg("runs", "dashboard", "--port", 7870).out
     assert doors == [
