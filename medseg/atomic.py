@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, synced, then moved into it."""
+"""Write files that are complete or absent: written to a temporary name beside the target, synced, then moved."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from medseg.errors import OutputError
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; on leaving, move it to `path`, or remove it after an error.
+    """Yield a path beside `path` to write to; on leaving, move it to `path`, or remove it after an error.
 
     The parts before the last extension are kept in front and all extensions at the end, so that
     libraries that go by the extension (`.nii.gz`) write the right format.
 
     Raises:
-        OutputError: the folder cannot be made or written.
+        OutputError: the folder cannot be created or written.
     """
     path = Path(path)
     writable_folder(path.parent)
@@ -35,7 +35,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _sync(partial)
         _move(partial, path)
     except OSError as error:
-        raise OutputError(path, "must be writable", str(error), "Free space or choose another place.") from error
+        raise OutputError(
+            path, "the file cannot be written", str(error), "Free space or choose another path."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -43,14 +45,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(root: str | Path) -> Iterator[Path]:
-    """Give a folder beside `root` to fill; on leaving, it becomes `root`, and after an error nothing is left of it.
+    """Yield a folder beside `root` to fill; on leaving, rename it to `root`, or remove it after an error.
 
     Raises:
         OutputError: `root` holds files, or cannot be written.
     """
     root = Path(root)
     if root.exists() and any(root.iterdir()):
-        raise OutputError(root, "must be a new or an empty folder", "other files", "Choose another folder.")
+        raise OutputError(root, "the folder must be new or empty, but it holds files", "", "Choose another folder.")
     writable_folder(root.parent)
     partial = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -59,13 +61,13 @@ def atomic_folder(root: str | Path) -> Iterator[Path]:
             root.rmdir()
         partial.rename(root)
     except OSError as error:
-        raise OutputError(root, "must be a folder that can be written", str(error), "Choose another place.") from error
+        raise OutputError(root, "the folder cannot be written", str(error), "Choose another path.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move(partial: Path, path: Path) -> None:
-    """Put a file in its place; on Windows once nobody reads what is there, which takes a moment at most."""
+    """Move a file to its target; on Windows, retry while another process reads what is there."""
     for _ in range(20 if os.name == "nt" else 0):
         try:
             partial.replace(path)
@@ -76,7 +78,7 @@ def _move(partial: Path, path: Path) -> None:
 
 
 def remove_partial(folder: str | Path) -> None:
-    """Remove what writing left behind under `folder` when it was killed. Nobody may be writing there now."""
+    """Remove what killed writers left under `folder`. No other process may be writing there now."""
     for path in Path(folder).rglob(".*.partial*"):
         if path.is_file():
             path.unlink()
@@ -88,10 +90,10 @@ def _sync(path: Path) -> None:
 
 
 def writable_folder(folder: str | Path) -> Path:
-    """Make `folder` if need be and see that files can be made in it.
+    """Create `folder` if it does not exist and check that files can be created in it.
 
     Raises:
-        OutputError: it cannot be made, is no folder, or does not allow new files.
+        OutputError: it cannot be created, is no folder, or does not allow new files.
     """
     folder = Path(folder)
     probe = folder / f".writable.{uuid.uuid4().hex[:8]}"
@@ -100,20 +102,19 @@ def writable_folder(folder: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(
-            folder, "must be a folder that can be written", str(error), "Choose another place, or mend its permissions."
-        ) from error
+        fix = "Choose another path, or correct its permissions."
+        raise OutputError(folder, "the folder cannot be written", str(error), fix) from error
     return folder
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, complete or not at all."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` to `path` as indented JSON, whole or not at all; NaN is not JSON and is refused."""
+    """Write `content` to `path` as indented JSON, complete or not at all; NaN is not JSON and is refused."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 

@@ -1,11 +1,11 @@
-"""What a data set is: cases, their split, and the datalist that writes both down."""
+"""Cases, their patients, and the split of a data set into training, validation and test."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-import os
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,32 +13,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from medseg.atomic import write_json
+from medseg.catalogue import groups
 from medseg.errors import DataError, LabelError, did_you_mean
-from medseg.image_io_2d import ClassColors, SliceInfo, neighbours
-from medseg.labels import BACKGROUND, LabelMap, groups
+from medseg.image_io_2d import ClassColors, SliceInfo, slice_neighbors
+from medseg.labels import LabelMap
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-_KEYS = {"train": "training", "val": "validation", "test": "test"}  # the names of MONAI's Decathlon datalists
+_VERBS = {"train": "train on", "val": "validate on", "test": "test on"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image and what is known about it.
+    """Hold the files of one image and what is known about it.
 
     Args:
         id: the name under which it is reported; unique in its data set.
         image: the image file.
-        label: its label map, where there is one.
-        masks: its binary masks by structure name, where it comes with these instead.
-        annotated: the structures somebody looked for; None where that is not known.
-        combinations: where the label map holds combinations of overlapping structures: for each of its codes
-            the channels that meet there.
-        slice: where the image is a picture and not a volume: whose it is, and its place in its scan.
+        label: its label map, if it has one.
+        masks: its binary masks by structure name, if it has these instead.
+        annotated: the structures that were annotated; None if that is not known.
+        combinations: if the label map holds combinations of overlapping structures: the channels of each code.
+        slice: if the image is a 2D slice: its scan and its number in the scan.
+        patient: the patient; None if the case is the only one of its patient. No patient is in two subsets of a split.
 
     Raises:
-        DataError: an id that is empty or cannot be the name of a file.
+        DataError: the id is empty or cannot be the name of a file.
+
+    Example:
+        >>> Case("s0001", Path("s0001/ct.nii.gz"), patient="p17").patient_id
+        'p17'
     """
 
     id: str
@@ -48,26 +55,38 @@ class Case:
     annotated: tuple[str, ...] | None = None
     combinations: tuple[tuple[int, ...], ...] | None = None
     slice: SliceInfo | None = None
+    patient: str | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
-            raise DataError(self.image, "needs a case id", "an empty one")
+            raise DataError(self.image, "the case id is empty")
         if self.id.startswith(".") or set(self.id) & set("/\\\0"):
-            raise DataError(self.image, "needs a case id that can be the name of a file", repr(self.id), "Rename it.")
+            raise DataError(self.image, "the case id cannot be the name of a file", f"got {self.id!r}", "Rename it.")
 
-    def sources(self) -> list[Path]:
-        """The files the case was found as: its image, and its masks or else its label map."""
+    @property
+    def patient_id(self) -> str:
+        """Return the patient, or the case's own id if it is the only case of its patient."""
+        return self.patient or self.id
+
+    def files(self) -> list[Path]:
+        """List the image and the masks, or else the label map."""
         if self.masks:
             return [self.image, *(self.masks[name] for name in sorted(self.masks))]
         return [self.image] if self.label is None else [self.image, self.label]
 
+    def annotation_flags(self, labels: LabelMap) -> npt.NDArray[np.bool_]:
+        """Return which classes were annotated, `(len(labels),)`; the background and cases without a record always."""
+        annotated = labels.structures if self.annotated is None else self.annotated
+        return np.array([True, *(name in annotated for name in labels)])
+
 
 @dataclass(frozen=True)
 class Split:
-    """Which case ids train, validate and test. A case may stand on two sides only where somebody asked for it.
+    """Hold the case ids of each subset.
 
-    >>> Split.by_hash(["a", "b", "c", "d"], validation=0.25).val
-    ('c',)
+    Example:
+        >>> Split.by_hash(["a", "b", "c", "d"], validation=0.25).val
+        ('c',)
     """
 
     train: tuple[str, ...] = ()
@@ -78,44 +97,84 @@ class Split:
     def by_hash(
         cls, ids: Iterable[str], *, validation: float = 0.1, seed: int = 0, patients: Mapping[str, str] | None = None
     ) -> Split:
-        """Split by the hash of each id, so that a case keeps its side when others join.
+        """Split by the hash of each patient, so that a case keeps its subset when others join.
 
-        At least one case validates where there are two or more; the rest train. Cases of one patient, where
-        `patients` says whose they are, stay together.
+        If there are two patients or more, at least one trains and at least one validates.
+
+        Args:
+            ids: the case ids.
+            validation: the fraction of patients that validate.
+            seed: changes the ranking.
+            patients: the patient of each case; a case that is not listed is its own patient.
         """
-        members: dict[str, list[str]] = {}
+        cases_of: dict[str, list[str]] = {}
         for id in ids:
-            members.setdefault((patients or {}).get(id, id), []).append(id)
-        ranked = sorted(members, key=lambda whose: hashlib.sha256(f"{seed}/{whose}".encode()).hexdigest())
-        count = max(1, round(len(ranked) * validation)) if len(ranked) > 1 else 0
-        train, val = ([id for whose in part for id in members[whose]] for part in (ranked[count:], ranked[:count]))
-        return cls(tuple(sorted(train)), tuple(sorted(val)))
+            cases_of.setdefault((patients or {}).get(id, id), []).append(id)
+        ranked = sorted(cases_of, key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest())
+        count = min(max(1, round(len(ranked) * validation)), len(ranked) - 1) if len(ranked) > 1 else 0
+        train = sorted(id for patient in ranked[count:] for id in cases_of[patient])
+        val = sorted(id for patient in ranked[:count] for id in cases_of[patient])
+        return cls(tuple(train), tuple(val))
 
     def __bool__(self) -> bool:
-        """Whether anything is on any side."""
+        """Return whether any subset has a case."""
         return bool(self.train or self.val or self.test)
 
-    def both_sides(self) -> tuple[str, ...]:
-        """The ids that train and also validate or test."""
+    def repeated_cases(self) -> tuple[str, ...]:
+        """Return the ids that train and also validate or test."""
         return tuple(sorted(set(self.train) & (set(self.val) | set(self.test))))
+
+    def leaks(self, patients: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        """Return the patients whose cases are spread over two subsets, each with two such cases.
+
+        A case that is itself in both subsets is no leak but a repeated case, see `repeated_cases`.
+
+        Args:
+            patients: the patient of each case; a case that is not listed is its own patient.
+
+        Example:
+            >>> Split(train=("ct1",), val=("ct2",)).leaks({"ct1": "ann", "ct2": "ann"})
+            {'ann': ('ct1', 'ct2')}
+        """
+        pairs: dict[str, tuple[str, str]] = {}
+        for subset in SPLITS:
+            ids = set(getattr(self, subset))
+            member = {patients.get(id, id): id for id in ids}
+            for later in SPLITS[SPLITS.index(subset) + 1 :]:
+                later_ids = set(getattr(self, later))
+                later_member = {patients.get(id, id): id for id in later_ids}
+                for id in sorted(ids - later_ids):
+                    patient = patients.get(id, id)
+                    if patient in later_member:
+                        pairs.setdefault(patient, (id, later_member[patient]))
+                for id in sorted(later_ids - ids):
+                    patient = patients.get(id, id)
+                    if patient in member:
+                        pairs.setdefault(patient, (member[patient], id))
+        return pairs
+
+    def without(self, ids: Iterable[str]) -> Split:
+        """Return the same split without some ids."""
+        removed = set(ids)
+        return Split(*(tuple(id for id in getattr(self, subset) if id not in removed) for subset in SPLITS))
 
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """Cases under one root, with the structures that their labels hold.
+    """Hold the cases under one root, with the structures that their labels hold. Not a torch or MONAI `Dataset`.
 
     Args:
-        root: the folder it was found in.
+        root: the folder of the data set.
         cases: all cases, sorted by id.
         structures: the names that occur among its labels or masks, in order.
-        labels: the numbering of its label maps; None where it has binary masks instead.
+        labels: the numbering of its label maps; None if it has binary masks instead.
         split: which cases train, validate and test.
-        store: the folder of its slice store, where it has one.
-        palette: where its cases are pictures: what their masks mean.
+        store: the folder of its slice store, if it has one.
+        class_colors: if its cases are 2D slices: what the values or colors of their masks mean.
 
     Raises:
-        DataError: no case, or two cases of one id (upper and lower case count as the same: on some
-            file systems they are the same file).
+        DataError: there is no case; two cases have one id (upper and lower case count as equal, because on some file
+            systems they are the same file); or a patient is in two subsets of the split.
     """
 
     root: Path
@@ -124,277 +183,202 @@ class DatasetIndex:
     labels: LabelMap | None = None
     split: Split = field(default_factory=Split)
     store: Path | None = None
-    palette: ClassColors | None = None
+    class_colors: ClassColors | None = None
 
     def __post_init__(self) -> None:
         if not self.cases:
-            raise DataError(self.root, "must hold at least one case", "none")
+            raise DataError(self.root, "a data set needs at least one case")
         counts = Counter(case.id.lower() for case in self.cases)
-        twice = sorted(id for id, count in counts.items() if count > 1)
-        if twice:
+        repeated = [case.id for case in self.cases if counts[case.id.lower()] > 1]
+        if repeated:
             raise DataError(
                 self.root,
-                "needs a different id for every case (upper and lower case do not differ)",
-                ", ".join(case.id for case in self.cases if case.id.lower() == twice[0]),
+                "two cases have the same id, or ids that differ only in upper and lower case",
+                ", ".join(id for id in repeated if id.lower() == repeated[0].lower()),
                 "Rename one of them.",
             )
+        leaks = self.split.leaks(self.patients)
+        if leaks:
+            raise DataError(self.root, *leak_message(leaks))
 
-    @property
+    @functools.cached_property
     def patients(self) -> dict[str, str]:
-        """The patient of each case of which that is known: slices."""
-        return {case.id: case.slice.patient for case in self.cases if case.slice is not None}
+        """Return the patient of each case by case id."""
+        return {case.id: case.patient_id for case in self.cases}
 
     @functools.cached_property
     def _by_id(self) -> dict[str, Case]:
         return {case.id: case for case in self.cases}
 
     def case(self, id: str) -> Case:
-        """The case of that id.
+        """Return the case of that id.
 
         Raises:
-            DataError: there is none; names the nearest.
+            DataError: there is no such case; names the nearest id.
         """
         if id in self._by_id:
             return self._by_id[id]
-        raise DataError(
-            f"case '{id}'",
-            f"must be one of the {len(self.cases)} cases in {self.root}",
-            "none of that name",
-            did_you_mean(id, [case.id for case in self.cases]),
-        )
+        fix = did_you_mean(id, self._by_id)
+        raise DataError(f"case '{id}'", f"{self.root} has {len(self.cases)} cases, but not this one", "", fix)
 
     def with_split(
         self, split: Mapping[str, Sequence[str] | None] | None = None, *, validation: float = 0.1
     ) -> DatasetIndex:
-        """The same data set with every side of its split decided.
+        """Return the same data set with every subset of its split decided.
 
-        Sides named in `split` hold exactly the ids given there; a patient's name means all of its slices. The
-        others stay as the set itself says; where it says nothing of training and validation, the cases that are left
-        go to whichever of the two was not named, or are split by hash.
+        Subsets named in `split` hold exactly the ids given there; the name of a patient stands for all of its cases.
+        The other subsets stay as the data set defines them. If it defines neither training nor validation, the
+        remaining cases go to whichever of the two was not named, or are split by hash, patient by patient. A remaining
+        case of a patient who is already in another subset is left out, with a warning.
+
+        Args:
+            split: case ids or patients by subset (`train`, `val`, `test`).
+            validation: the fraction of patients that validate in a split by hash.
 
         Raises:
-            DataError: a side that does not exist, or an id that is no case.
+            DataError: a subset that does not exist, an id without a case, or a patient in two subsets.
         """
-        patients = self.patients
-        named: dict[str, list[str]] = {}
-        for case in self.cases:
-            named.setdefault(patients.get(case.id, case.id), []).append(case.id)
-        named |= {case.id: [case.id] for case in self.cases}
-        sides = {side: ids for side, ids in (split or {}).items() if ids is not None}
-        chosen = {side: [one for id in ids for one in named.get(id, [id])] for side, ids in sides.items()}
-        for side in chosen:
-            if side not in SPLITS:
-                raise DataError(
-                    f"split '{side}'", f"must be one of {', '.join(SPLITS)}", f"'{side}'", did_you_mean(side, SPLITS)
-                )
-        for ids in chosen.values():
-            for id in ids:
-                self.case(id)
-        own = self.split
-        if not own.train and not own.val:
-            used = {id for ids in chosen.values() for id in ids} | set(() if "test" in chosen else own.test)
-            rest = [case.id for case in self.cases if case.id not in used]
-            parted = Split.by_hash(rest, validation=validation, patients=patients)
-            if "val" in chosen:
-                parted = Split(train=tuple(rest))
-            elif "train" in chosen:
-                parted = Split(val=tuple(rest))
-            own = replace(parted, test=own.test)
-        return replace(self, split=Split(*(tuple(chosen.get(side, getattr(own, side))) for side in SPLITS)))
+        chosen: dict[str, tuple[str, ...]] = {}
+        for subset, names in (split or {}).items():
+            if subset not in SPLITS:
+                problem = f"the subsets of a split are {', '.join(SPLITS)}"
+                raise DataError(f"split '{subset}'", problem, "", did_you_mean(subset, SPLITS))
+            if names is not None:
+                chosen[subset] = tuple(id for name in names for id in self._ids_of(name))
+        base = self.split
+        if not base.train and not base.val:
+            base = replace(self._split_remaining(chosen, validation), test=base.test)
+        return replace(self, split=Split(*(chosen.get(subset, getattr(base, subset)) for subset in SPLITS)))
+
+    def _ids_of(self, name: str) -> list[str]:
+        """Return the case of that id, else all cases of the patient of that name."""
+        if name not in self._by_id:
+            ids = [id for id, patient in self.patients.items() if patient == name]
+            if ids:
+                return ids
+        return [self.case(name).id]
+
+    def _split_remaining(self, chosen: Mapping[str, Sequence[str]], validation: float) -> Split:
+        """Split the cases that no subset has yet, without those of patients who are in one."""
+        used = {id for ids in chosen.values() for id in ids}
+        if "test" not in chosen:
+            used |= set(self.split.test)
+        used_patients = {self.patients.get(id, id) for id in used}
+        remaining = [case.id for case in self.cases if case.patient_id not in used_patients]
+        left_out = sorted(set(self.patients) - used - set(remaining))
+        if left_out:
+            logger.warning(
+                "%s: %d cases are left out, because their patients are already in another subset: %s",
+                self.root,
+                len(left_out),
+                ", ".join(left_out[:5]),
+            )
+        if "val" in chosen:
+            return Split(train=tuple(remaining))
+        if "train" in chosen:
+            return Split(val=tuple(remaining))
+        return Split.by_hash(remaining, validation=validation, patients=self.patients)
 
     def choose(self, structures: str | Sequence[str] = "all") -> LabelMap:
-        """A numbering for the structures that are named, in the order in which the set has them.
+        """Number the named structures, in the order in which the data set has them.
 
         Args:
-            structures: names of the set, groups of TotalSegmentator's (`organs` ...), or `all`.
+            structures: structures of the data set, groups of TotalSegmentator (`organs` ...), or `all`.
 
         Raises:
-            LabelError: a name that is neither a structure of the set nor a group; names the nearest.
+            LabelError: a name that is neither a structure of the data set nor a group; names the nearest.
         """
-        known, wanted = groups(), set[str]()
-        for entry in [structures] if isinstance(structures, str) else structures:
-            if entry in self.structures:
-                wanted.add(entry)
-            elif entry == "all":
-                wanted.update(self.structures)
-            elif entry in known and set(known[entry]) & set(self.structures):
-                wanted.update(known[entry])
+        members_of, chosen = groups(), set[str]()
+        for name in [structures] if isinstance(structures, str) else structures:
+            if name in self.structures:
+                chosen.add(name)
+            elif name == "all":
+                chosen.update(self.structures)
+            elif set(members_of.get(name, ())) & set(self.structures):
+                chosen.update(members_of[name])
             else:
-                fix = did_you_mean(entry, [*self.structures, *known], f"It has {', '.join(self.structures[:8])}.")
-                raise LabelError(f"structure '{entry}'", f"must be one of those in {self.root}", "none there", fix)
-        return LabelMap([name for name in self.structures if name in wanted])
+                fix = did_you_mean(name, [*self.structures, *members_of], f"It has {', '.join(self.structures[:8])}.")
+                raise LabelError(f"structure '{name}'", f"{self.root} has neither a structure nor a group of this name",
+                                 "", fix)  # fmt: skip
+        return LabelMap([name for name in self.structures if name in chosen])
 
     def without(self, ids: Iterable[str]) -> DatasetIndex:
-        """The same data set without some of its cases; ids it does not hold are passed over.
+        """Return the same data set without some of its cases; unknown ids are ignored.
 
         Raises:
-            DataError: nothing is left.
+            DataError: no case is left.
         """
-        out = set(ids)
-        left = tuple(case for case in self.cases if case.id not in out)
-        sides = ([id for id in getattr(self.split, side) if id not in out] for side in SPLITS)
-        return replace(self, cases=left, split=Split(*map(tuple, sides)))
+        removed = set(ids)
+        cases = tuple(case for case in self.cases if case.id not in removed)
+        return replace(self, cases=cases, split=self.split.without(removed))
 
-    def side(self, side: str) -> tuple[Case, ...]:
-        """The cases that stand on one side of the split.
+    def subset(self, subset: str) -> tuple[Case, ...]:
+        """Return the cases of one subset of the split.
 
         Raises:
-            DataError: there is none.
+            DataError: it is empty.
         """
-        cases = tuple(self.case(id) for id in getattr(self.split, side))
+        cases = tuple(self.case(id) for id in getattr(self.split, subset))
         if not cases:
-            sides = ", ".join(f"{len(getattr(self.split, name))} {name}" for name in SPLITS)
-            raise DataError(
-                f"{self.root}",
-                f"needs at least one case to {_VERBS[side]}",
-                f"none ({sides})",
-                f"Name some with split#{side}, or in the split column of meta.csv.",
-            )
+            sizes = ", ".join(f"{len(getattr(self.split, name))} {name}" for name in SPLITS)
+            fix = f"Name some with split#{subset}, or in the split column of meta.csv."
+            raise DataError(self.root, f"there is no case to {_VERBS[subset]}", f"the split has {sizes}", fix)
         return cases
 
-    def items(self, side: str, labels: LabelMap | None = None, context: int = 0) -> list[dict[str, Any]]:
-        """One side as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`; see `SliceInfo.item`.
+    def items(self, subset: str, labels: LabelMap | None = None, context: int = 0) -> list[dict[str, Any]]:
+        """Return one subset as MONAI takes it: `[{"image": path, "label": path, "case": id}, ...]`.
 
         Args:
-            side: of the split.
-            labels: the classes of the network: every item then also says for each of them whether somebody looked
-                for it in the case (`annotated`, bool, `(len(labels),)`), the background always. A case of which
-                nothing is known counts as annotated in full.
-            context: of slices, how many neighbours on each side are named.
+            subset: of the split.
+            labels: the classes of the network: every item then also holds `annotated` (bool, `(len(labels),)`), see
+                `Case.annotation_flags`.
+            context: of slices: the number of neighbors on each side, see `SliceInfo.item`.
 
         Raises:
-            DataError: the side is empty, or a case has no label map.
+            DataError: the subset is empty, or a case has no label map.
         """
         items = []
-        cases = self.side(side)
-        around = neighbours({case.id: case.slice for case in cases if case.slice}, context)
+        cases = self.subset(subset)
+        neighbors = slice_neighbors({case.id: case.slice for case in cases if case.slice}, context)
         for case in cases:
             if case.label is None:
-                raise DataError(f"case {case.id}", "needs a label map", "none", "Run it through medseg data prepare.")
+                raise DataError(f"case {case.id}", "it has no label map", "", "Run it through medseg data prepare.")
             item: dict[str, Any] = {"image": str(case.image), "label": str(case.label), "case": case.id}
             if case.slice is not None:
-                item |= case.slice.item([self.case(id).image for id in around[case.id]])
+                images = [self.case(id).image for id in neighbors[case.id]]
+                item |= {"patient": case.patient_id, **case.slice.item(images)}
             if labels is not None:
-                looked_for = labels.structures if case.annotated is None else case.annotated
-                item["annotated"] = np.array([True, *(name in looked_for for name in labels)])
-            items.append(item if case.combinations is None else {**item, "combinations": case.combinations})
+                item["annotated"] = case.annotation_flags(labels)
+            if case.combinations is not None:
+                item["combinations"] = case.combinations
+            items.append(item)
         return items
 
     def fingerprint(self) -> str:
-        """A hash of what the set consists of: ids, sides, file names and sizes; not of where it lies.
+        """Return a hash of ids, subsets, file names and sizes; it does not depend on the folder's place.
 
         Raises:
-            DataError: a file is not there.
+            DataError: a file does not exist.
         """
         digest = hashlib.sha256(b"" if self.store is None else b"store")
         for case in self.cases:
-            sides = [side for side in SPLITS if case.id in getattr(self.split, side)]
-            digest.update(json.dumps([case.id, sides]).encode())
-            for path in case.sources():
+            subsets = [subset for subset in SPLITS if case.id in getattr(self.split, subset)]
+            digest.update(json.dumps([case.id, subsets]).encode())
+            for path in case.files():
                 try:
                     digest.update(json.dumps([path.name, path.stat().st_size]).encode())
                 except OSError as error:
-                    raise DataError(path, "must exist", str(error)) from error
+                    raise DataError(path, "the file cannot be read", error.strerror or str(error)) from error
         return digest.hexdigest()[:16]
 
 
-_VERBS = {"train": "train on", "val": "validate on", "test": "test on"}
-
-
-def write_datalist(path: Path, dataset: DatasetIndex, labels: LabelMap) -> None:
-    """Write a datalist with MONAI's Decathlon keys; paths are relative to the file, with forward slashes.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    content: dict[str, Any] = {
-        "name": dataset.root.name,
-        "labels": labels.to_dict(),
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
-    }
-    for side in SPLITS:
-        cases = [dataset.case(id) for id in getattr(dataset.split, side)]
-        content[f"num{_KEYS[side].capitalize()}"] = len(cases)
-        content[_KEYS[side]] = [_entry(case, path.parent) for case in cases]
-    if dataset.store is not None:
-        content["store"] = _relative(dataset.store, path.parent)
-    write_json(path, content)
-
-
-def _entry(case: Case, base: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = {"case": case.id, "image": _relative(case.image, base)}
-    if case.label is not None:
-        entry["label"] = _relative(case.label, base)
-    if case.annotated is not None:
-        entry["annotated"] = list(case.annotated)
-    return entry
-
-
-def _relative(path: Path, base: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
-
-
-def read_datalist(path: Path) -> DatasetIndex:
-    """Read a datalist with MONAI's Decathlon keys: one of ours, or `dataset.json` of the Decathlon itself.
-
-    A datalist that says nothing of validation has no split of its own but for its test cases. Everything that
-    its labels name counts as annotated in a case with a label, unless the entry says otherwise (`annotated`).
-
-    Raises:
-        DataError: not JSON, no label names, several channels, an entry without an image, a file that is not there.
-        LabelError: indices with gaps, one name twice.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        numbered = {str(int(index)): name for index, name in content["labels"].items()}
-        channels = content.get("modality") or {}
-        sides = {side: list(content.get(_KEYS[side]) or []) for side in SPLITS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(path, "must be a datalist: JSON with 'labels' and 'training'", f"{error!r}") from error
-    labels = LabelMap.from_dict({**numbered, "0": BACKGROUND}, source=path)
-    if isinstance(channels, dict) and len(channels) > 1:
-        names = ", ".join(str(name) for name in channels.values())
-        raise DataError(path, "must have images of one channel", f"{len(channels)} ({names})", "Split them first.")
-    cases: dict[str, Case] = {}
-    ids: dict[str, list[str]] = {side: [] for side in SPLITS}
-    for side, entries in sides.items():
-        for entry in entries:
-            case = _read_entry(path, entry, labels)
-            if case.image.name.startswith("._"):
-                continue  # what macOS leaves in archives beside every file
-            if cases.setdefault(case.id, case) != case:
-                raise DataError(
-                    path,
-                    "needs a different id for every case",
-                    f"'{case.id}' for two",
-                    "Rename one of them, or give each entry a 'case' of its own.",
-                )
-            ids[side].append(case.id)
-    test = tuple(ids["test"])
-    split = Split(tuple(ids["train"]), tuple(ids["val"]), test) if _KEYS["val"] in content else Split(test=test)
-    ordered = tuple(cases[id] for id in sorted(cases))
-    store = path.parent / content["store"] if "store" in content else None
-    return DatasetIndex(path.parent, ordered, labels.structures, labels, split, store)
-
-
-def _read_entry(path: Path, entry: Any, labels: LabelMap) -> Case:
-    if isinstance(entry, str):
-        entry = {"image": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-        raise DataError(path, "needs an 'image' in every entry", repr(entry)[:80])
-    image = path.parent / entry["image"]
-    label = path.parent / entry["label"] if entry.get("label") else None
-    for file in filter(None, (image, label)):
-        if not file.is_file() and not image.name.startswith("._"):
-            raise DataError(
-                file,
-                f"must exist, for {path.name} names it",
-                "no such file",
-                "Keep the datalist beside its images and labels, or prepare the set again.",
-            )
-    annotated = labels.structures if label is not None else None
-    if "annotated" in entry:
-        annotated = tuple(entry["annotated"])
-    id = str(entry.get("case", image.name.removesuffix(".gz").removesuffix(".nii")))
-    return Case(id.removeprefix("._"), image, label, annotated=annotated)
+def leak_message(leaks: Mapping[str, tuple[str, str]]) -> tuple[str, str, str]:
+    """Return problem, value and fix for patients who are in two subsets of a split, see `Split.leaks`."""
+    patient, pair = next(iter(leaks.items()))
+    others = f", and {len(leaks) - 1} more patients" if len(leaks) > 1 else ""
+    return (
+        f"patient '{patient}' is in two subsets of the split",
+        f"{pair[0]} and {pair[1]}{others}",
+        "Keep all cases of a patient in one subset, or scores are too good. Of 2D slices, patient=PATTERN says how "
+        "names tell the patient.",
+    )

@@ -1,4 +1,4 @@
-"""Every error that medseg raises on purpose, and how each of them reads.
+"""Define every error that medseg raises on purpose, and the form of its message.
 
 MedsegError
 ├── DataError          a file or folder of the data set
@@ -6,12 +6,12 @@ MedsegError
 ├── LabelError         structure names and label values
 ├── ConfigError        configs, overlays, overrides
 ├── BundleError        the files of a bundle, packed or not
-│   └── UntrustedError it could do what nobody asked for
+│   └── UntrustedError it could run code that was not asked for
 ├── WeightsError       checkpoints
 ├── RunError           the folder and the state of a run
-├── TrainingError      numbers in training that are none
+├── TrainingError      NaN or infinite numbers in training
 ├── DeviceError        a device that is not there
-├── OutputError        a place that cannot be written
+├── OutputError        a file or folder that cannot be written
 └── MissingExtraError  an optional package that is not installed
 """
 
@@ -55,55 +55,55 @@ class MedsegError(Exception):
 
 
 class DataError(MedsegError):
-    """A file or folder of the data set is missing, damaged or not what its place promises."""
+    """Signal a file or folder of the data set that is missing, damaged or of the wrong kind."""
 
 
 class GeometryError(DataError):
-    """Shapes, affines or spacings that must agree do not."""
+    """Signal shapes, affines or spacings that must agree and do not."""
 
 
 class LabelError(MedsegError):
-    """A structure name or a label value that the label map does not hold."""
+    """Signal a structure name or a label value that the label map does not hold."""
 
 
 class ConfigError(MedsegError):
-    """A config, an overlay or an override that cannot be what was meant."""
+    """Signal a config, an overlay or an override that cannot be used."""
 
 
 class BundleError(MedsegError):
-    """A bundle's files are damaged, missing or not what a bundle may hold."""
+    """Signal files of a bundle that are damaged, missing or not allowed in a bundle."""
 
 
 class UntrustedError(BundleError):
-    """A bundle names code that is not known to be harmless, and nobody said that it is trusted."""
+    """Signal a bundle that names code which is not on the allow list, and that is not trusted."""
 
 
 class WeightsError(MedsegError):
-    """Weights that do not belong to the network they are loaded into."""
+    """Signal weights that do not fit the network they are loaded into."""
 
 
 class RunError(MedsegError):
-    """The folder or the state of a run does not allow what was asked."""
+    """Signal a run whose folder or state does not allow the operation."""
 
 
 class TrainingError(MedsegError):
-    """Training came upon numbers with which it cannot go on."""
+    """Signal numbers with which training cannot continue."""
 
 
 class DeviceError(MedsegError):
-    """A device was asked for that is not there."""
+    """Signal a device that does not exist."""
 
 
 class OutputError(MedsegError):
-    """A place that should be written cannot be."""
+    """Signal a file or folder that cannot be written."""
 
 
 class MissingExtraError(MedsegError):
-    """An optional package is needed and not installed."""
+    """Signal an optional package that is needed and not installed."""
 
 
 def nearest(word: str, words: Iterable[str], *, count: int = 1) -> list[str]:
-    """The words most like `word`, best first; nothing where none is like it.
+    """Return the words most like `word`, best first; empty if none is similar.
 
     >>> nearest("livr", ["spleen", "liver"])
     ['liver']
@@ -112,10 +112,10 @@ def nearest(word: str, words: Iterable[str], *, count: int = 1) -> list[str]:
 
 
 def did_you_mean(word: str, words: Iterable[str], otherwise: str = "") -> str:
-    """A remedy that names the nearest known word, or `otherwise` where nothing is near.
+    """Return a fix that names the nearest word, or `otherwise` if none is similar.
 
     >>> did_you_mean("livr", ["spleen", "liver"])
     "Did you mean 'liver'?"
     """
-    found = nearest(word, words)
-    return f"Did you mean '{found[0]}'?" if found else otherwise
+    similar = nearest(word, words)
+    return f"Did you mean '{similar[0]}'?" if similar else otherwise

@@ -1,4 +1,4 @@
-"""What a check found: how bad it is, of which kind, where, and what to do about it."""
+"""Findings of a check: severity, kind, place, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ from medseg.errors import MedsegError
 SEVERITIES = ("error", "warning", "note")
 
 
-def printable(text: str, most: int = 200) -> str:
-    r"""Text of others as it may be printed: nothing that moves a terminal's cursor, colours it, or turns text around.
+def printable(text: str, limit: int = 200) -> str:
+    r"""Escape what moves a terminal's cursor, colors it, or turns text around; cut the text at `limit` letters.
 
-    >>> shown("a\x1b[31mb")
-    'a\\x1b[31mb'
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
     """
-    cut = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(
-        one if one == " " or (one.isprintable() and unicodedata.category(one) != "Cf") else ascii(one)[1:-1]
-        for one in cut
-    )
+    cut = text if len(text) <= limit else f"{text[:limit]}..."
+    escaped = []
+    for letter in cut:
+        # Cf are format characters such as the right-to-left override.
+        harmless = letter == " " or (letter.isprintable() and unicodedata.category(letter) != "Cf")
+        escaped.append(letter if harmless else ascii(letter)[1:-1])
+    return "".join(escaped)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found.
+    """Hold one result of a check.
 
     Args:
         severity: `error` (cannot be used, or would teach something wrong), `warning` (look at it) or `note`.
         code: the kind of finding, a stable name in kebab case such as `mask-shape`.
-        case: the id of the case it belongs to; empty where it belongs to the whole.
-        location: the file or the part that is meant.
-        message: what is so, in one sentence without its end.
-        remedy: what to do about it.
+        case: the id of the case it belongs to; empty if it belongs to the whole.
+        location: the file or the part.
+        message: the problem, one sentence without its full stop.
+        fix: whole sentences that say what to do.
 
     Raises:
-        MedsegError: a severity that does not exist, or a code in another form.
+        MedsegError: the severity does not exist, or the code is not in kebab case.
 
-    >>> print(Finding("error", "file-empty", "s0001", "liver.nii.gz", "it holds no byte", "Copy it again."))
-    error file-empty: s0001, liver.nii.gz: it holds no byte. Copy it again.
+    Example:
+        >>> print(Finding("error", "file-empty", "s0001", "liver.nii.gz", "the file is empty", "Copy it again."))
+        error file-empty: s0001, liver.nii.gz: the file is empty. Copy it again.
     """
 
     severity: str
@@ -53,55 +57,61 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
-            raise MedsegError("A finding's severity", f"must be one of {', '.join(SEVERITIES)}", f"'{self.severity}'")
+            raise MedsegError("severity", f"it must be one of {', '.join(SEVERITIES)}", f"got '{self.severity}'")
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.code):
-            raise MedsegError("A finding's code", "must be in kebab case, like mask-shape", f"'{self.code}'")
+            raise MedsegError("code", "it must be in kebab case, like mask-shape", f"got '{self.code}'")
 
     def __str__(self) -> str:
-        """One line with everything; what others wrote into it moves no cursor."""
-        where = ", ".join(part for part in (self.case, self.location) if part)
-        head = f"{self.severity} {self.code}: " + (f"{where}: " if where else "")
+        """Return everything in one line, with control characters escaped."""
+        place = ", ".join(part for part in (self.case, self.location) if part)
+        head = f"{self.severity} {self.code}: " + (f"{place}: " if place else "")
         line = f"{head}{self.message}. {self.fix}".strip()
         return printable(line, len(line))
 
     def of(self, case: str) -> Finding:
-        """The same finding, as one of that case."""
+        """Return the same finding for that case."""
         return replace(self, case=case)
 
     def as_note(self) -> Finding:
-        """The same finding, only noted."""
+        """Return the same finding as a note."""
         return replace(self, severity="note")
 
     def to_dict(self) -> dict[str, str]:
-        """The form it has in JSON."""
+        """Return the form it has in JSON."""
         return asdict(self)
 
 
 def error(code: str, location: object, message: str, fix: str = "") -> Finding:
-    """A finding of severity `error` that belongs to no case yet."""
+    """Make a finding of severity `error` that belongs to no case yet."""
     return Finding("error", code, "", str(location), message, fix)
 
 
 def warning(code: str, location: object, message: str, fix: str = "") -> Finding:
-    """A finding of severity `warning` that belongs to no case yet."""
+    """Make a finding of severity `warning` that belongs to no case yet."""
     return Finding("warning", code, "", str(location), message, fix)
 
 
 def note(code: str, location: object, message: str, fix: str = "") -> Finding:
-    """A finding of severity `note` that belongs to no case yet."""
+    """Make a finding of severity `note` that belongs to no case yet."""
     return Finding("note", code, "", str(location), message, fix)
 
 
 def worst(findings: Iterable[Finding]) -> str | None:
-    """The highest severity among the findings; None where there are none.
+    """Return the highest severity among the findings; None if there are none.
 
-    >>> worst([note("cut", "liver", "it ends at the border"), warning("islands", "liver", "it has 40 parts")])
-    'warning'
+    Example:
+        >>> worst([note("cut", "liver", "it ends at the border"), warning("islands", "liver", "it has 40 parts")])
+        'warning'
     """
-    seen = {finding.severity for finding in findings}
-    return next((severity for severity in SEVERITIES if severity in seen), None)
+    severities = {finding.severity for finding in findings}
+    return next((severity for severity in SEVERITIES if severity in severities), None)
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, errors first, those of one code together, each by case and place."""
-    return sorted(findings, key=lambda it: (SEVERITIES.index(it.severity), it.code, it.case, it.location, it.message))
+    """Sort findings: errors first, then by code, case and place."""
+
+    def rank(finding: Finding) -> tuple[int, str, str, str, str]:
+        severity = SEVERITIES.index(finding.severity)
+        return severity, finding.code, finding.case, finding.location, finding.message
+
+    return sorted(findings, key=rank)

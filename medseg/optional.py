@@ -1,4 +1,4 @@
-"""The only door to optional packages: what is missing is named together with the extra that brings it."""
+"""Import optional packages; a missing one is named together with the extra that brings it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def require(module: str, *, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: it is not installed; the message holds the command that installs it.
 
-    >>> require("json", extra="nothing").__name__
-    'json'
+    Example:
+        >>> require("json", extra="nothing").__name__
+        'json'
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
-        raise MissingExtraError(
-            module, "is an optional package", "none installed", f"Install it with: pip install 'medseg[{extra}]'"
-        ) from error
+        fix = f"Install it with: pip install 'medseg[{extra}]'"
+        raise MissingExtraError(module, "this optional package is not installed", "", fix) from error

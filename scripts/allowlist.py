@@ -119,7 +119,7 @@ EXACT = {
     "medseg": "LabelMap LabelMap.totalsegmentator StreamingInferer open_dataset",
     "medseg.bundle": "SavePredictions SaveSlices bundle_root check_config runs_dir start_run",
     "medseg.data": """
-        VolumeReader annotated_classes choose_labels discover find_scans open_dataset slice_items training_items
+        VolumeReader choose_labels discover find_scans open_dataset slice_items training_items
     """,
     "medseg.inference": "StreamingInferer",
     "medseg.losses": "DiceCELoss MarginalLoss",

@@ -31,12 +31,15 @@ def test_the_partial_file_keeps_the_whole_extension(tmp_path):
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="must be a folder that can be written"):
+    with pytest.raises(OutputError, match="the folder cannot be written"):
         writable_folder(tmp_path / "file" / "below")
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(OutputError, match=r"must be writable [(].*No space left"), atomic_path(tmp_path / "a"):
+    with (
+        pytest.raises(OutputError, match=r"the file cannot be written [(].*No space left"),
+        atomic_path(tmp_path / "a"),
+    ):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
 
@@ -66,6 +69,6 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path):
     with atomic_folder(tmp_path / "set") as partial:
         partial.mkdir()
         (partial / "a").touch()
-    with pytest.raises(OutputError, match="must be a new or an empty folder"), atomic_folder(tmp_path / "set"):
+    with pytest.raises(OutputError, match="the folder must be new or empty"), atomic_folder(tmp_path / "set"):
         pass
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["a"]

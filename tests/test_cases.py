@@ -1,12 +1,12 @@
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.cases import Case, DatasetIndex, Split, read_datalist, write_datalist
-from medseg.errors import DataError, LabelError
+from medseg.cases import Case, DatasetIndex, Split
+from medseg.errors import DataError
 from medseg.labels import LabelMap
 
 IDS = st.lists(st.text("abcdef0123456789", min_size=1, max_size=5), min_size=2, max_size=30, unique=True)
@@ -22,7 +22,7 @@ def test_a_split_by_hash_parts_the_cases_and_validates_at_least_one(ids, share):
     split = Split.by_hash(ids, validation=share)
     assert sorted(split.train + split.val) == sorted(ids)
     assert split.val
-    assert not split.both_sides()
+    assert not split.repeated_cases()
 
 
 @given(IDS)
@@ -37,7 +37,7 @@ def test_a_single_case_trains_and_nothing_validates():
 def test_sides_that_are_named_hold_exactly_what_was_named():
     found = dataset(split=Split(train=("a", "b"), val=("c",), test=("d",))).with_split({"val": ["a"], "train": None})
     assert found.split == Split(train=("a", "b"), val=("a",), test=("d",))
-    assert found.split.both_sides() == ("a",)
+    assert found.split.repeated_cases() == ("a",)
 
 
 def test_without_a_split_of_its_own_the_rest_is_split_by_hash():
@@ -58,13 +58,13 @@ def test_an_unknown_side_is_refused():
 
 
 def test_an_empty_side_says_what_there_is():
-    with pytest.raises(DataError, match=r"at least one case to validate on.*none \(4 train, 0 val, 0 test\)"):
-        dataset(split=Split(train=("a", "b", "c", "d"))).with_split().side("val")
+    with pytest.raises(DataError, match=r"there is no case to validate on \(the split has 4 train, 0 val, 0 test\)"):
+        dataset(split=Split(train=("a", "b", "c", "d"))).with_split().subset("val")
 
 
 @pytest.mark.parametrize("ids", [("a", "a"), ("S1", "s1")])
 def test_two_cases_of_one_id_are_refused(ids):
-    with pytest.raises(DataError, match="different id"):
+    with pytest.raises(DataError, match="two cases have the same id, or ids that differ only in upper and lower case"):
         DatasetIndex(Path("set"), tuple(Case(id, Path(id)) for id in ids), ())
 
 
@@ -74,7 +74,7 @@ def test_a_set_without_cases_is_refused():
 
 
 def test_items_need_label_maps():
-    with pytest.raises(DataError, match="needs a label map"):
+    with pytest.raises(DataError, match="case a: it has no label map"):
         dataset(split=Split(train=("a",))).items("train")
 
 
@@ -98,39 +98,7 @@ def make(folder: Path, ids: str) -> DatasetIndex:
         cases.append(
             Case(id, folder / "images" / f"{id}.nii.gz", folder / "labels" / f"{id}.nii.gz", annotated=("liver",))
         )
-    return DatasetIndex(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c", "a"), ()))
-
-
-def test_a_datalist_is_read_back_as_it_was_written(tmp_path):
-    written = make(tmp_path, "abc")
-    write_datalist(tmp_path / "datalist.json", written, LabelMap(["liver"]))
-    read = read_datalist(tmp_path / "datalist.json")
-    assert read == written
-    content = json.loads((tmp_path / "datalist.json").read_text())
-    assert content["training"][0]["image"] == "images/a.nii.gz"
-    assert content["numTraining"] == 2
-
-
-def test_a_datalist_moves_with_its_folder(tmp_path):
-    write_datalist(tmp_path / "one" / "datalist.json", make(tmp_path / "one", "abc"), LabelMap(["liver"]))
-    (tmp_path / "one").rename(tmp_path / "two")
-    assert read_datalist(tmp_path / "two" / "datalist.json").cases[0].image.is_file()
-
-
-def test_a_datalist_whose_files_moved_says_which(tmp_path):
-    write_datalist(tmp_path / "datalist.json", make(tmp_path, "abc"), LabelMap(["liver"]))
-    (tmp_path / "labels" / "b.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"b\.nii\.gz: must exist"):
-        read_datalist(tmp_path / "datalist.json")
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"training": []}', '{"labels": {"0": "background", "1": "liver"}, "training": [{}]}']
-)
-def test_a_broken_datalist_names_itself(tmp_path, text):
-    (tmp_path / "datalist.json").write_text(text)
-    with pytest.raises(DataError, match=r"datalist\.json"):
-        read_datalist(tmp_path / "datalist.json")
+    return DatasetIndex(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c",), ()))
 
 
 def test_the_fingerprint_goes_by_content_and_split_not_by_place(tmp_path):
@@ -144,88 +112,14 @@ def test_the_fingerprint_goes_by_content_and_split_not_by_place(tmp_path):
 def test_the_fingerprint_of_a_file_that_is_gone_names_it(tmp_path):
     found = make(tmp_path, "abc")
     (tmp_path / "images" / "a.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"a\.nii\.gz: must exist"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz: the file cannot be read"):
         found.fingerprint()
 
 
 @pytest.mark.parametrize("id", ["a/b", "a\\b", "..", ".hidden"])
 def test_an_id_that_cannot_be_a_file_name_is_refused(id):
-    with pytest.raises(DataError, match="can be the name of a file"):
+    with pytest.raises(DataError, match="cannot be the name of a file"):
         Case(id, Path("a.nii.gz"))
-
-
-def decathlon(folder: Path, **changes: object) -> Path:
-    """A folder of the Medical Segmentation Decathlon with two cases to train on and one to test."""
-    for name in ("imagesTr/a_1", "labelsTr/a_1", "imagesTr/b.x", "labelsTr/b.x", "imagesTs/c"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.nii.gz").write_bytes(name.encode())
-    training = [{"image": f"./imagesTr/{id}.nii.gz", "label": f"./labelsTr/{id}.nii.gz"} for id in ("b.x", "a_1")]
-    content = {
-        "modality": {"0": "CT"},
-        "labels": {"2": "cancer", "0": "Background", "1": "pancreas"},
-        "training": training,
-        "test": ["./imagesTs/c.nii.gz"],
-        **changes,
-    }
-    (folder / "dataset.json").write_text(json.dumps(content))
-    return folder / "dataset.json"
-
-
-def test_a_decathlon_is_read_as_it_comes(tmp_path):
-    found = read_datalist(decathlon(tmp_path))
-    assert [case.id for case in found.cases] == ["a_1", "b.x", "c"]
-    assert found.labels == LabelMap(["pancreas", "cancer"])
-    assert found.case("a_1").annotated == ("pancreas", "cancer")
-    assert found.case("c").label is None
-    assert found.split == Split(test=("c",))
-    split = found.with_split().split
-    assert sorted(split.train + split.val) == ["a_1", "b.x"]
-    assert split.test == ("c",)
-
-
-def test_test_cases_may_be_dictionaries_with_labels(tmp_path):
-    test = [{"image": "imagesTs/c.nii.gz", "label": "labelsTr/a_1.nii.gz"}]
-    assert read_datalist(decathlon(tmp_path, test=test)).case("c").label == tmp_path / "labelsTr" / "a_1.nii.gz"
-
-
-def test_what_macos_leaves_behind_is_no_case(tmp_path):
-    training = [{"image": f"./imagesTr/{id}.nii.gz", "label": f"./labelsTr/{id}.nii.gz"} for id in ("a_1", "._a_1")]
-    assert [case.id for case in read_datalist(decathlon(tmp_path, training=training)).cases] == ["a_1", "c"]
-
-
-@pytest.mark.parametrize("labels", [{"1": "liver"}, {"0": "unlabelled", "1": "liver"}])
-def test_the_background_may_be_missing_or_have_another_name(tmp_path, labels):
-    assert read_datalist(decathlon(tmp_path, labels=labels)).labels == LabelMap(["liver"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"modality": {"0": "FLAIR", "1": "T1w"}}, r"dataset\.json: must have images of one channel (2"),
-        ({"labels": {"0": "background", "2": "liver"}}, "without a gap"),
-        ({"labels": {"0": "background", "1": "Background", "2": "background"}}, "label map"),
-        ({"labels": ["liver"]}, "must be a datalist"),
-        ({"test": 3}, "must be a datalist"),
-        ({"test": [3]}, "needs an 'image' in every entry"),
-        ({"test": ["./imagesTs/gone.nii.gz"]}, r"gone\.nii\.gz: must exist, for dataset\.json names it"),
-        ({"test": ["./imagesTr/a_1.nii.gz"]}, "'a_1' for two"),
-    ],
-)
-def test_a_decathlon_that_cannot_be_is_one_error(tmp_path, changes, message):
-    with pytest.raises((DataError, LabelError), match=message):
-        read_datalist(decathlon(tmp_path, **changes))
-
-
-def test_two_cases_of_one_file_name_need_ids_of_their_own(tmp_path):
-    for id in ("s1", "s2"):
-        (tmp_path / id).mkdir()
-        (tmp_path / id / "ct.nii.gz").touch()
-    entries = [{"image": f"{id}/ct.nii.gz"} for id in ("s1", "s2")]
-    path = decathlon(tmp_path, training=entries)
-    with pytest.raises(DataError, match=r"'ct' for two\. .*a 'case' of its own"):
-        read_datalist(path)
-    path = decathlon(tmp_path, training=[{"case": id, "image": f"{id}/ct.nii.gz"} for id in ("s1", "s2")])
-    assert [case.id for case in read_datalist(path).cases] == ["c", "s1", "s2"]
 
 
 def test_a_set_that_names_its_test_cases_alone_is_split_by_hash_for_the_rest():
@@ -241,3 +135,71 @@ def test_sides_that_are_named_leave_no_other_case_out(tmp_path):
     assert found.with_split({"train": ["b"], "val": ["b"]}).split == Split(train=("b",), val=("b",))
     split = found.with_split({"test": ["b"]}).split
     assert sorted((*split.train, *split.val)) == ["a", "c", "d"]
+
+
+def cts(**patients: str | None) -> DatasetIndex:
+    """A data set of cases with the given patients."""
+    cases = tuple(Case(id, Path(f"{id}.nii.gz"), patient=patient) for id, patient in patients.items())
+    return DatasetIndex(Path("set"), cases, ("liver",))
+
+
+PATIENTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.sampled_from("XYZUVW"), min_size=2)
+
+
+@given(PATIENTS, st.floats(0.01, 0.9))
+def test_no_split_by_hash_separates_the_cases_of_a_patient(patients, validation):
+    split = cts(**patients).with_split(validation=validation).split
+    assert sorted(split.train + split.val) == sorted(patients)
+    assert not {patients[id] for id in split.train} & {patients[id] for id in split.val}
+
+
+@given(PATIENTS, st.sampled_from(["train", "val", "test"]))
+def test_a_named_subset_keeps_its_patients_out_of_the_others(patients, subset):
+    first = min(patients)
+    split = cts(**patients).with_split({subset: [first]}).split
+    assert getattr(split, subset) == (first,)
+    others = [id for name in ("train", "val", "test") if name != subset for id in getattr(split, name)]
+    assert patients[first] not in {patients[id] for id in others}
+
+
+def test_a_case_without_a_patient_is_its_own_patient():
+    assert cts(a=None, b="P", c="P").patients == {"a": "a", "b": "P", "c": "P"}
+    assert Case("a", Path("a")).patient_id == "a"
+
+
+def test_cases_of_a_used_patient_are_left_out_with_a_warning(caplog):
+    split = cts(ct1="P", ct2="P", other="Q").with_split({"val": ["ct1"]}).split
+    assert split == Split(train=("other",), val=("ct1",))
+    assert "1 cases are left out, because their patients are already in another subset: ct2" in caplog.text
+
+
+def test_a_patient_stands_for_all_of_its_cases():
+    split = cts(ct1="P", ct2="P", other="Q").with_split({"val": ["P"]}).split
+    assert split == Split(train=("other",), val=("ct1", "ct2"))
+
+
+@pytest.mark.parametrize("subsets", [("train", "val"), ("train", "test"), ("val", "test")])
+def test_a_patient_in_two_named_subsets_is_an_error(subsets):
+    dataset = cts(ct1="P", ct2="P", other="Q")
+    with pytest.raises(DataError) as error:
+        dataset.with_split({subsets[0]: ["ct1"], subsets[1]: ["ct2"]})
+    assert str(error.value) == (
+        "set: patient 'P' is in two subsets of the split (ct1 and ct2). Keep all cases of a patient in one subset, or "
+        "scores are too good. Of 2D slices, patient=PATTERN says how names tell the patient."
+    )
+
+
+def test_a_subset_that_overrules_the_sets_own_must_not_leak():
+    dataset = replace(cts(ct1="P", ct2="P", other="Q"), split=Split(train=("ct1", "ct2"), val=("other",)))
+    with pytest.raises(DataError, match="patient 'P' is in two subsets"):
+        dataset.with_split({"val": ["ct1"]})
+    both = dataset.with_split({"train": ["ct1", "ct2"], "val": ["ct1", "ct2"]}).split  # a deliberate test of learning
+    assert both.repeated_cases() == ("ct1", "ct2")
+
+
+def test_a_leak_is_found_whatever_else_the_subsets_hold():
+    patients = {"a": "P", "b": "P", "c": "Q"}
+    assert Split(("a",), ("a",)).leaks(patients) == {}
+    assert Split(("a", "b"), ("a",)).leaks(patients) == {"P": ("b", "a")}
+    assert Split(("a",), ("a", "b")).leaks(patients) == {"P": ("a", "b")}
+    assert Split(("a", "c"), ("c",), ("b",)).leaks(patients) == {"P": ("a", "b")}

@@ -12,7 +12,7 @@ def test_a_finding_says_everything_in_one_line():
 
 
 def test_no_finding_of_another_form_exists():
-    with pytest.raises(MedsegError, match="must be one of error, warning, note [(]'fatal'"):
+    with pytest.raises(MedsegError, match="it must be one of error, warning, note [(]got 'fatal'"):
         Finding("fatal", "x", "", "", "")
     for code in ("Mask-Shape", "mask shape", "", "-x", "x-"):
         with pytest.raises(MedsegError, match="kebab case"):

@@ -71,12 +71,14 @@ def test_a_tiny_turn_counts_by_what_it_does_at_the_far_corner():
     ],
 )
 def test_what_is_no_grid_is_refused(shape, affine):
-    with pytest.raises(GeometryError, match="grid"):
+    with pytest.raises(
+        GeometryError, match="a grid needs three positive sizes|it must be 4x4 and finite|it must be invertible"
+    ):
         Grid(shape, affine)
 
 
 def test_the_grid_of_a_4d_image_is_refused():
-    with pytest.raises(GeometryError, match="must be a 3D volume"):
+    with pytest.raises(GeometryError, match=r"it is not a 3D volume [(]shape [(]2, 2, 2, 2[)]"):
         Grid.of_nifti(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.uint8), np.eye(4)))
 
 
@@ -84,9 +86,11 @@ def test_require_says_both_things_and_how_far():
     one = Grid((4, 4, 4), np.eye(4))
     affine = np.eye(4)
     affine[2, 3] = 2.5
-    with pytest.raises(GeometryError, match=r"liver\.nii\.gz.*ct\.nii\.gz.*2\.5 mm apart"):
+    with pytest.raises(
+        GeometryError, match=r"liver\.nii\.gz: it lies up to 2\.5 mm from ct\.nii\.gz, more than the 0\.001 mm"
+    ):
         one.require(Grid((4, 4, 4), affine), "liver.nii.gz", "ct.nii.gz")
-    with pytest.raises(GeometryError, match=r"shape \(4, 4, 5\)"):
+    with pytest.raises(GeometryError, match=r"its shape \(4, 4, 5\) differs from the shape \(4, 4, 4\) of ct"):
         one.require(Grid((4, 4, 5), np.eye(4)), "liver.nii.gz", "ct.nii.gz")
 
 

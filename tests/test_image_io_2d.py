@@ -6,7 +6,15 @@ import pytest
 from PIL import Image
 
 from medseg.errors import DataError
-from medseg.image_io_2d import SliceInfo, intensities, neighbours, read_comment, read_image_2d, read_size, write_picture
+from medseg.image_io_2d import (
+    SliceInfo,
+    intensities,
+    read_comment,
+    read_image_2d,
+    read_size,
+    slice_neighbors,
+    write_image_2d,
+)
 
 CORNER = np.zeros((3, 5), np.uint8)  # higher than wide it is not, and no corner is like another
 CORNER[0, 0], CORNER[0, 4], CORNER[2, 0] = 255, 100, 40
@@ -18,7 +26,7 @@ def test_rows_come_first_and_writing_gives_the_same_picture_back(tmp_path):
     assert read.values.shape == (3, 5) == read_size(tmp_path / "a.png")
     assert read.values[0, 4] == 100
     assert read.values[2, 0] == 40
-    write_picture(tmp_path / "b.png", read.values)
+    write_image_2d(tmp_path / "b.png", read.values)
     with Image.open(tmp_path / "a.png") as before, Image.open(tmp_path / "b.png") as after:
         assert [after.getpixel((x, y)) for x in range(5) for y in range(3)] == [
             before.getpixel((x, y)) for x in range(5) for y in range(3)
@@ -30,9 +38,9 @@ def test_indices_with_colours_keep_their_indices(tmp_path, dtype):
     label = np.array([[0, 1, 2], [2, 1, 0]], dtype=dtype)
     if dtype is np.uint16:
         with pytest.raises(DataError, match="class indices"):
-            write_picture(tmp_path / "a.png", label, [(0, 0, 0)])
+            write_image_2d(tmp_path / "a.png", label, [(0, 0, 0)])
         return
-    write_picture(tmp_path / "a.png", label, [(0, 0, 0), (255, 0, 0), (0, 9, 0)])
+    write_image_2d(tmp_path / "a.png", label, [(0, 0, 0), (255, 0, 0), (0, 9, 0)])
     with Image.open(tmp_path / "a.png") as image:
         assert np.array_equal(np.asarray(image), label)
         assert image.convert("RGB").getpixel((2, 0)) == (0, 9, 0)
@@ -84,7 +92,7 @@ def test_alpha_is_dropped_where_it_says_nothing_and_refused_where_it_does(tmp_pa
     assert "alpha" in read.loss
     colour[0, 0, 3] = 3
     Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: must have no transparent pixels [(]4 channels, 1 pixels"):
+    with pytest.raises(DataError, match=r"a\.png: 1 of its pixels are transparent [(]4 channels"):
         read_image_2d(tmp_path / "a.png")
 
 
@@ -95,11 +103,11 @@ def test_broken_files_are_named(tmp_path):
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     for content, said in (
-        (b"", "an empty file"),
-        (whole[:-300], "an end in the middle"),
+        (b"", "the file is empty"),
+        (whole[:-300], "the PNG file ends within its IDAT chunk"),
         (bytes(flipped), "checksum"),
-        (b"version https://git-lfs.github.com/spec/v1", "Git-LFS"),
-        (b"no picture at all", "whole and readable picture"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"no picture at all", "the image cannot be read"),
     ):
         (tmp_path / "b.png").write_bytes(content)
         with pytest.raises(DataError, match=said) as error:
@@ -114,35 +122,38 @@ def test_broken_files_are_named(tmp_path):
 
 def test_neighbours_stay_in_their_scan_and_stop_at_gaps():
     def one(scan, number):
-        return SliceInfo("p", scan, number)
+        return SliceInfo(scan, number)
 
     slices = {"a1": one("a", 10), "a3": one("a", 30), "a2": one("a", 20), "a6": one("a", 60), "b": one("b", 20)}
-    slices["n"] = SliceInfo("p")
-    found = neighbours(slices, 2)
+    slices["n"] = SliceInfo()
+    found = slice_neighbors(slices, 2)
     assert found["a2"] == ("a1", "a1", "a2", "a3", "a3")
     assert found["a3"] == ("a1", "a2", "a3", "a3", "a3")
     assert found["a6"] == ("a6",) * 5
     assert found["b"] == ("b",) * 5
     assert found["n"] == ("n",) * 5
-    assert neighbours(slices, 0)["a2"] == ("a2",)
+    assert slice_neighbors(slices, 0)["a2"] == ("a2",)
 
 
 def test_an_item_says_what_loading_needs(tmp_path):
-    assert SliceInfo("p").item([tmp_path]) == {
-        "patient": "p", "scan": "", "slice": -1, "neighbours": [str(tmp_path)],
+    assert SliceInfo().item([tmp_path]) == {
+        "scan": "", "slice": -1, "neighbors": [str(tmp_path)],
     }  # fmt: skip
-    assert SliceInfo("p", "s", 3, limits=(1.0, 2.0)).item([])["limits"] == [1.0, 2.0]
+    assert SliceInfo("s", 3, limits=(1.0, 2.0)).item([])["limits"] == [1.0, 2.0]
 
 
 def test_a_comment_stays_in_the_file_and_changes_no_pixel(tmp_path):
     values = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    plain, said = write_picture(tmp_path / "a.png", values), write_picture(tmp_path / "b.png", values, comment="only x")
+    plain, said = (
+        write_image_2d(tmp_path / "a.png", values),
+        write_image_2d(tmp_path / "b.png", values, comment="only x"),
+    )
     assert (read_comment(plain), read_comment(said)) == ("", "only x")
     assert np.array_equal(read_image_2d(said).values, values)
     with Image.open(said) as image:
         assert image.text == {"Comment": "only x"}
     (tmp_path / "c.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"c\.png: must be a readable picture"):
+    with pytest.raises(DataError, match=r"c\.png: the image cannot be read"):
         read_comment(tmp_path / "c.png")
 
 

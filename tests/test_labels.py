@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medseg.catalogue import catalogue, catalogue_v1, contralateral_name, groups, only_v1
 from medseg.errors import LabelError
-from medseg.labels import LabelMap, catalogue, catalogue_v1, groups, only_v1, twin_name
+from medseg.labels import LabelMap
 
 NAMES = st.lists(st.text("abc_", min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=20, unique=True)
 
@@ -31,15 +32,15 @@ def test_all_structures_have_the_published_indices():
 def test_twins_are_twins_of_each_other_and_every_side_has_one():
     names = groups()["all"]
     for name in names:
-        contralateral = twin_name(name)
-        assert contralateral is None or twin_name(contralateral) == name
-    alone = {name for name in names if (contralateral := twin_name(name)) and contralateral not in names}
+        contralateral = contralateral_name(name)
+        assert contralateral is None or contralateral_name(contralateral) == name
+    alone = {name for name in names if (contralateral := contralateral_name(name)) and contralateral not in names}
     assert alone == {"atrial_appendage_left", "lung_middle_lobe_right"}
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".ssh", "a\nb"])
 def test_a_name_that_cannot_be_a_file_is_refused(name):
-    with pytest.raises(LabelError, match="names of files"):
+    with pytest.raises(LabelError, match="usable as the name of a file"):
         LabelMap(["liver", name])
 
 
@@ -52,12 +53,12 @@ def test_index_and_name_are_inverse_and_survive_a_round_trip(names):
     labels = LabelMap(names)
     assert [labels.name(labels.index(name)) for name in labels] == list(names)
     assert LabelMap.from_dict(json.loads(json.dumps(labels.to_dict()))) == labels
-    assert len({labels.colour(i) for i in range(len(labels))}) == len(labels)
+    assert len({labels.color(i) for i in range(len(labels))}) == len(labels)
 
 
 def test_all_117_colours_differ():
     labels = LabelMap.totalsegmentator()
-    assert len({labels.colour(i) for i in range(118)}) == 118
+    assert len({labels.color(i) for i in range(118)}) == 118
 
 
 @pytest.mark.parametrize("names", [[], [""], ["a", "a"], ["background"], "liver", [1]])
@@ -81,7 +82,7 @@ def test_an_unknown_structure_names_the_nearest():
 
 
 def test_an_index_out_of_range_is_refused():
-    with pytest.raises(LabelError, match="between 0 and 1"):
+    with pytest.raises(LabelError, match="the labels run from 0 to 1"):
         LabelMap(["liver"]).name(2)
 
 
@@ -141,5 +142,5 @@ def test_in_a_mirror_every_structure_becomes_its_twin():
         "lung_middle_lobe_right"
     )  # has no contralateral
     assert labels.mirror_permutation(background=False) == [index - 1 for index in mirror_permutation[1:]]
-    with pytest.raises(LabelError, match="'kidney_left': needs 'kidney_right' beside it"):
+    with pytest.raises(LabelError, match="'kidney_left': 'kidney_right' is not in the label map, and in a mirror"):
         LabelMap(["kidney_left", "liver"]).mirror_permutation()

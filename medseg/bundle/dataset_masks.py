@@ -56,7 +56,7 @@ def segment_dataset(
     """
     folder = Path(folder)
     config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent)})
-    cases = tuple(config.get_parsed_content("data").side(side))
+    cases = tuple(config.get_parsed_content("data").subset(side))
     predictor = Predictor(bundle, overrides)
     weights = Path(str(bundle.resolve("inference", overrides).get_parsed_content("ckpt_path")))
     record = {

@@ -210,8 +210,8 @@ def start_run(
     def furnish(folder: Path) -> None:
         _write_bundle(folder, bundle, config, merged, labels)
         remember_start(folder)
-        palette = dataset.palette
-        if palette is not None and palette.coloured:  # so that masks have the colours of the set
+        palette = dataset.class_colors
+        if palette is not None and palette.colored:  # so that masks have the colors of the set
             said = dict(zip(palette.names, palette.codes, strict=True))
             write_json(folder / "classes.json", {name: list(said[name]) for name in labels.names if name in said})
 

@@ -17,8 +17,9 @@ from typing import Any
 from medseg.atomic import atomic_folder, write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.source import METADATA
+from medseg.catalogue import catalogue, groups, only_v1
 from medseg.errors import ConfigError, LabelError, OutputError
-from medseg.labels import LabelMap, catalogue, groups, only_v1
+from medseg.labels import LabelMap
 from medseg.runs.record import RECORD
 from medseg.search_path import find_recipe
 

@@ -21,7 +21,7 @@ from medseg.bundle.pipeline import Outcome, overlapped
 from medseg.bundle.predict import Predictor
 from medseg.bundle.segmenting import named
 from medseg.errors import DataError, LabelError, MedsegError
-from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_picture
+from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_image_2d
 from medseg.labels import LabelMap
 from medseg.report import image_overlay
 
@@ -88,7 +88,7 @@ class SliceWriter:
 
     def __post_init__(self) -> None:
         if self.colours is None:
-            self.colours = np.array([self.labels.colour(index) for index in range(len(self.labels))])
+            self.colours = np.array([self.labels.color(index) for index in range(len(self.labels))])
 
     def begin(self) -> None:
         """Write what the indices mean, unless masks are there whose indices mean something else.
@@ -134,13 +134,13 @@ class SliceWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
         if prediction.channels is not None:
             for path, mask in zip(parts, prediction.channels, strict=True):
-                write_picture(path, mask.astype(np.uint8) * 255)
+                write_image_2d(path, mask.astype(np.uint8) * 255)
         picture = intensities(read_image_2d(prediction.source), 1)[0]
         printable = image_overlay(picture, prediction.label, self.labels, prediction.id, colours)
         with atomic_path(files[OVERLAYS]) as partial:
             printable.save(partial, format="PNG", compress_level=3)
-        write_picture(files[COLOURS], colours.astype(np.uint8)[prediction.label])
-        write_picture(files[MASKS], prediction.label, comment=self._comment)  # last: where it is, the rest is, too
+        write_image_2d(files[COLOURS], colours.astype(np.uint8)[prediction.label])
+        write_image_2d(files[MASKS], prediction.label, comment=self._comment)  # last: where it is, the rest is, too
         self.note(prediction)
         return files[MASKS]
 

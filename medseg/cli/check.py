@@ -1,4 +1,4 @@
-"""`medseg data check`: the dataset doctor on screen, as JSON, as a page and as a list of what to leave out."""
+"""`medseg data check`: findings on a data set on screen, as JSON, as a page and as a list of cases to leave out."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from medseg.data.check import DatasetReport
-    from medseg.data.checks.case import CaseSlice
+    from medseg.data.checks.case import Preview
     from medseg.findings import Finding
 
 EXCLUDE = "exclude.txt"
-PICTURES = 100
+PREVIEWS = 100
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _EXAMPLES = 3
 
 
 @click.command("check")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything that was found as JSON.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write one page with pictures.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all findings as JSON.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write one page with images.")
 @click.option(
     "--write-exclude",
     type=click.Path(path_type=Path),
@@ -33,7 +33,7 @@ _EXAMPLES = 3
     help=f"Write the ids of cases with an error, for training to leave out. Without a name: {EXCLUDE} here.",
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Processes to read with. Default: by machine and set.")
-@click.option("--patient", help="2D slices: a pattern (re) that finds the patient in a picture's name.")
+@click.option("--patient", help="2D slices: a pattern (re) that finds the patient in an image's name.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -47,22 +47,23 @@ def command(
     """Look for faults in the data set in ROOT: its files, geometry, intensities, labels and split.
 
     Every file is read once and none is changed. Errors are what training cannot use or would learn wrongly from;
-    warnings want a look; notes are facts. The exit code is 1 where there are errors.
+    warnings need a look; notes are facts. The exit code is 1 if there are errors.
     """
     from medseg.atomic import write_json
     from medseg.data import check_dataset
     from medseg.data import write_exclude as write
 
     for path in (json_file, html_file, write_exclude):
-        _outside(path, root)
-    report = check_dataset(root, workers=workers, pictures=PICTURES if html_file else 0, patient=patient)
-    show(report)
+        _require_writable(path, root)
+    report = check_dataset(root, workers=workers, previews=PREVIEWS if html_file else 0, patient=patient)
+    print_report(report)
     if json_file:
         write_json(json_file, report.to_dict())
     if html_file:
         from medseg.report import save_dataset_page
 
-        save_dataset_page(html_file, report.to_dict(), {id: picture(one) for id, one in report.pictures.items()})
+        images = {id: render_preview(preview) for id, preview in report.previews.items()}
+        save_dataset_page(html_file, report.to_dict(), images)
     if write_exclude:
         write(Path(write_exclude), report.excluded)
         count = len(report.excluded)
@@ -70,20 +71,21 @@ def command(
     return 1 if report.worst == "error" else 0
 
 
-def _outside(path: Path | None, root: Path) -> None:
-    """See that a report can be written there, before hours of reading, and that it is not in the data set."""
+def _require_writable(path: Path | None, root: Path) -> None:
+    """Refuse a report inside the data set, or in a folder that cannot be written, before hours of reading."""
     from medseg.atomic import writable_folder
     from medseg.errors import OutputError
 
     if path is None:
         return
     if Path(path).resolve().is_relative_to(root.resolve()):
-        raise OutputError(path, "must not lie inside the data set", str(root), "Choose a place beside it.")
+        problem = f"a report must not lie inside the data set {root}"
+        raise OutputError(path, problem, "", "Choose a path beside it.")
     writable_folder(Path(path).parent)
 
 
-def show(report: DatasetReport) -> None:
-    """Print what was found: one row a kind of finding, errors first, then overlaps and a last line."""
+def print_report(report: DatasetReport) -> None:
+    """Print the findings: one row per kind, errors first, then overlaps and a summary."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -92,15 +94,14 @@ def show(report: DatasetReport) -> None:
     for finding in report.findings:
         groups.setdefault((finding.severity, finding.code), []).append(finding)
     if groups:
-        console.print(_findings(groups))
+        console.print(_findings_table(groups))
     if report.overlaps:
-        console.print(_overlaps(report))
-    counts = report.counts()
-    said = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-    console.print(f"{said}; {len(report.excluded)} of {len(report.checked)} cases have an error", markup=False)
+        console.print(_overlaps_table(report))
+    counts = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in report.counts().items())
+    console.print(f"{counts}; {len(report.excluded)} of {len(report.checked)} cases have an error", markup=False)
 
 
-def _findings(groups: dict[tuple[str, str], list[Finding]]) -> Table:
+def _findings_table(groups: dict[tuple[str, str], list[Finding]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -108,25 +109,25 @@ def _findings(groups: dict[tuple[str, str], list[Finding]]) -> Table:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("finding", no_wrap=True)
     table.add_column("n", justify="right")
-    table.add_column("where and what")
-    for (severity, code), found in groups.items():
-        most = _EXAMPLES if severity != "note" else 1
-        text = Text("\n".join(_line(one) for one in found[:most]))
-        if len(found) > most:
-            text.append(f"\n... and {len(found) - most} more")
-        if found[0].fix:
-            text.append(f"\n{found[0].fix}", style="italic")
-        table.add_row(Text(f"{severity}\n{code}", style=_STYLES[severity]), str(len(found)), text)
+    table.add_column("place and problem")
+    for (severity, code), findings in groups.items():
+        limit = _EXAMPLES if severity != "note" else 1
+        text = Text("\n".join(_line(finding) for finding in findings[:limit]))
+        if len(findings) > limit:
+            text.append(f"\n... and {len(findings) - limit} more")
+        if findings[0].fix:
+            text.append(f"\n{findings[0].fix}", style="italic")
+        table.add_row(Text(f"{severity}\n{code}", style=_STYLES[severity]), str(len(findings)), text)
     return table
 
 
-def _line(one: Finding) -> str:
-    location = one.location.removeprefix(one.case).removeprefix("/") if one.case else one.location
-    where = ", ".join(part for part in (one.case, location) if part)
-    return f"{where}: {one.message}" if where else one.message
+def _line(finding: Finding) -> str:
+    location = finding.location.removeprefix(finding.case).removeprefix("/") if finding.case else finding.location
+    place = ", ".join(part for part in (finding.case, location) if part)
+    return f"{place}: {finding.message}" if place else finding.message
 
 
-def _overlaps(report: DatasetReport) -> Table:
+def _overlaps_table(report: DatasetReport) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -134,16 +135,16 @@ def _overlaps(report: DatasetReport) -> Table:
     table.add_column("structures")
     table.add_column("voxels", justify="right")
     ordered = sorted(report.overlaps.items(), key=lambda item: -item[1])
-    for (one, other), voxels in ordered[:10]:
-        table.add_row(f"{one}, {other}", str(voxels))
+    for pair, voxels in ordered[:10]:
+        table.add_row(", ".join(pair), str(voxels))
     if len(ordered) > 10:
-        table.add_row(f"... and {len(ordered) - 10} pairs more", str(sum(voxels for _, voxels in ordered[10:])))
+        table.add_row(f"... and {len(ordered) - 10} more pairs", str(sum(voxels for _, voxels in ordered[10:])))
     return table
 
 
-def picture(one: CaseSlice) -> Image.Image:
-    """One slice with its structures in colour, in the radiologist's view."""
+def render_preview(preview: Preview) -> Image.Image:
+    """Draw one slice with its structures in color, in the radiologist's view."""
     from medseg.labels import LabelMap
     from medseg.report import slice_image
 
-    return slice_image(one.hu, one.label, one.grid, LabelMap(one.names or ("nothing",)))
+    return slice_image(preview.hu, preview.label, preview.grid, LabelMap(preview.names or ("nothing",)))

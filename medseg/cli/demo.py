@@ -93,7 +93,7 @@ def _segment(predictor: Any, case: Path, folder: Path, id: str) -> dict[str, Any
     import numpy as np
 
     from medseg.data import merge_masks, read_volume
-    from medseg.data.totalsegmentator import IMAGE, MASKS
+    from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
     from medseg.metrics import dice_by_structure
     from medseg.report import save_overview
 

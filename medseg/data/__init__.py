@@ -1,4 +1,4 @@
-"""Data sets on disk: find them, merge masks, prepare, make phantoms.
+"""Data sets on disk: find, check, merge masks, prepare, convert, make phantoms.
 
 Only `VolumeReader`, loaded when it is first used, imports MONAI and torch.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medseg.data.case_list import read_exclude, write_exclude
 from medseg.data.check import DatasetReport, check_dataset
 from medseg.data.convert_dataset import Converted, convert
-from medseg.data.datasets import annotated_classes, open_dataset, training_items
+from medseg.data.datasets import open_dataset, training_items
 from medseg.data.dicom import Series, open_series, read_dicom
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
@@ -38,7 +38,6 @@ __all__ = [
     "StoredCase",
     "StoredVolume",
     "VolumeReader",
-    "annotated_classes",
     "check_dataset",
     "choose_labels",
     "convert",

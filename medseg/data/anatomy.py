@@ -1,8 +1,9 @@
-"""Where the 117 structures lie in the phantom: simple solids in a body of nominal size, mm in RAS.
+"""Describe the body of the phantom: place, shape and CT appearance of the 117 structures.
 
-The origin is the middle of the body at the level of the thighs: x grows to the right, y to the front, z to the
-head (the crown is at 1000). The numbers are rounded adult proportions, good for making test data and for
-nothing else. Paired structures are written for the right side and mirrored.
+The structures are simple solids in a body of nominal size, mm in RAS. The origin is the center of the body at the
+level of the thighs: x grows to the right, y to the front, z to the head (the crown is at 1000). The numbers are
+rounded adult proportions, good for making test data and for nothing else. Paired structures are written for the
+right side and mirrored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medseg.labels import groups, twin_name
+from medseg.catalogue import contralateral_name, groups
 
 Points = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
@@ -29,14 +30,14 @@ OUTLINE = np.array(
 
 @dataclass(frozen=True)
 class Solid:
-    """A tube along a line of points, or an ellipsoid (one point, three radii); `cut` keeps a half-space.
+    """Define a tube along a line of points, or an ellipsoid (one point, three radii); `cut` keeps a half-space.
 
     Args:
         points: the line; a single point for an ellipsoid.
         radii: of the ellipsoid along x, y, z; of the tube all three the same.
-        turn: degrees by which an ellipsoid is turned about x, y and z through its centre.
+        turn: degrees by which an ellipsoid is rotated about x, y and z through its center.
         cut: planes `(nx, ny, nz, d)`; points with `n . p >= d` stay.
-        hollow: share of the radius that is left out inside.
+        hollow: fraction of the radius that is empty inside.
     """
 
     points: tuple[Vector, ...]
@@ -45,41 +46,41 @@ class Solid:
     cut: tuple[tuple[float, float, float, float], ...] = ()
     hollow: float = 0.0
 
-    def mirror_permutation(self) -> Solid:
-        """The same solid on the other side of the body."""
+    def mirrored(self) -> Solid:
+        """Return the same solid on the other side of the body."""
         points = tuple((-x, y, z) for x, y, z in self.points)
         cut = tuple((-nx, ny, nz, d) for nx, ny, nz, d in self.cut)
         return Solid(points, self.radii, (self.turn[0], -self.turn[1], -self.turn[2]), cut, self.hollow)
 
     def bounds(self, grow: float) -> tuple[Points, Points]:
-        """The corners of a box that holds the solid when its radii grow by that factor."""
+        """Return the corners of a box that holds the solid when its radii grow by that factor."""
         points = np.array(self.points)
         reach = max(self.radii) * grow if any(self.turn) else np.array(self.radii) * grow
         return points.min(axis=0) - reach, points.max(axis=0) + reach
 
-    def holds(self, where: Points, grow: float) -> npt.NDArray[np.bool_]:
-        """Which of the points `(N, 3)` lie inside, with radii grown by that factor."""
+    def contains(self, points: Points, grow: float) -> npt.NDArray[np.bool_]:
+        """Return which of the points `(N, 3)` lie inside, with radii grown by that factor."""
         if len(self.points) == 1:
-            local = (where - self.points[0]) @ rotation(self.turn)
+            local = (points - self.points[0]) @ rotation(self.turn)
             distance = np.linalg.norm(local / np.array(self.radii), axis=1) / grow
         else:
-            distance = np.full(len(where), np.inf)
+            distance = np.full(len(points), np.inf)
             for start, end in zip(self.points, self.points[1:], strict=False):
                 along = np.subtract(end, start)
-                part = np.clip((where - start) @ along / (along @ along), 0.0, 1.0)
-                gap = where - start - part[:, None] * along
+                part = np.clip((points - start) @ along / (along @ along), 0.0, 1.0)
+                gap = points - start - part[:, None] * along
                 distance = np.minimum(distance, np.linalg.norm(gap, axis=1))
             distance /= self.radii[0] * grow
         inside = distance <= 1.0
         if self.hollow:
             inside &= distance > self.hollow
         for nx, ny, nz, d in self.cut:
-            inside &= where @ np.array((nx, ny, nz)) >= d
+            inside &= points @ np.array((nx, ny, nz)) >= d
         return np.asarray(inside)
 
 
 def rotation(turn: Vector) -> Points:
-    """The matrix that turns about x, then y, then z, by degrees."""
+    """Return the matrix that rotates about x, then y, then z, by degrees."""
     x, y, z = np.deg2rad(turn)
     about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
@@ -88,12 +89,12 @@ def rotation(turn: Vector) -> Points:
 
 
 def ball(x: float, y: float, z: float, a: float, b: float, c: float, turn: Vector = (0.0, 0.0, 0.0)) -> Solid:
-    """An ellipsoid."""
+    """Make an ellipsoid."""
     return Solid(((x, y, z),), (a, b, c), turn)
 
 
 def tube(radius: float, *points: Vector) -> Solid:
-    """A tube."""
+    """Make a tube."""
     return Solid(points, (radius, radius, radius))
 
 
@@ -131,7 +132,7 @@ def _rib(number: int) -> tuple[Solid, ...]:
 
 
 _LUNG: dict[str, tuple[tuple[float, float, float, float], ...]] = {
-    # The oblique fissure rises to the back, the horizontal one parts the middle lobe.
+    # The oblique fissure rises to the back, the horizontal one separates the middle lobe.
     "lung_upper_lobe_right": ((0.0, 0.55, 0.83, 480.0), (0.0, 0.0, 1.0, 582.0)),
     "lung_middle_lobe_right": ((0.0, 0.55, 0.83, 480.0), (0.0, 0.0, -1.0, -580.0)),
     "lung_lower_lobe_right": ((0.0, -0.55, -0.83, -478.0),),
@@ -170,7 +171,7 @@ _RIGHT: dict[str, tuple[Solid, ...]] = {
     "brachiocephalic_vein_right": (tube(8.0, (29, 20, 660), (36, 24, 692)),),
 }  # fmt: skip
 
-_MIDDLE: dict[str, tuple[Solid, ...]] = {
+_MIDLINE: dict[str, tuple[Solid, ...]] = {
     "spleen": (ball(-106, -40, 452, 26, 46, 50, (0, 18, 25)),),
     "gallbladder": (ball(72, 56, 402, 19, 25, 32, (25, 0, 0)),),
     "liver": (ball(74, 10, 452, 66, 76, 66, (0, 10, 0)), ball(2, 46, 464, 62, 40, 34)),
@@ -228,21 +229,88 @@ _MIDDLE: dict[str, tuple[Solid, ...]] = {
 
 @functools.cache
 def solids() -> dict[str, tuple[Solid, ...]]:
-    """The solids of each of the 117 structures, in the order of the catalogue."""
-    found: dict[str, tuple[Solid, ...]] = {}
+    """Return the solids of each of the 117 structures, in the order of the catalogue."""
+    solids_of: dict[str, tuple[Solid, ...]] = {}
     for name in groups()["all"]:
-        contralateral = twin_name(name)
+        contralateral = contralateral_name(name)
         if name.startswith("vertebrae_"):
-            found[name] = _vertebra(name.removeprefix("vertebrae_"))
+            solids_of[name] = _vertebra(name.removeprefix("vertebrae_"))
         elif name.startswith("lung_"):
-            found[name] = _lobe(name)
+            solids_of[name] = _lobe(name)
         elif name.startswith("rib_"):
             rib = _rib(int(name.rsplit("_", 1)[1]))
-            found[name] = rib if "right" in name else tuple(solid.mirror_permutation() for solid in rib)
-        elif name in _MIDDLE:
-            found[name] = _MIDDLE[name]
+            solids_of[name] = rib if "right" in name else tuple(solid.mirrored() for solid in rib)
+        elif name in _MIDLINE:
+            solids_of[name] = _MIDLINE[name]
         elif name in _RIGHT:
-            found[name] = _RIGHT[name]
+            solids_of[name] = _RIGHT[name]
         elif contralateral in _RIGHT:
-            found[name] = tuple(solid.mirror_permutation() for solid in _RIGHT[contralateral])
-    return found
+            solids_of[name] = tuple(solid.mirrored() for solid in _RIGHT[contralateral])
+    return solids_of
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Describe the appearance of a structure in CT.
+
+    Args:
+        low: lowest mean HU that a case may draw.
+        high: highest mean HU that a case may draw.
+        texture: depth of the texture, HU.
+        grain: 0 for a texture of large patches, 1 for a fine one.
+        wall: HU of the outermost voxels of a hollow organ; None if there is no wall.
+        gas: fraction of the inside that is gas.
+    """
+
+    low: float
+    high: float
+    texture: float = 10.0
+    grain: float = 0.5
+    wall: float | None = None
+    gas: float = 0.0
+
+
+_TISSUES = {
+    "lung": Tissue(-860, -790, 40, 1.0),
+    "trachea": Tissue(-1000, -970, 8),
+    "liver": Tissue(85, 120, 8, 0.0),
+    "spleen": Tissue(105, 140, 10, 1.0),
+    "kidney": Tissue(130, 190, 30, 0.6),
+    "kidney_cyst": Tissue(-5, 15, 4),
+    "gallbladder": Tissue(-15, 15, 4, wall=85),
+    "stomach": Tissue(15, 55, 22, 0.0, wall=95, gas=0.2),
+    "pancreas": Tissue(75, 110, 28, 1.0),
+    "small_bowel": Tissue(35, 80, 18, 0.4, wall=120, gas=0.04),
+    "duodenum": Tissue(30, 75, 45, 1.0, wall=115, gas=0.04),
+    "colon": Tissue(-160, -60, 130, 1.0, wall=60, gas=0.2),
+    "urinary_bladder": Tissue(-5, 15, 3, wall=45),
+    "prostate": Tissue(35, 70, 12),
+    "thyroid_gland": Tissue(110, 170, 12),
+    "esophagus": Tissue(20, 50, 30, 1.0, wall=120, gas=0.1),
+    "adrenal_gland": Tissue(55, 90),
+    "heart": Tissue(120, 190, 8, 0.0),
+    "brain": Tissue(25, 45, 8),
+    "spinal_cord": Tissue(15, 45, 6),
+    "costal_cartilages": Tissue(70, 150, 20),
+    "gluteus": Tissue(40, 70, 16, 0.8),
+    "autochthon": Tissue(40, 70, 16, 0.8),
+    "iliopsoas": Tissue(40, 70, 16, 0.8),
+}
+_BONE, _VESSEL = Tissue(180, 420, 90, 0.8), Tissue(120, 240, 5)
+_BONES = ("sacrum", "vertebrae", "humerus", "scapula", "clavicula", "femur", "hip", "skull", "rib", "sternum")
+
+
+def tissue(name: str) -> Tissue:
+    """Return the appearance of a structure in CT."""
+    for start in sorted(_TISSUES, key=len, reverse=True):
+        if name.startswith(start):
+            return _TISSUES[start]
+    return _BONE if name.startswith(_BONES) else _VESSEL
+
+
+def absence_probability(name: str) -> float:
+    """Return how often the structure is missing from a body: after surgery, by sex, or because few have it."""
+    if name.startswith("kidney_cyst"):
+        return 0.6
+    probabilities = {"gallbladder": 0.15, "prostate": 0.4, "thyroid_gland": 0.05, "spleen": 0.04, "kidney_left": 0.03}
+    return probabilities.get(name, 0.0)

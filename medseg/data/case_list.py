@@ -1,4 +1,4 @@
-"""Lists that people write by hand: one name a line, what stands behind '#' says why. Cases to leave out, for one."""
+"""Lists that people write by hand: one name per line, a comment behind '#'. Cases to leave out, for example."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medseg.errors import DataError
 
 
 def read_exclude(path: str | Path) -> dict[str, str]:
-    """The ids in the file, each with its reason.
+    """Return the ids in a list, each with its comment.
 
     Raises:
         DataError: the file cannot be read as text.
@@ -18,17 +18,17 @@ def read_exclude(path: str | Path) -> dict[str, str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, "must be a text file with one name a line", str(error)) from error
-    found = {}
+        raise DataError(path, "it cannot be read as a text file with one name per line", str(error)) from error
+    reasons = {}
     for line in lines:
         id, _, reason = line.partition("#")
         if id.strip():
-            found[id.strip()] = reason.strip()
-    return found
+            reasons[id.strip()] = reason.strip()
+    return reasons
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """The names in such a file, in its order: structures by precedence, for one.
+    """Return the names in a list, in its order: structures by precedence, for example.
 
     Raises:
         DataError: the file cannot be read as text.
@@ -37,10 +37,10 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def write_exclude(path: str | Path, reasons: Mapping[str, str]) -> None:
-    """Write ids with their reasons, whole or not at all.
+    """Write ids with their reasons, complete or not at all.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
     lines = [f"{id}  # {' '.join(reason.split())}" for id, reason in sorted(reasons.items())]
     write_text(path, "\n".join(["# Cases that medseg leaves out, and why", *lines]) + "\n")

@@ -1,4 +1,4 @@
-"""The dataset doctor: everything read once, in parallel by case, and all that is wrong said at the end."""
+"""Check a data set: read every file once, in parallel by case, and report everything that is wrong."""
 
 from __future__ import annotations
 
@@ -13,33 +13,41 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medseg.data.checks import labels, splits
-from medseg.data.checks import pictures as slices
-from medseg.data.checks.case import CaseSlice, CaseSummary, Reading, read_case
-from medseg.data.checks.survey import Plan, Survey, survey
-from medseg.data.parallel import default_workers, run_each
-from medseg.errors import MedsegError, RunError
-from medseg.findings import SEVERITIES, Finding, error, ranked, worst
+from medseg.data.case_jobs import default_workers, run_each
+from medseg.data.checks.case import CaseJob, CaseReport, CaseSummary, Preview, check_case
+from medseg.data.checks.dataset import (
+    check_repeated_images,
+    check_slice_sizes,
+    check_split,
+    check_volumes,
+    report_unannotated,
+)
+from medseg.data.checks.slice_case import check_slice
+from medseg.data.layouts import collect
+from medseg.data.layouts.listing import LOOSE, Listing, collect_loose_files
+from medseg.errors import DataError, MedsegError, RunError
+from medseg.findings import SEVERITIES, Finding, error, ranked, warning, worst
+from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
 
-_WORTH_A_POOL = 4  # cases; below, starting processes takes longer than they save
+_PARALLEL_FROM = 4  # cases; with fewer, starting processes takes longer than it saves
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetReport:
-    """What was found in a data set.
+    """Hold the findings on a data set.
 
     Args:
         root: the folder.
-        kind: what it was taken for.
+        kind: its layout, in words.
         findings: errors first, those of one code together.
-        cases: what each case holds whose image could be read, by id.
+        cases: the content of each case whose image could be read.
         checked: the ids of all cases, readable or not.
         structures: the names that occur in the set.
         overlaps: voxels that pairs of structures share, over all cases.
         unannotated: structures that the set has and that have no file in a case, by case.
-        absent: structures whose file is there and empty, by case.
-        pictures: a slice of each case with an error or a warning, where asked for; not in the JSON.
+        absent: structures whose file exists and is empty, by case.
+        previews: a slice of each case with an error or a warning, if requested; not in the JSON.
     """
 
     root: Path
@@ -51,29 +59,29 @@ class DatasetReport:
     overlaps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unannotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pictures: Mapping[str, CaseSlice] = field(default_factory=dict)
+    previews: Mapping[str, Preview] = field(default_factory=dict)
 
     @property
     def worst(self) -> str | None:
-        """The highest severity that was found; None where nothing was."""
+        """Return the highest severity among the findings; None if there are none."""
         return worst(self.findings)
 
     @property
     def excluded(self) -> dict[str, str]:
-        """The cases with an error, each with the first reason."""
+        """Return the cases with an error, each with the first reason."""
         reasons: dict[str, str] = {}
         for finding in self.findings:
             if finding.severity == "error" and finding.case:
-                where = f"{finding.location}: " if finding.location else ""
-                reasons.setdefault(finding.case, f"{finding.code}: {where}{finding.message}")
+                place = f"{finding.location}: " if finding.location else ""
+                reasons.setdefault(finding.case, f"{finding.code}: {place}{finding.message}")
         return reasons
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each severity there are."""
+        """Return the number of findings of each severity."""
         return {severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES}
 
     def to_dict(self) -> dict[str, Any]:
-        """The form it has in JSON: no NaN, paths relative to the root, overlaps as a list, most voxels first."""
+        """Return the form it has in JSON: no NaN, paths relative to the root, overlaps as a list, most voxels first."""
         ordered = sorted(self.overlaps.items(), key=lambda item: (-item[1], item[0]))
         return {
             "root": str(self.root),
@@ -91,116 +99,161 @@ class DatasetReport:
 
 
 def check_dataset(
-    root: str | Path, workers: int | None = None, pictures: int = 0, patient: str | None = None
+    root: str | Path, workers: int | None = None, previews: int = 0, patient: str | None = None
 ) -> DatasetReport:
-    """Look at every file of a data set and say all that is wrong with it. Nothing is changed.
+    """Read every file of a data set and report everything that is wrong with it. Nothing is changed.
 
     Args:
         root: a data set in any layout that `discover` knows, or a folder of loose images.
         workers: processes to read with; 0 or 1 reads in this one; None decides by the machine and the set.
-        pictures: for how many cases with an error or a warning a slice is kept.
-        patient: of 2D slices: a pattern that finds the patient in a picture's name.
+        previews: the number of cases with an error or a warning of which a slice is returned.
+        patient: of 2D slices: a pattern that finds the patient in an image's name.
 
     Raises:
-        DataError: there is nothing of that name.
+        DataError: the path does not exist.
+
+    Example:
+        for finding in check_dataset("Totalsegmentator_dataset").findings:
+            print(finding)
     """
     root = Path(root)
-    seen = survey(root, patient)
-    readings: dict[str, Reading] = {}
-    kept = {True: 0, False: 0}
-    for reading in _readings(seen, pictures > 0, workers):
-        if reading.picture is not None:  # clean ones too: the set as a whole may have a word on them
-            ill = worst(reading.findings) in {"error", "warning"}
-            kept[ill] += 1
-            reading = reading if kept[ill] <= pictures else replace(reading, picture=None)
-        readings[reading.id] = reading
-    return _report(root, seen, [readings[plan.id] for plan in seen.cases if plan.id in readings], pictures)
+    listing = _list(root, patient)
+    jobs, findings = _jobs(listing)
+    reports: dict[str, CaseReport] = {}
+    counts = {True: 0, False: 0}
+    for report in _check_cases(listing, jobs, previews > 0, workers):
+        if report.preview is not None:
+            # Previews of clean cases are kept, too, because the set as a whole may have a finding on them.
+            flagged = worst(report.findings) in {"error", "warning"}
+            counts[flagged] += 1
+            report = report if counts[flagged] <= previews else replace(report, preview=None)
+        reports[report.id] = report
+    return _combine(root, listing, findings, jobs, [reports[job.id] for job in jobs if job.id in reports], previews)
 
 
-def _readings(seen: Survey, picture: bool, workers: int | None) -> Iterator[Reading]:
-    """Each case as it is read; those that a dying process leaves behind, each by itself."""
-    if workers is None:
-        workers = default_workers() if len(seen.cases) >= _WORTH_A_POOL else 1
-    read = functools.partial(_safely, names=seen.labels, picture=picture)
-    rest = {plan.id: plan for plan in seen.cases}
+def _list(root: Path, patient: str | None) -> Listing:
+    """List a data set; if there is none, every image by itself."""
+    if not root.exists():
+        raise DataError(root, "there is no such folder")
+    if root.is_file() and root.suffix != ".json":
+        return collect_loose_files(root.parent, [root])
+    folder = root if root.is_dir() else root.parent
+    fix = "Every image in it is checked by itself."
     try:
-        for plan, reading in run_each(read, seen.cases, workers, "Checking"):
-            del rest[plan.id]
-            yield _failed(plan, str(reading), "") if isinstance(reading, MedsegError) else reading
-    except RunError:  # a process died, for want of memory most likely
-        for plan in rest.values():
-            yield _alone(read, plan)
+        listing = collect(root, patient)
+        if listing is not None:
+            return listing
+        doubt = warning("layout", folder, "the folder holds no data set in a known layout", fix)
+    except MedsegError as fault:
+        doubt = error("layout", folder, f"the data set cannot be used: {str(fault).rstrip('.')}", fix)
+    listing = collect_loose_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    listing.findings.insert(0, doubt)
+    return listing
 
 
-def _alone(read: Callable[[Plan], Reading], plan: Plan) -> Reading:
+def _jobs(listing: Listing) -> tuple[list[CaseJob], list[Finding]]:
+    """Return the cases to read, each with the findings on its names, and the findings on the set as a whole."""
+    loose = listing.kind == LOOSE
+    by_case: dict[str, list[Finding]] = {}
+    for finding in listing.findings:
+        by_case.setdefault(finding.case, []).append(finding)
+    jobs = []
+    for case in listing.cases:
+        id = case.image.relative_to(listing.root).as_posix() if loose else case.id
+        jobs.append(CaseJob(id, case, tuple(by_case.pop(id, ())), loose))
+    return jobs, [finding for findings in by_case.values() for finding in findings]
+
+
+def _check_cases(listing: Listing, jobs: Sequence[CaseJob], preview: bool, workers: int | None) -> Iterator[CaseReport]:
+    """Yield the report of each case; those that a dying process leaves behind are read one by one."""
+    if workers is None:
+        workers = default_workers() if len(jobs) >= _PARALLEL_FROM else 1
+    check = functools.partial(_check_safely, labels=listing.labels, colors=listing.class_colors, preview=preview)
+    remaining = {job.id: job for job in jobs}
+    try:
+        for job, report in run_each(check, jobs, workers, "Checking"):
+            remaining.pop(job.id, None)
+            yield _failed(job, str(report), "") if isinstance(report, MedsegError) else report
+    except RunError:  # a process died, probably for lack of memory
+        for job in remaining.values():
+            yield _check_in_own_process(check, job)
+
+
+def _check_in_own_process(check: Callable[[CaseJob], CaseReport], job: CaseJob) -> CaseReport:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(read, plan).result()
+            return pool.submit(check, job).result()
         except BrokenProcessPool:
-            return _failed(plan, "the process that read it died", "Give it more memory, or fewer workers.")
+            return _failed(job, "the process that read it died", "Give it more memory, or use fewer workers.")
 
 
-def _safely(plan: Plan, names: LabelMap | None, picture: bool) -> Reading:
+def _check_safely(job: CaseJob, labels: LabelMap | None, colors: ClassColors | None, preview: bool) -> CaseReport:
     try:
-        return read_case(plan, names, picture) if plan.slice is None else slices.read_slice_case(plan, picture)
+        if job.case.slice is not None and colors is not None:
+            return check_slice(job, colors, preview)
+        return check_case(job, labels, preview)
     except Exception as fault:  # one case must not end the check of a thousand
-        return _failed(plan, f"{type(fault).__name__}: {fault}", "Look at its files.")
+        return _failed(job, f"{type(fault).__name__}: {fault}", "Look at its files.")
 
 
-def _failed(plan: Plan, why: str, fix: str) -> Reading:
-    return Reading(plan.id, (*plan.findings, error("case-failed", plan.image or "", why, fix).of(plan.id)))
+def _failed(job: CaseJob, message: str, fix: str) -> CaseReport:
+    return CaseReport(job.id, (*job.findings, error("case-failed", job.case.image, message, fix).of(job.id)))
 
 
-def _report(root: Path, seen: Survey, readings: Sequence[Reading], pictures: int) -> DatasetReport:
-    """What the readings give together: the set against itself."""
-    found = [*seen.findings, *(finding for reading in readings for finding in reading.findings)]
-    images = {reading.id: reading.digest for reading in readings if reading.digest}
-    present = {reading.id: tuple(reading.summary.voxels) for reading in readings if reading.summary}
-    unannotated = _unannotated(seen)
-    if seen.kind != "loose files":
-        found += labels.outlying_volumes({reading.id: reading.whole for reading in readings if _measured(reading)})
-    found += splits.repeated(images)
-    for finding in splits.examine(seen.split, patients=seen.patients, images=images, structures=present):
-        doubtful = seen.guessed and finding.code == "split-patient"
-        found.append(replace(finding, severity="warning") if doubtful else finding)
-    found += slices.uneven(readings, {plan.id: plan.image for plan in seen.cases if plan.slice and plan.image})
-    for id, names in unannotated.items():
-        found.append(labels.unannotated(names).of(id))
+def _combine(
+    root: Path,
+    listing: Listing,
+    set_findings: Sequence[Finding],
+    jobs: Sequence[CaseJob],
+    reports: Sequence[CaseReport],
+    previews: int,
+) -> DatasetReport:
+    """Combine the reports of all cases and check the cases against each other."""
+    findings = [*set_findings, *(finding for report in reports for finding in report.findings)]
+    images = {report.id: report.digest for report in reports if report.digest}
+    present = {report.id: tuple(report.summary.voxels) for report in reports if report.summary}
+    if listing.kind != LOOSE:
+        findings += check_volumes({report.id: report.complete_ml for report in reports if _spacing_is_sure(report)})
+    findings += check_repeated_images(images)
+    findings += check_split(listing.split, patients=listing.patients, images=images, structures=present)
+    image_of = {job.id: job.case.image for job in jobs if job.case.slice is not None}
+    sizes = {}
+    for report in reports:
+        if report.summary is not None and report.id in image_of:
+            sizes[image_of[report.id]] = (report.summary.shape[0], report.summary.shape[1])
+    findings += check_slice_sizes(sizes)
+    unannotated = {}
+    for case in listing.cases:
+        missing = [] if case.annotated is None else [name for name in listing.structures if name not in case.annotated]
+        if missing:
+            unannotated[case.id] = tuple(missing)
+            findings.append(report_unannotated(missing).of(case.id))
     overlaps: Counter[tuple[str, str]] = Counter()
-    for reading in readings:
-        overlaps.update(reading.overlaps)
-    relative = [replace(finding, location=_relative(finding.location, root)) for finding in found]
-    flagged = {finding.case for finding in found if finding.severity != "note"}
-    printable = [r for r in readings if r.picture is not None and r.id in flagged][:pictures]
+    for report in reports:
+        overlaps.update(report.overlaps)
+    flagged = {finding.case for finding in findings if finding.severity != "note"}
+    shown = [report for report in reports if report.preview is not None and report.id in flagged][:previews]
     return DatasetReport(
         root=root,
-        kind=seen.kind,
-        findings=tuple(ranked(relative)),
-        cases=tuple(reading.summary for reading in readings if reading.summary),
-        checked=tuple(plan.id for plan in seen.cases),
-        structures=seen.structures,
+        kind=listing.kind,
+        findings=tuple(ranked(replace(finding, location=_relative(finding.location, root)) for finding in findings)),
+        cases=tuple(report.summary for report in reports if report.summary),
+        checked=tuple(job.id for job in jobs),
+        structures=listing.structures,
         overlaps=dict(overlaps),
         unannotated=unannotated,
-        absent={reading.id: reading.absent for reading in readings if reading.absent},
-        pictures={reading.id: reading.picture for reading in printable if reading.picture is not None},
+        absent={report.id: report.absent for report in reports if report.absent},
+        previews={report.id: report.preview for report in shown if report.preview is not None},
     )
 
 
-def _measured(reading: Reading) -> bool:
-    """Whether volumes of the case can be held against others: not where its very spacing is in doubt."""
-    return not any(finding.code.startswith("spacing") for finding in reading.findings)
-
-
-def _unannotated(seen: Survey) -> dict[str, tuple[str, ...]]:
-    """By case the structures that the set has and nobody looked for in it."""
-    missing = {
-        plan.id: tuple(name for name in seen.structures if name not in plan.annotated)
-        for plan in seen.cases
-        if plan.annotated is not None
-    }
-    return {id: names for id, names in missing.items() if names}
+def _spacing_is_sure(report: CaseReport) -> bool:
+    """Return whether volumes of the case can be compared with others."""
+    return not any(finding.code.startswith("spacing") for finding in report.findings)
 
 
 def _relative(location: str, root: Path) -> str:
-    start = f"{root}{os.sep}"
-    return location.removeprefix(start).replace(os.sep, "/") if location.startswith(start) else location
+    if location == str(root):
+        return root.name
+    prefix = f"{root}{os.sep}"
+    return location.removeprefix(prefix).replace(os.sep, "/") if location.startswith(prefix) else location

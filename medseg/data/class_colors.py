@@ -1,4 +1,4 @@
-"""What the values and colours of masks mean: `classes.json`, `label_map.json`, or nothing but the masks themselves."""
+"""The classes of 2D masks: from `classes.json`, `label_map.json`, or nothing but the masks themselves."""
 
 from __future__ import annotations
 
@@ -16,267 +16,248 @@ from medseg.image_io_2d import ClassColors, Image2D, read_image_2d
 from medseg.labels import BACKGROUND, LabelMap
 
 CLASSES, NAMES = "classes.json", "label_map.json"
-NEAR = 32.0  # a colour no further than this from a class's is that class's, however large the area
+SMOOTHING_DISTANCE = 32.0  # a color no further than this from a class's is that class's, however large the area
 _EXAMPLE = f'Write {CLASSES}, for example: {{"{BACKGROUND}": [0, 0, 0], "liver": [255, 0, 0]}}'
+_NAME_THEM = f"Name them in {CLASSES}, or correct the mask."
+Codes = dict[tuple[int, ...], int]  # pixels by color or value
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
-    """A mask as classes.
+class DecodedMask:
+    """Hold a mask as classes.
 
     Args:
-        label: `(rows, columns)`, uint8: indices of the palette's names.
-        doubtful: pixels by colour (or value) that no class has and that went to the nearest.
+        label: `(rows, columns)`, uint8: indices of the class names.
+        doubtful: pixels by color (or value) that no class has and that went to the nearest.
     """
 
     label: npt.NDArray[np.uint8]
-    doubtful: dict[tuple[int, ...], int] = field(default_factory=dict)
+    doubtful: Codes = field(default_factory=dict)
 
 
-def read_palette(root: Path) -> ClassColors | None:
-    """What `classes.json` or `label_map.json` in a folder says; None where neither is there.
+def read_class_colors(root: Path) -> ClassColors | None:
+    """Read the classes from `classes.json` or `label_map.json` in a folder; None if neither exists.
 
-    `classes.json` gives each name a colour `[r, g, b]`, or all of them a grey value; what is not named is black.
+    `classes.json` gives each name a color `[r, g, b]`, or each a grey value; what is not named is black background.
 
     Raises:
-        LabelError: names or colours twice, colours that are none.
+        DataError: the file cannot be read.
+        LabelError: repeated names or colors, or values that are no colors.
     """
     path = root / CLASSES
     if not path.is_file():
-        if not (root / NAMES).is_file():
-            return None
-        names = LabelMap.load(root / NAMES).names
-        return ClassColors(names, tuple((index,) for index in range(len(names))))
+        return ClassColors.indexed(LabelMap.load(root / NAMES).names) if (root / NAMES).is_file() else None
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise DataError(path, "must be a readable JSON file", str(error)) from error
+        raise DataError(path, "the classes cannot be read as JSON", str(error)) from error
     if not isinstance(content, dict) or not content:
-        raise LabelError(path, "must give each class its colour", repr(content)[:60], _EXAMPLE)
-    coloured = isinstance(next(iter(content.values())), list)
-    codes = {str(name): _code(path, str(name), said, coloured) for name, said in content.items()}
-    ground = next((name for name in codes if name.strip("_ ").lower() == BACKGROUND), None)
-    black = (0, 0, 0) if coloured else (0,)
-    rest = {name: code for name, code in codes.items() if name != ground}
-    found = (codes[ground] if ground else black, *rest.values())
-    LabelMap(list(rest))  # sees that the names will do
-    twice = sorted({code for code in found if found.count(code) > 1})
-    if twice:
-        who = [name for name, code in codes.items() if code == twice[0]] + ([] if ground else [BACKGROUND])
-        raise LabelError(path, "must give every class a code of its own", f"{list(twice[0])} for {' and '.join(who)}")
-    if len(found) > 256:
-        raise LabelError(path, "may name up to 255 classes", str(len(rest)))
-    return ClassColors((BACKGROUND, *rest), found, coloured)
+        raise LabelError(path, "it must give each class its color", f"got {content!r}"[:60], _EXAMPLE)
+    colored = isinstance(next(iter(content.values())), list)
+    codes = {str(name): _code(path, str(name), value, colored) for name, value in content.items()}
+    background = next((name for name in codes if name.strip("_ ").lower() == BACKGROUND), None)
+    structures = {name: code for name, code in codes.items() if name != background}
+    LabelMap(list(structures))  # refuses names that cannot be used
+    black = (0, 0, 0) if colored else (0,)
+    every = (codes[background] if background else black, *structures.values())
+    for code in every:
+        if every.count(code) > 1:
+            names = [name for name in codes if codes[name] == code]
+            names += [BACKGROUND] if code == black and not background else []
+            raise LabelError(path, f"{' and '.join(names)} have the same code {list(code)}", "", "Change one of them.")
+    if len(every) > 256:
+        raise LabelError(path, f"at most 255 classes can be named, and it names {len(structures)}")
+    return ClassColors((BACKGROUND, *structures), every, colored)
 
 
-def _code(path: Path, name: str, said: Any, coloured: bool) -> tuple[int, ...]:
-    values = said if isinstance(said, list) else [said]
-    whole = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= 255 for one in values)
-    if isinstance(said, list) != coloured or not whole or len(values) != (3 if coloured else 1):
-        rule = "three numbers from 0 to 255, as the others have" if coloured else "a value from 0 to 255"
-        raise LabelError(f"{path}, class '{name}'", f"needs {rule}", json.dumps(said)[:60], _EXAMPLE)
+def _code(path: Path, name: str, value: Any, colored: bool) -> tuple[int, ...]:
+    values = value if isinstance(value, list) else [value]
+    valid = all(isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= 255 for number in values)
+    if isinstance(value, list) != colored or not valid or len(values) != (3 if colored else 1):
+        problem = (
+            "it needs three numbers from 0 to 255, as the others have" if colored else "it needs a value from 0 to 255"
+        )
+        raise LabelError(f"{path}, class '{name}'", problem, f"got {json.dumps(value)[:60]}", _EXAMPLE)
     return tuple(values)
 
 
-def generic_palette(masks: Iterable[Path]) -> ClassColors:
-    """Names for masks that come without: `class_1` to the greatest value, or one class where they are 0 and 255.
+def infer_class_colors(masks: Iterable[Path]) -> ClassColors:
+    """Make up names for masks without: `class_1` to the greatest value, or one class if they are 0 and 255.
 
     Every mask is read.
 
     Raises:
-        DataError: a mask that cannot be read; LabelError: coloured masks, or values that are no classes.
+        DataError: a mask that cannot be read.
+        LabelError: colored masks, or values that are no classes.
     """
-    values = np.zeros(256, dtype=bool)
+    occurs = np.zeros(256, dtype=bool)
     for path in masks:
-        picture = read_image_2d(path)
-        if picture.values.ndim == 3:
-            seen = sorted({tuple(int(v) for v in colour) for colour in np.unique(_flat(picture), axis=0)})
-            printable = ", ".join(str(list(colour)) for colour in seen[:6]) + (" ..." if len(seen) > 6 else "")
-            raise LabelError(path, f"is coloured and needs {CLASSES} to say what colours mean", printable, _EXAMPLE)
-        if picture.values.max() > 255:
-            raise LabelError(path, "must hold values up to 255", f"{picture.values.max()}")
-        values[np.unique(picture.values)] = True
-    found = np.flatnonzero(values)
-    if found[-1] == 255 and len(found) <= 2:
+        values = read_image_2d(path).values
+        if values.ndim == 3:
+            problem = f"the mask is colored and needs {CLASSES} to name the colors"
+            raise LabelError(path, problem, format_codes(_count_colors(values)), _EXAMPLE)
+        if values.max() > 255:
+            raise LabelError(path, "the values of a mask must not exceed 255", f"got {values.max()}")
+        occurs[np.unique(values)] = True
+    present = np.flatnonzero(occurs)
+    if present[-1] == 255 and len(present) <= 2:
         return ClassColors((BACKGROUND, "class_1"), ((0,), (255,)), generic=True)
-    if found[-1] > 64 or found[-1] == 0:
-        few = ", ".join(str(value) for value in found[:8])
-        raise LabelError("masks without names", "must hold class indices, or 0 and 255", f"the values {few}", _EXAMPLE)
-    names = [f"class_{index}" for index in range(1, found[-1] + 1)]
-    return ClassColors((BACKGROUND, *names), tuple((index,) for index in range(len(names) + 1)), generic=True)
+    if present[-1] > 64 or present[-1] == 0:
+        listed = ", ".join(str(value) for value in present[:8])
+        problem = "masks without named classes must hold class indices, or 0 and 255"
+        raise LabelError("masks", problem, f"got the values {listed}", _EXAMPLE)
+    names = (BACKGROUND, *(f"class_{index}" for index in range(1, present[-1] + 1)))
+    return ClassColors(names, ClassColors.indexed(names).codes, generic=True)
 
 
-def _flat(picture: Image2D) -> npt.NDArray[Any]:
-    return picture.values.reshape(-1, 3)
+def decode_mask(image: Image2D, colors: ClassColors, location: object = "mask") -> DecodedMask:
+    """Decode a mask to classes, whether it holds values, colors, or values with a palette.
 
-
-def decode_mask(picture: Image2D, palette: ClassColors, location: object = "mask") -> Decoded:
-    """A mask as classes, whether it holds values, colours, or values with colours (a palette).
-
-    Colours that no class has, as smoothing leaves them between two areas, go to the nearest class and are
-    counted. An area of one such colour, 3 pixels wide and high, is no smoothing: it is refused. Values with
-    colours go by these where one of them is a class's, else by the values.
+    Colors that no class has, as smoothing leaves them between two areas, go to the nearest class and are
+    counted. An area of one such color, 3 pixels wide and high, is no smoothing: it is refused. A palette decides
+    if one of its used colors is a class's; else the values do.
 
     Raises:
-        LabelError: an area of a colour, or a value, that no class has; says how many pixels and which.
+        LabelError: an area of a color, or a value, that no class has; says how many pixels and which.
     """
-    values = picture.values
-    if picture.palette is not None:
-        if palette.coloured and _is_coloured(picture, palette):
-            return _by_colour(picture.palette[values], palette, location)
+    values = image.values
+    if image.palette is not None:
+        if colors.colored and _uses_class_colors(values, image.palette, colors):
+            return _decode_colors(image.palette[values], colors, location)
     elif values.ndim == 3:
-        if not palette.coloured:
-            if (values == values[..., :1]).all():
-                return _by_value(values[..., 0], palette, location)
-            raise LabelError(
-                location, f"is coloured, and {CLASSES} gives no colours", _shown(_counts(values)), _EXAMPLE
-            )
-        return _by_colour(values, palette, location)
-    elif palette.coloured and any(code[0] == code[1] == code[2] for code in palette.codes[1:]):
-        return _by_colour(np.repeat(_eight(picture)[..., None], 3, axis=2), palette, location)
-    return _by_value(values, palette, location)
+        if colors.colored:
+            return _decode_colors(values, colors, location)
+        if not (values == values[..., :1]).all():
+            problem = f"the mask is colored, and {CLASSES} gives no colors"
+            raise LabelError(location, problem, format_codes(_count_colors(values)), _EXAMPLE)
+        values = values[..., 0]
+    elif colors.colored and any(code[0] == code[1] == code[2] for code in colors.codes[1:]):
+        return _decode_colors(np.repeat(_grey_of_8_bits(image)[..., None], 3, axis=2), colors, location)
+    return _decode_values(values, colors, location)
 
 
-def _eight(picture: Image2D) -> npt.NDArray[np.uint8]:
-    """A grey mask as colours count: one of fewer bits holds white as less than 255."""
-    full = picture.full or 255
-    scaled = picture.values.astype(np.int64) * (255 // full) if full < 255 else picture.values
+def _grey_of_8_bits(image: Image2D) -> npt.NDArray[np.uint8]:
+    """Scale a grey mask of fewer bits so that white is 255, as colors count."""
+    white = image.white or 255
+    scaled = image.values.astype(np.int64) * (255 // white) if white < 255 else image.values
     return np.asarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def _is_coloured(picture: Image2D, palette: ClassColors) -> bool:
-    used = np.unique(picture.values)
-    colours = (
-        {tuple(int(one) for one in picture.palette[value]) for value in used} if picture.palette is not None else {}
-    )
-    return bool(set(colours) & set(palette.codes[1:]))
+def _uses_class_colors(values: npt.NDArray[Any], palette: npt.NDArray[np.uint8], colors: ClassColors) -> bool:
+    used = {tuple(int(part) for part in palette[value]) for value in np.unique(values)}
+    return bool(used & set(colors.codes[1:]))
 
 
-def _by_value(values: npt.NDArray[Any], palette: ClassColors, location: object) -> Decoded:
-    codes = [code[0] for code in palette.codes] if not palette.coloured else list(range(len(palette.codes)))
-    if (
-        len(codes) == 2
-        and codes == [0, 1]
-        and values.max(initial=0) == 255
-        and not ((values > 0) & (values < 255)).any()
-    ):
+def _decode_values(values: npt.NDArray[Any], colors: ClassColors, location: object) -> DecodedMask:
+    codes = list(range(len(colors.codes))) if colors.colored else [code[0] for code in colors.codes]
+    black_and_white = values.max(initial=0) == 255 and not ((values > 0) & (values < 255)).any()
+    if codes == [0, 1] and black_and_white:
         codes = [0, 255]
-    known = np.isin(values, codes)
-    if not known.all():
-        table = _values(values[~known])
-        raise LabelError(
-            location,
-            f"must hold the values of its classes: {', '.join(str(code) for code in codes[:12])}",
-            f"{int((~known).sum())} pixels of other values: {_shown(table)}",
-            f"Name them in {CLASSES}, or mend the mask.",
-        )
+    valid = np.isin(values, codes)
+    if not valid.all():
+        classes = ", ".join(str(code) for code in codes[:12])
+        problem = f"{int((~valid).sum())} pixels have other values than those of the classes ({classes})"
+        raise LabelError(location, problem, format_codes(_count_values(values[~valid])), _NAME_THEM)
     lookup = np.zeros(max(codes) + 1, dtype=np.uint8)
     lookup[codes] = np.arange(len(codes))
-    return Decoded(lookup[values])
+    return DecodedMask(lookup[values])
 
 
-def _by_colour(colours: npt.NDArray[np.uint8], palette: ClassColors, location: object) -> Decoded:
-    """Each pixel to the class whose colour is nearest; what has a class's own colour is not looked at twice."""
-    keys = np.left_shift(colours[..., 0], 16, dtype=np.int32)
-    keys |= np.left_shift(colours[..., 1], 8, dtype=np.int32)
-    keys |= colours[..., 2]
+def _decode_colors(pixels: npt.NDArray[np.uint8], colors: ClassColors, location: object) -> DecodedMask:
+    """Assign each pixel to the class of the nearest color; distances are computed only for colors of no class."""
+    # A color as one integer 0xRRGGBB compares in one pass instead of three.
+    keys = np.left_shift(pixels[..., 0], 16, dtype=np.int32)
+    keys |= np.left_shift(pixels[..., 1], 8, dtype=np.int32)
+    keys |= pixels[..., 2]
     label = np.zeros(keys.shape, dtype=np.uint8)
-    known = np.zeros(keys.shape, dtype=bool)
-    for index, (red, green, blue) in enumerate(palette.codes):
+    exact = np.zeros(keys.shape, dtype=bool)
+    for index, (red, green, blue) in enumerate(colors.codes):
         same = keys == (red << 16 | green << 8 | blue)
         label[same] = index
-        known |= same
-    if known.all():
-        return Decoded(label)
-    found, where, counts = np.unique(keys[~known], return_inverse=True, return_counts=True)
-    rgb = np.stack([found >> 16, (found >> 8) & 255, found & 255], axis=1)
-    apart = np.linalg.norm(rgb[:, None, :] - np.array(palette.codes)[None], axis=2)
-    label[~known] = apart.argmin(axis=1)[where]
-    doubtful = {tuple(colour): int(count) for colour, count in zip(rgb.tolist(), counts, strict=True)}
-    far = {int(key) for key in found[apart.min(axis=1) > NEAR]}
-    areas = _areas(keys, far) if far else set()
+        exact |= same
+    if exact.all():
+        return DecodedMask(label)
+    unknown, inverse, counts = np.unique(keys[~exact], return_inverse=True, return_counts=True)
+    rgb = np.stack([unknown >> 16, (unknown >> 8) & 255, unknown & 255], axis=1)
+    distances = np.linalg.norm(rgb[:, None, :] - np.array(colors.codes)[None], axis=2)
+    label[~exact] = distances.argmin(axis=1)[inverse]
+    doubtful = {tuple(color): int(count) for color, count in zip(rgb.tolist(), counts, strict=True)}
+    far = {int(key) for key in unknown[distances.min(axis=1) > SMOOTHING_DISTANCE]}
+    areas = _colors_with_area(keys, far) if far else set()
     wrong = {code: count for code, count in doubtful.items() if code[0] << 16 | code[1] << 8 | code[2] in areas}
-    if not wrong and _looks_like_indices(colours, palette):
+    if not wrong and _looks_like_indices(pixels, colors):
         wrong = doubtful
     if wrong:
-        raise LabelError(
-            location,
-            f"must have the colours of its classes: {', '.join(str(list(code)) for code in palette.codes[:8])}",
-            f"{sum(wrong.values())} pixels of other colours: {_shown(wrong)}",
-            f"Name them in {CLASSES}, or mend the mask.",
-        )
-    return Decoded(label, doubtful)
+        classes = ", ".join(str(list(code)) for code in colors.codes[:8])
+        problem = f"{sum(wrong.values())} pixels have other colors than those of the classes ({classes})"
+        raise LabelError(location, problem, format_codes(wrong), _NAME_THEM)
+    return DecodedMask(label, doubtful)
 
 
-def _looks_like_indices(colours: npt.NDArray[np.uint8], palette: ClassColors) -> bool:
-    """Whether a grey mask holds nothing but small numbers, as class indices are, and no class has them as colours."""
-    greatest = int(colours.max())
-    grey = bool((colours == colours[..., :1]).all())
-    return grey and 0 < greatest < len(palette.codes) and (greatest,) * 3 not in palette.codes
+def _looks_like_indices(pixels: npt.NDArray[np.uint8], colors: ClassColors) -> bool:
+    """Return whether a grey mask holds only small numbers, as class indices are, and no class has them as colors."""
+    greatest = int(pixels.max())
+    grey = bool((pixels == pixels[..., :1]).all())
+    return grey and 0 < greatest < len(colors.codes) and (greatest,) * 3 not in colors.codes
 
 
-def _areas(keys: npt.NDArray[np.int32], colours: set[int]) -> set[int]:
-    """Those of the colours that fill 3 by 3 pixels somewhere."""
+def _colors_with_area(keys: npt.NDArray[np.int32], colors: set[int]) -> set[int]:
+    """Return those of the colors that fill 3 by 3 pixels somewhere."""
     if min(keys.shape) < 3:
         return set()
-    middle, same = keys[1:-1, 1:-1], np.ones((keys.shape[0] - 2, keys.shape[1] - 2), dtype=bool)
+    rows, columns = keys.shape[0] - 2, keys.shape[1] - 2
+    center, same = keys[1:-1, 1:-1], np.ones((rows, columns), dtype=bool)
     for i in range(3):
         for j in range(3):
-            same &= keys[i : keys.shape[0] - 2 + i, j : keys.shape[1] - 2 + j] == middle
-    return {int(key) for key in np.unique(middle[same])} & colours
+            same &= keys[i : rows + i, j : columns + j] == center
+    return {int(key) for key in np.unique(center[same])} & colors
 
 
-def _counts(colours: npt.NDArray[Any]) -> dict[tuple[int, ...], int]:
-    found, counts = np.unique(colours.reshape(-1, 3), axis=0, return_counts=True)
-    return {tuple(int(v) for v in colour): int(n) for colour, n in zip(found, counts, strict=True)}
+def _count_colors(pixels: npt.NDArray[Any]) -> Codes:
+    unique, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return {tuple(int(part) for part in color): int(count) for color, count in zip(unique, counts, strict=True)}
 
 
-def _values(values: npt.NDArray[Any]) -> dict[tuple[int, ...], int]:
-    found, counts = np.unique(values, return_counts=True)
-    return {(int(value),): int(count) for value, count in zip(found, counts, strict=True)}
+def _count_values(values: npt.NDArray[Any]) -> Codes:
+    unique, counts = np.unique(values, return_counts=True)
+    return {(int(value),): int(count) for value, count in zip(unique, counts, strict=True)}
 
 
-def _shown(table: dict[tuple[int, ...], int], most: int = 4) -> str:
-    """The commonest codes with their pixels.
+def format_codes(pixels: Codes, limit: int = 4) -> str:
+    """List the most frequent codes with their pixels.
 
-    >>> _shown({(7,): 12, (0, 255, 0): 40})
-    '[0, 255, 0] (40), 7 (12)'
+    Example:
+        >>> format_codes({(7,): 12, (0, 255, 0): 40})
+        '[0, 255, 0] (40), 7 (12)'
     """
-    ranked = sorted(table, key=lambda code: -table[code])
-    printable = [f"{list(code) if len(code) > 1 else code[0]} ({table[code]})" for code in ranked[:most]]
-    return ", ".join(printable) + (f" and {len(ranked) - most} more" if len(ranked) > most else "")
+    ranked = sorted(pixels, key=lambda code: -pixels[code])
+    listed = [f"{list(code) if len(code) > 1 else code[0]} ({pixels[code]})" for code in ranked[:limit]]
+    return ", ".join(listed) + (f" and {len(ranked) - limit} more" if len(ranked) > limit else "")
 
 
-def doubt(doubtful: dict[tuple[int, ...], int]) -> str:
-    """A sentence without its end on pixels whose colour no class has; empty where there are none."""
-    if not doubtful:
-        return ""
-    return f"{sum(doubtful.values())} pixels of no class's colour went to the nearest: {_shown(doubtful)}"
+def decode_binary(image: Image2D, location: object) -> tuple[npt.NDArray[np.bool_], int]:
+    """Return a mask of one structure, `(rows, columns)`, and how many of its pixels were neither black nor white.
 
-
-def binary(picture: Image2D, location: object) -> tuple[npt.NDArray[np.bool_], int]:
-    """A mask of one structure, `(rows, columns)`, and how many of its pixels were neither black nor white.
-
-    What is not black and white is smoothing if it is less than half of the structure: it goes to the nearer side.
+    Pixels between are smoothing if they are less than half of the structure: they go to the nearer side.
 
     Raises:
-        LabelError: a coloured picture, or one that is no mask.
+        LabelError: a colored image, or one that is no mask.
     """
-    values = picture.values
-    if picture.palette is not None:
-        values = values if picture.values.max(initial=0) <= 1 else picture.palette[values]
+    values = image.values
+    if image.palette is not None and values.max(initial=0) > 1:
+        values = image.palette[values]
     if values.ndim == 3:
         if not (values == values[..., :1]).all():
-            raise LabelError(location, "must be a mask of one structure, black and white", _shown(_counts(values)))
+            problem = "a mask of one structure must be black and white, but it is colored"
+            raise LabelError(location, problem, format_codes(_count_colors(values)))
         values = values[..., 0]
-    most = values.max(initial=0)
-    if most <= 1:
+    highest = values.max(initial=0)
+    if highest <= 1:
         return np.asarray(values == 1), 0
-    white = 255 if most <= 255 else 65535
-    between = int(((values > 0) & (values < white)).sum())
-    mask = np.asarray(values > white // 2)
-    if between and between >= max(1, int(mask.sum())) / 2:
-        table = _values(values[(values > 0) & (values < white)])
-        rule = f"must be a mask of one structure: 0 and 1, or 0 and {white}"
-        raise LabelError(location, rule, f"{between} pixels of other values: {_shown(table)}", "See what was exported.")
-    return mask, between
+    white = 255 if highest <= 255 else 65535
+    between = (values > 0) & (values < white)
+    count, mask = int(between.sum()), np.asarray(values > white // 2)
+    if count and count >= max(1, int(mask.sum())) / 2:
+        problem = f"{count} pixels are neither black nor white; a mask of one structure holds 0 and 1, or 0 and {white}"
+        raise LabelError(location, problem, format_codes(_count_values(values[between])), "Check how it was exported.")
+    return mask, count

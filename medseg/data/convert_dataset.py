@@ -1,4 +1,4 @@
-"""From any layout to another: raw nnU-Net, or a folder of the Medical Segmentation Decathlon.
+"""Convert a data set to another layout: raw nnU-Net, or a folder of the Medical Segmentation Decathlon.
 
 Images are copied byte for byte, label maps keep every voxel. Nothing is resampled, reoriented or cropped.
 """
@@ -6,12 +6,10 @@ Images are copied byte for byte, label maps keep every voxel. Nothing is resampl
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.atomic import atomic_path, writable_folder
-from medseg.cases import SPLITS, Case, DatasetIndex, Split, write_datalist
-from medseg.data import nnunet
-from medseg.data.datasets import renumbered
+from medseg.cases import SPLITS, Case, DatasetIndex, Split
+from medseg.data.case_jobs import Journal, run_each, source_key
+from medseg.data.datasets import read_renumbered
 from medseg.data.gzip_io import read_decompressed
-from medseg.data.journal import Journal
-from medseg.data.layouts import discover_volumes
+from medseg.data.layouts import discover_volumes, nnunet
+from medseg.data.layouts.datalist import write_datalist
 from medseg.data.masks import merge_masks
 from medseg.data.nifti import open_image, write_label_map
-from medseg.data.parallel import run_each
 from medseg.data.volumes import read_grid
 from medseg.errors import DataError, MedsegError, OutputError, did_you_mean
 from medseg.labels import LabelMap
@@ -41,23 +38,35 @@ _JOURNAL = ".conversion.jsonl"
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` made.
+    """Summarize what `convert` wrote.
 
     Args:
         description: the `dataset.json` that was written.
         labels: the numbering of the label maps.
         cases: the cases that are in it.
-        kept: those of them that were there already, from an earlier run.
-        failed: what was wrong with the cases that are not.
-        overlaps: voxels in which a structure gave way to another: `{(winner, loser): voxels}`.
+        reused: those of them that were there already, from an earlier run.
+        failed: the reason for each case that is not in it.
+        overlaps: voxels in which one structure won over another: `{(winner, loser): voxels}`.
     """
 
     description: Path
     labels: LabelMap
     cases: tuple[str, ...]
-    kept: tuple[str, ...]
+    reused: tuple[str, ...]
     failed: Mapping[str, str]
     overlaps: Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Hold one case to convert, its files in the new layout, and the two numberings."""
+
+    case: Case
+    target: Case
+    case_labels: LabelMap | None
+    labels: LabelMap
+    needs_label: bool
+    key: str
 
 
 def convert(
@@ -65,8 +74,8 @@ def convert(
 ) -> Converted:
     """Write the data set under `root` to `out` in another layout.
 
-    A conversion that was stopped goes on where it stood: files that were finished from the same sources are
-    kept. A case that is broken is left out and listed; the others are written.
+    A stopped conversion resumes: files that were finished from the same sources are reused. A case that is broken is
+    left out and listed; the others are written.
 
     Args:
         root: a data set in any layout that `discover` knows.
@@ -78,126 +87,100 @@ def convert(
         workers: processes, see `run_each`; 0 or 1 does everything in this one.
 
     Raises:
-        DataError: `out` lies inside `root` or holds something else; no case could be converted.
+        DataError: `out` lies inside `root` or holds other files; no case could be converted.
         LabelError: a structure that the set does not have.
-        OutputError: the place cannot be written.
+        OutputError: `out` cannot be written.
     """
     root, out = Path(root), Path(out)
     if to not in FORMATS:
-        raise DataError(f"layout '{to}'", f"must be one of {', '.join(FORMATS)}", f"'{to}'", did_you_mean(to, FORMATS))
+        problem = f"the layouts to convert to are {', '.join(FORMATS)}"
+        raise DataError(f"layout '{to}'", problem, "", did_you_mean(to, FORMATS))
     source = root if root.is_dir() else root.parent
     if out.resolve().is_relative_to(source.resolve()):
-        raise DataError(out, "must not lie inside the source", str(source), "Choose a folder beside it.")
+        raise DataError(out, f"the folder must not lie inside the source {source}", "", "Choose a folder beside it.")
     dataset = discover_volumes(root).with_split()
     labels = dataset.choose(structures)
-    sides = _sides(dataset)
+    cases = _cases_with_subset(dataset)
+    test = set(dataset.split.test)
     channel = nnunet.CHANNEL if to == "nnunet" else ""
-    targets = {id: _target(dataset.case(id), out, test, channel) for id, test in sides.items()}
-    _refuse_strangers(out, targets.values())
+    targets = {case.id: _target(case, out, case.id in test, channel) for case in cases}
+    _refuse_other_files(out, targets.values())
     writable_folder(out)
     journal = Journal(out / _JOURNAL)
-    jobs, kept, failed = [], [], {}
-    notes: dict[str, list[tuple[str, str, int]]] = {}
-    for id, target in targets.items():
-        case = dataset.case(id)
+    numbering = dataset.labels.names if dataset.labels is not None else None
+    jobs, reused, failed = [], [], {}
+    overlaps_by_case: dict[str, list[tuple[str, str, int]]] = {}
+    for case in cases:
         try:
-            job = _Job(case, target, dataset.labels, labels, not sides[id], _key(case, dataset.labels, labels))
+            key = source_key(case, numbering, labels.names, labels.overlap_priority())
         except DataError as error:
-            failed[id] = str(error)
+            failed[case.id] = str(error)
             continue
-        found = journal.get(id, job.key, target.sources())
-        if found is None:
-            jobs.append(job)
+        note = journal.get(case.id, key, targets[case.id].files())
+        if note is None:
+            jobs.append(_Job(case, targets[case.id], dataset.labels, labels, case.id not in test, key))
         else:
-            notes[id] = found
-            kept.append(id)
+            overlaps_by_case[case.id] = note
+            reused.append(case.id)
     for job, result in run_each(_write, jobs, workers, "Converting"):
         if isinstance(result, OutputError):
             raise result
         if isinstance(result, MedsegError):
             failed[job.case.id] = str(result)
             continue
-        journal.add(job.case.id, job.key, job.target.sources(), result)
-        notes[job.case.id] = result
+        journal.add(job.case.id, job.key, job.target.files(), result)
+        overlaps_by_case[job.case.id] = result
+    if not overlaps_by_case:
+        raise DataError(root, f"none of its {len(failed)} cases could be converted", next(iter(failed.values()), ""))
     overlaps = Counter[tuple[str, str]]()
-    for note in notes.values():
-        overlaps.update({(winner, loser): voxels for winner, loser, voxels in note})
-    done = {id: replace(targets[id], annotated=_annotated(dataset.case(id), labels)) for id in notes}
-    if not done:
-        raise DataError(
-            root, "must hold at least one whole case", f"{len(failed)} broken ones", next(iter(failed.values()), "")
-        )
-    description = _describe(out, to, dataset, labels, done)
-    return Converted(description, labels, tuple(sorted(done)), tuple(kept), failed, dict(overlaps))
+    for triples in overlaps_by_case.values():
+        overlaps.update({(winner, loser): voxels for winner, loser, voxels in triples})
+    converted = {id: _describe_case(targets[id], dataset.case(id), labels) for id in overlaps_by_case}
+    description = _describe(out, to, dataset, labels, converted)
+    return Converted(description, labels, tuple(sorted(converted)), tuple(reused), failed, dict(overlaps))
 
 
-def _sides(dataset: DatasetIndex) -> dict[str, bool]:
-    """Every case on a side of the split, in order, with whether it is a test case."""
+def _cases_with_subset(dataset: DatasetIndex) -> list[Case]:
+    """Return the cases that are in a subset of the split; warn of the others."""
     split = dataset.split
-    learned = {*split.train, *split.val}
-    both = sorted(learned & set(split.test))
-    if both:
-        raise DataError(dataset.root, "must keep test cases apart from the others", f"{', '.join(both[:5])} on both")
-    left = sorted({case.id for case in dataset.cases} - learned - set(split.test))
-    if left:
-        logger.warning("%s: %d cases are on no side of the split, left out: %s", dataset.root, len(left), left[:5])
-    return {case.id: case.id in split.test for case in dataset.cases if case.id not in left}
+    used = {*split.train, *split.val, *split.test}
+    unused = sorted({case.id for case in dataset.cases} - used)
+    if unused:
+        listed = ", ".join(unused[:5])
+        logger.warning(
+            "%s: %d cases are in no subset of the split and are left out: %s", dataset.root, len(unused), listed
+        )
+    return [case for case in dataset.cases if case.id in used]
 
 
 def _target(case: Case, out: Path, test: bool, channel: str) -> Case:
-    """The case as it will lie in `out`."""
+    """Return the case with its files in the new layout."""
     images, labels = (nnunet.IMAGES_TS, nnunet.LABELS_TS) if test else (nnunet.IMAGES_TR, nnunet.LABELS_TR)
     label = out / labels / f"{case.id}.nii.gz" if case.masks or case.label is not None else None
     return Case(case.id, out / images / f"{case.id}{channel}.nii.gz", label)
 
 
-def _refuse_strangers(out: Path, targets: Any) -> None:
-    """See that `out` holds nothing that would count as a case of the set that is written there.
+def _refuse_other_files(out: Path, targets: Iterable[Case]) -> None:
+    """Refuse a folder with files that would count as cases of the set that is written there.
 
     Raises:
-        DataError: it does, or it is a file.
+        DataError: there are such files, or `out` is a file.
     """
     if out.exists() and not out.is_dir():
-        raise DataError(out, "must be a folder", "a file", "Choose another place.")
-    ours = {path for target in targets for path in (target.image, target.label)}
+        raise DataError(out, "this is a file, not a folder", "", "Choose another path.")
+    expected = {path for target in targets for path in (target.image, target.label)}
     for name in (nnunet.IMAGES_TR, nnunet.LABELS_TR, nnunet.IMAGES_TS, nnunet.LABELS_TS):
         for path in sorted((out / name).glob("*")) if (out / name).is_dir() else ():
-            if path not in ours and not path.name.startswith("."):
-                raise DataError(
-                    path,
-                    "must be a file of the data set that is converted",
-                    "another",
-                    "Choose an empty folder, or remove it.",
-                )
-
-
-def _key(case: Case, own: LabelMap | None, labels: LabelMap) -> str:
-    """A hash of what the files of a case are made from."""
-    try:
-        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in case.sources()]
-    except OSError as error:
-        raise DataError(error.filename, "must exist", str(error)) from error
-    key = json.dumps([stats, own.names if own is not None else None, labels.names, labels.overlap_priority()])
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One case to convert: from where, to where, how its labels are numbered here and there."""
-
-    case: Case
-    target: Case
-    own: LabelMap | None
-    labels: LabelMap
-    needs_label: bool
-    key: str
+            if path not in expected and not path.name.startswith("."):
+                problem = "the file does not belong to the data set that is converted"
+                raise DataError(path, problem, "", "Choose an empty folder, or remove it.")
 
 
 def _write(job: _Job) -> list[tuple[str, str, int]]:
-    """Write image and label map of a case; winner, loser and voxels of what overlapped."""
+    """Write image and label map of a case; return winner, loser and voxels of each overlap."""
     case, target = job.case, job.target
     if job.needs_label and target.label is None:
-        raise DataError(f"case {case.id}", "needs masks or a label map to train or validate", "neither")
+        raise DataError(f"case {case.id}", "it has neither masks nor a label map to train or validate with")
     read_grid(case.image)
     overlaps: Mapping[tuple[str, str], int] = {}
     label: npt.NDArray[Any] | None = None
@@ -205,25 +188,25 @@ def _write(job: _Job) -> list[tuple[str, str, int]]:
         merged = merge_masks(case.image, case.masks, job.labels)
         label, overlaps = merged.label, merged.overlaps
     elif case.label is not None:
-        label = renumbered(case, job.own, job.labels)
-    copy_whole(case.image, target.image)
+        label = read_renumbered(case, job.case_labels, job.labels)
+    copy_verified(case.image, target.image)
     if label is not None and target.label is not None:
         write_label_map(target.label, label, case.image, job.labels)
     return [(winner, loser, voxels) for (winner, loser), voxels in overlaps.items()]
 
 
-def copy_whole(source: Path, target: Path) -> None:
+def copy_verified(source: Path, target: Path) -> None:
     """Copy an image byte for byte after reading it to its end; a `.nii` is compressed on the way, voxels untouched.
 
     Raises:
-        DataError: the file is no NIfTI, cut short, or its checksum is wrong.
-        OutputError: the place cannot be written.
+        DataError: the file is no NIfTI, truncated, or its checksum is wrong.
+        OutputError: the file cannot be written.
     """
     image = open_image(source)
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * int(image.dataobj.dtype.itemsize)
     content = read_decompressed(source, at_least=needed)
     if len(content) < needed:
-        raise DataError(source, f"must be a whole NIfTI file of {needed} bytes", str(len(content)), "Copy it again.")
+        raise DataError(source, f"the file ends after {len(content):,} of {needed:,} bytes", "", "Copy it again.")
     with atomic_path(target) as partial:
         if source.name.lower().endswith(".gz"):
             shutil.copyfile(source, partial)
@@ -231,18 +214,17 @@ def copy_whole(source: Path, target: Path) -> None:
             partial.write_bytes(gzip.compress(content, 6, mtime=0))
 
 
-def _annotated(case: Case, labels: LabelMap) -> tuple[str, ...] | None:
-    if case.annotated is None:
-        return None
-    return tuple(name for name in labels if name in case.annotated)
+def _describe_case(target: Case, case: Case, labels: LabelMap) -> Case:
+    annotated = None if case.annotated is None else tuple(name for name in labels if name in case.annotated)
+    return replace(target, annotated=annotated, patient=case.patient)
 
 
-def _describe(out: Path, to: str, dataset: DatasetIndex, labels: LabelMap, done: Mapping[str, Case]) -> Path:
-    """Write what says which files belong together, last of all."""
-    train, val, test = (tuple(id for id in getattr(dataset.split, side) if id in done) for side in SPLITS)
-    cases = tuple(done[id] for id in sorted(done))
-    made = DatasetIndex(out, cases, labels.structures, labels, Split(train, val, test))
+def _describe(out: Path, to: str, dataset: DatasetIndex, labels: LabelMap, converted: Mapping[str, Case]) -> Path:
+    """Write the file that says which files belong together, last of all."""
+    split = Split(*(tuple(id for id in getattr(dataset.split, subset) if id in converted) for subset in SPLITS))
+    cases = tuple(converted[id] for id in sorted(converted))
+    index = DatasetIndex(out, cases, labels.structures, labels, split)
     if to == "nnunet":
-        return nnunet.write_description(made, labels, name=dataset.root.resolve().name)
-    write_datalist(out / nnunet.DESCRIPTION, made, labels)
+        return nnunet.write_description(index, labels, name=dataset.root.resolve().name)
+    write_datalist(out / nnunet.DESCRIPTION, index, labels)
     return out / nnunet.DESCRIPTION

@@ -1,4 +1,4 @@
-"""Binary masks to one label map: one mask in memory at a time, overlaps counted, precedence declared."""
+"""Merge binary masks to one label map: one mask in memory at a time, overlaps counted, precedence declared."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from medseg.labels import LabelMap
 
 @dataclass(frozen=True)
 class Merged:
-    """A label map made of masks.
+    """Hold a label map made of masks.
 
     Args:
-        label: indices of the label map, `(I, J, K)`, uint8 where that suffices.
-        grid: where it lies.
-        overlaps: voxels in which a structure gave way: `{(winner, loser): voxels}`.
+        label: indices of the label map, `(I, J, K)`, uint8 if that suffices.
+        grid: its grid.
+        overlaps: voxels in which one structure won over another: `{(winner, loser): voxels}`.
         missing: structures of the label map for which the case has no file.
     """
 
@@ -37,12 +37,12 @@ class Merged:
 
 @dataclass(frozen=True)
 class Combined:
-    """Masks in which overlaps stay: every voxel holds the number of a combination of structures.
+    """Hold masks with their overlaps: every voxel has the code of a combination of structures.
 
     Args:
-        codes: which combination a voxel holds, `(I, J, K)`, uint16; 0 is none.
+        codes: the combination of each voxel, `(I, J, K)`, uint16; 0 is background.
         combinations: for each code the channels (index - 1) of the structures that meet there.
-        grid: where it lies.
+        grid: its grid.
     """
 
     codes: npt.NDArray[np.uint16]
@@ -51,9 +51,9 @@ class Combined:
 
 
 class MaskReader:
-    """Binary masks of one case, one after the other, each on the grid of the image.
+    """Read the binary masks of one case, each of which must lie on the grid of the image.
 
-    The masks of a case mostly share their header to the last byte; such a header is looked at once.
+    The masks of a case mostly share their header to the last byte; such a header is parsed once.
 
     Args:
         grid: of the image.
@@ -61,23 +61,25 @@ class MaskReader:
     """
 
     def __init__(self, grid: Grid, reference: Path) -> None:
-        self.grid, self.reference = grid, reference
+        self.grid = grid
+        self.reference = reference
         self._size = int(np.prod(grid.shape))
-        self._known: bytes | bytearray = b""
+        self._header: bytes | bytearray = b""
         self._offset: int | None = None
 
     def read(self, path: Path) -> npt.NDArray[np.bool_]:
-        """One mask, flat, in the order of the file (the first axis runs fastest).
+        """Return one mask, flat, in the order of the file (the first axis runs fastest).
 
         Raises:
-            DataError: it cannot be read, or holds anything but 0 and 1.
+            DataError: it cannot be read, or holds values other than 0 and 1.
             GeometryError: it has another shape or affine than the image.
         """
         raw = read_decompressed(path) if path.is_file() and path.stat().st_size else b""
-        if not raw or raw[:_HEADER] != self._known:
+        if not raw or raw[:_HEADER] != self._header:
             image = open_image(path)
             self.grid.require(Grid.of_nifti(image), path, self.reference)
-            self._known, self._offset = raw[:_HEADER], _offset_of_bytes(image)
+            self._header = raw[:_HEADER]
+            self._offset = _offset_of_bytes(image)
         if self._offset is None or len(raw) < self._offset + self._size:
             return _binary(path, voxels(open_image(path))).ravel(order="F")
         data = np.frombuffer(raw, np.uint8, self._size, self._offset)
@@ -88,7 +90,7 @@ _HEADER = 352  # bytes of a NIfTI-1 header with the flag that says whether exten
 
 
 def _offset_of_bytes(image: Any) -> int | None:
-    """Where the voxels begin, if each of them is one byte that means itself; else None."""
+    """Return the offset of the voxels if each of them is one unscaled byte; else None."""
     stored = image.dataobj
     plain = stored.dtype == np.uint8 and (stored.slope, stored.inter) == (1.0, 0.0)
     return int(stored.offset) if plain else None
@@ -98,24 +100,21 @@ def _binary(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     mask = data == 1
     other = data[~mask & (data != 0)]
     if other.size:
-        raise DataError(
-            path,
-            "must be a binary mask of 0 and 1",
-            f"{other.size} voxels with other values, {other.flat[0]} among them",
-        )
+        problem = f"a binary mask holds 0 and 1, but {other.size} of its voxels have other values"
+        raise DataError(path, problem, f"for example {other.flat[0]}")
     return np.asarray(mask)
 
 
 def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, precedence: Sequence[str] = ()) -> Merged:
-    """Merge binary masks into one label map; where several claim a voxel, the smaller structure has it.
+    """Merge binary masks into one label map; where masks overlap, the smaller structure wins.
 
     The precedence is `LabelMap.overlap_priority`: it goes by the structures' usual size in an adult and is the
     same for every case. One mask is in memory at a time.
 
     Args:
-        image: the image the masks belong to; gives the grid.
-        masks: file by structure name; names that `labels` does not hold are passed over.
-        labels: which structures come out, and with which index.
+        image: the image of the masks; defines the grid.
+        masks: file by structure name; names that `labels` does not hold are ignored.
+        labels: the structures of the label map, with their indices.
         precedence: structures that win over all others, the first over the second.
 
     Raises:
@@ -129,31 +128,31 @@ def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, preced
     for name in labels.overlap_priority(precedence):
         if name not in masks:
             continue
-        gave_way = _paint(flat, reader.read(masks[name]), labels.index(name), len(labels))
-        for loser in np.flatnonzero(gave_way[1:]) + 1:
-            overlaps[name, labels.name(int(loser))] += int(gave_way[loser])
+        replaced = _write_class(flat, reader.read(masks[name]), labels.index(name), len(labels))
+        for loser in np.flatnonzero(replaced[1:]) + 1:
+            overlaps[name, labels.name(int(loser))] += int(replaced[loser])
     return Merged(label, grid, dict(overlaps), tuple(name for name in labels if name not in masks))
 
 
-def _paint(
+def _write_class(
     label: npt.NDArray[np.unsignedinteger[Any]], mask: npt.NDArray[np.bool_], index: int, classes: int
 ) -> npt.NDArray[np.int64]:
-    """Set the label to `index` where the mask is; gives the voxels that each class had there before."""
-    gave_way = np.zeros(classes, dtype=np.int64)
+    """Set the label to `index` inside the mask; return the voxels that each class had there before."""
+    replaced = np.zeros(classes, dtype=np.int64)
     for start in range(0, mask.size, _BLOCK):
-        held = np.flatnonzero(mask[start : start + _BLOCK])
-        if held.size:
+        inside = np.flatnonzero(mask[start : start + _BLOCK])
+        if inside.size:
             part = label[start : start + _BLOCK]
-            gave_way += np.bincount(part[held], minlength=classes)
-            part[held] = index
-    return gave_way
+            replaced += np.bincount(part[inside], minlength=classes)
+            part[inside] = index
+    return replaced
 
 
-_BLOCK = 1 << 20  # voxels looked at together: their positions stay in the processor's cache
+_BLOCK = 1 << 20  # voxels processed together: their positions stay in the processor's cache
 
 
 def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> Combined:
-    """Merge binary masks without loss: voxels that several structures claim keep all of them.
+    """Merge binary masks without loss: voxels where structures overlap keep all of them.
 
     Raises:
         DataError: see `merge_masks`; or more than 65535 different combinations in one case.
@@ -166,13 +165,13 @@ def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> C
     for channel, name in enumerate(labels):
         if name not in masks:
             continue
-        held = np.flatnonzero(reader.read(masks[name]))
-        inside = flat[held]
+        inside = np.flatnonzero(reader.read(masks[name]))
+        before = flat[inside]
         new = np.zeros(len(combinations), dtype=np.uint16)
-        for code in np.unique(inside):
+        for code in np.unique(before):
             combinations.append((*combinations[code], channel))
             if len(combinations) > np.iinfo(np.uint16).max:
-                raise DataError(image.parent, "may hold at most 65535 combinations of overlapping masks", "more")
+                raise DataError(image.parent, "its masks overlap in more than 65,535 combinations")
             new[code] = len(combinations) - 1
-        flat[held] = new[inside]
+        flat[inside] = new[before]
     return Combined(codes, tuple(combinations), grid)

@@ -116,7 +116,9 @@ def _grid(image: Any, path: str | Path) -> Grid:
     try:
         grid = Grid(image.shape, image.affine)
     except GeometryError as error:
-        raise GeometryError(path, f"{error.thing[2:]} {error.problem}", error.came, _RECONVERT) from error
+        raise GeometryError(
+            path, f"its {error.thing} cannot be used: {error.problem}", error.came, _RECONVERT
+        ) from error
     _require_one_geometry(header, grid, path)
     return grid
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.data.dicom import holds_dicom, is_dicom
+from medseg.data.layouts.totalsegmentator import IMAGE, is_case
 from medseg.data.nifti import stem
-from medseg.data.totalsegmentator import IMAGE, is_case
 from medseg.data.volumes import SUFFIXES, is_volume_file
 from medseg.errors import DataError
-from medseg.image_io_2d import is_picture
+from medseg.image_io_2d import is_image_2d
 
 _GENERIC = {"ct", "image", "img", "scan", "volume"}
 
@@ -32,12 +32,12 @@ def holds_pictures(path: str | Path) -> bool:
     """Return whether a path is a 2D image (PNG and the like), or a folder of them with no scan in it or below it."""
     path = Path(path)
     if not path.is_dir():
-        return is_picture(path)
+        return is_image_2d(path)
     files = [file for file in path.rglob("*") if file.is_file()]
-    images = [file for file in files if is_picture(file)]
+    images = [file for file in files if is_image_2d(file)]
     if not images or any(is_volume_file(file) for file in files):
         return False
-    return not any(is_dicom(file) for file in files if not is_picture(file))
+    return not any(is_dicom(file) for file in files if not is_image_2d(file))
 
 
 def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy import ndimage
 
 from medseg.data.datasets import renumber
 from medseg.data.masks import merge_masks
-from medseg.data.volumes import read_grid, read_volume
+from medseg.data.volumes import read_volume
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.sources import Source, ordered
 from medseg.grid import Grid
@@ -133,25 +132,12 @@ def read_source(source: Source, labels: LabelMap) -> tuple[Label, Grid | None, i
         return renumber(source.array, source.labels, labels, source.location), source.grid, 0
     if source.label is None:
         reference = source.image or next(iter(source.masks.values()))
-        _check_grid(reference)
         merged = merge_masks(reference, source.masks, labels)
         return merged.label, merged.grid, sum(merged.overlaps.values())
     if source.labels is None:
         raise LabelError(source.label, "its labels have no names")
-    _check_grid(source.label)
     values, grid = read_volume(source.label)
     return renumber(values, source.labels, labels, f"{source.label}, case {source.case}"), grid, 0
-
-
-def _check_grid(path: Path) -> None:
-    """Read the grid of a file, so that a broken header is an error that names the file."""
-    try:
-        read_grid(path)
-    except GeometryError as error:
-        if error.thing != "A grid's affine":
-            raise
-        fix = "Repair its header: spacings must be above 0."
-        raise GeometryError(f"{path}, affine", error.problem, error.came, fix) from error
 
 
 def read_pair(

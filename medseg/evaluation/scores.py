@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from medseg.data.case_jobs import run_each
 from medseg.data.nifti import stem
-from medseg.data.parallel import run_each
 from medseg.errors import DataError, LabelError, MedsegError
 from medseg.evaluation.bootstrap import SAMPLES
 from medseg.evaluation.pairs import Pairs, match, read_pair

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.data.folders import volumes
-from medseg.data.layouts import DATALIST, discover
+from medseg.catalogue import in_order
+from medseg.data.layouts import datalist, discover
+from medseg.data.layouts.listing import volumes
+from medseg.data.layouts.nnunet import DESCRIPTION
+from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
 from medseg.data.nifti import read_label_names, read_looked_for, stem
-from medseg.data.nnunet import DESCRIPTION
-from medseg.data.totalsegmentator import IMAGE, MASKS, in_order
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.grid import Grid
 from medseg.labels import BACKGROUND, LabelMap
@@ -73,7 +74,7 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
         if root.suffix == ".json" and root.is_file():
             return _sources_of_dataset(root, names)
         raise DataError(root, "there must be a folder of label maps", "a file" if root.exists() else "no such folder")
-    described = any((root / name).is_file() for name in (DATALIST, DESCRIPTION))
+    described = any((root / name).is_file() for name in (datalist.NAME, DESCRIPTION))
     files = volumes(root)
     if files:
         above = _sources_of_dataset_above(root, names) if not described else {}
@@ -238,7 +239,7 @@ def _sources_of_dataset(root: Path, names: LabelMap | None) -> dict[str, Source]
 
 def _sources_of_dataset_above(folder: Path, names: LabelMap | None) -> dict[str, Source]:
     """Return what the data set that the folder is a part of says of its label maps; it knows what is annotated."""
-    if not any((folder.parent / name).is_file() for name in (DATALIST, DESCRIPTION)):
+    if not any((folder.parent / name).is_file() for name in (datalist.NAME, DESCRIPTION)):
         return {}
     try:
         sources = _sources_of_dataset(folder.parent, names)

@@ -216,7 +216,7 @@ def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels:
         cells.append((title, overlay(_resized(base, size, PLANE), plane, colors)))
         planes.append(plane.ravel())
     in_view = classes_by_size(np.concatenate(planes), len(labels))
-    legend = [Entry(labels.name(index), labels.colour(index)) for index in in_view]
+    legend = [Entry(labels.name(index), labels.color(index)) for index in in_view]
     sheet = contact_sheet([cells], caption, legend)
     with atomic_path(path) as partial:
         sheet.save(partial)

@@ -88,7 +88,7 @@ def _boundaries(classes: Array) -> npt.NDArray[np.bool_]:
 
 def class_colors(labels: LabelMap) -> npt.NDArray[np.int64]:
     """Return the color of each class, `(classes, 3)`."""
-    return np.array([labels.colour(index) for index in range(len(labels))])
+    return np.array([labels.color(index) for index in range(len(labels))])
 
 
 def distinct_colors(labels: LabelMap, truth: Array, prediction: Array | None = None) -> npt.NDArray[np.int64]:

@@ -17,26 +17,26 @@ from medseg.image_io_2d import intensities, read_image_2d
 
 logger = logging.getLogger(__name__)
 
-_HELPERS = ("neighbours", "limits", "spacing")
+_HELPERS = ("neighbors", "limits", "spacing")
 
 
 class LoadSlice2Dd(MapTransform):
     """Load slices as `(C, rows, columns)`: the first axis of space runs down the screen, the second to the right.
 
-    Not MONAI's `LoadImaged`: its PNG reader gives columns first, scales nothing, and knows no neighbours. The affine
+    Not MONAI's `LoadImaged`: its PNG reader gives columns first, scales nothing, and knows no neighbors. The affine
     holds the spacing alone (rows, columns, mm), for a picture does not say which side of it is left. The paths of
-    neighbours, the spacing and the range leave the item, what is left of it can be batched.
+    neighbors, the spacing and the range leave the item, what is left of it can be batched.
 
     Args:
         keys: paths of pictures. Images become float32 from 0 to 1: up to 8 bits white is 1; with more the scan's range
             (`limits` of the item) becomes 0 and 1, or the slice's own where it has none.
         label_key: which of the keys is a label: indices or codes, `(1, rows, columns)`, as they are in the file.
         channels: of an image without context: 1 (grey) or 3 (colours, or grey three times).
-        context: neighbours on each side whose grey images are the channels instead, lowest first: 2 * context + 1. The
-            item must name them (`neighbours`, see `DatasetIndex.items`); without them the slice is repeated.
+        context: neighbors on each side whose grey images are the channels instead, lowest first: 2 * context + 1. The
+            item must name them (`neighbors`, see `DatasetIndex.items`); without them the slice is repeated.
 
     Raises:
-        ConfigError: channels or a context that cannot be, an item that names another number of neighbours.
+        ConfigError: channels or a context that cannot be, an item that names another number of neighbors.
         DataError: a picture that cannot be read; see `medseg.image_io_2d.read_image_2d`.
     """
 
@@ -91,15 +91,15 @@ class LoadSlice2Dd(MapTransform):
                 logger.warning("%s: not read: %s; so it is of all such pictures", path, picture.loss)
             return intensities(picture, self.channels, ends)
         count = 2 * self.context + 1
-        around = [str(one) for one in data.get("neighbours", [path] * count)]
+        around = [str(one) for one in data.get("neighbors", [path] * count)]
         if len(around) != count:
             raise ConfigError(
-                path, f"needs {count} neighbours in its item", str(len(around)), "Name context there, too."
+                path, f"needs {count} neighbors in its item", str(len(around)), "Name context there, too."
             )
         loaded = {one: intensities(read_image_2d(one), 1, ends) for one in dict.fromkeys(around)}
         first = loaded[path] if path in loaded else loaded[around[self.context]]
         odd = next((one for one in around if loaded[one].shape != first.shape), None)
         if odd is not None:
             size = f"{loaded[odd].shape[1]} rows and {loaded[odd].shape[2]} columns"
-            raise DataError(odd, f"must have the size of {path}, for they are neighbours", size)
+            raise DataError(odd, f"must have the size of {path}, for they are neighbors", size)
         return np.concatenate([loaded[one] for one in around])

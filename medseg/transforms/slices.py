@@ -95,7 +95,7 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
             volumes on disk that have a `shape` and `read_slice(k)`, such as `medseg.data.StoredVolume`.
         label_key: which of them is the label (class indices, or codes of combinations).
         patch_size: `(h, w)` along the first two axes.
-        context: neighbouring slices on each side that join the image as channels, lowest first; at the
+        context: neighboring slices on each side that join the image as channels, lowest first; at the
             ends of the volume the last slice is repeated. Channels of the image: `2 * context + 1`.
         structure_prob: how often the patch is drawn by structure.
         fill: value of the image outside the volume.

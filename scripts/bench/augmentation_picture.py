@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from medseg import LabelMap
+from medseg.catalogue import contralateral_name
 from medseg.data.phantom import PhantomSpec, make_body
-from medseg.labels import twin_name
 from medseg.report.overlays import class_colors, gray, overlay
 from medseg.transforms.batch import Draws, RandAugmentd, augment_batch
 
@@ -35,7 +35,7 @@ WIDTH, HEAD = 152, 20
 def slices() -> tuple[torch.Tensor, torch.Tensor, LabelMap]:
     """Two slices of the phantom's trunk, `(2, 1, I, J)`, and labels of the same shape."""
     body = make_body(PhantomSpec(seed=3, size=(136, 96), spacing=(3.0, 3.0, 5.0), region="trunk"), 0)
-    paired = [name for name in sorted(body.masks) if (twin_name(name) or name) in body.masks]
+    paired = [name for name in sorted(body.masks) if (contralateral_name(name) or name) in body.masks]
     labels = LabelMap(paired)
     label = np.zeros(body.hu.shape, np.uint8)
     for name in labels.overlap_priority():

@@ -43,13 +43,13 @@ Deed = Callable[[], Any]
 
 def volumes(folder: Path, shape: tuple[int, int, int]) -> None:
     """Write a phantom's truth, a good prediction of it, and one that is far off."""
+    from medseg.data import discover
     from medseg.data.phantom import PhantomSpec, write_phantom
-    from medseg.data.totalsegmentator import read
     from medseg.labels import LabelMap
 
     merge_masks = import_module("medseg.data.masks").merge_masks
     spec = PhantomSpec(1, 0, 0, 0, shape[:2], SPACING, "body")
-    (case,) = read(write_phantom(folder / "phantom", spec)).cases
+    (case,) = discover(write_phantom(folder / "phantom", spec)).cases
     truth = merge_masks(case.image, case.masks, LabelMap.totalsegmentator()).label
     first = max(0, (truth.shape[2] - shape[2]) // 2)
     truth = np.asfortranarray(truth[:, :, first : first + shape[2]])

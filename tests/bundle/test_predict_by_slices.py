@@ -22,7 +22,7 @@ class Directed(Levels):
         return super().forward(0.6 * image + 0.4 * image.roll((1, 2), (2, 3)))
 
 
-class Neighbours(Levels):
+class Neighbors(Levels):
     """`Levels` of a mixture of a slice and those around it, to each of which something else falls."""
 
     def forward(self, image):
@@ -32,7 +32,7 @@ class Neighbours(Levels):
 
 def predictor(run, pictures=False, context=0, **overrides):
     found = Predictor(Bundle(run), {"device": "cpu", "context": context, **overrides}, pictures=pictures)
-    found.network = Neighbours() if context else Directed()
+    found.network = Neighbors() if context else Directed()
     return found
 
 
@@ -66,7 +66,7 @@ def by_pictures(work, source, folder, dtype):
     (folder / "in").mkdir()
     for k in range(values.shape[2]):
         Image.fromarray(np.ascontiguousarray(values[:, :, k])).save(folder / "in" / f"mr_slice_{k + 1:04d}.png")
-    items = slice_items(folder / "in", context=int(work.channels == 3 and isinstance(work.network, Neighbours)))
+    items = slice_items(folder / "in", context=int(work.channels == 3 and isinstance(work.network, Neighbors)))
     masks = [outcome.result for outcome in SliceSegmentation(work, items, folder / "out").run()]
     label = np.stack([read_image_2d(mask).values for mask in masks], axis=-1)
     return orientations.apply_orientation(label, orientations.ornt_transform(screen, own))

@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_no_mask_that_looks_whole(predictor, scan, tmp_path):
     prediction = predictor.predict_case(scan)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
     try:
-        with pytest.raises(OutputError, match=r"a\.nii\.gz: must be writable.*Free space"):
+        with pytest.raises(OutputError, match=r"a\.nii\.gz: the file cannot be written.*Free space"):
             prediction.save(mask)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from medseg.cli.check import picture
+from medseg.cli.check import render_preview
 from medseg.data import check_dataset, read_exclude
 
 
@@ -30,7 +30,7 @@ def test_an_error_ends_with_1_and_is_written_everywhere(medseg, broken, tmp_path
     assert "Download or copy it again." in done.out
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["excluded"] == read_exclude(tmp_path / "exclude.txt")
-    assert content["excluded"]["s0001"].startswith("file-truncated: s0001/segmentations/liver.nii.gz: it ends")
+    assert content["excluded"]["s0001"].startswith("file-truncated: s0001/segmentations/liver.nii.gz: the file ends")
     assert "1 case to leave out in exclude.txt" in done.out
 
 
@@ -59,7 +59,7 @@ def test_a_page_with_pictures_is_written(medseg, broken, tmp_path):
 
 
 def test_a_picture_keeps_the_proportions_of_the_body(broken):
-    printable = check_dataset(broken, pictures=1).pictures["s0001"]
-    drawn = picture(printable)
+    printable = check_dataset(broken, previews=1).previews["s0001"]
+    drawn = render_preview(printable)
     assert drawn.size == (320, round(320 * 10 / 12))
     assert np.ptp(np.asarray(drawn)) > 0

@@ -12,14 +12,17 @@ def test_a_set_is_converted_and_what_gave_way_is_counted(medseg, case, tmp_path)
     again = medseg(
         "data", "convert", case, tmp_path / "raw", "--to", "nnunet", "--structures", "organs", "--workers", 0
     )
-    assert "1 of them there already" in again.out
+    assert "1 of them from before" in again.out
 
 
 def test_what_cannot_be_converted_is_one_error(medseg, case, tmp_path):
     done = medseg("data", "convert", case, case / "raw", "--to", "nnunet")
     assert (done.code, done.out) == (1, "")
     assert "must not lie inside the source" in done.err
-    assert "must be one of nnunet, datalist" in medseg("data", "convert", case, tmp_path / "o", "--to", "coco").err
+    assert (
+        "the layouts to convert to are nnunet, datalist"
+        in medseg("data", "convert", case, tmp_path / "o", "--to", "coco").err
+    )
     assert medseg("data", "convert", case, tmp_path / "o").code == 2
 
 
@@ -30,5 +33,5 @@ def test_a_case_that_is_left_out_is_named_and_gives_exit_code_1(medseg, case, tm
     (case / "s0002" / "segmentations" / "liver.nii.gz").write_bytes(b"broken")
     done = medseg("data", "convert", case, tmp_path / "raw", "--to", "datalist", "--workers", 0)
     assert done.code == 1
-    assert "left out: s0002: " in done.err
+    assert "Left out: s0002: " in done.err
     assert "1 cases with 2 structures" in done.out

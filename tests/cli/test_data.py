@@ -14,7 +14,7 @@ def test_a_phantom_set_is_written(medseg, tmp_path):
 def test_a_phantom_that_cannot_be_is_one_error(medseg, tmp_path):
     done = medseg("data", "phantom", tmp_path / "set", "--region", "leg")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("Error: phantom: needs a region")
+    assert done.err.startswith("Error: phantom: the regions are trunk")
     assert not (tmp_path / "set").exists()
 
 

@@ -66,7 +66,7 @@ def test_a_broken_case_fails_alone_and_the_exit_code_says_so(medseg, masks, phan
     write_label_map(masks / "p0001.nii.gz", label, type(grid)(grid.shape, moved), names)
     done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--workers", 0)
     assert done.code == 1
-    assert "p0001.nii.gz: must lie where" in done.err
+    assert "p0001.nii.gz: it lies up to" in done.err
     assert "1 case could not be evaluated and is not in the means." in done.err
     assert len(result(tmp_path / "out")["cases"]) == 3
     done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--workers", 0, "--resample")

@@ -95,7 +95,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained, scans, tmp_path):
         "no such file": [trained, tmp_path / "missing.nii.gz", "-o", tmp_path / "out"],
         "Did you mean 'unet2d'": ["unet2", scans[0], "-o", tmp_path / "out"],
         "Train the bundle first": ["unet2d", scans[0], "-o", tmp_path / "out"],
-        "must be a folder that can be written": [trained, scans[0], "-o", tmp_path / "file"],
+        "the folder cannot be written": [trained, scans[0], "-o", tmp_path / "file"],
         "Did you mean 'inferer#overlap'": [trained, scans[0], "-o", tmp_path / "out", "--set", "inferer#overlp=0.5"],
         "for 3 output channels": [trained, scans[0], "-o", tmp_path / "out", "--set", 'structures=["liver", "spleen"]'],
     }

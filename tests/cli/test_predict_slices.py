@@ -129,7 +129,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained_slices, pictures, tm
     out = tmp_path / "out"
     wrong = {
         "missing.png: must be a picture or a folder of pictures": [tmp_path / "missing.png", "-o", out],
-        "must be a folder that can be written": [pictures, "-o", tmp_path / "file"],
+        "the folder cannot be written": [pictures, "-o", tmp_path / "file"],
         "Did you mean 'inferer#overlap'": [pictures, "-o", out, "--set", "inferer#overlp=0.5"],
         "'stomack'": [pictures, "-o", out, "--roi-subset", "stomack"],
         "context: must be a whole number from 0 on ('two'": [pictures, "-o", out, "--set", "context=two"],

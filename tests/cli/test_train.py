@@ -126,13 +126,13 @@ def no_validation(root):
 @pytest.mark.parametrize(
     ("damage", "thing", "rule"),
     [
-        (no_ct, "p0000/ct.nii.gz", "every case needs its CT"),
-        (mask_of_another_shape, "liver.nii.gz", "must have the shape of"),
-        (mask_of_another_affine, "liver.nii.gz", "must lie where"),
+        (no_ct, "p0000/ct.nii.gz", "the case has no CT"),
+        (mask_of_another_shape, "liver.nii.gz", "differs from the shape"),
+        (mask_of_another_affine, "liver.nii.gz", "it lies up to"),
         (truncated, "p0000/ct.nii.gz", "the file is damaged or cut short"),
         (unknown_structure, "livr.nii.gz", "Did you mean 'liver'?"),
-        (empty, "set", "must hold a data set"),
-        (no_validation, "set", "needs at least one case to validate on"),
+        (empty, "set", "the folder holds no data set"),
+        (no_validation, "set", "there is no case to validate on"),
     ],
 )
 def test_a_broken_data_set_is_one_error_and_no_run(medseg, copy, runs, small, damage, thing, rule):
@@ -154,7 +154,7 @@ def test_a_broken_data_set_is_one_error_and_no_run(medseg, copy, runs, small, da
         (["train#trainer#max_epoch=3"], "Did you mean 'train#trainer#max_epochs'?"),
         (["--with", "quik"], "Did you mean 'quick'?"),
         (['structures=["livr"]'], "Did you mean 'liver'?"),
-        (['split={"train": ["p9"], "val": ["p0000"], "test": null}'], "case 'p9': must be one of the 4 cases"),
+        (['split={"train": ["p9"], "val": ["p0000"], "test": null}'], "has 4 cases, but not this one"),
         (["device=gpu"], "must be auto, cpu, cuda or cuda:N"),
     ],
 )
@@ -186,7 +186,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_error(medseg, phantom, s
     (tmp_path / "file").touch()
     done = medseg("train", "unet2d", "--data", phantom, *small, f"output_dir={tmp_path / 'file' / 'runs'}")
     assert done.code == 1
-    assert "must be a folder that can be written" in done.err
+    assert "the folder cannot be written" in done.err
 
 
 def test_detached_the_same_command_is_given_in_a_process_of_its_own(medseg, phantom, runs, monkeypatch, tmp_path):

@@ -315,7 +315,7 @@ def ward(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(ward: Path) -> DatasetReport:
     before = {path: path.lstat().st_mtime_ns for path in ward.rglob("*")}
-    found = check_dataset(ward, workers=1, pictures=100)
+    found = check_dataset(ward, workers=1, previews=100)
     assert before == {path: path.lstat().st_mtime_ns for path in ward.rglob("*")}
     return found
 
@@ -375,7 +375,7 @@ def test_overlaps_come_with_their_voxels(report, ward):
 
 def test_the_report_is_json_without_nan_and_without_the_root_in_its_places(report):
     content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert not any(finding["place"].startswith("/") for finding in content["findings"])
+    assert not any(finding["location"].startswith("/") for finding in content["findings"])
     case = next(case for case in content["cases"] if case["id"] == SOUND[0])
     assert case["shape"] == [61, 51, 116]
     assert case["spacing"] == pytest.approx([6, 6, 3], abs=0.01)
@@ -384,9 +384,9 @@ def test_the_report_is_json_without_nan_and_without_the_root_in_its_places(repor
 
 
 def test_pictures_show_the_structure_that_is_meant(report):
-    assert {"kidneys_exchanged", "window_above"} <= set(report.pictures)
-    assert not {"sound_0", "ct_cut", "no_ct"} & set(report.pictures)
-    printable = report.pictures["kidneys_exchanged"]
+    assert {"kidneys_exchanged", "window_above"} <= set(report.previews)
+    assert not {"sound_0", "ct_cut", "no_ct"} & set(report.previews)
+    printable = report.previews["kidneys_exchanged"]
     assert "kidney_left" in printable.names
     assert printable.hu.shape == printable.label.shape == (61, 51, 1)
 
@@ -398,9 +398,9 @@ def test_every_code_is_documented_with_its_severity(report, repository):
     for finding in report.findings:
         assert re.search(rf"\b{finding.severity}\b", documented[finding.code]), finding
     folder = repository / "medseg" / "data"
-    sources = [*(folder / "checks").glob("*.py"), *(folder / f"{name}.py" for name in ("check", "kaggle", "slices"))]
+    sources = [folder / "check.py", *(folder / "checks").glob("*.py"), *(folder / "layouts").glob("*.py")]
     code = "".join(path.read_text(encoding="utf-8") for path in sources)
-    code = code.replace('f"{what}-', '"mask-') + code.replace('f"{what}-', '"label-')
+    code = code.replace('f"{kind}-', '"mask-') + code.replace('f"{kind}-', '"label-')
     assert [name for name in documented if f'"{name}"' not in code] == []
     written = re.findall(r'(?:error|warning|note|report)\(\s*"([a-z0-9-]+)"', code)
     assert set(written) - set(documented) == set()
@@ -437,26 +437,26 @@ def test_the_phantom_is_sound_and_processes_change_nothing(phantom):
 
 
 def test_what_a_dying_process_leaves_behind_is_read_by_itself(phantom, monkeypatch):
-    def dying(function, jobs, workers, what):
+    def dying(function, jobs, workers, description):
         yield jobs[0], function(jobs[0])
         raise RunError("worker", "must live")
 
     monkeypatch.setattr(check, "run_each", dying)
-    monkeypatch.setattr(check, "_alone", lambda read, plan: read(plan))
+    monkeypatch.setattr(check, "_check_in_own_process", lambda check_job, job: check_job(job))
     assert check_dataset(phantom).to_dict()["cases"] == check_dataset(phantom).to_dict()["cases"]
     assert len(check_dataset(phantom).cases) == 4
 
 
 def test_a_case_that_breaks_the_check_is_a_finding(phantom, monkeypatch):
-    def broken(plan, names, picture):
+    def broken(job, labels, preview):
         raise MemoryError("no more")
 
-    monkeypatch.setattr(check, "read_case", broken)
+    monkeypatch.setattr(check, "check_case", broken)
     report = check_dataset(phantom, workers=0)
     assert {finding.code for finding in report.findings} == {"case-failed", "split-unvalidated"} - {"split-unvalidated"}
     assert len(report.excluded) == 4
 
 
 def test_a_folder_that_is_not_there_is_one_error(tmp_path):
-    with pytest.raises(DataError, match="must be a folder with a data set"):
+    with pytest.raises(DataError, match="there is no such folder"):
         check_dataset(tmp_path / "nowhere")

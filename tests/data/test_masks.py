@@ -5,9 +5,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg.catalogue import catalogue
 from medseg.data.masks import combine_masks, merge_masks
 from medseg.errors import DataError, GeometryError
-from medseg.labels import LabelMap, catalogue
+from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
 
@@ -72,7 +73,7 @@ def test_a_subset_of_structures_is_not_hidden_by_the_others(case):
 def test_a_mask_of_another_shape_is_refused(case, save):
     save("set/s0001/segmentations/liver.nii.gz", np.zeros((12, 10, 7), np.uint8), np.diag([2.0, 2, 3, 1]))
     folder = case / "s0001"
-    with pytest.raises(GeometryError, match=r"liver\.nii\.gz: must have the shape of .*ct\.nii\.gz"):
+    with pytest.raises(GeometryError, match=r"liver\.nii\.gz: its shape .* differs from the shape .*ct\.nii\.gz"):
         merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS)
 
 
@@ -81,7 +82,7 @@ def test_a_mask_of_another_affine_is_refused_and_says_how_far(case, save):
     affine[0, 3] = 0.5
     save("set/s0001/segmentations/liver.nii.gz", np.zeros((12, 10, 8), np.uint8), affine)
     folder = case / "s0001"
-    with pytest.raises(GeometryError, match=r"liver\.nii\.gz.*up to 0\.5 mm apart"):
+    with pytest.raises(GeometryError, match=r"liver\.nii\.gz: it lies up to 0\.5 mm from"):
         merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS)
 
 

@@ -4,11 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg.catalogue import groups
 from medseg.data import discover
 from medseg.data.anatomy import solids
 from medseg.data.phantom import Body, PhantomSpec, make_body, write_phantom
 from medseg.errors import DataError, OutputError
-from medseg.labels import LabelMap, groups
+from medseg.labels import LabelMap
 
 TASK = PhantomSpec(train=5, test=2, val=0, size=(68, 48), spacing=(6.0, 6.0, 10.0), region="trunk")
 
@@ -124,7 +125,7 @@ def test_writing_it_again_changes_nothing(phantom, tiny_spec):
 
 def test_a_folder_with_something_else_is_not_touched(tmp_path, tiny_spec):
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(OutputError, match="must be a new or an empty folder"):
+    with pytest.raises(OutputError, match="the folder must be new or empty"):
         write_phantom(tmp_path, tiny_spec)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

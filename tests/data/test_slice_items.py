@@ -12,7 +12,7 @@ def test_a_folder_of_pictures_becomes_items_with_neighbours_and_limits(tmp_path)
     root = write_slice_phantom(tmp_path / "set", spec)
     items = slice_items(root / "train", context=1)
     assert [item["case"] for item in items] == [f"case101_day20_slice_{k:04d}" for k in (1, 2, 3)]
-    assert items[2]["neighbours"] == [items[1]["image"], items[2]["image"], items[2]["image"]]
+    assert items[2]["neighbors"] == [items[1]["image"], items[2]["image"], items[2]["image"]]
     assert items[0]["spacing"] == [1.5, 1.5]
     values = []
     for item in items:
@@ -27,12 +27,12 @@ def test_single_pictures_and_faults(tmp_path):
         Image.new("L", (4, 3)).save(tmp_path / name)
     (item,) = slice_items(tmp_path / "a" / "p_1.png")
     assert (item["patient"], item["slice"], "limits" in item) == ("p", 1, False)
-    with pytest.raises(DataError, match="needs a name of its own"):
+    with pytest.raises(DataError, match="has the same name, and masks are named after the images"):
         slice_items(tmp_path)
     (tmp_path / "c").mkdir()
-    with pytest.raises(DataError, match="must hold pictures"):
+    with pytest.raises(DataError, match="it holds no 2D images"):
         slice_items(tmp_path / "c")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="there is no such image or folder"):
         slice_items(tmp_path / "d")
 
 
@@ -52,17 +52,17 @@ def test_classes_of_a_set_that_nobody_has_trained_on_and_of_a_network_that_is(tm
     trained = LabelMap(["tumour", "liver"])
     trained.save(known)
     for location in (root, tmp_path / "pictures of somewhere", None):
-        assert choose_labels(location, known=known) == trained
+        assert choose_labels(location, trained=known) == trained
     assert choose_labels(root, ["liver", "tumour"], str(known)) == trained  # in the order of the network
     LabelMap(["stomach", "colon"]).save(known)
     assert choose_labels(root, "organs", known).structures == ("stomach", "colon")  # a group, as it was trained on
     trained.save(known)
     for wrong in ("liver", ["liver", "tumour", "stomach"]):
-        with pytest.raises(ConfigError, match=r"structures: must be those of the network, as .*label_map\.json"):
+        with pytest.raises(ConfigError, match=r"structures: the network's structures are those in .*label_map\.json"):
             choose_labels(root, wrong, known)
     known.write_text("{}")
     with pytest.raises(LabelError, match=r"label_map\.json"):
-        choose_labels(root, known=known)
+        choose_labels(root, trained=known)
 
 
 def grey(path, value=7, deep=False):
@@ -75,7 +75,7 @@ def test_scans_of_one_name_in_two_folders_are_two(tmp_path):
         grey(tmp_path / folder / f"slice_s_{number}.png", 1000 * number, deep=True)
     found = {item["case"]: item for item in slice_items(tmp_path, context=1)}
     assert found["slice_s_1"]["limits"] == [1000, 3000]
-    assert [path[-5] for path in found["slice_s_3"]["neighbours"]] == ["1", "3", "3"]
+    assert [path[-5] for path in found["slice_s_3"]["neighbors"]] == ["1", "3", "3"]
 
 
 def test_slices_of_kaggle_in_any_folder_keep_scan_number_and_spacing(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_missing_neighbours_are_said(tmp_path, caplog):
     assert not caplog.text
     (tmp_path / "s_2.png").unlink()
     slice_items(tmp_path, context=1)
-    assert "2 of numbers 1 to 3 are there" in caplog.text
+    assert "2 of numbers 1 to 3 exist" in caplog.text
 
 
 def test_the_output_below_the_input_is_none_of_it_and_case_makes_no_name(tmp_path):
@@ -114,5 +114,5 @@ def test_the_output_below_the_input_is_none_of_it_and_case_makes_no_name(tmp_pat
     grey(tmp_path / "out" / "masks" / "a.png")
     assert [item["case"] for item in slice_items(tmp_path, without=tmp_path / "out")] == ["a"]
     grey(tmp_path / "below" / "A.png")
-    with pytest.raises(DataError, match="needs a name of its own"):
+    with pytest.raises(DataError, match="has the same name, and masks are named after the images"):
         slice_items(tmp_path, without=tmp_path / "out")

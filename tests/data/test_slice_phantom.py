@@ -31,7 +31,7 @@ def test_a_folder_is_left_as_it_is_or_refused(tmp_path):
     stamp = (root / "phantom.json").stat().st_mtime_ns
     assert write_slice_phantom(root, SMALL) == root
     assert (root / "phantom.json").stat().st_mtime_ns == stamp
-    with pytest.raises(OutputError, match="new or an empty folder"):
+    with pytest.raises(OutputError, match="the folder must be new or empty"):
         write_slice_phantom(root, SlicePhantomSpec(layout="kaggle"))
     assert discover(root).structures == choose_labels(None).structures
 

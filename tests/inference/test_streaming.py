@@ -149,7 +149,7 @@ def test_slices_may_lie_along_any_axis(axis):
         require_labels_of(monai(volume, net), labels)
 
 
-def test_context_gives_each_slice_its_neighbours():
+def test_context_gives_each_slice_its_neighbors():
     volume = torch.rand(1, 1, 12, 12, 5)
     net = network(3)
     found = StreamingInferer((12, 12), context=1)(volume, net)

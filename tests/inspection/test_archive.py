@@ -35,7 +35,7 @@ def test_entries_keep_their_names_and_bytes(packed, tmp_path):
 def test_a_folder_with_files_is_left_alone(packed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(OutputError, match="new or an empty folder"):
+    with pytest.raises(OutputError, match="the folder must be new or empty"):
         archive.unpack(packed, tmp_path / "out")
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["mine"]
 

@@ -151,7 +151,7 @@ def test_of_2d_slices_the_fullest_of_each_of_the_first_scans_is_drawn(tmp_path, 
     assert [one["caption"] for one in state.previews] == ["a_3, epoch 1", "b_2, epoch 1"]
     items = {item["case"]: item for item in slices()}
     for (image, truth, prediction, labels, _), name in zip(drawn, ("a_3", "b_2"), strict=True):
-        assert np.array_equal(image, items[name]["image"][1])  # the middle one of what may be neighbours
+        assert np.array_equal(image, items[name]["image"][1])  # the middle one of what may be neighbors
         assert np.array_equal(truth, items[name]["label"][0])
         assert np.array_equal(prediction, items[name]["image"][0] > 0.5)
         assert labels == LABELS

@@ -181,7 +181,7 @@ def test_existing_folders_are_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ([], "at least one structure"),
+        ([], "at least one structure is needed"),
         (["liver", ""], "class '': a class has letters"),
         (["$__import__('os').system('x')"], "a class has letters"),
         (["@dataset"], "a class has letters"),
@@ -189,7 +189,7 @@ def test_existing_folders_are_not_overwritten(tmp_path):
         (["tumour", "tumour"], "a class is named once"),
         (["Leber", "leber"], "a class is named once"),
         (["liver", "liver"], "a class is named once"),
-        (["background", "tumour"], "index 0 by itself"),
+        (["background", "tumour"], "is index 0 of every label map"),
         (["ribs", "tumour"], "class 'ribs': a group of TotalSegmentator cannot be combined"),
     ],
 )

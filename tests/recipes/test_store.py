@@ -72,7 +72,7 @@ def test_the_store_of_a_prepared_set_gives_what_its_files_give(prepared, batches
 def test_another_numbering_is_drawn_from_the_same_store(prepared, phantom, batches):
     fewer = {"structures": ["kidney_left", "liver"]}
     for one, other in zip(batches(phantom, **fewer), batches(prepared, **fewer), strict=True):
-        assert np.mean((one["label"] != other["label"]).numpy()) < 0.01  # neighbours that were merged out
+        assert np.mean((one["label"] != other["label"]).numpy()) < 0.01  # neighbors that were merged out
 
 
 def test_a_bundle_trains_from_a_store(prepared, tiny, tmp_path):

@@ -188,7 +188,7 @@ def test_an_overlay_colors_only_the_structures():
     label = np.zeros((4, 3), int)
     label[3, 2] = 2
     mixed = overlay(base, label, class_colors(LABELS), opacity=1.0)
-    assert tuple(mixed[0, 0]) == LABELS.colour(2)
+    assert tuple(mixed[0, 0]) == LABELS.color(2)
     mixed[0, 0] = 100
     assert (mixed == 100).all()
 

@@ -88,7 +88,7 @@ def test_a_program_that_cannot_be_started_leaves_no_file(tmp_path):
         detach([str(tmp_path / "nothing")], tmp_path)
     assert not list((tmp_path / DETACHED).iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="must be a folder that can be written"):
+    with pytest.raises(OutputError, match="the folder cannot be written"):
         detach([sys.executable], tmp_path / "file")
 
 

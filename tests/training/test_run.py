@@ -146,7 +146,7 @@ def test_a_process_that_was_killed_does_not_hold_its_run(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "unet2d").touch()
-    with pytest.raises(OutputError, match="must be a folder that can be written"):
+    with pytest.raises(OutputError, match="the folder cannot be written"):
         make(tmp_path).train(trainer())
 
 

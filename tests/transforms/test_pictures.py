@@ -8,7 +8,7 @@ from PIL import Image
 
 from medseg.data import SlicePhantomSpec, discover, open_dataset, training_items, write_slice_phantom
 from medseg.errors import ConfigError, DataError
-from medseg.image_io_2d import write_picture
+from medseg.image_io_2d import write_image_2d
 from medseg.transforms import LoadSlice2Dd, MultiHotd
 
 
@@ -111,7 +111,7 @@ def test_an_asymmetric_picture_stays_as_it_is_on_the_screen_and_comes_back(tmp_p
     assert loaded[0, 0, 8] == pytest.approx(200 / 255)
     assert torch.equal(torch.diag(loaded.affine), torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))
     assert loaded.meta["filename_or_obj"].endswith("a.png")
-    write_picture(tmp_path / "b.png", (loaded[0].numpy() * 255).round().astype(np.uint8))
+    write_image_2d(tmp_path / "b.png", (loaded[0].numpy() * 255).round().astype(np.uint8))
     with Image.open(tmp_path / "b.png") as image:
         assert (image.size, image.getpixel((8, 0)), image.getpixel((0, 4))) == ((9, 5), 200, 90)
 
@@ -129,7 +129,7 @@ def test_neighbours_are_channels_lowest_first_and_repeated_at_the_ends(tmp_path)
     bare = {"image": items[1]["image"]}
     own = LoadSlice2Dd("image", channels=1)(bare)["image"]
     assert torch.equal(LoadSlice2Dd("image", context=2)(bare)["image"], own.repeat(5, 1, 1))
-    with pytest.raises(ConfigError, match="needs 5 neighbours in its item [(]3"):
+    with pytest.raises(ConfigError, match="needs 5 neighbors in its item [(]3"):
         LoadSlice2Dd("image", context=2)(items[0])
 
 
@@ -151,4 +151,4 @@ def test_what_cannot_be_is_refused(tmp_path):
         LoadSlice2Dd("label")({"label": tmp_path / "a.png"})
     names = [str(tmp_path / name) for name in ("a.png", "a.png", "b.png")]
     with pytest.raises(DataError, match=r"b\.png: must have the size of .*a\.png"):
-        LoadSlice2Dd("image", context=1)({"image": names[0], "neighbours": names})
+        LoadSlice2Dd("image", context=1)({"image": names[0], "neighbors": names})

@@ -25,7 +25,7 @@ from medseg.data.nifti import SUFFIXES, write_volume
 from medseg.data.phantom import make_body
 from medseg.errors import ConfigError, DataError, MedsegError
 from medseg.grid import Grid
-from medseg.image_io_2d import is_picture, read_image_2d
+from medseg.image_io_2d import is_image_2d, read_image_2d
 from medseg.labels import LabelMap
 from medseg.metrics.overlap import confusion_matrix, dice
 from medseg.remote import first_line
@@ -311,7 +311,7 @@ def coverage_text(covered: int, structures: int) -> str:
 
 def _labels(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
     """Return the labels and, of a volume, the affine."""
-    if is_picture(path):
+    if is_image_2d(path):
         return np.asarray(read_image_2d(path).values), None
     values, grid = read_volume(path)
     return np.asarray(values), np.asarray(grid.affine)
@@ -321,7 +321,7 @@ def _masks(folder: Path) -> list[str]:
     """Return the files below a folder that have a label for each voxel or pixel, not those in colors."""
     masks = []
     for name, path in files_of(folder).items():
-        if name.endswith(SUFFIXES) or (is_picture(path) and read_image_2d(path).values.ndim == 2):
+        if name.endswith(SUFFIXES) or (is_image_2d(path) and read_image_2d(path).values.ndim == 2):
             masks.append(name)
     return masks
 

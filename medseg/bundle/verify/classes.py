@@ -8,10 +8,11 @@ from typing import Any
 
 from medseg.bundle.verify.bundle_files import METADATA, BundleFiles, UnknownValueError, as_mapping
 from medseg.bundle.verify.chains import chain
+from medseg.catalogue import contralateral_name
 from medseg.config.paths import at, components
 from medseg.errors import LabelError
 from medseg.findings import Finding, error, warning
-from medseg.labels import BACKGROUND, LabelMap, twin_name
+from medseg.labels import BACKGROUND, LabelMap
 
 FILE = "label_map.json"
 _CHANNELS = "network_data_format#outputs#pred#channel_def"
@@ -105,7 +106,7 @@ def contralateral_pair(bundle: BundleFiles) -> tuple[str, str] | None:
         names |= set(labels) if labels is not None else set()
     by_form = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in names}
     for form, name in sorted(by_form.items()):
-        contralateral = twin_name(form)
+        contralateral = contralateral_name(form)
         if contralateral in by_form:
             return name, by_form[contralateral]
     return None

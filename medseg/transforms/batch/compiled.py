@@ -30,7 +30,7 @@ def _between(start, step, least, most, low, high, margin):  # type: ignore[no-un
 
 @_jit
 def _at_the_border(image, label, at_i, at_j, moved, found):  # type: ignore[no-untyped-def]
-    """One place of which the image may hold fewer than four neighbours, or none."""
+    """One place of which the image may hold fewer than four neighbors, or none."""
     channels, height, width = image.shape
     seen = -1 < at_i < height and -1 < at_j < width
     top, left = (int(np.floor(at_i)), int(np.floor(at_j))) if seen else (0, 0)

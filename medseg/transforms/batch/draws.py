@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from monai.transforms import RandomizableTransform
 
+from medseg.catalogue import contralateral_name
 from medseg.errors import ConfigError, DataError, LabelError, did_you_mean
-from medseg.labels import LabelMap, twin_name
+from medseg.labels import LabelMap
 
 DRAWN = "augment"
 Numbers = npt.NDArray[np.float64]
@@ -270,7 +271,7 @@ def _twins(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | Non
     alone = [
         name
         for index, name in enumerate(labels.names)
-        if twin_name(name) is not None and labels.contralateral(index) is None
+        if contralateral_name(name) is not None and labels.contralateral(index) is None
     ]
     if alone:
         raise LabelError(

@@ -11,7 +11,7 @@ from medseg.bundle.share.self_test import SelfTest, compare_masks, kind_of
 from medseg.data.nifti import write_volume
 from medseg.errors import ConfigError, DataError
 from medseg.grid import Grid
-from medseg.image_io_2d import write_picture
+from medseg.image_io_2d import write_image_2d
 from medseg.labels import LabelMap
 from medseg.metrics import dice_by_structure
 
@@ -21,7 +21,7 @@ NAMES = {0: "background", 1: "liver", 2: "spleen", 3: "aorta"}
 def write(folder, name, label):
     folder.mkdir(parents=True, exist_ok=True)
     if name.endswith(".png"):
-        write_picture(folder / name, label)
+        write_image_2d(folder / name, label)
     else:
         write_volume(folder / name, label, Grid(label.shape, np.eye(4)))
 

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medseg.data.checks.files import Volume, parse, read, what_is
+from medseg.data.checks.files import Volume, describe_bytes, parse, read
 from medseg.findings import Finding
 
 ARRAY = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -83,8 +83,8 @@ def test_what_cannot_be_read_is_a_finding(tmp_path):
 
 
 def test_foreign_files_are_called_by_their_names():
-    assert [what_is(start) for start in (b"\x89PNG\r\n", b"\xff\xd8\xff\xe0", b"PK\x03\x04", b"hello")] == [
-        "a PNG picture", "a JPEG picture", "a zip archive", "text"
+    assert [describe_bytes(start) for start in (b"\x89PNG\r\n", b"\xff\xd8\xff\xe0", b"PK\x03\x04", b"hello")] == [
+        "a PNG image", "a JPEG image", "a zip archive", "text"
     ]  # fmt: skip
-    assert what_is(bytes(200)) == "200 bytes of another kind"
-    assert what_is(b"\xfe\xff\x00\x80") == "4 bytes of another kind"
+    assert describe_bytes(bytes(200)) == "200 bytes of another kind"
+    assert describe_bytes(b"\xfe\xff\x00\x80") == "4 bytes of another kind"

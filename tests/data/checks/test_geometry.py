@@ -25,7 +25,7 @@ def volume(affine=PLAIN, shape=SHAPE, qform=None, units="mm", dtype=np.int16) ->
 def codes(it: Volume) -> list[str]:
     grid = geometry.grid_of(it)
     assert isinstance(grid, Grid)
-    return [finding.code for finding in geometry.examine(it, grid)]
+    return [finding.code for finding in geometry.check_geometry(it, grid)]
 
 
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
@@ -35,7 +35,7 @@ def test_nothing_is_said_of_plain_axes(signs):
 
 def test_a_mirrored_axis_is_a_note_with_its_sense():
     it = volume(np.diag([-1, 1, 1, 1]) @ PLAIN)
-    (finding,) = geometry.examine(it, geometry.grid_of(it))
+    (finding,) = geometry.check_geometry(it, geometry.grid_of(it))
     assert (finding.severity, finding.code) == ("note", "axes-left-handed")
     assert "LAS" in finding.message
 
@@ -58,7 +58,7 @@ def test_two_forms_are_held_against_each_other(moved, severity):
     other = PLAIN.copy()
     other[0, 3] = moved
     it = volume(qform=other)
-    found = geometry.examine(it, geometry.grid_of(it))
+    found = geometry.check_geometry(it, geometry.grid_of(it))
     assert [finding.severity for finding in found] == ([severity] if severity else [])
     if severity:
         assert f"{moved:.4g} mm apart" in found[0].message
@@ -98,22 +98,22 @@ def test_units_and_pixdim_must_say_the_same_as_the_affine():
 
 def test_what_is_no_volume_of_numbers():
     colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-    assert geometry.kind_of_voxels(volume()) is None
-    assert geometry.kind_of_voxels(volume(dtype=colours)).code == "rgb"
-    assert geometry.kind_of_voxels(volume(dtype=np.complex64)).code == "complex"
-    assert geometry.kind_of_voxels(volume(shape=(4, 4))).code == "not-3d"
-    assert "axes of length 1" in geometry.kind_of_voxels(volume(shape=(4, 4, 4, 1))).fix
+    assert geometry.check_voxel_type(volume()) is None
+    assert geometry.check_voxel_type(volume(dtype=colours)).code == "rgb"
+    assert geometry.check_voxel_type(volume(dtype=np.complex64)).code == "complex"
+    assert geometry.check_voxel_type(volume(shape=(4, 4))).code == "not-3d"
+    assert "axes of length 1" in geometry.check_voxel_type(volume(shape=(4, 4, 4, 1))).fix
 
 
 def test_a_mask_elsewhere_is_told_with_its_distance():
     image = Grid(SHAPE, PLAIN)
-    assert geometry.compare(Grid(SHAPE, PLAIN), image, "m") is None
-    assert geometry.compare(Grid((40, 30, 19), PLAIN), image, "m").code == "mask-shape"
+    assert geometry.compare_grids(Grid(SHAPE, PLAIN), image, "m") is None
+    assert geometry.compare_grids(Grid((40, 30, 19), PLAIN), image, "m").code == "mask-shape"
     moved = PLAIN.copy()
     moved[2, 3] = 4
-    finding = geometry.compare(Grid(SHAPE, moved), image, "m", "label")
+    finding = geometry.compare_grids(Grid(SHAPE, moved), image, "m", "label")
     assert isinstance(finding, Finding)
     assert finding.code == "label-affine"
     assert "4 mm apart" in finding.message
-    turned = geometry.compare(Grid(SHAPE, np.diag([-1.0, 1, 1, 1]) @ PLAIN), image, "m")
-    assert "its axes run LAS, the image's RAS" in turned.message
+    turned = geometry.compare_grids(Grid(SHAPE, np.diag([-1.0, 1, 1, 1]) @ PLAIN), image, "m")
+    assert "its axes are LAS, the image's RAS" in turned.message

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from medseg.data.checks.intensities import Histogram, examine, histogram, is_hu, summary
+from medseg.data.checks.intensities import Histogram, check_intensities, histogram, is_hu, summary
 
 
 def scan(seed: int = 0, shape=(24, 24, 24)) -> np.ndarray:
@@ -18,7 +18,7 @@ def scan(seed: int = 0, shape=(24, 24, 24)) -> np.ndarray:
 
 
 def codes(values, slope=1.0, intercept=0.0) -> list[str]:
-    return [finding.code for finding in examine(histogram(np.asarray(values), slope, intercept), "ct")]
+    return [finding.code for finding in check_intensities(histogram(np.asarray(values), slope, intercept), "ct")]
 
 
 @settings(max_examples=40, deadline=None)
@@ -53,7 +53,7 @@ def test_a_scan_is_a_scan_in_every_type():
 def test_nothing_finite_gives_no_number():
     found = histogram(np.full((2, 2), np.nan))
     assert set(summary(found).values()) == {None}
-    assert [finding.code for finding in examine(found, "ct")] == ["nan"]
+    assert [finding.code for finding in check_intensities(found, "ct")] == ["nan"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_is_no_ct_is_found(change, expected):
 def test_padding_is_found_and_weighed(value, severity):
     hu = scan()
     hu[:3] = value
-    (finding,) = examine(histogram(hu), "ct")
+    (finding,) = check_intensities(histogram(hu), "ct")
     assert (finding.code, finding.severity) == ("padding", severity)
     assert f"{value}" in finding.message
 
@@ -89,7 +89,7 @@ def test_padding_does_not_hide_that_nothing_was_scaled():
     hu = scan() + 1024
     hu[:3] = -2000
     assert codes(hu) == ["padding", "rescale-missing"]
-    assert not is_hu(examine(histogram(hu), "ct"))
+    assert not is_hu(check_intensities(histogram(hu), "ct"))
     assert is_hu([])
 
 

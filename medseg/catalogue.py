@@ -1,0 +1,105 @@
+"""TotalSegmentator's structures: names and indices of versions 1 and 2, groups, contralaterals, typical volumes."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+@functools.cache
+def catalogue() -> tuple[Mapping[str, Any], ...]:
+    """Return the 117 structures of TotalSegmentator v2, in its order.
+
+    Each entry holds `index` (1 to 117), `name`, `group` and `volume_ml`, a rounded volume in an adult that is used for
+    nothing but the priority of overlapping masks. Names and indices: Wasserthal et al., TotalSegmentator,
+    Radiology: Artificial Intelligence 2023, class map of version 2.
+    """
+    return _read("structures.json")
+
+
+@functools.cache
+def catalogue_v1() -> tuple[Mapping[str, Any], ...]:
+    """Return the 104 structures of TotalSegmentator v1, in its order.
+
+    97 of them are structures of v2 under the same name. The other seven (`only_v1`) are no structure of v2 and are
+    mapped to nothing: v2 has one `heart` for five chambers and muscle, no `pulmonary_artery` and no `face`.
+    """
+    return _read("structures_v1.json")
+
+
+def _read(name: str) -> tuple[Mapping[str, Any], ...]:
+    return tuple(json.loads(importlib.resources.files("medseg").joinpath(name).read_text(encoding="utf-8")))
+
+
+def only_v1() -> dict[str, float]:
+    """Return the structures of v1 that v2 does not have, each with a rounded volume in an adult, ml.
+
+    Example:
+        >>> sorted(only_v1())[:2], len(only_v1())
+        (['face', 'heart_atrium_left'], 7)
+    """
+    return {entry["name"]: float(entry["volume_ml"]) for entry in catalogue_v1() if "volume_ml" in entry}
+
+
+def structure_names() -> tuple[str, ...]:
+    """Return the names of version 2 in their order, then those that only version 1 has."""
+    return (*groups()["all"], *only_v1())
+
+
+def typical_volumes() -> dict[str, float]:
+    """Return a rounded volume in an adult for every structure of `structure_names`, ml."""
+    return {entry["name"]: float(entry["volume_ml"]) for entry in catalogue()} | only_v1()
+
+
+@functools.cache
+def groups() -> Mapping[str, tuple[str, ...]]:
+    """Return the groups of structures, each with its members in order; `all` holds every structure of v2.
+
+    Example:
+        >>> len(groups()["organs"]), len(groups()["all"])
+        (24, 117)
+    """
+    members: dict[str, list[str]] = {"all": []}
+    for entry in catalogue():
+        members["all"].append(entry["name"])
+        members.setdefault(entry["group"], []).append(entry["name"])
+    return {group: tuple(names) for group, names in members.items()}
+
+
+def contralateral_name(name: str) -> str | None:
+    """Return the name of the same structure on the other side, or None if it has no side.
+
+    Example:
+        >>> contralateral_name("rib_left_3"), contralateral_name("kidney_right"), contralateral_name("liver")
+        ('rib_right_3', 'kidney_left', None)
+    """
+    parts = name.split("_")
+    if "left" in parts:
+        parts[parts.index("left")] = "right"
+    elif "right" in parts:
+        parts[parts.index("right")] = "left"
+    else:
+        return None
+    return "_".join(parts)
+
+
+def version(names: Iterable[str]) -> int:
+    """Return the version of the class map that names come from: 1 if all exist there and some exist only there.
+
+    Example:
+        >>> version(["liver", "heart_atrium_left"]), version(["liver"]), version(["liver", "heart", "face"])
+        (1, 2, 2)
+    """
+    unique = set(names)
+    return 1 if unique & set(only_v1()) and unique <= {entry["name"] for entry in catalogue_v1()} else 2
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort names as their class map does; a mixture in the order of version 2, then those that only 1 has."""
+    unique = set(names)
+    if version(unique) == 1:
+        return tuple(entry["name"] for entry in catalogue_v1() if entry["name"] in unique)
+    return tuple(name for name in structure_names() if name in unique)

@@ -1,0 +1,129 @@
+"""Check the cases of a data set against each other: split, repeated images, volumes, sizes of slices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medseg.cases import Split
+from medseg.data.checks.structures import names_of
+from medseg.data.layouts.listing import split_findings
+from medseg.findings import Finding, error, note, warning
+
+COMMON = 5  # cases that train on a structure; with fewer, a small set cannot spare one
+FEWEST_VOLUMES = 5  # complete volumes that make a median worth comparing with
+FACTOR = 4.0
+
+
+def check_split(
+    split: Split,
+    *,
+    patients: Mapping[str, str],
+    images: Mapping[str, str],
+    structures: Mapping[str, Collection[str]],
+    location: object = "split",
+) -> list[Finding]:
+    """Report cases, patients and images in two subsets of a split, and structures that are never validated.
+
+    Args:
+        split: case ids by subset; an empty subset is not judged.
+        patients: the patient of each case; a case that is not listed is its own patient.
+        images: a digest of the voxels of each image.
+        structures: the structures that each case holds, without those that are empty.
+        location: the origin of the split.
+    """
+    findings = split_findings(split, patients, location)
+    repeated = set(split.repeated_cases())
+    trained = {images[id]: id for id in split.train if id in images}
+    pairs = [
+        f"{trained[images[id]]} and {id}"
+        for id in (*split.val, *split.test)
+        if images.get(id) in trained and id not in repeated
+    ]
+    if pairs:
+        message = f"the same image trains and is held out: {names_of(pairs, limit=4)}"
+        findings.append(error("split-image", location, message, "Keep one of the two; scores would be too good."))
+    return findings + _never_validated(split, structures, location)
+
+
+def _never_validated(split: Split, structures: Mapping[str, Collection[str]], location: object) -> list[Finding]:
+    if not split.train or not split.val:
+        return []
+    validated = {name for id in split.val for name in structures.get(id, ())}
+    trained = Counter(name for id in split.train for name in structures.get(id, ()))
+    never = sorted(set(trained) - validated)
+    common = [name for name in never if trained[name] >= COMMON]
+    findings = []
+    for report, names in ((warning, common), (note, [name for name in never if name not in common])):
+        if names:
+            message = f"{len(names)} structures occur in training and never in validation: {names_of(names)}"
+            fix = "Their scores are unknown; move a case that holds them to validation."
+            findings.append(report("split-unvalidated", location, message, fix))
+    return findings
+
+
+def check_repeated_images(images: Mapping[str, str]) -> list[Finding]:
+    """Report cases that hold the same image as an earlier one.
+
+    Args:
+        images: a digest of the voxels of each image.
+    """
+    first: dict[str, str] = {}
+    findings = []
+    for id, digest in images.items():
+        if digest in first:
+            message = f"it has the same voxels as {first[digest]}"
+            findings.append(warning("image-duplicate", "image", message, "Keep one of them.").of(id))
+        first.setdefault(digest, id)
+    return findings
+
+
+def check_volumes(volumes: Mapping[str, Mapping[str, float]]) -> list[Finding]:
+    """Report structures far larger or smaller than the same structure in the other cases.
+
+    Args:
+        volumes: for each case, the ml of the structures that lie in it completely.
+    """
+    findings = []
+    for name in sorted({name for case in volumes.values() for name in case}):
+        logs = {id: float(np.log(case[name])) for id, case in volumes.items() if name in case}
+        if len(logs) < FEWEST_VOLUMES:
+            continue
+        median = float(np.median(list(logs.values())))
+        deviation = float(np.median([abs(value - median) for value in logs.values()]))
+        for id, value in logs.items():
+            if abs(value - median) > max(np.log(FACTOR), 5 * deviation):
+                message = (
+                    f"it measures {np.exp(value):.3g} ml; the median of {len(logs)} cases is {np.exp(median):.3g} ml"
+                )
+                findings.append(warning("volume-outlier", name, message, "Look at it.").of(id))
+    return findings
+
+
+def report_unannotated(names: Collection[str]) -> Finding:
+    """Report that a case has no file for structures which other cases of the set have."""
+    message = f"{len(names)} structures of the set have no mask here, so they were not annotated"
+    fix = "Training does not take them for background; an empty mask says that a structure is absent."
+    return note("unannotated", names_of(list(names)), message, fix)
+
+
+def check_slice_sizes(shapes: Mapping[Path, tuple[int, int]]) -> list[Finding]:
+    """Report folders whose slices are not of one size.
+
+    Args:
+        shapes: rows and columns of each image file.
+    """
+    folders: dict[Path, dict[str, list[str]]] = {}
+    for path, (rows, columns) in shapes.items():
+        folders.setdefault(path.parent, {}).setdefault(f"{rows}x{columns}", []).append(path.name)
+    findings = []
+    for folder, names_by_size in folders.items():
+        if len(names_by_size) > 1:
+            common = Counter({size: len(names) for size, names in names_by_size.items()}).most_common(4)
+            listed = ", ".join(f"{size} ({count}, {names_by_size[size][0]} first)" for size, count in common)
+            message = f"its images have {len(names_by_size)} sizes (rows x columns): {listed}"
+            findings.append(warning("slice-sizes", folder, message, "Check that they belong together."))
+    return findings

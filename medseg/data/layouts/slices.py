@@ -1,0 +1,279 @@
+"""2D slices as images: train/ and valid/, or one folder; images and masks paired by name, never by order."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medseg.cases import SPLITS, Case, Split
+from medseg.data.class_colors import CLASSES, NAMES, infer_class_colors, read_class_colors
+from medseg.data.layouts.listing import Listing
+from medseg.data.nifti import SUFFIXES as VOLUMES
+from medseg.errors import ConfigError, did_you_mean, nearest
+from medseg.findings import Finding, error, warning
+from medseg.image_io_2d import ClassColors, SliceInfo, is_image_2d
+from medseg.labels import BACKGROUND, LabelMap
+
+logger = logging.getLogger(__name__)
+
+IMAGES, MASKS = "images", ("masks", "labels")
+SUBSETS = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
+PATIENT = r"[^_]+"  # the text before the first underscore: `case101` of `case101_day20_slice_0078`
+_ENDINGS = ("mask", "masks", "seg", "label", "labels", "segmentation", "gt")
+_NUMBERED = re.compile(
+    r"(?P<scan>.*?)[_-]?(?:slice[_-]?)?(?P<number>\d+)(?:_\d+_\d+_(?P<rows>\d+\.\d+)_(?P<columns>\d+\.\d+))?"
+)
+Masks = dict[str, Path]  # by structure; "" is one mask of all of them
+Pairs = dict[str, tuple[Path, Masks]]  # by the image's name
+
+
+def collect(root: Path, patient: str | None = None) -> Listing | None:
+    """List the 2D slices of a folder; None if it holds none. Masks are read only if no file names their classes.
+
+    An image and its mask have the same name, but for an ending of the mask (`_mask`, `_seg`, `_label`). Masks of
+    one structure each lie in a folder of its name (`masks/liver/a.png`) or end in it (`masks/a_liver.png`); a
+    structure whose file is missing counts as not annotated. A set without subsets of its own has no split: see
+    `DatasetIndex.with_split`, which keeps the slices of a patient together.
+
+    Args:
+        root: the folder.
+        patient: a pattern (`re`) that finds the patient in an image's name, its first group if it has one;
+            by default the text before the first underscore.
+
+    Raises:
+        ConfigError: the pattern is no regular expression.
+        DataError, LabelError: classes whose names cannot be read.
+    """
+    subset_folders = {root / name: SUBSETS[name] for name in SUBSETS if (root / name / IMAGES).is_dir()}
+    entries = {root: _entries(root)}
+    image_folders = [folder for folder in (root, *subset_folders) if (folder / IMAGES).is_dir()]
+    entries |= {folder / IMAGES: _entries(folder / IMAGES) for folder in image_folders}
+    first = next((folder for folder in image_folders if any(map(is_image_2d, entries[folder / IMAGES]))), None)
+    colors = None
+    if first is not None:
+        mask_folders = [first / name for name in MASKS if (first / name).is_dir()]
+        if any(path.name.lower().endswith(VOLUMES) for folder in mask_folders for path in folder.iterdir()):
+            return None
+    elif any(map(is_image_2d, entries[root])):
+        colors = read_class_colors(root)
+        if not _separate(_by_stem(entries[root])[0], colors.structures if colors else ())[1]:
+            return None
+    else:
+        return None
+    pattern = compile_patient(patient)
+    listing = Listing("slices", root, class_colors=colors or read_class_colors(root))
+    folders = list(subset_folders) or [root]
+    parts = {folder: _pair_folder(folder, entries, listing) for folder in folders}
+    listing.structures = _name_structures(root, parts.values(), listing)
+    listing.labels = LabelMap(listing.structures)
+    counts = Counter(name.lower() for part in parts.values() for name in part)
+    # Two subsets have images of one name: their numbering starts again, so that equal names are not of one scan.
+    restarts = any(count > 1 for count in counts.values())
+    ids: dict[str, list[str]] = {subset: [] for subset in SPLITS}
+    for folder, part in parts.items():
+        subset = subset_folders.get(folder, "")
+        prefix = f"{folder.name}_" if restarts and subset else ""
+        for name, (image, masks) in part.items():
+            if not masks and subset != "test":
+                fix = "Add it, or move this file elsewhere."
+                listing.findings.append(error("image-alone", image, "the image has no mask of its name", fix))
+                continue
+            info, owner = slice_info(name), patient_of(name, pattern)
+            if prefix and info.scan:
+                info = replace(info, scan=prefix + info.scan)
+            if prefix and owner and patient is None:
+                owner = prefix + owner
+            listing.cases.append(_case(prefix + name, image, masks, listing.structures, info, owner))
+            if subset:
+                ids[subset].append(prefix + name)
+    listing.split = Split(*(tuple(ids[subset]) for subset in SPLITS))
+    if not listing.cases and not listing.findings:
+        listing.findings.append(error("layout", root, "the folder must hold images with masks, and holds none"))
+    _check_patients(listing, guessed=patient is None)
+    return listing
+
+
+def _check_patients(listing: Listing, guessed: bool) -> None:
+    """Warn of patients that names may not tell; ignore guesses that tell nothing."""
+    patients = set(listing.patients.values())
+    fix = "Say how names tell the patient, with patient=PATTERN."
+    if len(listing.cases) < 2:
+        return
+    if len(patients) == 1 and listing.split and guessed:
+        # All names begin alike, so that the beginning tells nothing; the subsets are taken as they are.
+        listing.cases = [replace(case, patient=None) for case in listing.cases]
+    elif len(patients) == 1 and not listing.split:
+        message = f"all slices are taken for those of one patient, '{next(iter(patients))}'"
+        listing.findings.append(warning("patients-unclear", listing.root, message, fix))
+    elif len(patients) == len(listing.cases) and not listing.split:
+        message = "by its name, every image is taken for one of another patient"
+        listing.findings.append(warning("patients-unclear", listing.root, message, fix))
+
+
+def compile_patient(pattern: str | None) -> re.Pattern[str]:
+    """Compile the pattern that finds a patient in a name; None for the text before the first underscore.
+
+    Raises:
+        ConfigError: it is no regular expression.
+    """
+    try:
+        return re.compile(PATIENT if pattern is None else pattern)
+    except re.error as fault:
+        raise ConfigError("patient", f"this is no regular expression: {fault}", f"got '{pattern}'") from fault
+
+
+def patient_of(name: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the patient in an image's name; None if the name tells none, or nothing else.
+
+    Example:
+        >>> patient_of("case101_day20_slice_0078", re.compile(PATIENT))
+        'case101'
+    """
+    match = pattern.search(name)
+    patient = (match[1] if pattern.groups else match[0]) if match else None
+    return patient if patient and patient != name else None
+
+
+def slice_info(name: str) -> SliceInfo:
+    """Return scan, number and spacing that an image's name tells.
+
+    Example:
+        >>> slice_info("case101_day20_slice_0078")
+        SliceInfo(scan='case101_day20', number=78, spacing=None, limits=None, runs=None)
+    """
+    match = _NUMBERED.fullmatch(name)
+    scan = match["scan"] if match else ""
+    number = int(match["number"]) if match and scan else None
+    spacing = (float(match["rows"]), float(match["columns"])) if match and match["rows"] else (0.0, 0.0)
+    # As Kaggle writes it. If the two differ, only the file could tell which of its axes is meant.
+    return SliceInfo(scan, number, spacing if spacing[0] == spacing[1] > 0 else None)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def _by_stem(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Finding]]:
+    """Return images by their names without extension, and a finding for each second one of a name."""
+    images: dict[str, Path] = {}
+    findings = []
+    for path in filter(is_image_2d, paths):
+        if path.stem in images:
+            message = f"{images[path.stem].name} beside it has the same name"
+            findings.append(error("same-id", path, message, "Remove or rename one of them."))
+        images.setdefault(path.stem, path)
+    return images, findings
+
+
+def _pair_folder(folder: Path, entries: Mapping[Path, list[Path]], listing: Listing) -> Pairs:
+    """Return the images of one folder, each with its masks."""
+    structures = listing.class_colors.structures if listing.class_colors else ()
+    if not (folder / IMAGES).is_dir():
+        both, findings = _by_stem(entries[folder])
+        images, masks = _separate(both, structures)
+        listing.findings += findings
+        return _pair(images, [(path, "") for path in masks.values()], listing.findings)
+    mask_folders = [folder / name for name in MASKS if (folder / name).is_dir()]
+    if len(mask_folders) > 1:
+        message = f"the folder has both {MASKS[0]}/ and {MASKS[1]}/"
+        listing.findings.append(error("layout", folder, message, "Move one of them elsewhere."))
+    images, findings = _by_stem(entries[folder / IMAGES])
+    listing.findings += findings
+    masks_listed: list[tuple[Path, str]] = []
+    for mask_folder in mask_folders[:1]:
+        paths = _entries(mask_folder)
+        inner = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
+        for structure, group in (("", paths), *((path.name, _entries(path)) for path in inner)):
+            masks, findings = _by_stem(group)
+            listing.findings += findings
+            masks_listed += [(path, structure) for path in masks.values()]
+    return _pair(images, masks_listed, listing.findings)
+
+
+def _separate(images: Mapping[str, Path], structures: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Separate images and masks that lie in one folder: a mask is named like an image, with an ending."""
+    masks = {}
+    for name in images:
+        image, ending = _split_name(name, images, proper=True)
+        if image and (ending in structures or ending.split("_")[0].lower() in _ENDINGS):
+            masks[name] = images[name]
+    return {name: path for name, path in images.items() if name not in masks}, masks
+
+
+def _split_name(name: str, images: Container[str], proper: bool = False) -> tuple[str, str]:
+    """Return the longest image name that a mask's name begins with, and the ending; two empty texts if there is none.
+
+    Args:
+        name: of the mask.
+        images: names of images.
+        proper: whether there must be an ending, because `images` holds the name itself.
+    """
+    if name in images and not proper:
+        return name, ""
+    position = name.rfind("_")
+    while position > 0:
+        if name[:position] in images:
+            return name[:position], name[position + 1 :]
+        position = name.rfind("_", 0, position)
+    return "", ""
+
+
+def _pair(images: Mapping[str, Path], masks: Iterable[tuple[Path, str]], findings: list[Finding]) -> Pairs:
+    """Give each image its masks; `masks` are files with the structure that their folder names."""
+    pairs: Pairs = {name: (path, {}) for name, path in images.items()}
+    for path, folder_structure in masks:
+        image, ending = _split_name(path.stem, pairs)
+        head, _, tail = ending.partition("_")
+        structure = folder_structure or (tail if head.lower() in _ENDINGS else ending)
+        if not image:
+            similar = nearest(path.stem, pairs)
+            fix = f"Is '{pairs[similar[0]][0].name}' meant?" if similar else "Add it, or move this file elsewhere."
+            findings.append(error("mask-alone", path, "the mask has no image of its name", fix))
+            continue
+        masks_of_image = pairs[image][1]
+        if structure in masks_of_image:
+            message = f"'{image}' has this mask already, {masks_of_image[structure].name}"
+            findings.append(error("same-id", path, message, "Move one of them elsewhere."))
+        masks_of_image.setdefault(structure, path)
+    return pairs
+
+
+def _name_structures(root: Path, parts: Iterable[Pairs], listing: Listing) -> tuple[str, ...]:
+    """Return the classes of the set, and fill in their colors."""
+    combined: list[Path] = []
+    single: dict[str, Path] = {}
+    for _, masks in (pair for part in parts for pair in part.values()):
+        combined += [path for name, path in masks.items() if not name]
+        single.update({name: path for name, path in masks.items() if name})
+        if "" in masks and len(masks) > 1:
+            message = "the image has masks of single structures, too"
+            listing.findings.append(error("masks-mixed", masks[""], message, "Keep either."))
+    if listing.class_colors is None and single and not combined:
+        names = (BACKGROUND, *sorted(name for name in single if name.lower() != BACKGROUND))
+        listing.class_colors = ClassColors.indexed(names)
+    elif listing.class_colors is None and combined:
+        listing.class_colors = infer_class_colors(combined)
+        names = listing.class_colors.structures
+        logger.warning("%s: neither %s nor %s names the classes of the masks: %s", root, CLASSES, NAMES, names)
+    structures = listing.class_colors.structures if listing.class_colors else ("class_1",)
+    for name, path in sorted(single.items()):
+        if name not in structures and name.lower() != BACKGROUND:
+            fix = did_you_mean(name, structures, f"Name it in {CLASSES}, or move it elsewhere.")
+            message = f"'{name}' is not one of the set's classes"
+            listing.findings.append(error("unknown-class", path, message, fix))
+    return structures
+
+
+def _case(
+    id: str, image: Path, masks: Masks, structures: tuple[str, ...], info: SliceInfo, patient: str | None
+) -> Case:
+    if "" in masks or not masks:
+        annotated = structures if masks else None
+        return Case(id, image, masks.get(""), annotated=annotated, slice=info, patient=patient)
+    single = {name: path for name, path in masks.items() if name in structures}
+    annotated = tuple(name for name in structures if name in single)
+    return Case(id, image, masks=single, annotated=annotated, slice=info, patient=patient)

@@ -1,0 +1,49 @@
+from medseg.cases import Split
+from medseg.data.checks.dataset import check_repeated_images, check_split, check_volumes
+
+
+def codes(split: Split, patients=(), images=(), structures=()) -> list[tuple[str, str]]:
+    found = check_split(split, patients=dict(patients), images=dict(images), structures=dict(structures))
+    return [(finding.severity, finding.code) for finding in found]
+
+
+SPLIT = Split(train=("a", "b"), val=("c",), test=("d",))
+
+
+def test_strangers_on_both_sides_are_as_they_should_be():
+    patients, images = {"a": "1", "b": "1", "c": "2", "d": "3"}, {"a": "x", "b": "y", "c": "z", "d": "z"}
+    assert codes(SPLIT, patients, images) == []
+    assert codes(Split(), patients, images) == []
+
+
+def test_case_patient_and_image_on_both_sides_are_errors():
+    assert codes(Split(("a",), ("a",)), {"a": "1"}, {"a": "x"}) == [("error", "split-case")]
+    assert codes(SPLIT, patients={"a": "1", "d": "1"}) == [("error", "split-patient")]
+    assert codes(SPLIT, images={"b": "x", "c": "x"}) == [("error", "split-image")]
+
+
+def test_a_structure_that_never_validates_is_noted_and_loud_where_a_case_could_be_spared():
+    assert codes(SPLIT, structures={"a": ["liver"], "b": ["liver"], "c": ["spleen"]}) == [("note", "split-unvalidated")]
+    many = Split(tuple("abcde"), ("z",))
+    held = {id: ["liver"] for id in "abcde"}
+    assert codes(many, structures=held) == [("warning", "split-unvalidated")]
+    assert codes(many, structures={**held, "z": ["liver"]}) == []
+    assert codes(Split(tuple("abcde")), structures=held) == []
+
+
+def test_each_copy_of_an_image_names_the_first():
+    found = check_repeated_images({"a": "x", "b": "y", "c": "x", "d": "x"})
+    assert [(finding.case, finding.message) for finding in found] == [
+        ("c", "it has the same voxels as a"), ("d", "it has the same voxels as a")
+    ]  # fmt: skip
+
+
+def test_only_whole_volumes_of_enough_cases_are_compared():
+    volumes = {f"s{number}": {"liver": 1500.0 + number} for number in range(6)}
+    assert check_volumes(volumes) == []
+    (finding,) = check_volumes({**volumes, "small": {"liver": 200.0}, "other": {"spleen": 1.0}})
+    assert (finding.code, finding.case, finding.location) == ("volume-outlier", "small", "liver")
+    assert "200 ml" in finding.message
+    assert check_volumes({f"s{number}": {"liver": 10.0**number} for number in range(4)}) == []
+    spread = {f"s{number}": {"colon": 100.0 * 2**number} for number in range(7)}
+    assert check_volumes(spread) == []
