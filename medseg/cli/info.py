@@ -77,8 +77,9 @@ def describe(name: str) -> dict[str, Any]:
         root = _run_folder(name)
     metadata = _read_metadata(root / _METADATA)
     formats = metadata.get("network_data_format") or {}
-    image = next(iter((formats.get("inputs") or {}).values()), {})
-    channels = next(iter((formats.get("outputs") or {}).values()), {}).get("channel_def") or {}
+    image: dict[str, Any] = next(iter((formats.get("inputs") or {}).values()), {})
+    prediction: dict[str, Any] = next(iter((formats.get("outputs") or {}).values()), {})
+    channels = prediction.get("channel_def") or {}
     content = {
         "name": metadata.get("name", root.name),
         "version": metadata.get("version"),
