@@ -157,6 +157,27 @@ EXACT = {
 }  # fmt: skip
 
 
+# Operators of torch that a TorchScript program may name: they compute, and reach no file, process or network.
+OPERATORS = """
+    NumToTensor RaiseException device dtype layout __contains__ __derive_index __getitem__ __is__ __isnot__ __not__
+    __range_length _convolution _set_item _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d abs adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d add add_ addmm all any append arange
+    argmax avg_pool2d avg_pool3d baddbmm batch_norm bmm broadcast_tensors cat ceil chunk clamp clone constant_pad_nd
+    contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d detach dim div div_ dropout
+    dropout_ einsum elu elu_ empty eq erf exp expand expand_as feature_dropout feature_dropout_ flatten flip floor
+    floor_divide floordiv format full ge gelu group_norm gt hardsigmoid hardswish hardtanh index_select instance_norm
+    items keys layer_norm le leaky_relu leaky_relu_ len linear list log log_softmax lt masked_fill matmul max max_pool2d
+    max_pool3d mean min mish mul mul_ narrow ndim ne neg ones ones_like pad permute pixel_shuffle pow prelu rand
+    reciprocal reflection_pad2d reflection_pad3d relu relu6 relu_ remainder repeat replication_pad2d replication_pad3d
+    reshape reverse roll rsqrt rsub scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ size slice softmax
+    softplus split split_with_sizes sqrt squeeze squeeze_ stack std sub sub_ sum swapaxes t tanh tile to transpose
+    type_as unbind unflatten unsqueeze unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d values var view view_as warn where
+    zeros zeros_like
+"""
+
+
 def _by_kind() -> Iterator[tuple[str, str]]:
     """Yield the names of MONAI and PyTorch that are listed by what they are, as module and name."""
     import monai
@@ -254,11 +275,17 @@ def main() -> None:
     """Write the table."""
     warnings.simplefilter("ignore")
     content: dict[str, Any] = {"modules": sorted(MODULES.split()), "callables": build(), "pickles": pickle_globals()}
+    content["operators"] = sorted(OPERATORS.split())
     lines = ["{", ' "modules": ' + json.dumps(content["modules"]) + ",", ' "callables": {']
     lines += [
         ",\n".join(f"  {json.dumps(name)}: {json.dumps(spelled)}" for name, spelled in content["callables"].items())
     ]
-    lines += [" },", ' "pickles": ' + json.dumps(content["pickles"]), "}"]
+    lines += [
+        " },",
+        ' "pickles": ' + json.dumps(content["pickles"]) + ",",
+        ' "operators": ' + json.dumps(content["operators"]),
+        "}",
+    ]
     FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.stdout.write(f"{len(content['callables'])} callables in {FILE}\n")
 

@@ -27,6 +27,12 @@ def pickle_globals() -> frozenset[str]:
 
 
 @functools.cache
+def torchscript_operators() -> frozenset[str]:
+    """Return the operators of torch that a TorchScript program may name."""
+    return frozenset(_table()["operators"])
+
+
+@functools.cache
 def spellings() -> Mapping[str, str]:
     """Return every spelling of every callable on the list, with its canonical name."""
     names = {}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from medseg.findings import Finding, error, note, printable
+from medseg.inspection.allowlist import torchscript_operators
 from medseg.inspection.pickles import MAX_BYTES, DamagedError, scan
 
 _HEAD = 512  # bytes that tell the kind
@@ -25,26 +26,6 @@ _DTYPES = {
     *("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16"),
     *("I32", "U32", "F32", "F64", "I64", "U64"),
 }
-# Operators of torch that a TorchScript program may name: they compute, and reach no file, process or network.
-_OPERATOR_NAMES = """
-NumToTensor RaiseException device dtype layout __contains__ __derive_index __getitem__ __is__ __isnot__ __not__
-__range_length _convolution _set_item _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
-_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d abs adaptive_avg_pool1d
-adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d add add_ addmm all any append arange
-argmax avg_pool2d avg_pool3d baddbmm batch_norm bmm broadcast_tensors cat ceil chunk clamp clone constant_pad_nd
-contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d detach dim div div_ dropout
-dropout_ einsum elu elu_ empty eq erf exp expand expand_as feature_dropout feature_dropout_ flatten flip floor
-floor_divide floordiv format full ge gelu group_norm gt hardsigmoid hardswish hardtanh index_select instance_norm
-items keys layer_norm le leaky_relu leaky_relu_ len linear list log log_softmax lt masked_fill matmul max max_pool2d
-max_pool3d mean min mish mul mul_ narrow ndim ne neg ones ones_like pad permute pixel_shuffle pow prelu rand
-reciprocal reflection_pad2d reflection_pad3d relu relu6 relu_ remainder repeat replication_pad2d replication_pad3d
-reshape reverse roll rsqrt rsub scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ size slice softmax
-softplus split split_with_sizes sqrt squeeze squeeze_ stack std sub sub_ sum swapaxes t tanh tile to transpose
-type_as unbind unflatten unsqueeze unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d
-upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d values var view view_as warn where
-zeros zeros_like
-"""
-_OPERATORS = frozenset(_OPERATOR_NAMES.split())
 
 
 def check_file(file: BinaryIO, location: str, size: int) -> Iterator[Finding]:
@@ -185,17 +166,18 @@ def _program(archive: zipfile.ZipFile, location: str) -> Iterator[Finding]:
                 message = f"the source of {printable(info.filename)} cannot be read"
                 yield error("torchscript-unsafe", location, message, _FIX)
     nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    operators = torchscript_operators()
     methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     unknown: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Attribute):
             root, parts = _chain(node)
-            operator = root in ("torch", "ops") and node.attr not in _OPERATORS | {"prim", "aten"}
-            if operator or (root == "__torch__" and parts[:2] == ["torch", "classes"]):
+            unlisted = root in ("torch", "ops") and node.attr not in operators and node.attr not in ("prim", "aten")
+            if unlisted or (root == "__torch__" and parts[:2] == ["torch", "classes"]):
                 unknown.add(".".join([root, *parts]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             method = node.func.attr
-            if method not in methods | _OPERATORS and _chain(node.func)[0] != "__torch__":
+            if method not in methods and method not in operators and _chain(node.func)[0] != "__torch__":
                 unknown.add(method)
     if unknown:
         listed = printable(", ".join(sorted(unknown)[:8]))
