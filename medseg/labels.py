@@ -187,6 +187,14 @@ class LabelMap:
             raise LabelError(f"label {index}", f"the labels run from 0 to {len(self) - 1}")
         return self.names[index]
 
+    def num_channels(self, multilabel: bool = False) -> int:
+        """Return how many channels a network for these classes has; with `multilabel` none is for the background.
+
+        >>> LabelMap(["liver", "spleen"]).num_channels(), LabelMap(["liver", "spleen"]).num_channels(multilabel=True)
+        (3, 2)
+        """
+        return len(self) - int(multilabel)
+
     def contralateral(self, index: int) -> int | None:
         """Return the index of the same structure on the other side; None if the label map has none."""
         name = contralateral_name(self.name(index))

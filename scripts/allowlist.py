@@ -117,7 +117,7 @@ EXACT = {
         zeros
     """,
     "medseg": "LabelMap LabelMap.totalsegmentator StreamingInferer open_dataset",
-    "medseg.bundle": "SavePredictions SaveSlices bundle_root check_config runs_dir start_run",
+    "medseg.bundle": "SavePredictions SaveSlices bundle_root check_config default_handlers runs_dir start_run",
     "medseg.data": """
         VolumeReader choose_labels discover find_scans open_dataset slice_items training_items
     """,
@@ -130,13 +130,13 @@ EXACT = {
     "medseg.networks": "SegFormer load_weights require_variant",
     "medseg.report": "image_overlay image_panels overlay overlay_with_legend panels",
     "medseg.training": """
-        Checkpoints ClipGradients EarlyStopping EpochSampler SanityValidation SetSamplerEpoch LrSchedule NanGuard
-        PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset DryRun default_workers has_bf16
-        keep_freed_memory prepare require_patience select_device steps_per_epoch try_network
+        AttachHandlers Checkpoints ClipGradients EarlyStopping EpochSampler SanityValidation SetSamplerEpoch LrSchedule
+        NanGuard PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset DryRun default_workers has_bf16
+        keep_freed_memory prepare require_patience seeded_loader select_device steps_per_epoch try_network
     """,
     "medseg.transforms": """
         AugmentBatch ResizeKeepAspectd IndexSlicesd LoadSlice2Dd MultiHotd RandAugmentd RandSlicePatchd ScaleWindowd
-        Spacingd Standardize Standardized WindowHUd
+        Spacingd Standardize Standardized WindowHUd evaluation_chain training_chain
     """,
     "glob": "glob",
     "os": "cpu_count getcwd linesep listdir sep",

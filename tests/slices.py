@@ -19,7 +19,7 @@ TINY = {
     "batch_size": 4,
     "num_workers": 0,
     "device": "cpu",
-    "phantom": {"train": 1, "val": 1, "slices": 4, "size": [40, 48], "layout": "split", "seed": 0},
+    "data#phantom": {"train": 1, "val": 1, "slices": 4, "size": [40, 48], "layout": "split", "seed": 0},
 }
 
 

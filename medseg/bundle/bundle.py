@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medseg.bundle import config_check
-from medseg.bundle.source import METADATA
+from medseg.bundle.evaluation_context import METADATA, BundleParser
 from medseg.config.merge import merge
 from medseg.errors import ConfigError, did_you_mean
 from medseg.search_path import search_path
@@ -118,7 +118,7 @@ class Bundle:
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
         merged = merge(files, overrides)
         config_check.check(self.content(config), merged, list(overrides))
-        parser = ConfigParser(merged)
+        parser = BundleParser(merged, self.root)
         parser.read_meta(self.metadata)
         parser["bundle_root"] = str(overrides.get("bundle_root", self.root))
         return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pydoc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from monai.bundle import ComponentLocator, ConfigComponent
 
@@ -23,12 +23,21 @@ def check(recipe: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[s
     check_keys(recipe, config, keys, _arguments)
 
 
-def _arguments(component: Mapping[str, Any]) -> set[str] | None:
-    """Return the names that a component's class takes; None where it takes any, or cannot be found."""
+def _arguments(component: Mapping[str, Any], argument: str = "") -> set[str] | None:
+    """Return the names that a component takes, or that an argument of it takes as settings of a class.
+
+    None where it takes any, cannot be found, or where the argument is no such set of settings (an argument is one
+    that is annotated with `Annotated[..., Class]`, see `medseg.bundle.default_handlers`).
+    """
     try:
-        target = pydoc.locate(str(ConfigComponent(config=component, id="", locator=_LOCATOR).resolve_module_name()))
-        parameters = inspect.signature(target).parameters.values()  # type: ignore[arg-type]
-    except (TypeError, ValueError, pydoc.ErrorDuringImport):
+        target: Any = pydoc.locate(str(ConfigComponent(component, "", _LOCATOR).resolve_module_name()))
+        if argument:
+            metadata = getattr(get_type_hints(target, include_extras=True).get(argument), "__metadata__", ())
+            if not metadata:
+                return None
+            target = metadata[0]
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError, NameError, pydoc.ErrorDuringImport):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None

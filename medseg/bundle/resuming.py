@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import pydoc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import monai.bundle
 
+from medseg.bundle.handlers import handler_class
 from medseg.cases import DatasetIndex
 from medseg.config.check import TRACKING
 from medseg.config.diff import differences
 from medseg.config.paths import at, walk
-from medseg.config.references import key_path, top_key, used_paths
+from medseg.config.references import TARGET, key_path, top_key, used_paths
 from medseg.errors import ConfigError, RunError
 from medseg.runs.find import find_run, find_runs
 from medseg.runs.record import FINISHED, RECORD, read_record, state_of
@@ -30,29 +32,14 @@ PLACES = (
     "dataset_dir",
     "device",
     "num_workers",
-    "cache_rate",
     "resume",
     "backup",
     "monitor",
     TRACKING,
     monai.bundle.ConfigParser.meta_key,
 )
-# Handlers that look on, write down or save; what is trained is the same with and without them.
-_ONLOOKERS = (
-    "medseg.monitoring.",
-    "medseg.training.Checkpoints",
-    "medseg.training.SanityValidation",
-    "medseg.training.NanGuard",
-    "medseg.training.ProgressBar",
-    "medseg.training.Resume",
-    "medseg.training.DryRun",
-)
-# When a run looks at itself, when it ends, and what it holds in memory; what it has computed so far stays right.
-_MAY_CHANGE = (
-    "early_stopping",
-    "train#handler_set#early_stopping",
-    "val_interval",
-    "train#handler_set#validation#interval",
+# What a run holds in memory, at the places where MONAI has it; the same is computed.
+_MEMORY = (
     "train#dataset#cache_rate",
     "train#dataset#num_workers",
     "train#dataloader#num_workers",
@@ -63,6 +50,8 @@ _MAY_CHANGE = (
     "inferer#sw_device",
     "inferer#device",
 )
+# When a run validates and when it ends; what it has computed so far stays right.
+_MAY_CHANGE = ("val_interval", "train#handler_set#early_stopping", "train#handler_set#validation#interval")
 _LENGTH = ("max_epochs", "train#trainer#max_epochs")
 _SAID = 5  # so many differences are still the same work with something changed
 
@@ -70,22 +59,25 @@ _SAID = 5  # so many differences are still the same work with something changed
 def essence(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config less everything that does not change what is computed.
 
-    Left out are `PLACES`, handlers that look on, write down or save, and keys that nothing but these refers to
-    (`log_every_n_batches`), or nothing at all. `run_name` stays: another name is how one asks for another run.
+    Left out are `PLACES`, handlers that say `affects_result = False` (they log, draw or save), what a run holds in
+    memory, and keys that nothing but these refers to, or nothing at all. `run_name` stays: another name is how one
+    asks for another run.
 
     Args:
         config: an effective config.
     """
-    kept = {key: value for key, value in config.items() if key not in PLACES}
+    kept = {key: _without(value, key, _MEMORY) for key, value in config.items() if key not in PLACES}
     for engine in ("train", "validate"):
         part = kept.get(engine)
         if not isinstance(part, Mapping):
             continue
         named = part.get("handler_set", {})
-        onlookers = {name for name, content in named.items() if _looks_on(content, config)}
-        handlers = [one for one in part.get("handlers", []) if not _looks_on(one, config)]
-        left = {name: content for name, content in named.items() if name not in onlookers}
-        kept[engine] = {**part, "handler_set": left, "handlers": handlers}
+        changes = {name: handler for name, handler in named.items() if _affects_result(name, handler, config)}
+        if isinstance(changes.get("more"), Mapping):
+            more = changes["more"].items()
+            changes["more"] = {name: handler for name, handler in more if _affects_result(name, handler, config)}
+        handlers = [handler for handler in part.get("handlers", []) if _affects_result("", handler, config)]
+        kept[engine] = {**part, "handler_set": changes, "handlers": handlers}
     while True:
         used, left_used = _roots(config), _roots(kept)
         unused = [key for key in kept if key not in left_used and (key in used or _scalar(kept[key]))]
@@ -94,16 +86,32 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in kept.items() if key not in unused}
 
 
-def _looks_on(handler: Any, config: Mapping[str, Any]) -> bool:
-    """Whether a handler, or what a string such as `@tracking` or `%train#handler_set#history` means, looks on."""
-    seen = set[str]()
-    while isinstance(handler, str) and handler[:1] in ("@", "%") and handler not in seen:
-        seen.add(handler)
+def _without(value: Any, path: str, paths: Sequence[str]) -> Any:
+    """Return a config entry without what lies at these paths in it."""
+    if not isinstance(value, Mapping):
+        return value
+    entries = {key: f"{path}#{key}" for key in value}
+    return {key: _without(value[key], entry, paths) for key, entry in entries.items() if entry not in paths}
+
+
+def _affects_result(name: str, handler: Any, config: Mapping[str, Any]) -> bool:
+    """Return whether a run computes something else with a handler: the class says so, True where it says nothing.
+
+    Args:
+        name: of a default handler, where the config has only its settings.
+        handler: its settings, a component, or a string such as `@tracking` that refers to one.
+        config: what it refers to.
+    """
+    references = set[str]()
+    while isinstance(handler, str) and handler[:1] in ("@", "%") and handler not in references:
+        references.add(handler)
         handler = at(config, key_path(handler[1:]))
-    target = handler.get("_target_", "") if isinstance(handler, Mapping) else ""
-    return isinstance(target, str) and any(
-        target.startswith(one) if one.endswith(".") else target == one for one in _ONLOOKERS
-    )
+    target = handler.get(TARGET) if isinstance(handler, Mapping) else None
+    try:
+        kind = handler_class(name) if target is None else pydoc.locate(str(target))
+    except pydoc.ErrorDuringImport:
+        return True
+    return getattr(kind, "affects_result", True) is not False
 
 
 def _scalar(value: Any) -> bool:

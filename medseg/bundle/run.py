@@ -13,22 +13,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
-
 from medseg.atomic import write_json
 from medseg.bundle import config_check, resuming
 from medseg.bundle.bundle import Bundle, find_overlay
+from medseg.bundle.evaluation_context import METADATA, BundleWorkflow, EvaluationContext, current_context
 from medseg.bundle.resuming import PLACES
-from medseg.bundle.source import METADATA, effective_config, resolved
 from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
-from medseg.config.references import top_key, used_paths
+from medseg.config.references import TARGET, top_key, used_paths
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
+from medseg.runs import Run
 from medseg.runs.find import find_unfinished
 from medseg.runs.record import read_record
 from medseg.runs.resume import remember_start, was_started_here
-from medseg.training import Backup, Run
+from medseg.training import Backup, TrainingRun
 from medseg.training.restore import fetch, newest_copy
 from medseg.training.run import identity, new_folder
 
@@ -41,7 +40,7 @@ def run_bundle(
     config: str = "train",
     overlays: Sequence[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
-) -> None:
+) -> Run | None:
     """Run a config of a bundle through MONAI, as `python -m monai.bundle run` does, after a strict check.
 
     Args:
@@ -51,8 +50,16 @@ def run_bundle(
         overlays: files or names of overlays, later ones overrule earlier ones.
         overrides: values by key, `train#trainer#max_epochs`.
 
+    Returns:
+        The run that the config started; None for a config that starts none.
+
     Raises:
         ConfigError: a key that means nothing; checked before anything starts.
+
+    Example:
+        >>> run = run_bundle(Bundle.open("unet2d"), "training", overrides={"max_epochs": 5})  # doctest: +SKIP
+        >>> run.best.dice  # doctest: +SKIP
+        0.8125
     """
     overrides = dict(overrides or {})
     bundle.resolve(config, overrides, overlays)
@@ -67,13 +74,20 @@ def run_bundle(
             write_json(files[-1], nulls)
         if bundle.is_ours:  # what MONAI says of foreign configs, that they can run any code, is said for those alone
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
-        monai.bundle.run(
+        workflow = BundleWorkflow(
+            bundle.root,
             run_id=run_id,
             config_file=[str(file) for file in files],
             meta_file=str(folder / METADATA),
             logging_file=str(folder / "logging.conf"),
-            **overrides,
+            workflow_type=None,
+            **{key: value for key, value in overrides.items() if value is not None},
         )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    started = workflow.context.run
+    return None if started is None else Run(started.folder)
 
 
 def check_config(root: str, config: str) -> None:
@@ -84,9 +98,9 @@ def check_config(root: str, config: str) -> None:
     Raises:
         ConfigError: a key that means nothing.
     """
-    merged = effective_config()
-    if merged is not None:
-        config_check.check(Bundle(Path(root)).content(config), merged)
+    context = current_context()
+    if context is not None:
+        config_check.check(Bundle(Path(root)).content(config), context.config())
 
 
 def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
@@ -138,13 +152,13 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     return True
 
 
-class BundleRun(Run):
+class BundleRun(TrainingRun):
     """The run of a bundle, with what keeps its copy elsewhere while it trains."""
 
     backup: Backup | None = None
 
     def train(self, trainer: Any) -> None:
-        """Run a trainer as this run, see `Run.train`; at the end the copy is brought up to date, within bounds."""
+        """Train as this run, see `TrainingRun.train`, and bring its copy up to date at the end, within bounds."""
         with self.backup or contextlib.nullcontext():
             super().train(trainer)
 
@@ -156,8 +170,8 @@ def start_run(
     labels: LabelMap,
     name: str,
     resume: bool | str = True,
-    config: str = "train",
     backup: str | None = None,
+    config: str = "train",
 ) -> BundleRun:
     """The run of the config that is being evaluated: an unfinished one of the same identity, or a new one.
 
@@ -170,17 +184,18 @@ def start_run(
         labels: the classes of the network.
         name: what the run is called.
         resume: whether an unfinished run is gone on with; a run's folder or name goes on with that one.
+        backup: where a copy of the run is kept, see `medseg.training.Backup`; None keeps none.
         config: which config is being evaluated.
-        backup: the place where a copy of the run is kept, see `medseg.training.Backup`; None keeps none.
 
     Raises:
         ConfigError: called outside of the evaluation of a config; a backup that cannot be; or a run that was asked
             for and may not go on with what has changed.
         RunError: the bundle is the folder of a run whose backup got further.
     """
-    merged = effective_config()
-    if merged is None:
-        raise ConfigError("start_run", "must be called by a config", "no config that is being evaluated")
+    context = current_context()
+    if context is None:
+        raise ConfigError("start_run", "only the expression of a config can start a run")
+    merged = context.config()
     bundle, data = Bundle(Path(root)), resuming.data_of(dataset)
     who = identity(resuming.essence(resuming.plain(merged)), data["data"])
     parent = Path(output_dir).resolve() / bundle.name
@@ -208,7 +223,7 @@ def start_run(
     }
 
     def furnish(folder: Path) -> None:
-        _write_bundle(folder, bundle, config, merged, labels)
+        _write_bundle(folder, bundle, config, merged, labels, context)
         remember_start(folder)
         palette = dataset.class_colors
         if palette is not None and palette.colored:  # so that masks have the colors of the set
@@ -219,10 +234,11 @@ def start_run(
     if backup is not None:
         run.backup = Backup(backup, run.folder)
         run.backup.check()
+    context.run = run
     return run
 
 
-def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Path | None:
+def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Run | None:
     """The run of this identity to go on with: the bundle's own folder, or one of the runs here or in the backup."""
     if resuming.is_run(bundle.root):
         own = resuming.unfinished_own(bundle.root, who)
@@ -231,7 +247,14 @@ def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> P
     return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 
-def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str, Any], labels: LabelMap) -> None:
+def _write_bundle(
+    folder: Path,
+    bundle: Bundle,
+    config: str,
+    merged: Mapping[str, Any],
+    labels: LabelMap,
+    context: EvaluationContext,
+) -> None:
     """Make the run's folder a bundle: configs as they run, label map, docs; the weights come with training."""
     recipe = bundle.content(config)
     effective = {**resuming.plain(merged), "bundle_root": recipe["bundle_root"], "resume": True}
@@ -249,7 +272,7 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
         write_json(folder / "configs" / f"{name}.json", resuming.plain(content))
     if folder.resolve() == bundle.root:
         return
-    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels))
+    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels, context))
     for name in ("configs/logging.conf", "docs/README.md", "LICENSE"):
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +280,7 @@ def _write_bundle(folder: Path, bundle: Bundle, config: str, merged: Mapping[str
     labels.save(folder / "label_map.json")
 
 
-def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap) -> dict[str, Any]:
+def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap, context: EvaluationContext) -> dict[str, Any]:
     """The bundle's metadata with the run's own channels.
 
     `channel_def` of the output names the values of the label map that inference writes: also where the channels
@@ -266,7 +289,7 @@ def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap) -> dict[str,
     own = copy.deepcopy(dict(metadata))
     tensors = own.get("network_data_format", {})
     image, pred = tensors.get("inputs", {}).get("image"), tensors.get("outputs", {}).get("pred")
-    inputs, outputs = resolved("in_channels"), resolved("out_channels")
+    inputs, outputs = context.value("in_channels"), context.value("out_channels")
     if image is not None and inputs not in (None, image.get("num_channels")):
         names = {str(channel): f"image_{channel}" for channel in range(inputs)}
         image |= {"num_channels": inputs, "channel_def": names}
@@ -276,16 +299,34 @@ def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap) -> dict[str,
 
 
 def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[str, Any]:
-    """A config in which everything that the recipe shares with the one that runs is as it runs.
+    """Return a config in which everything that the recipe shares with the one that runs is as it runs.
 
-    Shared is what both recipes say in the same words (network, preprocessing, spacing ...), and whatever that
-    refers to.
+    Shared is what both recipes have in the same words (network, preprocessing, spacing ...), whole or entry by entry
+    of the same component, and whatever that refers to.
     """
     result = dict(other)
-    shared = [key for key in other if key not in PLACES and key in recipe and recipe[key] == other[key]]
-    while shared:
-        key = shared.pop()
-        result[key] = effective[key]
-        new = {top_key(path) for path in used_paths(effective[key])}
-        shared += [name for name in new if name in effective and name not in result]
+    shared = [key for key in other if key not in PLACES and key in recipe]
+    new: set[str] = set()
+    for key in shared:
+        result[key] = _as_it_ran(other[key], recipe[key], effective.get(key))
+        if result[key] != other[key]:
+            new |= {top_key(path) for path in used_paths(result[key])}
+    while new:
+        key = new.pop()
+        if key in effective and key not in result:
+            result[key] = effective[key]
+            new |= {top_key(path) for path in used_paths(effective[key])}
     return result
+
+
+def _as_it_ran(other: Any, recipe: Any, effective: Any) -> Any:
+    """Return a value as it ran where both recipes have the same; of two components of one class entry by entry."""
+    if other == recipe:
+        return effective
+    parts = (other, recipe, effective)
+    if not all(isinstance(part, Mapping) for part in parts) or len({part.get(TARGET) for part in parts}) != 1:
+        return other
+    return {
+        key: _as_it_ran(value, recipe[key], effective[key]) if key in recipe and key in effective else value
+        for key, value in other.items()
+    }

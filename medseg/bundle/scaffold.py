@@ -16,7 +16,7 @@ from typing import Any
 
 from medseg.atomic import atomic_folder, write_json, write_text
 from medseg.bundle.bundle import Bundle
-from medseg.bundle.source import METADATA
+from medseg.bundle.evaluation_context import METADATA
 from medseg.catalogue import catalogue, groups, only_v1
 from medseg.errors import ConfigError, LabelError, OutputError
 from medseg.labels import LabelMap

@@ -45,7 +45,7 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
     bundle = Bundle.open(name)
     require_trust(bundle.root, trust, "train", [find_overlay(overlay, bundle.root) for overlay in OVERLAYS])
     folder = writable_folder(folder)
-    spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["phantom"])
+    spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["data#phantom"])
     cases = list(spec.cases())
     held_out = [id for id, side, _ in cases if side == "test"]
 

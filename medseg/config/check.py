@@ -20,7 +20,7 @@ def check_keys(
     recipe: Mapping[str, Any],
     config: Mapping[str, Any],
     keys: Sequence[str],
-    arguments: Callable[[Mapping[str, Any]], set[str] | None],
+    arguments: Callable[[Mapping[str, Any], str], set[str] | None],
 ) -> None:
     """Check that everything in `config` that `recipe` does not have means something.
 
@@ -28,7 +28,8 @@ def check_keys(
         recipe: the config as it is in the bundle.
         config: the same with overlays and overrides.
         keys: the keys that were overridden; each must be there.
-        arguments: returns the names of the arguments that a component takes, None where it takes any.
+        arguments: returns the names of the arguments that a component takes, None where it takes any. With the name of
+            an argument, the settings that this argument of the component takes; None where it is no set of settings.
 
     Raises:
         ConfigError: a key that nothing uses; names the nearest that exists.
@@ -51,10 +52,14 @@ def check_keys(
             continue
         holder = at(config, parent)
         if is_component(holder):
-            names = arguments(holder)
+            names = arguments(holder, "")
             if names is not None and leaf not in names:
                 siblings = existing | {f"{parent}#{name}" for name in names}
                 raise unknown_key(path, siblings, f"{holder['_target_']} takes no argument '{leaf}'")
         elif not any(path == used_path or used_path.startswith(f"{path}#") for used_path in used):
-            raise unknown_key(path, existing)
+            outer, _, argument = parent.rpartition("#")
+            component = at(config, outer)
+            names = arguments(component, argument) if is_component(component) else None
+            if names is None or leaf not in names:
+                raise unknown_key(path, existing | {f"{parent}#{name}" for name in names or ()})
         accepted.add(path)

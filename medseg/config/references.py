@@ -14,7 +14,8 @@ from typing import Any
 LONGEST = 4000  # characters of a string that means something; a longer one is refused, not read
 LOCALS = "__local_refs"  # the dictionary that MONAI puts in place of each reference
 META = "_meta_"  # where MONAI keeps the metadata
-SPECIAL_KEYS = frozenset({"_target_", "_disabled_", "_requires_", "_desc_", "_mode_"})
+TARGET = "_target_"
+SPECIAL_KEYS = frozenset({TARGET, "_disabled_", "_requires_", "_desc_", "_mode_"})
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
 _RELATIVE = re.compile(r"(?:@|%)(?:::)+")
 _FILE = re.compile(r"(.*\.(?:json|yaml|yml)(?=(?:::.*)|$))", re.IGNORECASE)

@@ -110,10 +110,10 @@ def _write_phantom(cache: Path, arguments: Mapping[str, Any], slices: bool) -> P
 def _with_store(dataset: DatasetIndex, use_store: bool | None, overlaps: str) -> DatasetIndex:
     """Return the data set with its store if training is to read it, else without."""
     if use_store and overlaps == "keep":
-        raise ConfigError("use_store", "a slice store cannot keep overlaps", "", "Train without it: use_store=false.")
+        raise ConfigError("data#use_store", "a slice store cannot keep overlaps", "", "Train without it: data#use_store=false.")
     if use_store and dataset.store is None:
         fix = "Make one: medseg data prepare --store"
-        raise ConfigError("use_store", f"{dataset.root} has no slice store", "", fix)
+        raise ConfigError("data#use_store", f"{dataset.root} has no slice store", "", fix)
     return replace(dataset, store=None) if use_store is False or overlaps == "keep" else dataset
 
 
@@ -183,7 +183,7 @@ def _stored_items(
             stored_spacing = ", ".join(f"{length:.4g}" for length in stored.grid.spacing)
             problem = f"its spacing is {stored_spacing} mm, and the bundle trains at {list(spacing)}"
             wanted_spacing = " ".join(f"{length:g}" for length in spacing)
-            fix = f"Prepare with --spacing {wanted_spacing}, or train with use_store=false."
+            fix = f"Prepare with --spacing {wanted_spacing}, or train with data#use_store=false."
             raise ConfigError(f"slice store of case {case.id}", problem, "", fix)
         items.append({"image": stored.image, "label": stored.label, "slice_index": stored.index, "case": case.id})
     return items

@@ -41,9 +41,10 @@ _METHODS: Mapping[str, tuple[int, int] | None] = {
         _words(
             """
             argmax argmin as_posix astype bool clone count cpu cuda detach dim double flatten float get half int
-            is_dir is_file item items keys long mean mirror_permutation named_parameters ndimension new_zeros numel
-            numpy overlap_priority parameters permute reshape run select setLevel size squeeze startswith endswith
-            state_dict strftime sum to tolist train transpose contralateral type unsqueeze values view
+            is_dir is_file item items keys long mean mirror_permutation named_parameters ndimension new_zeros
+            num_channels numel numpy overlap_priority parameters permute reshape run select setLevel size squeeze
+            startswith endswith state_dict strftime sum to tolist train transpose contralateral type unsqueeze
+            values view
             """
         )
     ),

@@ -20,6 +20,7 @@ from medseg.inspection.write_targets import WriteTargets
 PATH, NAME, EXTENSION, NOTHING, FALSE, BOOLEAN = "path", "name", "extension", "nothing", "false", "boolean"
 READER, MERGER, WRITER, BACKEND, CONFIG = "reader", "merger", "writer", "backend", "config"
 ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker settings", "compile options", "network variant"
+RUN = "run"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _VOLUME_READER = "medseg.data.VolumeReader"
 _CHOICES: Mapping[str, set[Any]] = {
@@ -50,6 +51,7 @@ _IMAGE = {
     **{"writer": WRITER, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_name_formatter": NOTHING},
 }
 _ENGINE = {"compile_kwargs": COMPILE}
+_WRITING_HANDLERS = ("checkpoints", "histograms", "history", "monitor", "nan_guard", "system")
 _READ = {"reader": READER, "allow_pickle": FALSE}
 _CHECKPOINT = {
     "save_dir": PATH,
@@ -58,6 +60,13 @@ _CHECKPOINT = {
 RULES: Mapping[str, Mapping[str, str]] = {
     "medseg.bundle.SavePredictions": {"folder": PATH},
     "medseg.bundle.SaveSlices": {"folder": PATH},
+    "medseg.bundle.default_handlers": {
+        "run": RUN,
+        "monitor#settings": TRACKER,
+        "checkpoints#backup": ADDRESS,
+        "checkpoints#model_path": PATH,
+        **{f"{handler}#folder": PATH for handler in _WRITING_HANDLERS},
+    },
     "medseg.bundle.start_run": {
         **dict.fromkeys(("root", "output_dir"), PATH),
         **{"resume": BOOLEAN, "config": CONFIG, "backup": ADDRESS},
@@ -100,7 +109,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
 # The rules for arguments of every callable.
 COMMON_RULES = {"_debug_": NOTHING, "allow_pickle": FALSE, "pickle_module": NOTHING, "pretrained_url": NOTHING}
 POSITIONAL: Mapping[str, Sequence[str]] = {
-    "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "config", "backup"],
+    "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "backup", "config"],
     "medseg.data.open_dataset": ["root", "labels", "cache_dir"],
     "pathlib.Path": [f"part {number}" for number in range(8)],
     "torch.distributed.init_process_group": ["backend"],
@@ -168,6 +177,9 @@ class Rules:
         """Return why a value, as it is in a config or a node of an expression, is not allowed; None if it is."""
         if kind == PATH:
             return self.targets.path_problem(value)
+        if kind == RUN:  # whatever it is, the handlers write to its folder
+            refers = isinstance(value, str) and value.startswith("@")
+            return self.targets.path_problem(f"${value}.folder") if refers else "it must refer to what start_run gave"
         if kind in (NAME, EXTENSION):
             return self.targets.name_problem(value, kind == EXTENSION)
         if kind == ADDRESS:

@@ -148,7 +148,7 @@ class WriteTargets:
         return name in ("datetime.datetime.now", "datetime.datetime.today")
 
     def _run_folder(self, node: ast.Attribute) -> set[str] | None:
-        """Work out `@this_run.folder`, where `this_run` is what `start_run` returned in every config."""
+        """Work out `@current_run.folder`, where `current_run` is what `start_run` returned in every config."""
         path = referenced_path(node.value)
         entries = self.configs.at(path) if path is not None else []
         if not entries or node.attr not in ("folder", "backup"):

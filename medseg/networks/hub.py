@@ -66,7 +66,7 @@ def weights_folder(name: str | Path, extra: str) -> Path:
             _first_line(error),
             f"Where there is a network, run: hf download {name} --local-dir FOLDER; bring FOLDER here and give its "
             "path as `pretrained` (or point HF_HOME at a cache that holds it). To start from random weights, set "
-            "pretrained=null, or allow_random=true to use weights only where they can be had.",
+            "pretrained=null, or allow_missing_pretrained=true to use weights only where they can be had.",
         ) from error
 
 

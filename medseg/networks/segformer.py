@@ -69,7 +69,7 @@ class SegFormer(torch.nn.Module):
         pretrained: weights to begin with: a folder in Hugging Face's format or the id of a model on the hub, such as
             `nvidia/segformer-b0-finetuned-ade-512-512` or, for the encoder alone, `nvidia/mit-b0`. Everything but the
             classifier, the last 1x1 convolution, comes from there.
-        allow_random: begin with random weights, and say so in the log, where `pretrained` is on the hub and neither
+        allow_missing_pretrained: begin with random weights, and log it, where `pretrained` is on the hub and neither
             in the cache nor within reach of the network.
         drop_path: the share of residual branches left out in training, at the last block; less before it.
         dropout: the share of features left out in training before the classifier.
@@ -87,7 +87,7 @@ class SegFormer(torch.nn.Module):
         out_channels: int,
         variant: str | Mapping[str, Any] | None = None,
         pretrained: str | Path | None = None,
-        allow_random: bool = False,
+        allow_missing_pretrained: bool = False,
         drop_path: float = 0.1,
         dropout: float = 0.1,
         gradient_checkpointing: bool = False,
@@ -97,7 +97,7 @@ class SegFormer(torch.nn.Module):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ConfigError(f"SegFormer, {name}", "must be a whole number from 1 on", repr(number))
         transformers = require("transformers", extra="segformer")
-        folder = None if pretrained is None else _folder(pretrained, allow_random)
+        folder = None if pretrained is None else _folder(pretrained, allow_missing_pretrained)
         source = None if folder is None else _read_config(transformers, folder)
         values = _values(variant, source)
         arguments = {"num_channels": in_channels, "num_labels": out_channels}
@@ -139,11 +139,11 @@ class SegFormer(torch.nn.Module):
             raise GeometryError("image for SegFormer", f"must have {_SMALLEST} pixels or more each way", str(shape[2:]))
 
 
-def _folder(pretrained: str | Path, allow_random: bool) -> Path | None:
+def _folder(pretrained: str | Path, allow_missing_pretrained: bool) -> Path | None:
     try:
         return weights_folder(pretrained, extra="segformer")
     except NotAtHandError as error:
-        if not allow_random:
+        if not allow_missing_pretrained:
             raise
         logger.warning("SegFormer begins with random weights: %s", error)
         return None

@@ -55,13 +55,15 @@ class Checkpoints:
         every: epochs between the checkpoints that stay; 0 keeps none.
         keep: how many of them stay; None is all.
         every_minutes: how often `last.pt` is written in the middle of an epoch; 0 is after each iteration, None never.
-        scores_in_names: whether those that stay are called after the scores of their epoch as well (what
+        scores_in_filenames: whether those that stay are called after the scores of their epoch as well (what
             `engine.state.scores` holds): `epoch_0005_loss0.412_dice0.831.pt`.
         backup: gets the path of each file that was written, as `backup.send(path)`.
 
     Raises:
         ConfigError: a number below 0.
     """
+
+    affects_result = False  # see medseg.bundle.resuming
 
     def __init__(
         self,
@@ -74,14 +76,14 @@ class Checkpoints:
         every: int = 5,
         keep: int | None = 3,
         every_minutes: float | None = 15,
-        scores_in_names: bool = False,
+        scores_in_filenames: bool = False,
         backup: Any | None = None,
     ) -> None:
         for name, value in (("every", every), ("keep", keep), ("every_minutes", every_minutes)):
             if value is not None and value < 0:
                 raise ConfigError(name, "must not be below 0", str(value))
         self.folder, self.model_path, self.every, self.keep = Path(folder), Path(model_path), every, keep
-        self.every_minutes, self.scores_in_names, self.backup = every_minutes, scores_in_names, backup
+        self.every_minutes, self.scores_in_filenames, self.backup = every_minutes, scores_in_filenames, backup
         self.network, self.validator = network, validator
         self._parts: dict[str, Any] = {"network": network, "optimizer": optimizer}
         if lr_scheduler is not None:
@@ -206,7 +208,7 @@ class Checkpoints:
             self._write(self.folder / BEST, {"network": weights, "best": best})
             self._write(self.model_path, weights)
         if self.every and epoch % self.every == 0 and self.keep != 0:
-            scores = getattr(engine.state, "scores", None) if self.scores_in_names else None
+            scores = getattr(engine.state, "scores", None) if self.scores_in_filenames else None
             self._write(self.folder / epoch_name(epoch, scores or {}), content)
             prune(self.folder, self.keep)
         self._save_last(engine, content)
@@ -273,6 +275,8 @@ class Resume:
     Not MONAI's `CheckpointLoader`: what is loaded, and from where, is what the `Checkpoints` of the same trainer
     knows; this handler stands for its place in the list, which is the head.
     """
+
+    affects_result = False  # see medseg.bundle.resuming
 
     def attach(self, engine: Any) -> None:
         """Load when the trainer starts."""

@@ -28,6 +28,8 @@ class DryRun:
         out_channels: of the network.
     """
 
+    affects_result = False  # see medseg.bundle.resuming
+
     def __init__(self, dataset: Sequence[Any], out_channels: int) -> None:
         self.dataset, self.out_channels = dataset, out_channels
 

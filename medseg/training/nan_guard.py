@@ -51,6 +51,8 @@ class NanGuard:
         ConfigError: a limit that is none.
     """
 
+    affects_result = False  # see medseg.bundle.resuming
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,

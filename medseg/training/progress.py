@@ -28,6 +28,8 @@ class ProgressBar:
         validator: the evaluator whose key metric is shown; its volumes are counted while it runs.
     """
 
+    affects_result = False  # see medseg.bundle.resuming
+
     def __init__(self, validator: Any | None = None) -> None:
         self.validator = validator
         self._bar: Progress | None = None

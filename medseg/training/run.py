@@ -58,7 +58,7 @@ def identity(config: Mapping[str, Any], data: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Run:
+class TrainingRun:
     """One run: where it writes, who it is, and how it stands. Nothing is written before `train`.
 
     Args:

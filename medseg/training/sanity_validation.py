@@ -24,6 +24,8 @@ class SanityValidation:
         validator: a MONAI evaluator.
     """
 
+    affects_result = False  # see medseg.bundle.resuming
+
     def __init__(self, validator: Any) -> None:
         self.validator = validator
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
 from monai.transforms import Compose, Randomizable
 
 from medseg.errors import ConfigError
@@ -166,3 +167,47 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
         for step in self._random:
             step.set_random_state(state=state)
         return self.dataset[key.case]
+
+
+def seeded_loader(
+    dataset: Any,
+    batch_size: int,
+    samples_per_case: int = 1,
+    seed: int = 0,
+    num_workers: int = 0,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> DataLoader:
+    """Return a data loader whose samples depend on (seed, epoch, case, draw) alone, whatever the number of processes.
+
+    Its `sampler` is an `EpochSampler`: `SetSamplerEpoch` keeps it at the trainer's epoch, and in a loop of your own
+    `loader.sampler.set_position(epoch)` does.
+
+    Args:
+        dataset: a MONAI data set, its `transform` a `Compose`; `CacheDataset(copy_cache=False)` for speed.
+        batch_size: samples in a batch.
+        samples_per_case: how often each case is drawn in an epoch.
+        seed: of the order, and of all random transforms.
+        num_workers: processes that load; they stay from epoch to epoch.
+        device: where batches go: for CUDA they are loaded into pinned memory.
+        options: further arguments of MONAI's `DataLoader`.
+
+    Example:
+        >>> from monai.data import Dataset
+        >>> from monai.transforms import RandShiftIntensity
+        >>> loader = seeded_loader(Dataset([torch.zeros(1, 2)], Compose([RandShiftIntensity(1.0, prob=1.0)])), 1, 2)
+        >>> loader.sampler.set_position(epoch=3)
+        >>> first = list(loader)
+        >>> loader.sampler.set_position(epoch=3)
+        >>> all(torch.equal(a, b) for a, b in zip(first, loader))
+        True
+    """
+    return DataLoader(
+        SeededDataset(dataset, seed),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), samples_per_case, seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.device(device).type == "cuda",
+        **options,
+    )

@@ -1,6 +1,7 @@
 """Transforms that MONAI does not have; each says why."""
 
 from medseg.transforms.batch import AugmentBatch, RandAugmentd
+from medseg.transforms.chains import evaluation_chain, training_chain
 from medseg.transforms.overlaps import MultiHotd
 from medseg.transforms.pictures import LoadSlice2Dd
 from medseg.transforms.resize import ResizeKeepAspectd
@@ -23,4 +24,6 @@ __all__ = [
     "Standardize",
     "Standardized",
     "WindowHUd",
+    "evaluation_chain",
+    "training_chain",
 ]

@@ -85,7 +85,7 @@ class IndexSlicesd(MapTransform):
 class RandSlicePatchd(RandomizableTransform, MapTransform):
     """Draw one 2D patch from a volume: a slice along the last axis, and a place in it.
 
-    With probability `structure_prob` a structure is drawn, all that occur in the volume alike, then a slice
+    With probability `foreground_prob` a structure is drawn, all that occur in the volume alike, then a slice
     that holds it, then one of its voxels; the patch holds that voxel at a place drawn alike. Otherwise
     slice and place are drawn alike from all there are. What lies outside the volume is filled up. Where the item
     holds `annotated` (bool, a class each, the background first), only structures that are annotated are drawn.
@@ -97,7 +97,7 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         patch_size: `(h, w)` along the first two axes.
         context: neighboring slices on each side that join the image as channels, lowest first; at the
             ends of the volume the last slice is repeated. Channels of the image: `2 * context + 1`.
-        structure_prob: how often the patch is drawn by structure.
+        foreground_prob: how often the patch is drawn by structure.
         fill: value of the image outside the volume.
 
     Raises:
@@ -110,19 +110,19 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         patch_size: Sequence[int],
         label_key: str = "label",
         context: int = 0,
-        structure_prob: float = 0.7,
+        foreground_prob: float = 0.7,
         fill: float = 0.0,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob=1.0)
-        if len(patch_size) != 2 or min(patch_size) < 1 or context < 0 or not 0 <= structure_prob <= 1:
+        if len(patch_size) != 2 or min(patch_size) < 1 or context < 0 or not 0 <= foreground_prob <= 1:
             raise DataError(
                 "RandSlicePatchd",
                 "needs two positive sizes, context of 0 or more and a probability",
-                f"patch_size={patch_size}, context={context}, structure_prob={structure_prob}",
+                f"patch_size={patch_size}, context={context}, foreground_prob={foreground_prob}",
             )
         self.patch_size = tuple(int(size) for size in patch_size)
-        self.label_key, self.context, self.structure_prob, self.fill = label_key, context, structure_prob, fill
+        self.label_key, self.context, self.foreground_prob, self.fill = label_key, context, foreground_prob, fill
         self._slice, self._corner = 0, (0, 0)
         self._label = torch.zeros(1, 0, 0)
 
@@ -137,7 +137,7 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
             occurs = occurs & np.asarray(data[ANNOTATED], dtype=bool)[1:]
         present = np.flatnonzero(occurs)
         voxel = None
-        if len(present) and self.R.random_sample() < self.structure_prob:
+        if len(present) and self.R.random_sample() < self.foreground_prob:
             row = int(self.R.choice(present))
             self._slice = int(self.R.choice(np.flatnonzero(index[row])))
             self._label = _plane(data[self.label_key], self._slice)

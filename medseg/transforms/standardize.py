@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ class Standardize:
     Args:
         mean: of each channel, or one for all.
         std: of each channel, above 0.
+        context: neighboring slices on each side that are the channels instead of colors: all get the average `mean`
+            and `std`. 0 for none.
 
     Raises:
         ConfigError: lists of different lengths, or a deviation that is not above 0.
@@ -29,14 +32,18 @@ class Standardize:
     [1.0, 1.0]
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], context: int = 0) -> None:
         if not mean or len(mean) != len(std) or not all(one > 0 for one in std):
             raise ConfigError(
                 "Standardize",
                 "needs a mean and a deviation above 0 for each channel",
                 f"mean={list(mean)}, std={list(std)}",
             )
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        if context:
+            mean = [statistics.fmean(mean)]
+            std = [statistics.fmean(std)]
+        self.mean = torch.tensor(mean)
+        self.std = torch.tensor(std)
 
     def __call__(self, image: torch.Tensor, channel_axis: int = 0) -> torch.Tensor:
         """The image in these units, float32.
@@ -56,10 +63,6 @@ class Standardize:
         done: torch.Tensor = (image.float() - mean) / std
         return done
 
-    def batch(self, images: torch.Tensor) -> torch.Tensor:
-        """The same for `(B, C, *spatial)`."""
-        return self(images, channel_axis=1)
-
 
 class Standardized(MapTransform):
     """`Standardize` for items.
@@ -68,13 +71,23 @@ class Standardized(MapTransform):
         keys: images `(C, *spatial)`.
         mean: see `Standardize`.
         std: see `Standardize`.
+        context: see `Standardize`.
     """
 
     def __init__(
-        self, keys: KeysCollection, mean: Sequence[float], std: Sequence[float], allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        mean: Sequence[float],
+        std: Sequence[float],
+        context: int = 0,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.standardize = Standardize(mean, std)
+        self.standardize = Standardize(mean, std, context)
+
+    def batch(self, images: torch.Tensor) -> torch.Tensor:
+        """Standardize a batch of images `(B, C, *spatial)`, as `AugmentBatch` does once it has augmented them."""
+        return self.standardize(images, channel_axis=1)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Standardize every key."""

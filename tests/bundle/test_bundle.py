@@ -25,15 +25,15 @@ def test_an_overlay_is_found_by_path_by_name_and_in_the_bundle(repository, tmp_p
     (tmp_path / "mine.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert find_overlay("mine.json", root).resolve() == tmp_path / "mine.json"
-    assert find_overlay("quick", root) == repository / "configs" / "quick.json"
-    assert find_overlay("configs/quick.json", root) == repository / "configs" / "quick.json"
+    assert find_overlay("poly", root) == repository / "configs" / "poly.json"
+    assert find_overlay("configs/poly.json", root) == repository / "configs" / "poly.json"
     assert find_overlay("fast_cpu", root) == root / "configs" / "fast_cpu.json"
 
 
 def test_an_unknown_overlay_names_the_nearest_and_no_config(repository):
     root = repository / "bundles" / "unet2d"
-    with pytest.raises(ConfigError, match="Did you mean 'quick'"):
-        find_overlay("quik", root)
+    with pytest.raises(ConfigError, match="Did you mean 'round1_quick'"):
+        find_overlay("round1_quik", root)
     with pytest.raises(ConfigError) as caught:
         find_overlay("zzz", root)
     assert "metadata" not in str(caught.value)
@@ -56,6 +56,6 @@ def test_a_broken_metadata_file_names_itself(repository, tmp_path):
 
 def test_overrides_are_checked_when_it_is_resolved(repository):
     bundle = Bundle.open("unet2d")
-    assert bundle.resolve("train", {"lr": 0.5}, ["quick"])["max_epochs"] == 5
+    assert bundle.resolve("train", {"lr": 0.5}, ["round1_quick"])["max_epochs"] == 5
     with pytest.raises(ConfigError, match="Did you mean 'lr'"):
         bundle.resolve("train", {"lrr": 0.5})

@@ -15,6 +15,8 @@ from medseg.runs.record import read_record
 from medseg.training import Checkpoints
 from medseg.training.run import identity
 
+LOGGED = "train#handler_set#history#log_every_n_batches"
+
 
 @pytest.fixture(scope="module")
 def recipe():
@@ -39,10 +41,8 @@ def same_run(recipe, config):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("log_every_n_batches", 1),
-        ("log_images_every_n_epochs", 5),
         ("num_workers", 3),
-        ("cache_rate", 0.5),
+        ("train#dataset#cache_rate", 0.5),
         ("device", "cuda:1"),
         ("backup", "/mnt/copies"),
         ("resume", False),
@@ -52,7 +52,7 @@ def same_run(recipe, config):
         ("train#handler_set#history#_disabled_", True),
         ("train#handler_set#nan_guard#patience", 3),
         ("train#handler_set#history#log_every_n_batches", 3),
-        ("train#handler_set#mine", {"_target_": "medseg.monitoring.Mine"}),
+        ("train#handler_set#more#mine", {"_target_": "medseg.monitoring.Tracking"}),
         ("train#handlers", [{"_target_": "medseg.monitoring.Monitor"}]),
         ("validate#handler_set#previews#every_n_epochs", 7),
     ],
@@ -84,13 +84,13 @@ def test_the_tracking_that_monai_puts_in_is_the_same_run(recipe, repository):
         ("batch_size", 4),
         ("seed", 1),
         ("run_name", "another"),
-        ("cpu_precision", "bf16"),
+        ("train#inferer#precision", "bf16"),
         ("max_epochs", 51),
-        ("early_stopping", 3),
+        ("train#handler_set#early_stopping#patience", 3),
         ("structures", "organs"),
         ("network_def#features", [4] * 6),
-        ("train#augment#noise#std", 0.5),
-        ("train#handler_set#mine", {"_target_": "some.other.Handler"}),
+        ("augment#noise#std", 0.5),
+        ("train#handler_set#more#mine", {"_target_": "some.other.Handler"}),
         ("train#handler_set#clip#max_norm", 3.0),
     ],
 )
@@ -121,13 +121,13 @@ SCHEDULE = {
             ["max_epochs"],
         ),
         ({"lr_scheduler": {**SCHEDULE, "total_iters": 100}}, {"max_epochs": 60}, []),
-        ({}, {"val_interval": 5, "early_stopping": 3, "log_every_n_batches": 1}, []),
-        ({}, {"train#dataset#cache_rate": 0, "validate#dataset#cache_rate": 0.5, "cache_rate": 0.1}, []),
+        ({}, {"val_interval": 5, "train#handler_set#early_stopping#patience": 3, LOGGED: 1}, []),
+        ({}, {"train#dataset#cache_rate": 0, "validate#dataset#cache_rate": 0.5}, []),
         ({}, {"train#dataloader#num_workers": 1, "validate#dataset#num_workers": 1}, []),
         ({}, {"inferer#sw_batch_size": 1, "inferer#sw_device": "cpu", "inferer#device": "cpu"}, []),
-        ({}, {"inferer#overlap": 0.5, "inferer#sw_batch_size": 1}, ["inferer#overlap", "overlap"]),
+        ({}, {"inferer#overlap": 0.5, "inferer#sw_batch_size": 1}, ["inferer#overlap"]),
         ({}, {"lr": 0.002, "val_interval": 5}, ["lr"]),
-        ({}, {"weight_decay": 0, "batch_size": 2}, ["weight_decay", "batch_size"]),
+        ({}, {"optimizer#weight_decay": 0, "batch_size": 2}, ["optimizer#weight_decay", "batch_size"]),
     ],
 )  # fmt: skip
 def test_what_a_run_may_go_on_with(recipe, before, now, unsafe):
@@ -138,8 +138,10 @@ def test_what_a_run_may_go_on_with(recipe, before, now, unsafe):
 
 
 def test_a_key_that_another_key_is_made_from_is_not_left_out(recipe):
-    config = changed(recipe, weight_decay="$@log_every_n_batches / 1000")
-    other = changed(config, log_every_n_batches=99)
+    config = changed(
+        recipe, **{"optimizer#weight_decay": "$@num_logged / 1000", "num_logged": 10, LOGGED: "@num_logged"}
+    )
+    other = changed(config, num_logged=99)
     assert not same_run(config, other)
 
 
@@ -213,9 +215,9 @@ def test_one_run_from_its_interruption_to_ever_more_epochs(settings, runs, monke
     assert "lr 0.001 -> 0.5" in text
     assert "--fresh" in text
 
-    train(settings, log_every_n_batches=1, num_workers=0)
+    train(settings, num_workers=0, **{LOGGED: 1})
     assert folders(runs) == [folder]
-    assert "Changed since it began: log_every_n_batches 10 -> 1" in capfd.readouterr().err
+    assert f"Changed since it began: {LOGGED} 10 -> 1" in capfd.readouterr().err
     assert epochs(folder) == [1, 2]
     assert read_record(folder)["state"] == "finished"
 
@@ -226,7 +228,11 @@ def test_one_run_from_its_interruption_to_ever_more_epochs(settings, runs, monke
     resume_run(folder, {"max_epochs": 3, "output_dir": str(runs)})
     assert epochs(folder) == [1, 2, 3]
     config = json.loads((folder / "configs" / "train.json").read_text())
-    assert (config["max_epochs"], config["resume"], config["log_every_n_batches"]) == (3, True, 1)
+    assert (
+        config["max_epochs"],
+        config["resume"],
+        config["train"]["handler_set"]["history"]["log_every_n_batches"],
+    ) == (3, True, 1)
     assert "medseg.bundle.bundle_root" in config["bundle_root"]
     monkeypatch.chdir(tmp_path)
     resume_run(folder, {"max_epochs": 4})

@@ -18,14 +18,14 @@ def record_of(runs):
 
 
 def test_it_trains_with_data_overlays_and_overrides(medseg, phantom, runs, small, tmp_path):
-    (tmp_path / "mine.json").write_text(json.dumps({"lr": 0.5, "weight_decay": 0.25}))
-    overlays = ["--with", "quick", "--with", "poly", "--with", tmp_path / "mine.json"]
+    (tmp_path / "mine.json").write_text(json.dumps({"lr": 0.5, "optimizer#weight_decay": 0.25}))
+    overlays = ["--with", "round1_quick", "--with", "poly", "--with", tmp_path / "mine.json"]
     done = medseg("train", "unet2d", "--data", phantom, *overlays, *small, "lr=0.125", "lr_scheduler=null")
     assert done.code == 0, done.err
     assert record_of(runs)["state"] == "finished"
     (config,) = runs.glob("unet2d/*/configs/train.json")
     effective = json.loads(config.read_text())
-    assert (effective["lr"], effective["weight_decay"], effective["max_epochs"]) == (0.125, 0.25, 1)
+    assert (effective["lr"], effective["optimizer"]["weight_decay"], effective["max_epochs"]) == (0.125, 0.25, 1)
     assert effective["lr_scheduler"] is None
 
 
@@ -200,12 +200,12 @@ def test_detached_the_same_command_is_given_in_a_process_of_its_own(medseg, phan
         return detach([sys.executable, "-c", program, str(tmp_path)], folder)
 
     monkeypatch.setattr(detaching, "detach", instead)
-    options = ["--data", phantom, "--with", "quick", "--with", "demo", "--backup", "s3://b/c", "--fresh"]
+    options = ["--data", phantom, "--with", "poly", "--with", "demo", "--backup", "s3://b/c", "--fresh"]
     done = medseg("train", "unet2d", *options, "--detach", "lr=0.5")
     assert done.code == 0, done.err
     ((command, folder),) = given
     assert folder == runs
-    said = ["--with", "quick", "--with", "demo", "--data", str(phantom), "--backup", "s3://b/c", "--fresh", "lr=0.5"]
+    said = ["--with", "poly", "--with", "demo", "--data", str(phantom), "--backup", "s3://b/c", "--fresh", "lr=0.5"]
     assert command == [sys.executable, "-m", "medseg", "train", "unet2d", *said]
     assert f"Run: {tmp_path}\n" in done.out
 

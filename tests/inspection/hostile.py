@@ -114,11 +114,11 @@ EXPRESSIONS = {
     "module-by-reference": "$@imports#0",
     "module-out-of-a-list": "$[m for m in @imports]",
     "references-by-hand": "$__local_refs['imports']",
-    "moves-a-file": "$@this_run.folder.replace('CANARY')",
-    "moves-a-file-later": "$@this_run.folder.replace",
-    "writes-a-file": "$@this_run.folder.write_text('CANARY')",
-    "calls-a-component": "$list(map(@train#draw, ['os.system'], ['touch']))",
-    "sorts-by-a-component": "$sorted(['os.system'], key=@train#draw)",
+    "moves-a-file": "$@current_run.folder.replace('CANARY')",
+    "moves-a-file-later": "$@current_run.folder.replace",
+    "writes-a-file": "$@current_run.folder.write_text('CANARY')",
+    "calls-a-component": "$list(map(@augment, ['os.system'], ['touch']))",
+    "sorts-by-a-component": "$sorted(['os.system'], key=@augment)",
     "sets-an-attribute": "$setattr(torch, 'load', @labels)",
     "star-arguments": "$medseg.bundle.start_run(*['/tmp', '/tmp'])",
     "unreadable": "$(((",
@@ -224,9 +224,9 @@ add(
     text("configs/quick.json", '{"train#handler_set#history#folder": "/etc"}'),
 )
 add("mode-debug", "mode-unsafe", train("loss#_mode_", "debug"))
-RUN = "$medseg.bundle.start_run(@bundle_root, {}, @dataset, @labels, @run_name, {})"
-add("call-writes-elsewhere", "expression-unknown", train("this_run", RUN.format("'/home/somebody'", "True")))
-add("call-goes-on-elsewhere", "expression-unknown", train("this_run", RUN.format("@output_dir", "'/home/x/runs/1'")))
+RUN = "$medseg.bundle.start_run(@bundle_root, {}, @data, @labels, @run_name, {})"
+add("call-writes-elsewhere", "expression-unknown", train("current_run", RUN.format("'/home/somebody'", "True")))
+add("call-goes-on-elsewhere", "expression-unknown", train("current_run", RUN.format("@output_dir", "'/home/x/runs/1'")))
 add("sends-a-copy", "sends-elsewhere", train("backup", "s3://somebody/bucket"))
 add("sends-the-key", "sends-elsewhere", train("monitor#base_url", "https://example.org"))
 add("sends-the-key-hidden", "argument-unsafe", train("monitor", "$dict(**{'base' + '_url': 'https://example.org'})"))

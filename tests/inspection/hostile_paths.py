@@ -79,13 +79,13 @@ def collect(hostile: Any) -> dict[str, Any]:
     found["place-that-looks-like-a-macro"] = "argument-unsafe", named
     reader = {**LOADER, "reader": "$'@r'"}
     found["reader-that-looks-like-a-reference"] = "argument-unsafe", both(train("r", "ITKReader"), train("ld", reader))
-    start = "$medseg.bundle.start_run(@bundle_root, @output_dir, @dataset, @labels, @run_name, config={})"
+    start = "$medseg.bundle.start_run(@bundle_root, @output_dir, @data, @labels, @run_name, config={})"
     for name, config in {
         "elsewhere": "'/home/x/configs/inference'",
         "above": "'../x'",
         "by-reference": "@seed",
     }.items():
-        found[f"run-of-a-config-{name}"] = "expression-unknown", train("this_run", start.format(config))
+        found[f"run-of-a-config-{name}"] = "expression-unknown", train("current_run", start.format(config))
     # Files that are read in part, or by one reader only.
     long = "#" * 99 + "\n"
     found["logging-behind-comments"] = "logging-unsafe", text("configs/logging.conf", long * 90_000 + "[a]\nb=1\n")

@@ -62,7 +62,9 @@ def collect(hostile: Any) -> dict[str, Any]:
     )
     found["argument-of-a-copy"] = (
         "argument-unsafe",
-        text("configs/quick.json", '{"copy": "%deterministic#0", "deterministic#0#reader": "os.system"}'),
+        text(
+            "configs/quick.json", '{"copy": "%preprocess_transforms#0", "preprocess_transforms#0#reader": "os.system"}'
+        ),
     )
     found["path-of-an-overlaid-part"] = (
         "argument-unsafe",
@@ -70,7 +72,7 @@ def collect(hostile: Any) -> dict[str, Any]:
     )
     found["run-that-is-none"] = (
         "argument-unsafe",
-        text("configs/quick.json", '{"this_run": {"_target_": "ignite.engine.State", "folder": "/home/somebody"}}'),
+        text("configs/quick.json", '{"current_run": {"_target_": "ignite.engine.State", "folder": "/home/somebody"}}'),
     )
     found["saves-by-metadata"] = "argument-unsafe", train("dataset", {"_target_": "Dataset", "data": [PATCH]})
     found["saves-by-metadata-in-pieces"] = "expression-unknown", train("evil", "${'patch' + '_index': '/../../x'}")
@@ -119,8 +121,8 @@ def collect(hostile: Any) -> dict[str, Any]:
     )
     found["runs-beside-another"] = "argument-unsafe", train("output_dir", "$medseg.bundle.runs_dir('/home/bundles/x')")
     found["bundle-of-another-name"] = "argument-unsafe", train("bundle_root", "$medseg.bundle.bundle_root('../../x')")
-    start = "$medseg.bundle.start_run('/home/x', @output_dir, @dataset, @labels, @run_name)"
-    found["run-of-another-bundle"] = "expression-unknown", train("this_run", start)
+    start = "$medseg.bundle.start_run('/home/x', @output_dir, @data, @labels, @run_name)"
+    found["run-of-another-bundle"] = "expression-unknown", train("current_run", start)
     found["key-that-is-a-file"] = "argument-unsafe", setting("configs/evaluate.json", "key_metric", {"../../x": 1})
     found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
     network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}

@@ -223,7 +223,7 @@ def test_random_weights_only_when_told_to(transformers, monkeypatch, caplog):
     with pytest.raises(NotAtHandError):
         tiny(pretrained="nvidia/mit-b0")
     with caplog.at_level("WARNING"):
-        tiny(pretrained="nvidia/mit-b0", allow_random=True)
+        tiny(pretrained="nvidia/mit-b0", allow_missing_pretrained=True)
     assert "begins with random weights: nvidia/mit-b0: must be at hand" in caplog.text
 
 

@@ -15,7 +15,7 @@ COMMON = {"max_epochs": 1, "num_workers": 0, "device": "cpu"}
 
 def is_of_slices(root: Path) -> bool:
     """Whether a bundle takes pictures."""
-    return bool(json.loads((root / "configs" / "train.json").read_text())["dataset"].get("slices"))
+    return bool(json.loads((root / "configs" / "train.json").read_text())["data"].get("slices"))
 
 
 @pytest.fixture(scope="session")

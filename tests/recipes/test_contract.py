@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medseg.bundle import Bundle, run_bundle
+from medseg.bundle import Bundle, default_handlers, run_bundle
+from medseg.bundle.handlers import handler_class
 from medseg.config.references import used_paths
 
 BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[2].glob("bundles/*/configs/metadata.json"))
@@ -75,15 +77,29 @@ def test_monai_finds_every_property_of_evaluation_and_inference(root, bundle_run
         assert workflow(bundle_run, config, "infer", dataset_dir=str(given)).check_properties() == []
 
 
-def test_handlers_stand_in_the_list_by_name(root):
+def attached(path: str) -> list[dict]:
+    return [{"_target_": "medseg.training.AttachHandlers", "handlers": f"@{path}"}]
+
+
+def test_every_engine_attaches_its_handlers_by_name(root):
     train = content(root, "train")
-    for engine in ("train", "validate"):
-        names = list(train[engine]["handler_set"])
-        assert train[engine]["handlers"] == [f"%{engine}#handler_set#{name}" for name in names]
-    assert train["train"]["trainer"]["train_handlers"] == "$[h for h in @train#handlers if h is not None]"
+    assert train["train"]["handler_set"]["_target_"] == "medseg.bundle.default_handlers"
+    for engine, argument in (("train", "train_handlers"), ("validate", "val_handlers")):
+        part = train[engine]
+        assert part["handlers"] == attached(f"{engine}#handler_set")
+        assert part["trainer" if engine == "train" else "evaluator"][argument] == f"@{engine}#handlers"
     for config in ("evaluate", "inference"):
         found = content(root, config)
-        assert found["handlers"] == [f"%handler_set#{name}" for name in found["handler_set"]]
+        assert found["handlers"] == attached("handler_set")
+        assert found["evaluator"]["val_handlers"] == "@handlers"
+
+
+def test_every_default_handler_can_be_named(root):
+    """Each has its settings in train.json, so that an overlay reaches it by its full path."""
+    named = content(root, "train")["train"]["handler_set"]
+    names = [name for name in inspect.signature(default_handlers).parameters if handler_class(name) is not None]
+    assert len(names) > 12
+    assert [name for name in names if not isinstance(named.get(name), dict)] == []
 
 
 def test_nothing_is_addressed_by_position(root):
@@ -98,8 +114,8 @@ def test_train_evaluate_and_inference_share_network_and_preprocessing(root):
     how = {
         "sw_batch_size",
         "precision",
+        "output_grid",
         "decode",
-        "labels",
         "flips",
     }  # not what the network says
 
@@ -110,7 +126,15 @@ def test_train_evaluate_and_inference_share_network_and_preprocessing(root):
     train = shared("train")
     for config in ("evaluate", "inference"):
         other = shared(config)
-        for key in ("network_def", "deterministic", "inferer", "structures", "labels", "out_channels", "in_channels"):
+        for key in (
+            "network_def",
+            "preprocess_transforms",
+            "inferer",
+            "structures",
+            "labels",
+            "out_channels",
+            "in_channels",
+        ):
             assert other[key] == train[key], (config, key)
         assert other.get("standardize") == train.get("standardize")
 
@@ -217,7 +241,11 @@ def test_a_runs_folder_is_a_bundle_with_everything_in_it(root, bundle_run, small
     assert content(bundle_run, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"] == labels
     trained = content(bundle_run, "train")
     assert trained["max_epochs"] == 2
-    said = {key.split("#")[0] for key in small} - {"max_epochs", "num_workers", "device"}
+    said = {key.split("#")[0] for key in small if "#" not in key or key.startswith("network_def")} - {
+        "max_epochs",
+        "num_workers",
+        "device",
+    }
     for config in CONFIGS:
         effective = content(bundle_run, config)
         held = said & set(effective)

@@ -19,7 +19,8 @@ from monai.data import load_net_with_metadata
 from monai.transforms import LoadImaged
 from PIL import Image
 
-from medseg.bundle import Bundle, Predictor, verification
+from medseg.bundle import Bundle, Predictor
+from medseg.bundle.verify import SCHEMA
 
 BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[2].glob("bundles/*/configs/metadata.json"))
 CONFIGS = ("train", "evaluate", "inference")
@@ -50,7 +51,7 @@ def shared(root, bundle_run, tmp_path) -> Path:
 @pytest.fixture
 def expected(root, shared, unseen, tmp_path) -> dict[Path, np.ndarray]:
     """The masks that medseg makes of what the bundle has not seen, by the scan or the picture."""
-    if not content(root, "train")["dataset"].get("slices"):
+    if not content(root, "train")["data"].get("slices"):
         scan = unseen / "ct.nii.gz"
         prediction = Predictor(Bundle(shared), {"device": "cpu"}).predict_case(scan)
         assert len(np.unique(prediction.label)) > 2
@@ -87,7 +88,7 @@ def opened(bundle: Path, **how: object) -> object:
 
 
 def test_the_metadata_keeps_to_the_schema(root, bundle_run, tmp_path):
-    schema = verification.SCHEMA
+    schema = SCHEMA
     known = {"hash_val": hashlib.sha256(Path(schema).read_bytes()).hexdigest(), "hash_type": "sha256"}
     for folder in (root, bundle_run):
         # MONAI downloads nothing where the file is there already

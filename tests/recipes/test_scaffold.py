@@ -242,4 +242,4 @@ def test_a_recipe_with_another_json_layout_is_changed_too(tmp_path):
     for name in ("train", "evaluate", "inference"):
         assert content(created, name)["structures"] == OWN
         assert content(created, name)["spacing"] == [2.0, 2.0, 2.0]
-        assert content(created, name)["deterministic"] == content(model, name)["deterministic"]
+        assert content(created, name)["preprocess_transforms"] == content(model, name)["preprocess_transforms"]

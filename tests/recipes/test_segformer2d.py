@@ -44,10 +44,10 @@ def run(runs, overlays, settings):
 
 def test_the_defaults_are_those_of_the_recipe(slice_phantom, runs):
     parser = parts(dataset_dir=str(slice_phantom))
-    names = ("max_epochs", "batch_size", "accumulation_steps", "lr", "weight_decay", "image_size")
+    names = ("max_epochs", "batch_size", "accumulation_steps", "lr", "optimizer#weight_decay", "image_size")
     assert [parser[name] for name in names] == [100, 6, 2, 3e-4, 1e-4, [288, 288]]
-    assert parser.get_parsed_content("mean") == [0.485, 0.456, 0.406]
-    assert parser.get_parsed_content("std") == [0.229, 0.224, 0.225]
+    assert parser.get_parsed_content("standardize#mean") == [0.485, 0.456, 0.406]
+    assert parser.get_parsed_content("standardize#std") == [0.229, 0.224, 0.225]
     network = parser.get_parsed_content("network_def")
     assert isinstance(network, SegFormer)
     assert round(sum(one.numel() for one in network.parameters()) / 1e6, 1) == 3.7
@@ -68,7 +68,7 @@ def test_the_defaults_are_those_of_the_recipe(slice_phantom, runs):
 
 
 def test_without_a_schedule_the_rate_stays(settings, runs):
-    folder = run(runs, [], {**settings, "one_cycle": False, "max_epochs": 2})
+    folder = run(runs, [], {**settings, "lr_scheduler": None, "max_epochs": 2})
     assert json.loads((folder / "training_history.json").read_text())["lr"] == [3e-4, 3e-4]
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_began_with_pretrained_weights_is_used_without_them(settings,
     variant = settings["variant"]
     given = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**variant, num_labels=7))
     given.save_pretrained(tmp_path / "hf")
-    folder = run(runs, [], {**settings, "pretrained": str(tmp_path / "hf"), "lr": 1e-12, "one_cycle": False})
+    folder = run(runs, [], {**settings, "pretrained": str(tmp_path / "hf"), "lr": 1e-12, "lr_scheduler": None})
     (tmp_path / "hf" / "model.safetensors").unlink()
     predictor = Predictor(Bundle(folder), pictures=True)
     own, theirs = predictor.network.state_dict(), given.state_dict()
@@ -102,7 +102,7 @@ def test_a_run_that_began_with_pretrained_weights_is_used_without_them(settings,
 
 
 def test_what_the_network_sees_is_the_picture_less_imagenets_mean(settings, slice_phantom):
-    parser = parts(**{**settings, "train#augment#_disabled_": True, "image_size": [48, 48]})
+    parser = parts(**{**settings, "augment#_disabled_": True, "image_size": [48, 48]})
     given = next(iter(parser.get_parsed_content("train#dataloader")))
     images, _ = parser.get_parsed_content("train#trainer").prepare_batch(given, torch.device("cpu"))
     assert images.shape == (2, 3, 48, 48)
@@ -125,7 +125,7 @@ def test_training_validation_and_inference_see_the_same_picture(settings, bundle
 
 
 def test_neighbouring_slices_train_and_predict(settings, runs, slice_phantom, tmp_path):
-    folder = run(runs, ["context25d"], settings)
+    folder = run(runs, [], {**settings, "context": 2})
     assert json.loads((folder / "configs" / "inference.json").read_text())["context"] == 2
     weights = torch.load(folder / "models" / "model.pt", weights_only=True)
     assert weights["stages.0.patch_embeddings.proj.weight"].shape[1] == 5
@@ -166,11 +166,19 @@ def test_overlapping_structures_train_score_and_stay_apart(settings, runs, overl
 def test_what_fits_on_an_8_gb_gpu_keeps_the_effective_batch(slice_phantom, runs):
     parser = parts(["gpu_8gb"], dataset_dir=str(slice_phantom))
     assert parser["batch_size"] * parser["accumulation_steps"] == 12
-    assert parser["gradient_checkpointing"] is True
+    assert parser["network_def#gradient_checkpointing"] is True
 
 
 def test_checkpoints_carry_their_scores_where_that_is_asked_for(settings, runs):
-    folder = run(runs, [], {**settings, "scores_in_names": True, "train#handler_set#checkpoints#every": 1})
+    folder = run(
+        runs,
+        [],
+        {
+            **settings,
+            "train#handler_set#checkpoints#scores_in_filenames": True,
+            "train#handler_set#checkpoints#every": 1,
+        },
+    )
     (kept,) = (folder / "checkpoints").glob("epoch_*.pt")
     history = json.loads((folder / "training_history.json").read_text())["epochs"][0]
     wanted = f"epoch_0001_loss{history['loss']:.3f}"
@@ -206,7 +214,7 @@ def test_it_learns_the_liver_of_real_slices(real, runs):
     scores = {}
     for side in ("train", "val"):
         out = runs / side
-        overrides = {"dataset_dir": str(real / "png_slices"), "side": side, "output_dir": str(out)}
+        overrides = {"dataset_dir": str(real / "png_slices"), "subset": side, "output_dir": str(out)}
         overrides["ckpt_path"] = str(folder / "checkpoints" / "last.pt")
         run_bundle(Bundle(folder), "evaluating", "evaluate", (), overrides)
         scores[side] = json.loads((out / "evaluation.json").read_text())

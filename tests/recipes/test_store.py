@@ -64,7 +64,7 @@ def test_spawned_workers_draw_the_same(prepared, batches):
 
 
 def test_the_store_of_a_prepared_set_gives_what_its_files_give(prepared, batches):
-    for one, other in zip(batches(prepared, use_store=False), batches(prepared), strict=True):
+    for one, other in zip(batches(prepared, **{"data#use_store": False}), batches(prepared), strict=True):
         assert torch.equal(one["label"], other["label"])
         assert (one["image"] - other["image"]).abs().max() < 0.001
 
@@ -89,10 +89,10 @@ def test_a_store_at_another_spacing_is_refused(prepared, batches):
     while cause.__cause__ is not None:
         cause = cause.__cause__
     assert isinstance(cause, ConfigError)
-    assert "Prepare with --spacing 1.5 1.5 -1, or train with use_store=false" in str(cause)
+    assert "Prepare with --spacing 1.5 1.5 -1, or set data#use_store=false" in str(cause)
 
 
 def test_a_store_that_is_asked_for_must_be_there(phantom, batches):
     with pytest.raises(RuntimeError) as caught:
-        batches(phantom, use_store=True)
+        batches(phantom, **{"data#use_store": True})
     assert "needs a data set with a slice store" in str(caught.value.__cause__ or caught.value)

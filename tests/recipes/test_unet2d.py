@@ -34,16 +34,13 @@ def test_the_defaults_are_those_of_the_recipe():
         [256, 256],
     )
     assert parser["spacing"][:2] == [1.5, 1.5]
-    assert parser.get_parsed_content("amp") is False
+    assert parser.get_parsed_content("train#trainer#amp") is False
     assert isinstance(parser.get_parsed_content("optimizer"), torch.optim.AdamW)
 
 
 @pytest.mark.parametrize(
     ("overlay", "epochs", "batch", "lr"),
     [
-        ("quick", 5, 8, 1e-3),
-        ("medium", 30, 8, 1e-3),
-        ("full", 100, 8, 1e-3),
         ("round1_quick", 5, 8, 1e-3),
         ("round2_medium", 30, 16, 1e-3),
         ("round3_full", 100, 16, 5e-4),
@@ -61,7 +58,7 @@ def test_the_network_for_cpus():
 
 
 def test_nothing_is_mirrored_unless_asked_for():
-    assert parts()["train"]["augment"]["mirror"]["prob"] == 0
+    assert parts()["augment"]["mirror"]["prob"] == 0
 
 
 @pytest.fixture
@@ -82,7 +79,7 @@ def network_is_as_the_metadata_say(folder):
 
 
 def test_neighbouring_slices_train_and_predict(settings, runs, phantom):
-    folder = run(runs, ["context25d"], settings)
+    folder = run(runs, [], {**settings, "context": 2})
     assert json.loads((folder / "configs" / "inference.json").read_text())["context"] > 0
     network_is_as_the_metadata_say(folder)
     prediction = Predictor(Bundle(folder)).predict_case(phantom / "p0003" / "ct.nii.gz")
@@ -97,13 +94,13 @@ def first_batch(settings, overlays=(), **overrides):
     return given, (images, targets["label"] if isinstance(targets, dict) else targets)
 
 
-ALWAYS = {f"train#augment#{name}#prob": 1.0 for name in ("affine", "gamma", "noise", "smooth", "low_resolution")}
+ALWAYS = {f"augment#{name}#prob": 1.0 for name in ("affine", "gamma", "noise", "smooth", "low_resolution")}
 
 
-@pytest.mark.parametrize("overlay", [[], ["context25d"]])
-def test_the_batch_is_augmented_where_it_is_trained_on(settings, overlay):
-    given, (images, labels) = first_batch(settings, overlay, **ALWAYS)
-    assert given["image"].shape == images.shape == (2, 5 if overlay else 1, 32, 32)
+@pytest.mark.parametrize("context", [0, 2])
+def test_the_batch_is_augmented_where_it_is_trained_on(settings, context):
+    given, (images, labels) = first_batch(settings, context=context, **ALWAYS)
+    assert given["image"].shape == images.shape == (2, 2 * context + 1, 32, 32)
     assert not torch.isclose(images, given["image"]).all(dim=(1, 2, 3)).any()
     assert (given["label"].dtype, labels.dtype) == (torch.uint8, torch.int32)
     assert torch.isfinite(images).all()
@@ -112,7 +109,7 @@ def test_the_batch_is_augmented_where_it_is_trained_on(settings, overlay):
 
 def test_augmentation_changes_nothing_in_what_is_drawn_and_can_be_turned_off(settings):
     with_it, _ = first_batch(settings, **ALWAYS)
-    given, (images, labels) = first_batch(settings, **{"train#augment#_disabled_": True})
+    given, (images, labels) = first_batch(settings, **{"augment#_disabled_": True})
     assert torch.equal(with_it["image"], given["image"])
     assert "augment" not in given
     assert images is given["image"]
@@ -121,7 +118,7 @@ def test_augmentation_changes_nothing_in_what_is_drawn_and_can_be_turned_off(set
 
 def test_a_probability_that_cannot_be_stops_the_run_before_it_starts(settings):
     with pytest.raises(RuntimeError) as caught:
-        first_batch(settings, **{"train#augment#noise#prob": 2})
+        first_batch(settings, **{"augment#noise#prob": 2})
     reasons, error = [], caught.value
     while error is not None:
         reasons.append(str(error))
@@ -204,19 +201,27 @@ def test_what_nobody_looked_for_reaches_the_loss(settings, phantom, tmp_path, ru
     assert [bool(row[liver]) for row in rows] == [case != "p0000" for case in cases]
 
 
-@pytest.mark.parametrize("overlay", [None, "loss_dice", "loss_dice_focal", "loss_weighted_ce", "multilabel"])
-def test_it_trains_on_cases_annotated_in_part(settings, phantom, tmp_path, runs, overlay):
+@pytest.mark.parametrize(
+    ("overlay", "loss"),
+    [
+        (None, {}),
+        (None, {"loss#lambda_ce": 0.0}),
+        (None, {"loss#focal_gamma": 2.0}),
+        ("loss_weighted_ce", {}),
+        ("multilabel", {}),
+    ],
+)
+def test_it_trains_on_cases_annotated_in_part(settings, phantom, tmp_path, runs, overlay, loss):
     data = without_a_mask(phantom, tmp_path, "p0000", "liver")
-    folder = run(runs, [overlay] if overlay else [], {**settings, "dataset_dir": str(data), "clip_norm": 1.0})
+    folder = run(runs, [overlay] if overlay else [], {**settings, **loss, "dataset_dir": str(data), CLIP: 1.0})
     history = json.loads((folder / "training_history.json").read_text())
     assert all(loss is not None and loss < 10 for loss in history["loss"])
 
 
-def test_the_overlays_of_the_loss():
-    dice, focal, weighted = (
-        parts([f"loss_{name}"], device="cpu").get_parsed_content("loss")
-        for name in ("dice", "dice_focal", "weighted_ce")
-    )
+def test_the_losses_of_the_docs():
+    dice = parts(**{"loss#lambda_ce": 0.0}).get_parsed_content("loss")
+    focal = parts(**{"loss#focal_gamma": 2.0}).get_parsed_content("loss")
+    weighted = parts(["loss_weighted_ce"]).get_parsed_content("loss")
     assert (dice.lambda_dice, dice.lambda_ce, dice.focal_gamma) == (1, 0, 0)
     assert (focal.lambda_dice, focal.lambda_ce, focal.focal_gamma) == (1, 1, 2)
     assert (weighted.lambda_dice, weighted.lambda_ce) == (0, 1)
@@ -231,19 +236,18 @@ def test_schedules_end_far_below_where_they_stood(settings, runs, overlay):
     assert rates[-1] < 0.4 * rates[0]
 
 
-def test_the_overlays_of_the_step(settings):
-    assert parts(["accumulate"]).get_parsed_content("train#trainer#accumulation_steps") == 4
-    assert parts(["clip"])["clip_norm"] == 12.0
-    parser = parts(["clip"], **settings)
-    (clip,) = [
-        h for h in parser.get_parsed_content("train#trainer#train_handlers") if type(h).__name__ == "ClipGradients"
-    ]
-    assert clip.max_norm == 12.0
-    assert not [
-        h
-        for h in parts(**settings).get_parsed_content("train#trainer#train_handlers")
-        if type(h).__name__ == "ClipGradients"
-    ]
+CLIP = "train#handler_set#clip#max_norm"
+
+
+def handlers(parser):
+    return parser.get_parsed_content("train#handler_set")
+
+
+def test_the_settings_of_the_step(settings):
+    parser = parts(**settings, **{CLIP: 12.0, "accumulation_steps": 4})
+    assert parser.get_parsed_content("train#trainer#accumulation_steps") == 4
+    assert handlers(parser)["clip"].max_norm == 12.0
+    assert "clip" not in handlers(parts(**settings))
 
 
 @pytest.mark.long

@@ -372,7 +372,7 @@ def test_checkpoints_that_stay_are_called_after_the_scores_of_their_epoch(tmp_pa
 
     def trainer(epochs, named=True):
         location, model = tmp_path, tmp_path / "model.pt"
-        checkpoints = Checkpoints(location, network, optimizer, model, every=2, keep=2, scores_in_names=named)
+        checkpoints = Checkpoints(location, network, optimizer, model, every=2, keep=2, scores_in_filenames=named)
         found = SupervisedTrainer(
             torch.device("cpu"), epochs, DATA, network, optimizer, torch.nn.MSELoss(), decollate=False
         )

@@ -11,12 +11,12 @@ import pytest
 from medseg.errors import OutputError, RunError
 from medseg.runs.find import find_unfinished
 from medseg.runs.metrics_log import read_rows
-from medseg.training.run import Run, git_state, identity, new_folder, versions
+from medseg.training.run import TrainingRun, git_state, identity, new_folder, versions
 from medseg.training.signals import Interrupted
 
 
 def make(tmp_path, name="one", who="abc", furnish=None):
-    return Run(tmp_path / "unet2d" / name, who, {"bundle": "unet2d", "name": name}, furnish)
+    return TrainingRun(tmp_path / "unet2d" / name, who, {"bundle": "unet2d", "name": name}, furnish)
 
 
 def trainer(run=lambda: None):
@@ -105,7 +105,7 @@ def test_a_record_that_cannot_be_read_does_not_hide_the_others(tmp_path, caplog)
 
 
 def _hold(folder, held, done):
-    run = Run(folder, "abc", {})
+    run = TrainingRun(folder, "abc", {})
 
     def wait():
         held.set()

@@ -69,7 +69,7 @@ def test_image_and_label_are_cut_at_the_same_place_of_one_slice():
 
 def test_a_rare_structure_is_drawn_as_often_as_a_common_one():
     whole = item(s1=(slice(None), slice(None), slice(0, 5)), s2=(7, 9, 5))
-    transform = chain(structure_prob=1.0)
+    transform = chain(foreground_prob=1.0)
     transform.set_random_state(1)
     drawn = [transform(whole)["label"] for _ in range(200)]
     with_rare = sum(bool((part == 2).any()) for part in drawn)
@@ -78,7 +78,7 @@ def test_a_rare_structure_is_drawn_as_often_as_a_common_one():
 
 
 def test_the_drawn_voxel_lies_anywhere_in_the_patch():
-    transform = chain(patch=(8, 8), structure_prob=1.0)
+    transform = chain(patch=(8, 8), foreground_prob=1.0)
     transform.set_random_state(2)
     places = {tuple(np.argwhere(transform(item(s2=(10, 8, 3)))["label"][0].numpy() == 2)[0]) for _ in range(300)}
     assert {row for row, _ in places} == set(range(8))
@@ -86,7 +86,7 @@ def test_the_drawn_voxel_lies_anywhere_in_the_patch():
 
 
 def test_without_structures_every_slice_is_drawn():
-    transform = chain(structure_prob=1.0)
+    transform = chain(foreground_prob=1.0)
     transform.set_random_state(3)
     assert {int(transform(item())["image"][0, 0, 0]) % 6 for _ in range(100)} == set(range(6))
 
@@ -135,13 +135,13 @@ def test_a_structure_within_combinations_is_drawn():
     whole = {**item(s2=(10, 8, 3)), "combinations": [(), (0,), (0, 2)]}
     index = IndexSlicesd("label", 4)(whole)["slice_index"]
     assert index.any(axis=1).tolist() == [True, False, True]
-    transform = chain(structure_prob=1.0)
+    transform = chain(foreground_prob=1.0)
     transform.set_random_state(0)
     assert all((transform(whole)["label"] == 2).any() for _ in range(20))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"patch_size": (8,)}, {"patch_size": (0, 8)}, {"context": -1}, {"structure_prob": 1.5}]
+    "wrong", [{"patch_size": (8,)}, {"patch_size": (0, 8)}, {"context": -1}, {"foreground_prob": 1.5}]
 )
 def test_arguments_that_cannot_be_are_refused(wrong):
     with pytest.raises(DataError, match="RandSlicePatchd"):
@@ -155,7 +155,7 @@ def test_a_missing_index_says_what_to_do():
 
 def test_structures_nobody_annotated_are_not_drawn():
     whole = item(s1=(3, 3, 2), s3=(12, 4, 5))
-    transform = chain(structure_prob=1.0)
+    transform = chain(foreground_prob=1.0)
     transform.set_random_state(0)
     assert {int(transform(whole)["label"].max()) for _ in range(30)} == {1, 3}
     known = {**whole, "annotated": np.array([True, False, True, True])}

@@ -65,7 +65,7 @@ def history_of(root: Path) -> TrainingHistory:
     times = [number_of(row.get("train_seconds")) for row in run.rows_of("epoch")]
     seconds = [time for time in times if time is not None]
     data = run.config.get("data")
-    phantom = run.config.get("phantom") or (isinstance(data, Mapping) and data.get("phantom"))
+    phantom = isinstance(data, Mapping) and data.get("phantom")
     epoch = number_of(run.record.get("epoch"))
     return TrainingHistory(
         settings={key: run.config[key] for key in _SETTINGS if _is_plain(run.config.get(key))},

@@ -13,10 +13,10 @@ from typing import Any
 
 from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.archive import folder_name
 from medseg.bundle.share.sanitize import check_leaks, private_texts, sanitize_config
 from medseg.bundle.share.versions import METADATA_KEYS, versions
-from medseg.bundle.source import METADATA
 from medseg.bundle.verify.manifest import MANIFEST
 from medseg.config.paths import at
 from medseg.errors import ConfigError, nearest

@@ -12,7 +12,7 @@ from medseg.bundle.verify.chains import Step, Unknown, arguments, chain
 from medseg.findings import Finding, error, note
 
 # Arguments about a network's first weights, and about what it does in training only.
-_NO_ARCHITECTURE = {"pretrained", "allow_random", "allow_missing_pretrained", "drop_path", "drop_path_rate", "dropout",
+_NO_ARCHITECTURE = {"pretrained", "allow_missing_pretrained", "drop_path", "drop_path_rate", "dropout",
                     "dropout_prob", "dropout_rate", "attn_drop_rate", "drop_rate", "gradient_checkpointing",
                     "use_checkpoint"}  # fmt: skip
 _DATASETS = {

@@ -205,10 +205,17 @@ def _defaults(target: str) -> dict[str, Any]:
 
 
 def _batch_steps(bundle: BundleFiles, config: str, path: str) -> Iterator[Step]:
-    """Yield what is done to whole batches: the transforms that an expression within `prepare_batch` makes."""
+    """Yield what is done to whole batches: the transforms that expressions in `prepare_batch` make or refer to."""
     content = bundle.expanded(config)
     path = resolved_path(content, path)
     for location, value in walk({path: at(content, path)}):
+        for reference in references(value) if is_expression(value) else ():
+            transform = resolved_path(content, reference)
+            component = at(content, transform)
+            if is_component(component) and _is_transform(str(component["_target_"]), default=False):
+                step = _step(bundle, config, transform, "image")
+                if step is not None:
+                    yield step
         tree, names = parse(value) if is_expression(value) else (None, {})
         for node in ast.walk(tree) if tree is not None else ():
             if not isinstance(node, ast.Call) or not _is_transform(target := ast.unparse(node.func), default=False):

@@ -35,7 +35,7 @@ class AugmentBatch:
     Args:
         augment: what drew for the samples, among the transforms of the training data; None leaves batches as they are.
         prepare_batch: how the batch goes to the device; gives image and label first.
-        label_dtype: what the label becomes at last, for it travels fastest in the smallest type; None leaves it.
+        label_dtype: what the label becomes on the device, for it travels fastest in the smallest type; None leaves it.
         then: what is done to the images `(B, C, H, W)` once they are augmented, such as `Standardize(...).batch`.
 
     Raises:
@@ -47,7 +47,7 @@ class AugmentBatch:
         self,
         augment: RandAugmentd | None = None,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
-        label_dtype: torch.dtype | None = None,
+        label_dtype: torch.dtype | None = torch.int32,
         then: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         if augment is not None and not isinstance(augment, RandAugmentd):

@@ -236,7 +236,7 @@ SETTINGS = {
     "segformer2d": {
         **SMALL,
         "image_size": [64, 64],
-        "phantom": {"train": 1, "val": 1, "slices": 2, "size": [64, 72]},
+        "data#phantom": {"train": 1, "val": 1, "slices": 2, "size": [64, 72]},
         "variant": {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "decoder_hidden_size": 16},
     }
 }

@@ -3,8 +3,8 @@ import json
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medseg.bundle import bundle_root, runs_dir
-from medseg.bundle.source import effective_config
+from medseg.bundle import Bundle, bundle_root, evaluation_context, runs_dir
+from medseg.bundle.evaluation_context import BundleWorkflow, current_context
 from medseg.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def bundle(tmp_path):
         "imports": ["$import medseg"],
         "bundle_root": "$medseg.bundle.bundle_root('small')",
         "runs": "$medseg.bundle.runs_dir(@bundle_root)",
-        "seen": "$__import__('medseg.bundle.source', fromlist=['x']).effective_config()",
+        "seen": "$__import__('medseg.bundle.evaluation_context', fromlist=['x']).current_context().config()",
         "lr": 0.1,
         "initialize": ["$@bundle_root"],
         "handler_set": {"a": {"_target_": "StatsHandler"}, "b": {"_target_": "StatsHandler", "_disabled_": True}},
@@ -63,7 +63,33 @@ def test_the_effective_config_holds_the_overrides(bundle):
     seen = workflow(bundle, lr=0.7).parser.get_parsed_content("seen")
     assert seen["lr"] == 0.7
     assert seen["handlers"] == ["%handler_set#b", "%handler_set#a"]
-    assert effective_config() is None
+    assert current_context() is None
+
+
+def test_what_medseg_starts_itself_needs_no_look_at_the_call_stack(bundle, monkeypatch):
+    monkeypatch.setattr(evaluation_context, "_on_stack", pytest.fail)
+    parser = Bundle(bundle).resolve("train", {"lr": 0.7})
+    assert parser.get_parsed_content("seen")["lr"] == 0.7
+    options = {"config_file": str(bundle / "configs" / "train.json"), "logging_file": False, "workflow_type": None}
+    started = BundleWorkflow(bundle, run_id="seen", **options, lr=0.5)
+    started.initialize()
+    (seen,) = started.run()
+    assert seen["lr"] == 0.5
+
+
+def test_two_configs_that_monai_evaluates_at_once_are_refused(bundle):
+    inner = ConfigParser(json.loads((bundle / "configs" / "train.json").read_text()))
+
+    class Outer(ConfigParser):
+        def evaluate(self):
+            return inner.get_parsed_content("seen")
+
+    with pytest.raises(RuntimeError) as caught:
+        Outer({}).evaluate()
+    assert str(caught.value.__cause__) == (
+        "ConfigParser: MONAI evaluates more than one config at once, so it is not known which one is meant (found 2). "
+        "Run the bundle with medseg, or evaluate one config after the other."
+    )
 
 
 def test_runs_lie_beside_bundles_or_in_the_working_directory(bundle, tmp_path, monkeypatch):

@@ -1,0 +1,172 @@
+"""Which config is being evaluated, where it lies, and what it says with all overlays and overrides.
+
+MONAI tells the expressions of a config neither where their file is nor what was overridden. What medseg starts itself
+says both in an `EvaluationContext`: `BundleParser` and `BundleWorkflow` set it around every evaluation. The plain MONAI
+command knows nothing of it; there alone both are looked up in the objects of MONAI that stand on the call stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medseg.errors import ConfigError
+
+METADATA = "metadata.json"
+
+
+@dataclass
+class EvaluationContext:
+    """What the expressions of a config may ask while they are evaluated.
+
+    Args:
+        parser: the parser of the config, files and overrides merged.
+        root: the folder of the bundle; None where it is not known.
+        run: the run that the config started, see `medseg.bundle.start_run`.
+    """
+
+    parser: ConfigParser
+    root: Path | None = None
+    run: Any | None = None
+
+    def config(self) -> dict[str, Any]:
+        """Return the config with files, overlays, overrides and tracking merged, nothing resolved.
+
+        Handlers are in their lists by name, as they were written, where MONAI has put copies of them by then.
+        """
+        config: dict[str, Any] = copy.deepcopy(self.parser.get())
+        for prefix, part in (("train#", config.get("train")), ("validate#", config.get("validate")), ("", config)):
+            if isinstance(part, dict) and isinstance(part.get("handlers"), list):
+                part["handlers"] = _by_name(part["handlers"], part.get("handler_set", {}), prefix)
+        return config
+
+    def value(self, key: str) -> Any:
+        """Return what a key of the config resolves to; None where it has no such key."""
+        return self.parser.get_parsed_content(key, default=None)
+
+
+_CONTEXT: ContextVar[EvaluationContext | None] = ContextVar("medseg_evaluation", default=None)
+
+
+@contextlib.contextmanager
+def evaluation(context: EvaluationContext) -> Iterator[EvaluationContext]:
+    """Evaluate a config in this context."""
+    token = _CONTEXT.set(context)
+    try:
+        yield context
+    finally:
+        _CONTEXT.reset(token)
+
+
+class BundleParser(ConfigParser):  # type: ignore[misc]
+    """MONAI's parser, whose expressions know which config they are of.
+
+    Args:
+        config: the merged config.
+        root: the folder of the bundle.
+    """
+
+    def __init__(self, config: Any, root: Path) -> None:
+        super().__init__(config)
+        self.context = EvaluationContext(self, root)
+
+    def get_parsed_content(self, id: str = "", **options: Any) -> Any:
+        """Resolve a key in the context of this config, see MONAI."""
+        with evaluation(self.context):
+            return super().get_parsed_content(id, **options)
+
+
+class BundleWorkflow(ConfigWorkflow):  # type: ignore[misc]
+    """MONAI's workflow, whose expressions know which config they are of.
+
+    Args:
+        root: the folder of the bundle.
+        options: see MONAI.
+    """
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.context = EvaluationContext(self.parser, root)
+
+    def _run_expr(self, id: str, **options: Any) -> list[Any]:
+        with evaluation(self.context):
+            return list(super()._run_expr(id, **options))
+
+
+def current_context() -> EvaluationContext | None:
+    """Return the context of the config that is being evaluated; None outside of any evaluation.
+
+    Raises:
+        ConfigError: MONAI evaluates more than one config at once.
+    """
+    context = _CONTEXT.get()
+    if context is not None:
+        return context
+    parser = _on_stack(ConfigParser)
+    if parser is None:
+        return None
+    workflow = _on_stack(ConfigWorkflow)
+    return EvaluationContext(parser, Path(workflow.config_root_path).parent if workflow is not None else None)
+
+
+def _on_stack(kind: type[Any]) -> Any | None:
+    """Return the one object of a kind whose method is running now; only for what MONAI itself has started."""
+    owners: dict[int, Any] = {}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, kind):
+            owners[id(owner)] = owner
+        frame = frame.f_back
+    if len(owners) > 1:
+        raise ConfigError(
+            f"{kind.__name__}",
+            "MONAI evaluates more than one config at once, so it is not known which one is meant",
+            f"found {len(owners)}",
+            "Run the bundle with medseg, or evaluate one config after the other.",
+        )
+    return next(iter(owners.values()), None)
+
+
+def _by_name(handlers: list[Any], named: Mapping[str, Any], prefix: str) -> list[Any]:
+    """Return the handlers with each copy of a named one replaced by the macro that copied it."""
+    folded = []
+    for handler in handlers:
+        names = [name for name, content in named.items() if content == handler]
+        folded.append(f"%{prefix}handler_set#{names[0]}" if names else handler)
+    return folded
+
+
+def bundle_root(name: str) -> str:
+    """Return the folder of the bundle whose config is being evaluated.
+
+    Without medseg's own commands it is, in this order: the folder above the `configs` that MONAI's workflow reads;
+    the working directory, if it is a bundle; `bundles/<name>` below it.
+
+    Args:
+        name: the name of the bundle's folder.
+
+    Raises:
+        ConfigError: none of them is a bundle.
+    """
+    context = current_context()
+    candidates = [context.root] if context is not None and context.root is not None else []
+    candidates += [Path(), Path("bundles", name)]
+    for folder in candidates:
+        if (folder / "configs" / METADATA).is_file():
+            return str(folder.resolve())
+    raise ConfigError(
+        "bundle_root",
+        f"neither {Path().resolve()} nor its folder bundles/{name} holds configs/{METADATA}",
+        "",
+        "Name the folder of the bundle with --bundle_root FOLDER.",
+    )
