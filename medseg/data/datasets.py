@@ -110,7 +110,9 @@ def _write_phantom(cache: Path, arguments: Mapping[str, Any], slices: bool) -> P
 def _with_store(dataset: DatasetIndex, use_store: bool | None, overlaps: str) -> DatasetIndex:
     """Return the data set with its store if training is to read it, else without."""
     if use_store and overlaps == "keep":
-        raise ConfigError("data#use_store", "a slice store cannot keep overlaps", "", "Train without it: data#use_store=false.")
+        raise ConfigError(
+            "data#use_store", "a slice store cannot keep overlaps", "", "Train without it: data#use_store=false."
+        )
     if use_store and dataset.store is None:
         fix = "Make one: medseg data prepare --store"
         raise ConfigError("data#use_store", f"{dataset.root} has no slice store", "", fix)

@@ -37,7 +37,7 @@ def write(path, content):
 )
 def test_a_key_that_means_nothing(config, message):
     with pytest.raises(ConfigError) as error:
-        check_keys(RECIPE, config, (), lambda component: {"in_features", "bias"})
+        check_keys(RECIPE, config, (), lambda component, argument: {"in_features", "bias"})
     assert str(error.value) == message
 
 

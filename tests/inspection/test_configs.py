@@ -5,6 +5,7 @@ import pydoc
 
 import pytest
 
+from medseg.bundle.handlers import handler_class
 from medseg.inspection.allowlist import canonical_name
 from medseg.inspection.configs import Part, is_config, judge_configs, strings
 from medseg.inspection.merged_configs import MergedConfigs, UnreadableError, parse_config
@@ -123,8 +124,10 @@ def test_rules_are_for_listed_callables_and_arguments_they_take(name):
     assert target is not None
     parameters = inspect.signature(target).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for argument in RULES[name]:
-        assert argument in parameters or takes_any, argument
+    for rule in RULES[name]:
+        argument, _, setting = rule.partition("#")
+        assert argument in parameters or takes_any, rule
+        assert not setting or setting in inspect.signature(handler_class(argument)).parameters, rule
     if name in POSITIONAL:
         assert list(parameters)[: len(POSITIONAL[name])] == list(POSITIONAL[name])
 
