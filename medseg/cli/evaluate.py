@@ -161,16 +161,13 @@ def _segment(
 
 def show(content: Mapping[str, Any]) -> None:
     """Print the means, the worst structures and the worst cases."""
+    from medseg.report.evaluation_page import LEFT_OUT
+
     screen = console()
     measures = content["measures"]
     count = len(content["cases"])
     screen.print(f"{count} {'case' if count == 1 else 'cases'}, {len(content['structures'])} structures", markup=False)
-    for key, text in (
-        ("not_predicted", "Structures of the truth that the predictions lack, not evaluated"),
-        ("not_in_truth", "Predicted structures that no truth has, taken as background"),
-        ("without_prediction", "Cases without a prediction, left out"),
-        ("without_truth", "Predictions without a truth, left out"),
-    ):
+    for key, text in LEFT_OUT.items():
         if content[key]:
             more = ", ..." if len(content[key]) > _MAX_ROWS else ""
             names = f"{', '.join(content[key][:_MAX_ROWS])}{more}"

@@ -259,6 +259,8 @@ def read_looked_for(path: str | Path) -> tuple[str, ...] | None:
 
 
 def _comment(file: Any) -> dict[str, Any]:
+    if isinstance(file, (str, Path)) and not str(file).lower().endswith(SUFFIXES):
+        return {}  # other formats carry no names
     header = (open_image(file) if isinstance(file, (str, Path)) else file).header
     for extension in getattr(header, "extensions", ()):
         if extension.get_code() == _COMMENT:

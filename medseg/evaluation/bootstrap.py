@@ -79,7 +79,7 @@ def row_means(values: Table) -> Table:
     return _divide(np.where(present, values, 0.0).sum(axis=1), present.sum(axis=1))
 
 
-def _divide(total: Table, count: npt.NDArray[Any]) -> Table:
+def _divide(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> Table:
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 

@@ -105,7 +105,7 @@ def error_maps(hu: Array | None, truth: Array, prediction: Array, grid: Grid) ->
     colors = np.array([(0, 0, 0), *ERROR_COLORS.values()])
     planes = []
     for name, axis, across, along in (("axial", 2, 0, 1), ("coronal", 1, 0, 2), ("sagittal", 0, 1, 2)):
-        counts = np.count_nonzero(wrong, axis=tuple(other for other in range(3) if other != axis))
+        counts = np.count_nonzero(wrong, axis=tuple({0, 1, 2} - {axis}))
         layer = int(counts.argmax())
         plane = np.take(kinds, layer, axis=axis)
         values = np.full(plane.shape, HU_WINDOW[0]) if scan is None else np.take(scan, layer, axis=axis)
@@ -121,7 +121,7 @@ def _labeled_box(labeled: npt.NDArray[np.bool_], spacing: tuple[float, float, fl
     """Return the box of the labels, with a margin; the whole volume without any."""
     ranges = []
     for axis, size in enumerate(labeled.shape):
-        layers = np.flatnonzero(labeled.any(axis=tuple(other for other in range(3) if other != axis)))
+        layers = np.flatnonzero(labeled.any(axis=tuple({0, 1, 2} - {axis})))
         margin = round(_MARGIN_MM / spacing[axis])
         low, high = (int(layers[0]) - margin, int(layers[-1]) + margin + 1) if len(layers) else (0, size)
         ranges.append(slice(max(0, low), min(size, high)))

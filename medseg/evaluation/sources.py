@@ -123,8 +123,8 @@ def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:
     Raises:
         LabelError: no names for its numbers.
     """
-    own = names or read_label_names(path)
-    if own is None:
+    labels = names or read_label_names(path)
+    if labels is None:
         candidates = [folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION)]
         beside = next((candidate for candidate in candidates if candidate.is_file()), None)
         if beside is None:
@@ -134,8 +134,8 @@ def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:
                 f"none in its header, no {NAMES} or {DESCRIPTION} beside it",
                 "Give a file with the names, or the word totalsegmentator, with --truth-labels or --prediction-labels.",
             )
-        own = read_names(beside)
-    return Source(case, path, labels=own, structures=read_looked_for(path) or own.structures)
+        labels = read_names(beside)
+    return Source(case, path, labels=labels, structures=read_looked_for(path) or labels.structures)
 
 
 def memory_source(
@@ -153,9 +153,9 @@ def memory_source(
     Raises:
         GeometryError: no 2D or 3D label map, or the spacing does not fit.
     """
-    own = getattr(image, "labels", None)
-    if isinstance(own, LabelMap):
-        labels = own
+    image_labels = getattr(image, "labels", None)
+    if isinstance(image_labels, LabelMap):
+        labels = image_labels
     elif labels is None and hasattr(image, "header"):
         labels = read_label_names(image)
     values = _values(image)
@@ -229,9 +229,11 @@ def _sources_of_dataset(root: Path, names: LabelMap | None) -> dict[str, Source]
             structures = ordered(case.masks)
             sources[case.id] = Source(case.id, None, dict(case.masks), structures=structures, image=case.image)
         elif case.label is not None:
-            own = names or dataset.labels
-            structures = case.annotated if case.annotated is not None else own.structures if own else ()
-            sources[case.id] = Source(case.id, case.label, labels=own, structures=tuple(structures), image=case.image)
+            labels = names or dataset.labels
+            structures = case.annotated if case.annotated is not None else labels.structures if labels else ()
+            sources[case.id] = Source(
+                case.id, case.label, labels=labels, structures=tuple(structures), image=case.image
+            )
     if not sources:
         raise DataError(root, "the data set has neither label maps nor masks", f"{len(dataset.cases)} cases")
     return sources

@@ -26,7 +26,7 @@ _TITLES = {
     "hd95_mm": "HD95, mm",
 }
 _KINDS = {"right": "correct", "missed": "missed", "false": "false", "confused": "another structure"}
-_LEFT_OUT = {
+LEFT_OUT = {
     "without_prediction": "Cases without a prediction, left out of every mean",
     "without_truth": "Predictions without a truth, left out",
     "not_predicted": "Structures of the truth that the predictions lack, not evaluated",
@@ -64,7 +64,7 @@ def evaluation_page(content: Content, images: CaseImages) -> str:
         digits=digits,
         main=main,
         table_measures=[*main[:4], *(measure for measure in content["measures"] if measure not in main[:4])],
-        left_out=_LEFT_OUT,
+        left_out=LEFT_OUT,
         plots={measure: _box_rows(content, measure) for measure in main},
         images=images,
         error_kinds=[(ERROR_COLORS[kind], text) for kind, text in _KINDS.items()],

@@ -26,7 +26,8 @@ def render(template: str, **context: Any) -> str:
         template: the name of the file in `templates/`, without `.html.j2`.
         context: the variables of the template.
     """
-    return _environment().get_template(f"{template}.html.j2").render(**context)
+    html: str = _environment().get_template(f"{template}.html.j2").render(**context)
+    return html
 
 
 def render_macro(template: str, macro: str, *arguments: Any) -> Markup:

@@ -54,7 +54,7 @@ def test_missing_cases_are_an_error_unless_left_out_on_purpose(medseg, masks, ph
     assert not (tmp_path / "out" / "evaluation.json").exists()
     done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--partial", "--workers", 0, "--nsd", 2)
     assert done.code == 0, done.err
-    assert "Cases without a prediction, left out: 1 (p0000)" in done.out
+    assert "Cases without a prediction, left out of every mean: 1 (p0000)" in done.out
     assert result(tmp_path / "out")["measures"][-1] == "nsd_2mm"
 
 

@@ -189,6 +189,18 @@ def test_arrays_that_are_no_pair_of_label_maps_are_refused(prediction, truth, op
         evaluate(prediction, truth, **options)
 
 
+def test_label_maps_in_other_formats_are_taken_with_names(tmp_path, put, kit):
+    put("truth/a.nii.gz", kit.volume())
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 3\nspace: right-anterior-superior\nsizes: 12 10 8\n"
+        "space directions: (2,0,0) (0,2,0) (0,0,3)\nencoding: raw\nspace origin: (0,0,0)\n\n"
+    )
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + kit.volume().tobytes(order="F"))
+    assert evaluate(tmp_path / "a.nrrd", tmp_path / "truth" / "a.nii.gz", kit.TRUE).mean() == 1.0
+    with pytest.raises(LabelError, match="a.nrrd: its labels have no names"):
+        evaluate(tmp_path / "a.nrrd", tmp_path / "truth" / "a.nii.gz")
+
+
 def test_names_on_one_side_only_are_refused(folders, kit):
     with pytest.raises(LabelError, match="prediction in memory: its labels have no names.*Give labels="):
         evaluate(kit.volume(), folders[1] / "a.nii.gz")
