@@ -34,7 +34,7 @@ def test_a_long_curve_is_averaged_and_a_plain_one_is_ascii():
 
 
 def test_durations_and_numbers_round_as_people_do():
-    assert [duration(one) for one in (99, 100, 5999, 6000, 172_740, 172_800)] == [
+    assert [duration(seconds) for seconds in (99, 100, 5999, 6000, 172_740, 172_800)] == [
         *["99 s", "2 min", "1 h 40 min", "1 h 40 min", "47 h 59 min", "2 d 0 h"]
     ]
     assert number(2 / 3, 1) == "0.7"
@@ -42,6 +42,6 @@ def test_durations_and_numbers_round_as_people_do():
 
 def test_cells_move_no_cursor():
     screen = console()
-    with screen.capture() as found:
+    with screen.capture() as capture:
         screen.print(table("", ["a"], [["x\x1b]0;owned\x07y"]]))
-    assert "x\\x1b]0;owned\\x07y" in found.get()
+    assert "x\\x1b]0;owned\\x07y" in capture.get()

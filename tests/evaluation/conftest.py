@@ -14,8 +14,8 @@ TRUE = LabelMap(["liver", "spleen", "kidney_left"])
 OTHER = LabelMap(["kidney_left", "gizmo", "liver", "spleen"])  # the same names, numbered otherwise
 
 
-def renumber(label, own, other):
-    table = np.array([other.index(name) if name in other else 0 for name in own.names])
+def renumber(label, source, target):
+    table = np.array([target.index(name) if name in target else 0 for name in source.names])
     table[0] = 0
     return table[label].astype(np.uint8)
 

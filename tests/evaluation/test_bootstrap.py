@@ -36,10 +36,10 @@ def test_means_are_over_the_cases_that_have_a_value():
 
 def test_structures_without_any_value_have_no_mean():
     values = np.array([[np.nan, 0.5], [np.nan, 0.7]])
-    (never, held), overall = bootstrap.intervals(values, bootstrap.draw_cases(2))
+    (never, measured), overall = bootstrap.intervals(values, bootstrap.draw_cases(2))
     assert math.isnan(never.mean)
     assert never.n == 0
-    assert overall.mean == held.mean == pytest.approx(0.6)
+    assert overall.mean == measured.mean == pytest.approx(0.6)
     nothing = np.full((2, 2), np.nan)
     assert math.isnan(bootstrap.intervals(nothing, bootstrap.draw_cases(2))[1].mean)
 

@@ -79,6 +79,6 @@ def test_scans_are_drawn_below_if_their_grid_fits(scored, save, kit, tmp_path, c
     white = [np.asarray(result[case][0][1]).min(axis=2).max() for case in ("c", "b")]
     assert white[0] == 255  # the scan is at the upper end of its window
     assert white[1] < 255
-    assert "b.nii.gz: must have the shape" in caplog.text
+    assert "b.nii.gz: its shape (3, 3, 3) differs from the shape (12, 10, 8) of the truth" in caplog.text
     with pytest.raises(DataError, match="there must be a folder of scans [(]no such folder"):
         worst_case_images(*scored, count=1, images=tmp_path / "nowhere")

@@ -66,8 +66,8 @@ def test_a_prepared_set_says_what_is_annotated_from_its_root_and_from_its_labels
     source = tmp_path / "set"
     shutil.copytree(phantom, source)
     (source / "p0001" / "segmentations" / "liver.nii.gz").unlink()
-    made = prepare(source, tmp_path / "prepared")
-    for root in (tmp_path / "prepared", made.datalist, tmp_path / "prepared" / "labels"):
+    prepared = prepare(source, tmp_path / "prepared")
+    for root in (tmp_path / "prepared", prepared.datalist, tmp_path / "prepared" / "labels"):
         result = find_sources(root)
         assert "liver" not in result["p0001"].structures
         assert "liver" in result["p0000"].structures

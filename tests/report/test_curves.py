@@ -22,13 +22,18 @@ def parsed(text):
 def test_thinning_keeps_minimum_maximum_and_both_ends(ys, buckets):
     points = [(float(index), y) for index, y in enumerate(ys)]
     few = thinned(points, buckets)
-    known = [y for _, y in few if y is not None]
+    values = [y for _, y in few if y is not None]
     assert len(few) <= max(4 * buckets, 4)
     assert set(few) <= set(points)
     assert [x for x, _ in few] == sorted(x for x, _ in few)
-    want = [y for y in ys if y is not None]
-    if want:
-        assert (min(known), max(known), known[0], known[-1]) == (min(want), max(want), want[0], want[-1])
+    expected = [y for y in ys if y is not None]
+    if expected:
+        assert (min(values), max(values), values[0], values[-1]) == (
+            min(expected),
+            max(expected),
+            expected[0],
+            expected[-1],
+        )
 
 
 def test_a_stretch_without_values_stays_a_gap():
@@ -49,7 +54,7 @@ def test_a_chart_is_well_formed_and_holds_the_values(ys):
     assert values == [None if y is None else float(f"{y:.6g}") for y in ys]
     assert xs == [x for x, _ in points]
     assert json.loads(figure.get("data-marks")) == [[1.0, 'odd <b> "title"'], [2.0, "resumed"]]
-    path = next(one.get("d") for one in figure.iter("path"))
+    path = next(element.get("d") for element in figure.iter("path"))
     numbers = [float(number) for number in re.findall(r"[ML]([\d.]+) ", path)]
     assert len(numbers) == sum(y is not None for y in ys)
     assert all(0 <= number <= 1000 for number in numbers)
@@ -58,17 +63,17 @@ def test_a_chart_is_well_formed_and_holds_the_values(ys):
 def test_a_gap_lifts_the_pen_and_is_marked_and_counted():
     points = [(0.0, 1.0), (1.0, 2.0), (2.0, None), (3.0, 1.0)]
     figure = parsed(draw(Chart("Loss", [Line("batch", points)], gaps="values were lost"), (0.0, 3.0)))
-    path = next(one.get("d") for one in figure.iter("path"))
+    path = next(element.get("d") for element in figure.iter("path"))
     assert path.count("M") == 2
     assert path.endswith("h.01")
-    lost = [one for one in figure.iter("line") if one.get("class") == "lost"]
-    assert [one.get("x1") for one in lost] == ["66.67%"]
+    lost = [element for element in figure.iter("line") if element.get("class") == "lost"]
+    assert [element.get("x1") for element in lost] == ["66.67%"]
     assert "1 values were lost" in "".join(figure.itertext())
 
 
 def test_the_best_epoch_lies_on_the_curve():
     chart = Chart("Dice", [Line("Dice", [(1.0, 0.2), (2.0, 0.8)])], maximum=1.0, marks=[Mark(2.0, "best", "best")])
-    top = next(one for one in parsed(draw(chart, (0.0, 4.0))).iter("circle") if one.get("class") == "top")
+    top = next(element for element in parsed(draw(chart, (0.0, 4.0))).iter("circle") if element.get("class") == "top")
     assert top.get("cx") == "50.00%"
     assert math.isclose(float(top.get("cy")), 168 - 160 * 0.8, abs_tol=0.1)
 

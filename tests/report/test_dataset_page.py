@@ -42,7 +42,7 @@ class Page(HTMLParser):
             self.text.append(data)
 
     def count(self, tag, **attributes):
-        return sum(name == tag and attributes.items() <= found.items() for name, found in self.tags)
+        return sum(name == tag and attributes.items() <= present.items() for name, present in self.tags)
 
     def content(self):
         return " ".join(self.text)

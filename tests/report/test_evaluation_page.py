@@ -70,15 +70,15 @@ class Tags(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.seen = [], []
+        self.open, self.elements = [], []
 
     def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         if tag not in {"meta", "img", "input", "wbr", "line", "circle", "rect"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -94,12 +94,12 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
-    sources = [attrs[key] for _, attrs in tags.seen for key in ("src", "href") if attrs.get(key)]
+    sources = [attrs[key] for _, attrs in tags.elements for key in ("src", "href") if attrs.get(key)]
     assert sources
     assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
     assert "default-src 'none'" in page
     anchors = {source[1:] for source in sources if source.startswith("#")}
-    assert anchors <= {attrs.get("id") for _, attrs in tags.seen}
+    assert anchors <= {attrs.get("id") for _, attrs in tags.elements}
 
 
 def test_every_text_is_escaped(page):

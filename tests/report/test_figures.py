@@ -65,15 +65,15 @@ def test_a_structure_has_one_color_in_truth_prediction_and_legend():
 
 def test_the_legend_has_only_the_structures_in_view():
     empty = slice_with()
-    blank, named = (panels(np.zeros((40, 40)), one, empty, LABELS) for one in (empty, slice_with(1)))
+    blank, named = (panels(np.zeros((40, 40)), first, empty, LABELS) for first in (empty, slice_with(1)))
     assert cell(blank, 1, 2).max() < 30
     assert cell(named, 1, 2).max() > 200
 
 
 def test_one_structure_needs_one_row():
     label = slice_with(1)
-    one, several = (panels(np.zeros((40, 40)), label, label, labels) for labels in (LabelMap(["liver"]), LABELS))
-    assert one.height < several.height - 300
+    first, several = (panels(np.zeros((40, 40)), label, label, labels) for labels in (LabelMap(["liver"]), LABELS))
+    assert first.height < several.height - 300
 
 
 def test_a_long_legend_continues_in_more_columns():
@@ -81,7 +81,7 @@ def test_a_long_legend_continues_in_more_columns():
     label = np.zeros((118, 118), int)
     label[:, :] = np.arange(118)[:, None]
     few, many = (
-        overlay_with_legend(np.zeros((118, 118)), np.where(label < most, label, 0), labels) for most in (10, 118)
+        overlay_with_legend(np.zeros((118, 118)), np.where(label < highest, label, 0), labels) for highest in (10, 118)
     )
     assert CELL[1] + 600 > many.width > few.width + 150
     assert many.height == few.height
@@ -109,10 +109,10 @@ def test_colors_in_view_differ_and_stay_while_the_prediction_changes():
     labels = LabelMap.totalsegmentator("all")
     truth = np.repeat(np.arange(1, 31), 40).reshape(30, 40)
     colors = distinct_colors(labels, truth)[1:31]
-    gaps = [np.abs(one - other).sum() for one, other in itertools.combinations(colors, 2)]
+    gaps = [np.abs(first - second).sum() for first, second in itertools.combinations(colors, 2)]
     assert min(gaps) >= 45
-    other = distinct_colors(labels, truth, np.full((30, 40), 90))
-    assert (other[1:31] == colors).all()
+    second = distinct_colors(labels, truth, np.full((30, 40), 90))
+    assert (second[1:31] == colors).all()
     assert (distinct_colors(LABELS, slice_with(2)) == class_colors(LABELS)).all()
 
 

@@ -63,8 +63,8 @@ def test_json_and_table_agree(scan, tmp_path):
     with (tmp_path / "a.statistics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(written["structures"]) == 4
-    for row, one in zip(table, written["structures"], strict=True):
-        assert row == {key: "" if value is None else str(value) for key, value in one.items()}
+    for cells, row in zip(table, written["structures"], strict=True):
+        assert cells == {key: "" if value is None else str(value) for key, value in row.items()}
     assert written["structures"][2]["mean_hu"] is None
 
 
