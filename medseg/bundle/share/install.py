@@ -1,4 +1,4 @@
-"""Install a zip that somebody shared as a bundle that runs here, checked before anything of it is executed."""
+"""Install a packed bundle from others as one that runs here, checked before anything of it is executed."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def _pair(folder: Path, expected: Path, name: str) -> tuple[npt.NDArray[Any], np
     """Return the mask of that name made here and the expected one, on the same grid."""
     if not (folder / name).is_file():
         problem = f"the self-test gave no mask {name}"
-        raise DataError(expected.parent, problem, "", "Ask whoever packed the bundle to pack it again.")
+        raise DataError(expected.parent, problem, "", "Ask who packed the bundle to pack it again.")
     (mask, affine), (truth, expected_affine) = _labels(folder / name), _labels(expected / name)
     if mask.shape != truth.shape:
         problem = f"the mask of the self-test must have shape {truth.shape}"

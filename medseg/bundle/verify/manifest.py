@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 _CHUNK = 1 << 20
 _LARGEST = 16 << 20  # bytes of a manifest that are read; it has a line or two for each file
-_FETCH_AGAIN = "Fetch the bundle again, or ask whoever made it."
+_FETCH_AGAIN = "Fetch the bundle again, or ask who made it."
 
 
 def sha256_of(source: Path | IO[bytes]) -> str:
@@ -106,7 +106,7 @@ def compare(source: Path | zipfile.ZipFile) -> list[Finding]:
     content = read_manifest(source)
     if content is None:
         message = f"it has no {MANIFEST}, so its files cannot be checked"
-        fix = "Ask whoever made it for one that medseg bundle pack wrote."
+        fix = "Ask who made it for one that medseg bundle pack wrote."
         return [warning("no-manifest", Path(_name_of(source)).name, message, fix)]
     listed: dict[str, Any] = content["files"]
     if isinstance(source, Path) and source.is_dir():

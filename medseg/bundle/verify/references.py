@@ -109,7 +109,7 @@ def _elsewhere(bundle: BundleFiles, config: str, content: Mapping[str, Any]) -> 
         used = references(value) if isinstance(value, str) else []
         if key not in used and has(content, key):
             message = f"it does not refer to '{key}', which the config has"
-            fix = f"Refer to it: whoever reads '{key}' expects that it is used."
+            fix = f"Refer to it: readers of '{key}' expect that it is used."
             yield warning("key-elsewhere", bundle.location(config, path), message, fix)
     for path, component in components(content):
         if str(component["_target_"]).endswith("ValidationHandler") and component.get("interval") != "@val_interval":

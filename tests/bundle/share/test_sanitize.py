@@ -90,6 +90,17 @@ def test_split_lists_are_removed(tmp_path):
     assert taken == ["monitor#name", "split", "split#train", "split#val"]
 
 
+def test_case_lists_in_a_component_are_removed():
+    data = {"_target_": "medseg.data.open_dataset", "exclude": ["smith"], "root": "@dataset_dir"}
+    sanitized, removed = sanitize_config({"data": {**data, "split": {"train": ["miller"], "val": None}}}, SOURCE)
+    assert sanitized == {"data": {**data, "exclude": None, "split": {"train": None, "val": None}}}
+    assert removed == ["data#exclude", "data#split#train"]
+    references = {"data": {**data, "exclude": "@exclude", "split": "$@split"}}
+    assert sanitize_config(references, SOURCE) == (references, [])
+    overlay = {"data#split#train": ["miller"]}
+    assert sanitize_config(overlay, SOURCE) == ({"data#split#train": None}, ["data#split#train"])
+
+
 def test_private_tracker_settings_are_removed():
     monitor = {"backend": "wandb", "project": "secret", "tags": ["miller"], "notes": None, "images": True}
     cleaned, taken = sanitize_config({"monitor": monitor}, SOURCE)

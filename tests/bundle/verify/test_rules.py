@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -41,6 +42,20 @@ def test_a_bundle_without_a_fault_has_no_finding(tmp_path):
 @pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
 def test_our_own_bundles_have_no_finding(root):
     assert [str(entry) for entry in check_bundle(root)] == []
+
+
+@pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+def test_another_normalization_in_our_own_inference_is_found(root, tmp_path):
+    """The training chain of our recipes is put together in Python, and its steps are compared all the same."""
+    copied = Path(shutil.copytree(root, tmp_path / root.name))
+    file = copied / "configs" / "inference.json"
+    smooth = {"_target_": "GaussianSmoothd", "keys": "image", "sigma": 0.4}
+    content = json.loads(file.read_text())
+    steps = content["preprocessing"]["transforms"]
+    content["preprocessing"]["transforms"] = [steps, smooth] if isinstance(steps, str) else [*steps, smooth]
+    file.write_text(json.dumps(content))
+    drifts = [finding for finding in check_bundle(copied) if finding.code == "preprocessing-drift"]
+    assert ["GaussianSmooth is missing in train.json" in finding.message for finding in drifts] == [True]
 
 
 def test_the_folder_of_a_run_has_no_finding(trained):
