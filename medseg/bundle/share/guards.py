@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,21 +19,20 @@ logger = logging.getLogger(__name__)
 _SHOWN = 5
 
 
-def require_clean(root: Path, trust: bool, name: str, ignored: Collection[str] = ()) -> None:
+def require_clean(root: Path, trust: bool, name: str) -> None:
     """Require that a bundle verifies without errors; warnings are logged.
 
     Args:
         root: its folder.
         trust: True if its code is trusted.
         name: what errors call it.
-        ignored: codes of warnings that are not logged.
 
     Raises:
         BundleError: verification found errors.
     """
     findings = verify_bundle(root, trust)
     for finding in findings:
-        if finding.severity == "warning" and finding.code not in ignored:
+        if finding.severity == "warning":
             logger.warning("%s", finding)
     refuse(name, "the bundle has {faults}", findings, "medseg bundle verify lists all of them.")
 

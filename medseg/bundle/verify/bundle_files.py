@@ -20,6 +20,7 @@ from medseg.config.paths import at, closure, has, resolved_path
 from medseg.config.references import is_component, key_path
 from medseg.errors import ConfigError
 from medseg.findings import Finding, error, warning
+from medseg.remote import first_line
 
 METADATA = "metadata"
 MAIN = ("train", "evaluate", "inference")
@@ -88,7 +89,7 @@ class BundleFiles:
             if not isinstance(content, dict):
                 raise ValueError("it is not a JSON object")  # noqa: TRY004
         except (OSError, ValueError, RecursionError) as problem:
-            message = f"the file cannot be read as JSON: {problem}"
+            message = f"the file cannot be read as JSON: {first_line(problem)}"
             self.findings.append(error("config-unreadable", self.location(path.name), message, "Write it again."))
             return
         for name in repeated:
@@ -239,8 +240,7 @@ def root_cause(problem: BaseException) -> str:
     """Return class and message of the exception at the root of a chain, in one line."""
     while problem.__cause__ is not None:
         problem = problem.__cause__
-    first = next((line.strip() for line in str(problem).splitlines() if line.strip()), "")
-    return f"{type(problem).__name__}: {first}"[:300]
+    return first_line(problem)[:300]
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
