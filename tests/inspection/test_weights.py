@@ -65,10 +65,18 @@ def test_a_program_that_names_another_operator_is_refused(tmp_path, line):
     assert ("error", "torchscript-unsafe") in findings(tmp_path / "model.ts")
 
 
-def test_an_exported_program_is_refused(tmp_path):
+def test_a_method_of_the_program_does_not_hide_an_operator(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.ts", "w") as archive:
+        code = "class M(Module):\n  def save(self):\n    pass\n  def forward(self, x):\n    x.save('f')\n    return x\n"
+        archive.writestr("m/code/__torch__.py", code)
+        archive.writestr("m/constants.pkl", pickle.dumps((), protocol=2))
+    assert ("error", "torchscript-unsafe") in findings(tmp_path / "model.ts")
+
+
+@pytest.mark.parametrize("record", ["m/archive_format", "m/model.json"])
+def test_an_exported_program_is_refused(tmp_path, record):
     with zipfile.ZipFile(tmp_path / "model.bin", "w") as archive:
-        archive.writestr("m/archive_format", "pt2")
-        archive.writestr("m/models/model.json", "{}")
+        archive.writestr(record, "pt2")
     assert findings(tmp_path / "model.bin") == [("error", "exported-program")]
 
 
