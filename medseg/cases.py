@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.catalogue import groups
-from medseg.errors import DataError, LabelError, did_you_mean
+from medseg.catalogue import expand_names
+from medseg.errors import DataError, did_you_mean
 from medseg.image_io_2d import ClassColors, SliceInfo, slice_neighbors
 from medseg.labels import LabelMap
 
@@ -288,18 +288,7 @@ class DatasetIndex:
         Raises:
             LabelError: a name that is neither a structure of the data set nor a group; names the nearest.
         """
-        members_of, chosen = groups(), set[str]()
-        for name in [structures] if isinstance(structures, str) else structures:
-            if name in self.structures:
-                chosen.add(name)
-            elif name == "all":
-                chosen.update(self.structures)
-            elif set(members_of.get(name, ())) & set(self.structures):
-                chosen.update(members_of[name])
-            else:
-                fix = did_you_mean(name, [*self.structures, *members_of], f"It has {', '.join(self.structures[:8])}.")
-                raise LabelError(f"structure '{name}'", f"{self.root} has neither a structure nor a group of this name",
-                                 "", fix)  # fmt: skip
+        chosen = expand_names(structures, self.structures, self.root)
         return LabelMap([name for name in self.structures if name in chosen])
 
     def without(self, ids: Iterable[str]) -> DatasetIndex:

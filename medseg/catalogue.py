@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from medseg.errors import LabelError, did_you_mean
 
 
 @functools.cache
@@ -67,6 +69,36 @@ def groups() -> Mapping[str, tuple[str, ...]]:
         members["all"].append(entry["name"])
         members.setdefault(entry["group"], []).append(entry["name"])
     return {group: tuple(names) for group, names in members.items()}
+
+
+def expand_names(names: str | Iterable[str], available: Sequence[str], source: object) -> set[str]:
+    """Return the structures that names and groups stand for; `all` is everything that is available.
+
+    Args:
+        names: structures, groups, or `all`.
+        available: the structures to choose from; of a group the members among them are taken.
+        source: what has these structures, in errors.
+
+    Raises:
+        LabelError: a name that is neither, or a group of which nothing is available; names the nearest.
+
+    Example:
+        >>> sorted(expand_names(["liver", "ribs"], ["liver", "spleen", "rib_left_1"], "the scan"))
+        ['liver', 'rib_left_1']
+    """
+    members_of = {group: [name for name in members if name in available] for group, members in groups().items()}
+    members_of["all"] = list(available)
+    chosen: set[str] = set()
+    for name in [names] if isinstance(names, str) else names:
+        members = [name] if name in available else members_of.get(name, [])
+        if not members:
+            usable = [group for group, members in members_of.items() if members]
+            listed = ", ".join(available[:8]) + (", ..." if len(available) > 8 else "")
+            fix = did_you_mean(str(name), [*available, *usable], f"Choose from {listed}; groups: {', '.join(usable)}.")
+            problem = f"{source} has neither a structure nor a group of this name"
+            raise LabelError(f"structure '{name}'", problem, "", fix)
+        chosen.update(members)
+    return chosen
 
 
 def contralateral_name(name: str) -> str | None:

@@ -63,8 +63,8 @@ class Finding:
 
     def __str__(self) -> str:
         """Return everything in one line, with control characters escaped."""
-        place = ", ".join(part for part in (self.case, self.location) if part)
-        head = f"{self.severity} {self.code}: " + (f"{place}: " if place else "")
+        subject = ", ".join(part for part in (self.case, self.location) if part)
+        head = f"{self.severity} {self.code}: " + (f"{subject}: " if subject else "")
         line = f"{head}{self.message}. {self.fix}".strip()
         return printable(line, len(line))
 

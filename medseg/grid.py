@@ -112,16 +112,16 @@ class Grid:
         index = np.array(list(itertools.product(*((0, size - 1) for size in self.shape))), dtype=np.float64)
         return index @ self.affine[:3, :3].T + self.affine[:3, 3]
 
-    def distance(self, other: Grid) -> float:
+    def distance(self, grid: Grid) -> float:
         """Return the largest distance between corresponding corners, mm; inf if the shapes differ.
 
         No voxel lies further from its counterpart: between two affines the difference is linear in the index.
         """
-        if self.shape != other.shape:
+        if self.shape != grid.shape:
             return float("inf")
-        return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+        return float(np.linalg.norm(self.corners() - grid.corners(), axis=1).max())
 
-    def matches(self, other: Grid, tolerance_mm: float = TOLERANCE_MM) -> bool:
+    def matches(self, grid: Grid, tolerance_mm: float = TOLERANCE_MM) -> bool:
         """Return whether the shapes are equal and no voxel lies more than `tolerance_mm` from its counterpart.
 
         Example:
@@ -129,18 +129,18 @@ class Grid:
             >>> plain.matches(plain), plain.matches(Grid((4, 4, 4), np.diag([-1.0, 1, 1, 1])))
             (True, False)
         """
-        return self.distance(other) <= tolerance_mm
+        return self.distance(grid) <= tolerance_mm
 
-    def require(self, other: Grid, thing: object, reference: object, tolerance_mm: float = TOLERANCE_MM) -> None:
-        """Check that `thing` (whose grid is `other`) lies on this grid, which is that of `reference`.
+    def require(self, grid: Grid, thing: object, reference: object, tolerance_mm: float = TOLERANCE_MM) -> None:
+        """Check that `thing` (whose grid is `grid`) lies on this grid, which is that of `reference`.
 
         Raises:
             GeometryError: it does not; says by how much.
         """
-        if self.shape != other.shape:
-            problem = f"its shape {other.shape} differs from the shape {self.shape} of {reference}"
+        if self.shape != grid.shape:
+            problem = f"its shape {grid.shape} differs from the shape {self.shape} of {reference}"
             raise GeometryError(thing, problem, "", _RESAMPLE)
-        distance = self.distance(other)
+        distance = self.distance(grid)
         if distance > tolerance_mm:
             problem = f"it lies up to {distance:.4g} mm from {reference}, more than the {tolerance_mm:g} mm allowed"
             raise GeometryError(thing, problem, "", _RESAMPLE)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medseg.atomic import write_json
-from medseg.catalogue import contralateral_name, groups, structure_names, typical_volumes
+from medseg.catalogue import contralateral_name, expand_names, groups, structure_names, typical_volumes
 from medseg.errors import LabelError, did_you_mean
 
 BACKGROUND = "background"
@@ -64,18 +64,10 @@ class LabelMap:
             >>> LabelMap.totalsegmentator(["ribs", "liver"]).names[:3]
             ('background', 'liver', 'rib_left_1')
         """
-        members_of, singles = groups(), structure_names()
-        chosen: set[str] = set()
-        for name in [structures] if isinstance(structures, str) else structures:
-            if name in members_of:
-                chosen.update(members_of[name])
-            elif name in singles:
-                chosen.add(name)
-            else:
-                fix = did_you_mean(str(name), [*members_of, *singles], f"The groups are {', '.join(members_of)}.")
-                problem = "it is neither a structure of TotalSegmentator nor a group"
-                raise LabelError(f"structure '{name}'", problem, "", fix)
-        return cls([name for name in singles if name in chosen])
+        names = [structures] if isinstance(structures, str) else list(structures)
+        members = {member for name in names for member in groups().get(name, (name,))}
+        chosen = expand_names(sorted(members), structure_names(), "TotalSegmentator")
+        return cls([name for name in structure_names() if name in chosen])
 
     @classmethod
     def from_dict(cls, content: Mapping[str, str], source: object = "label map") -> LabelMap:
@@ -125,8 +117,8 @@ class LabelMap:
     def __contains__(self, name: object) -> bool:
         return name in self._index
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LabelMap) and self.names == other.names
+    def __eq__(self, value: object) -> bool:
+        return isinstance(value, LabelMap) and self.names == value.names
 
     def __hash__(self) -> int:
         return hash(self.names)
@@ -164,17 +156,7 @@ class LabelMap:
             >>> LabelMap(["liver", "rib_left_1", "rib_left_2"]).select(["ribs"])
             ('rib_left_1', 'rib_left_2')
         """
-        members_of = {group: [name for name in members if name in self] for group, members in groups().items()}
-        members_of["all"] = list(self.structures)
-        chosen: set[str] = set()
-        for name in names:
-            members = [name] if name in self.structures else members_of.get(name, [])
-            if not members:
-                usable = [group for group, members in members_of.items() if members]
-                fix = did_you_mean(name, [*self.structures, *usable], f"The groups in it are {', '.join(usable)}.")
-                problem = f"it is neither one of the {len(self) - 1} structures in the label map nor a group of them"
-                raise LabelError(f"structure '{name}'", problem, "", fix)
-            chosen.update(members)
+        chosen = expand_names(names, self.structures, "the label map")
         return tuple(name for name in self if name in chosen)
 
     def name(self, index: int) -> str:

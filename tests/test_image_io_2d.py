@@ -104,7 +104,7 @@ def test_broken_files_are_named(tmp_path):
     flipped[len(whole) // 2] ^= 1
     for content, said in (
         (b"", "the file is empty"),
-        (whole[:-300], "the PNG file ends within its IDAT chunk"),
+        (whole[:-300], "the PNG file ends before its IEND chunk"),
         (bytes(flipped), "checksum"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         (b"no picture at all", "the image cannot be read"),

@@ -125,8 +125,8 @@ def test_names_and_groups_are_selected_in_the_order_of_the_map():
     assert labels.select(["own_structure", "own_structure"]) == ("own_structure",)
     for wrong, fix in (
         ("livr", "Did you mean 'liver'"),
-        ("vertebrae", "groups in it are"),
-        ("background", "neither"),
+        ("vertebrae", "the label map has neither a structure nor a group of this name. Choose from spleen"),
+        ("background", "has neither a structure nor a group"),
     ):
         with pytest.raises(LabelError, match=fix):
             labels.select([wrong])

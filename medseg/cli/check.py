@@ -123,8 +123,8 @@ def _findings_table(groups: dict[tuple[str, str], list[Finding]]) -> Table:
 
 def _line(finding: Finding) -> str:
     location = finding.location.removeprefix(finding.case).removeprefix("/") if finding.case else finding.location
-    place = ", ".join(part for part in (finding.case, location) if part)
-    return f"{place}: {finding.message}" if place else finding.message
+    subject = ", ".join(part for part in (finding.case, location) if part)
+    return f"{subject}: {finding.message}" if subject else finding.message
 
 
 def _overlaps_table(report: DatasetReport) -> Table:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -98,6 +99,39 @@ def source_key(case: Case, *settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class CaseJob(Protocol):
+    """Describe a job that `resume_each` can do: a case, the key of its sources, and the files that it writes."""
+
+    @property
+    def case(self) -> Case:
+        """Return the case."""
+
+    @property
+    def key(self) -> str:
+        """Return the key of what the files are made from, see `source_key`."""
+
+    def files(self) -> list[Path]:
+        """List the files that the job writes."""
+
+
+Resumable = TypeVar("Resumable", bound=CaseJob)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Hold the results of `resume_each`.
+
+    Args:
+        notes: what the function returned, by case id, in this run or an earlier one.
+        failed: the error of each case that failed.
+        reused: the cases of an earlier run.
+    """
+
+    notes: dict[str, Any]
+    failed: dict[str, str]
+    reused: tuple[str, ...]
+
+
 class Journal:
     """Record the finished cases of a job that writes files, so that it resumes where it was stopped.
 
@@ -150,6 +184,42 @@ class Journal:
         """
         lines = [json.dumps(self._entries[id]) for id in sorted(ids)]
         write_text(self.path, "".join(f"{line}\n" for line in lines))
+
+
+def resume_each(
+    function: Callable[[Resumable], Any], jobs: Iterable[Resumable], journal: Journal, workers: int, description: str
+) -> Resumed:
+    """Do the jobs that the journal does not know as finished, and record them there.
+
+    Args:
+        function: returns the note on a job; a `MedsegError` it raises concerns that job alone.
+        jobs: what to do it with.
+        journal: of the finished jobs.
+        workers: processes, see `run_each`.
+        description: the name on the progress bar.
+
+    Raises:
+        OutputError: a file cannot be written; then those of other cases cannot either.
+        RunError: a worker died.
+    """
+    notes: dict[str, Any] = {}
+    remaining = []
+    for job in jobs:
+        note = journal.get(job.case.id, job.key, job.files())
+        if note is None:
+            remaining.append(job)
+        else:
+            notes[job.case.id] = note
+    resumed = Resumed(notes, {}, tuple(notes))
+    for job, result in run_each(function, remaining, workers, description):
+        if isinstance(result, OutputError):
+            raise result
+        if isinstance(result, MedsegError):
+            resumed.failed[job.case.id] = str(result)
+        else:
+            journal.add(job.case.id, job.key, job.files(), result)
+            notes[job.case.id] = result
+    return resumed
 
 
 def _sizes(files: Iterable[Path]) -> list[int]:

@@ -72,8 +72,8 @@ class DatasetReport:
         reasons: dict[str, str] = {}
         for finding in self.findings:
             if finding.severity == "error" and finding.case:
-                place = f"{finding.location}: " if finding.location else ""
-                reasons.setdefault(finding.case, f"{finding.code}: {place}{finding.message}")
+                location = f"{finding.location}: " if finding.location else ""
+                reasons.setdefault(finding.case, f"{finding.code}: {location}{finding.message}")
         return reasons
 
     def counts(self) -> dict[str, int]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from medseg.atomic import atomic_path, writable_folder
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
-from medseg.data.case_jobs import Journal, run_each, source_key
+from medseg.data.case_jobs import Journal, resume_each, source_key
 from medseg.data.datasets import read_renumbered
 from medseg.data.gzip_io import read_decompressed
 from medseg.data.layouts import discover_volumes, nnunet
@@ -27,7 +27,7 @@ from medseg.data.layouts.datalist import write_datalist
 from medseg.data.masks import merge_masks
 from medseg.data.nifti import open_image, write_label_map
 from medseg.data.volumes import read_grid
-from medseg.errors import DataError, MedsegError, OutputError, did_you_mean
+from medseg.errors import DataError, did_you_mean
 from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,10 @@ class _Job:
     labels: LabelMap
     needs_label: bool
     key: str
+
+    def files(self) -> list[Path]:
+        """List the files that the job writes."""
+        return self.target.files()
 
 
 def convert(
@@ -108,36 +112,25 @@ def convert(
     writable_folder(out)
     journal = Journal(out / _JOURNAL)
     numbering = dataset.labels.names if dataset.labels is not None else None
-    jobs, reused, failed = [], [], {}
-    overlaps_by_case: dict[str, list[tuple[str, str, int]]] = {}
+    jobs, failed = [], {}
     for case in cases:
         try:
             key = source_key(case, numbering, labels.names, labels.overlap_priority())
         except DataError as error:
             failed[case.id] = str(error)
             continue
-        note = journal.get(case.id, key, targets[case.id].files())
-        if note is None:
-            jobs.append(_Job(case, targets[case.id], dataset.labels, labels, case.id not in test, key))
-        else:
-            overlaps_by_case[case.id] = note
-            reused.append(case.id)
-    for job, result in run_each(_write, jobs, workers, "Converting"):
-        if isinstance(result, OutputError):
-            raise result
-        if isinstance(result, MedsegError):
-            failed[job.case.id] = str(result)
-            continue
-        journal.add(job.case.id, job.key, job.target.files(), result)
-        overlaps_by_case[job.case.id] = result
-    if not overlaps_by_case:
-        raise DataError(root, f"none of its {len(failed)} cases could be converted", next(iter(failed.values()), ""))
+        jobs.append(_Job(case, targets[case.id], dataset.labels, labels, case.id not in test, key))
+    resumed = resume_each(_write, jobs, journal, workers, "Converting")
+    failed |= resumed.failed
+    if not resumed.notes:
+        first = next(iter(failed.values()), "")
+        raise DataError(root, f"none of its {len(failed)} cases could be converted", "", first)
     overlaps = Counter[tuple[str, str]]()
-    for triples in overlaps_by_case.values():
+    for triples in resumed.notes.values():
         overlaps.update({(winner, loser): voxels for winner, loser, voxels in triples})
-    converted = {id: _describe_case(targets[id], dataset.case(id), labels) for id in overlaps_by_case}
+    converted = {id: _describe_case(targets[id], dataset.case(id), labels) for id in resumed.notes}
     description = _describe(out, to, dataset, labels, converted)
-    return Converted(description, labels, tuple(sorted(converted)), tuple(reused), failed, dict(overlaps))
+    return Converted(description, labels, tuple(sorted(converted)), resumed.reused, failed, dict(overlaps))
 
 
 def _cases_with_subset(dataset: DatasetIndex) -> list[Case]:

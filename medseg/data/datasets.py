@@ -114,7 +114,7 @@ def _with_store(dataset: DatasetIndex, use_store: bool | None, overlaps: str) ->
             "data#use_store", "a slice store cannot keep overlaps", "", "Train without it: data#use_store=false."
         )
     if use_store and dataset.store is None:
-        fix = "Make one: medseg data prepare --store"
+        fix = "Make one: medseg data prepare --store."
         raise ConfigError("data#use_store", f"{dataset.root} has no slice store", "", fix)
     return replace(dataset, store=None) if use_store is False or overlaps == "keep" else dataset
 

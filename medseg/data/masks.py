@@ -98,10 +98,10 @@ def _offset_of_bytes(image: Any) -> int | None:
 
 def _binary(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     mask = data == 1
-    other = data[~mask & (data != 0)]
-    if other.size:
-        problem = f"a binary mask holds 0 and 1, but {other.size} of its voxels have other values"
-        raise DataError(path, problem, f"for example {other.flat[0]}")
+    invalid = data[~mask & (data != 0)]
+    if invalid.size:
+        problem = f"a binary mask holds 0 and 1, but {invalid.size} of its voxels have other values"
+        raise DataError(path, problem, f"for example {invalid.flat[0]}")
     return np.asarray(mask)
 
 

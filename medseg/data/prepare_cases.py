@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from medseg.atomic import atomic_path, remove_partial, writable_folder, write_json
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
-from medseg.data.case_jobs import Journal, run_each, source_key
+from medseg.data.case_jobs import Journal, Resumed, resume_each, source_key
 from medseg.data.datasets import read_renumbered
 from medseg.data.fingerprint import case_statistics, fingerprint
 from medseg.data.layouts import discover_volumes
@@ -26,7 +26,7 @@ from medseg.data.nifti import write_label_map, write_volume
 from medseg.data.resampling import body_box, crop, resample
 from medseg.data.store import IMAGE_SUFFIX, LABEL_SUFFIX, write_store
 from medseg.data.volumes import read_volume
-from medseg.errors import DataError, LabelError, MedsegError, OutputError, RunError
+from medseg.errors import DataError, LabelError, RunError
 from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
 
@@ -172,31 +172,17 @@ def _choose_labels(dataset: DatasetIndex, config: PrepareConfig) -> LabelMap:
 def _prepare(dataset: DatasetIndex, labels: LabelMap, config: PrepareConfig, out: Path, workers: int) -> Prepared:
     journal = Journal(out / JOURNAL)
     numbering = dataset.labels.names if dataset.labels is not None else None
-    records: dict[str, dict[str, Any]] = {}
-    remaining = []
+    jobs = []
     for case in dataset.cases:
         labeled = bool(case.masks) or case.label is not None or case.id not in dataset.split.test
         key = source_key(case, numbering, labels.names, asdict(config))
-        job = _Job(case, dataset.labels, labels, config, out, key, labeled)
-        record = journal.get(case.id, key, job.files())
-        if record is None:
-            remaining.append(job)
-        else:
-            records[case.id] = record
-    reused = len(records)
-    failed: dict[str, str] = {}
-    for job, result in run_each(_prepare_case, remaining, workers, "Preparing"):
-        if isinstance(result, OutputError):
-            raise result  # what cannot be written for one case cannot for the others
-        if isinstance(result, MedsegError):
-            failed[job.case.id] = str(result)
-        else:
-            journal.add(job.case.id, job.key, job.files(), result)
-            records[job.case.id] = result
-    if not records:
-        raise DataError(dataset.root, f"none of its {len(failed)} cases could be prepared", next(iter(failed.values())))
-    journal.compact(records)
-    return _finish(out, dataset, labels, config, records, dict(sorted(failed.items())), reused)
+        jobs.append(_Job(case, dataset.labels, labels, config, out, key, labeled))
+    resumed = resume_each(_prepare_case, jobs, journal, workers, "Preparing")
+    if not resumed.notes:
+        first = next(iter(resumed.failed.values()))
+        raise DataError(dataset.root, f"none of its {len(resumed.failed)} cases could be prepared", "", first)
+    journal.compact(resumed.notes)
+    return _finish(out, dataset, labels, config, resumed)
 
 
 def _prepare_case(job: _Job) -> dict[str, Any]:
@@ -247,16 +233,9 @@ def _crop_and_resample(
     return hu, label, grid
 
 
-def _finish(
-    out: Path,
-    dataset: DatasetIndex,
-    labels: LabelMap,
-    config: PrepareConfig,
-    records: Mapping[str, Mapping[str, Any]],
-    failed: Mapping[str, str],
-    reused: int,
-) -> Prepared:
+def _finish(out: Path, dataset: DatasetIndex, labels: LabelMap, config: PrepareConfig, resumed: Resumed) -> Prepared:
     """Write the files that describe the data set: fingerprint, label map, datalist."""
+    records, failed = resumed.notes, dict(sorted(resumed.failed.items()))
     cases, overlaps = [], Counter[tuple[str, str]]()
     for id, record in sorted(records.items()):
         label = out / "labels" / f"{id}.nii.gz" if "voxels" in record else None
@@ -274,4 +253,4 @@ def _finish(
     )
     labels.save(out / "label_map.json")
     write_datalist(out / NAME, prepared, labels)
-    return Prepared(out / NAME, tuple(sorted(records)), dict(overlaps), failed, reused)
+    return Prepared(out / NAME, tuple(sorted(records)), dict(overlaps), failed, len(resumed.reused))

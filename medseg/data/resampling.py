@@ -46,7 +46,7 @@ def body_box(hu: Array, label: Array, grid: Grid, margin_mm: float = 10.0) -> tu
     sizes = np.bincount(parts.ravel())[1:]
     body = parts == int(sizes.argmax()) + 1 if count else coarse
     for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
+        others = tuple(index for index in range(3) if index != axis)
         in_body = np.flatnonzero(body.any(axis=others)) * step[axis]
         labeled = np.flatnonzero((label > 0).any(axis=others))
         size, margin = grid.shape[axis], round(margin_mm / grid.spacing[axis]) + step[axis] - 1

@@ -133,7 +133,7 @@ def write_store(
         hu = hu.astype(np.int16)
     if label.size and int(label.max()) >= len(labels):
         raise LabelError(f"case {case}", f"labels must not exceed {len(labels) - 1}", f"got {int(label.max())}")
-    others = [other for other in range(3) if other != axis]
+    others = [index for index in range(3) if index != axis]
     affine = turned.affine[:, [*others, axis, 3]]
     about: dict[str, Any] = {"case": case, "affine": affine.tolist(), "labels": labels.to_dict()}
     paths = Path(folder) / f"{case}{IMAGE_SUFFIX}", Path(folder) / f"{case}{LABEL_SUFFIX}"

@@ -133,7 +133,7 @@ def test_a_broken_case_is_listed_and_the_rest_goes_on(two, tmp_path):
 def test_nothing_but_broken_cases_is_an_error(case, tmp_path):
     image = case / "s0001" / "ct.nii.gz"
     image.write_bytes(image.read_bytes()[:-8])
-    with pytest.raises(DataError, match=r"none of its 1 cases could be converted .*ct\.nii\.gz"):
+    with pytest.raises(DataError, match=r"none of its 1 cases could be converted\. .*ct\.nii\.gz"):
         convert(case, tmp_path / "raw", "nnunet")
     assert not (tmp_path / "raw" / "dataset.json").exists()
 

@@ -87,7 +87,7 @@ def test_every_fault_of_the_set_is_found_before_training(tmp_path):
     with pytest.raises(GeometryError, match=r"slice_0001\.png: it has 21 rows and 24 columns, but .* has 20 and 24"):
         opened(root, tmp_path)
     mask_of(root, 3).write_bytes(good[:-40])
-    with pytest.raises(DataError, match=r"2 slices: they cannot be used: .*21 rows.*the PNG file ends within"):
+    with pytest.raises(DataError, match=r"2 slices: they cannot be used: .*21 rows.*the PNG file ends before"):
         opened(root, tmp_path)
     mask_of(root).write_bytes(good)
     mask_of(root, 3).write_bytes(good)

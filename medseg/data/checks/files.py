@@ -124,6 +124,9 @@ def parse(path: Path, content: bytes | bytearray) -> Volume | Finding:
         return error("file-header", path, f"its header cannot be read: {_first_line(fault)}", COPY_AGAIN)
     if not shape or min(shape) < 1:
         return error("file-header", path, f"its header gives the shape {tuple(shape)}", COPY_AGAIN)
+    if header.is_single and offset < header.sizeof_hdr:
+        message = f"its voxels would begin inside the header (vox_offset {offset})"
+        return error("file-header", path, message, "Convert it again from its source.")
     if path.suffix.lower() == ".hdr":
         try:
             content = path.with_suffix(".img").read_bytes()

@@ -17,7 +17,7 @@ SHEAR = 1e-2  # half a degree: more than rounding
 FORMS_MM = 0.05  # sform and qform are single precision; beyond this they are two answers
 SPACING_MM = (0.1, 25.0)
 EXTENT_MM = (30.0, 2500.0)
-_SCALES = {"meter": 1000.0, "micron": 0.001}
+_OTHER_UNITS = ("meter", "micron")
 Affine = npt.NDArray[np.float64]
 
 
@@ -120,9 +120,9 @@ def check_spacing(grid: Grid, volume: Volume) -> list[Finding]:
         message = f"a voxel measures {voxel} mm and the volume {size} mm"
         fix = "Compare with the source; a spacing in cm or m, or one that was lost, looks like this."
         findings.append(warning("spacing-suspicious", location, message, fix))
-    elif unit in _SCALES:
-        message = f"its header gives lengths in {unit}s, while {voxel} is read as mm"
-        findings.append(warning("spacing-unit", location, message, "Write it again in mm."))
+    elif unit in _OTHER_UNITS:
+        message = f"its header gives lengths in {unit}s, so that its spacing {voxel} is not in mm"
+        findings.append(error("spacing-unit", location, message, "Write it again in mm."))
     pixdim = np.abs(np.asarray(volume.header["pixdim"][1:4], dtype=np.float64))
     if np.abs(pixdim - steps).max() > 1e-3 * max(steps):
         header = " x ".join(f"{step:.4g}" for step in pixdim)

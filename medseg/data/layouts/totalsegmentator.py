@@ -46,10 +46,10 @@ def collect(root: Path) -> Listing | None:
     if (root / META).is_file():
         ids = {folder.name for folder in case_folders}
         listing.split, patients, table_findings = _read_table(root / META, ids)
-    known = set(structure_names())
+    valid = set(structure_names())
     names: set[str] = set()
     for folder in case_folders:
-        masks, findings = _list_masks(folder, known)
+        masks, findings = _list_masks(folder, valid)
         names.update(masks)
         listing.findings += [finding.of(folder.name) for finding in findings]
         annotated = tuple(sorted(masks))
@@ -60,7 +60,7 @@ def collect(root: Path) -> Listing | None:
     return listing
 
 
-def _list_masks(folder: Path, known: set[str]) -> tuple[dict[str, Path], list[Finding]]:
+def _list_masks(folder: Path, valid: set[str]) -> tuple[dict[str, Path], list[Finding]]:
     """Return the masks of a case by structure, and what is wrong with the names of its files."""
     masks, findings = {}, []
     if not (folder / IMAGE).is_file():
@@ -72,11 +72,11 @@ def _list_masks(folder: Path, known: set[str]) -> tuple[dict[str, Path], list[Fi
         if not path.name.endswith(".nii.gz"):
             message = "the file is not read, because masks are named <structure>.nii.gz"
             findings.append(warning("mask-ignored", path, message, "Rename it, or move it elsewhere."))
-        elif name in known:
+        elif name in valid:
             masks[name] = path
         else:
             message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"
-            fix = did_you_mean(name, known, "Rename it, or move it elsewhere.")
+            fix = did_you_mean(name, valid, "Rename it, or move it elsewhere.")
             findings.append(error("unknown-name", path, message, fix))
     if not masks:
         fix = "Fetch them, or remove the folder."
