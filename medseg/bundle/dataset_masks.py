@@ -1,4 +1,4 @@
-"""Label maps of one part of a data set's split, segmented with a bundle; whole ones of the same weights are kept."""
+"""Label maps of one subset of a data set, segmented with a bundle; whole ones of the same weights are kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DatasetMasks:
     """The label maps `<case>.nii.gz` of a data set.
 
     Args:
-        cases: the cases of that part of the split.
+        cases: the cases of that subset.
         labels: how the label maps are numbered.
         failed: by case, why it has none.
     """
@@ -38,9 +38,13 @@ class DatasetMasks:
 
 
 def segment_dataset(
-    bundle: Bundle, data: str | Path, folder: str | Path, side: str = "val", overrides: Mapping[str, Any] | None = None
+    bundle: Bundle,
+    data: str | Path,
+    folder: str | Path,
+    subset: str = "val",
+    overrides: Mapping[str, Any] | None = None,
 ) -> DatasetMasks:
-    """Segment one part of a data set, as the bundle's evaluate.json splits it, into `folder`.
+    """Segment one subset of a data set, as the bundle's evaluate.json splits it, into `folder`.
 
     Label maps of an interrupted call are kept if weights and overrides are the same, and made again otherwise.
 
@@ -48,7 +52,7 @@ def segment_dataset(
         bundle: a trained bundle or the folder of a run.
         data: the data set.
         folder: where the label maps go.
-        side: `train`, `val` or `test`.
+        subset: `train`, `val` or `test`.
         overrides: values by key of its inference.json.
 
     Raises:
@@ -56,7 +60,7 @@ def segment_dataset(
     """
     folder = Path(folder)
     config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent)})
-    cases = tuple(config.get_parsed_content("data").subset(side))
+    cases = tuple(config.get_parsed_content("data").subset(subset))
     predictor = Predictor(bundle, overrides)
     weights = Path(str(bundle.resolve("inference", overrides).get_parsed_content("ckpt_path")))
     record = {
@@ -77,7 +81,7 @@ def segment_dataset(
             if outcome.result is None:
                 failed[scans[outcome.item].id] = str(outcome.error)
     if len(failed) == len(scans):
-        raise DataError(data, f"no scan of its {side} cases could be segmented", fix=next(iter(failed.values()), ""))
+        raise DataError(data, f"no scan of its {subset} cases could be segmented", fix=next(iter(failed.values()), ""))
     return DatasetMasks(cases, predictor.labels, failed)
 
 

@@ -49,11 +49,11 @@ _with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder of the results.")
 @click.option("--data", type=click.Path(path_type=Path), help="PREDICTION is a bundle: segment this data set first.")
 @click.option(
-    "--side",
+    "--subset",
     type=click.Choice(["train", "val", "test"]),
     default="val",
     show_default=True,
-    help="With --data: the part of the split.",
+    help="With --data: the subset of the split.",
 )
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="With --data: a key of inference.json.")
 @click.option("--structures", multiple=True, metavar="NAME", help="Only this structure or group; may be repeated.")
@@ -151,7 +151,7 @@ def _segment(
 
     bundle = Bundle.open(options["prediction"])
     require_trust(bundle.root, options["trust"], "evaluate")
-    masks = segment_dataset(bundle, options["data"], folder, options["side"], parse_pairs(options["pairs"]))
+    masks = segment_dataset(bundle, options["data"], folder, options["subset"], parse_pairs(options["pairs"]))
     truths = dataset_sources(masks.cases, masks.labels)
     predictions = {
         case: source for case, source in find_sources(folder).items() if case in truths and case not in masks.failed

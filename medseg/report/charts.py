@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from medseg.report.page import render_macro
+from medseg.runs.metrics_log import number_of
 from medseg.units import number, short
 
 _HEIGHT = 84
@@ -239,10 +240,5 @@ def spread(counts: object, edges: object, name: str) -> Markup:
 
 
 def _numbers(values: object) -> list[float]:
-    if not isinstance(values, list):
-        return []
-    return [
-        float(value)
-        for value in values
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    ]
+    finite = [number_of(value) for value in values] if isinstance(values, list) else []
+    return [value for value in finite if value is not None]

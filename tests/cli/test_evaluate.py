@@ -148,13 +148,13 @@ def test_a_run_is_segmented_and_evaluated(medseg, trained, phantom, tmp_path):
     assert mask.stat().st_mtime_ns > written  # other weights
 
 
-def test_both_sides_of_a_split_can_be_asked_for(medseg, trained, phantom, tmp_path):
+def test_each_subset_of_a_split_can_be_evaluated(medseg, trained, phantom, tmp_path):
     out = tmp_path / "out"
     done = medseg(
-        "evaluate", trained, "--data", phantom, "-o", out, "--side", "test", "--workers", 0, "--error-maps", 0
+        "evaluate", trained, "--data", phantom, "-o", out, "--subset", "test", "--workers", 0, "--error-maps", 0
     )
     assert done.code == 0, done.err
     assert [case["case"] for case in result(out)["cases"]] == ["p0003"]
-    wrong = medseg("evaluate", trained, "--data", phantom, "-o", out, "--side", "tset")
+    wrong = medseg("evaluate", trained, "--data", phantom, "-o", out, "--subset", "tset")
     assert wrong.code == 2
     assert "tset" in wrong.err
