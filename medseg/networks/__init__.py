@@ -1,6 +1,6 @@
-"""Networks and their weights, and networks as files of their own.
+"""Networks, their weights, and their export.
 
-`SegFormer` needs the extra `segformer`, and loads it when the first one is built; ONNX needs the extra `onnx`.
+`SegFormer` imports the extra `segformer` when the first one is built; ONNX needs the extra `onnx`.
 """
 
 from medseg.networks.export import to_onnx, to_torchscript

@@ -1,4 +1,4 @@
-"""Files that run without the network's code give what the network gives, or are not there."""
+"""Exports give the network's output, or are not written."""
 
 import builtins
 import io
@@ -37,7 +37,7 @@ def answer(network, image):
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_trace_gives_what_the_network_gives_also_for_other_sizes(tmp_path, kind):
+def test_a_trace_gives_the_networks_output_for_other_sizes_too(tmp_path, kind):
     make, shape = NETWORKS[kind]
     network = make().train()
     path = to_torchscript(network, tmp_path / "model.ts", shape)
@@ -50,7 +50,7 @@ def test_a_trace_gives_what_the_network_gives_also_for_other_sizes(tmp_path, kin
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_onnx_runtime_gives_what_the_network_gives_also_for_other_sizes(tmp_path, kind):
+def test_onnx_gives_the_networks_output_for_other_sizes_too(tmp_path, kind):
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     make, shape = NETWORKS[kind]
     network = make()
@@ -62,7 +62,7 @@ def test_onnx_runtime_gives_what_the_network_gives_also_for_other_sizes(tmp_path
         assert torch.allclose(torch.from_numpy(got), answer(network, image), atol=1e-4)
 
 
-def test_the_same_network_gives_the_same_bytes_which_tell_nothing_of_this_machine(tmp_path):
+def test_exports_are_reproducible_and_name_no_local_paths(tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     for write, name in ((to_torchscript, "model.ts"), (to_onnx, "model.onnx")):
         network, shape = NETWORKS["2d"][0](), NETWORKS["2d"][1]
@@ -78,7 +78,7 @@ def test_the_same_network_gives_the_same_bytes_which_tell_nothing_of_this_machin
 
 
 class Chooses(torch.nn.Module):
-    """Does something else for one input, which a trace of another cannot know."""
+    """Branch on the values, which a trace cannot record."""
 
     def __init__(self):
         super().__init__()
@@ -88,10 +88,10 @@ class Chooses(torch.nn.Module):
         return self.conv(image) if image.sum() < 1e4 else self.conv(image) + 1
 
 
-def test_a_file_that_gives_other_values_is_not_kept(tmp_path):
+def test_an_export_that_gives_other_values_is_deleted(tmp_path):
     bright = torch.full((1, 1, 8, 8), 1e4)
     assert to_torchscript(Chooses(), tmp_path / "fits.ts", (1, 1, 8, 8), torch.zeros(1, 1, 8, 8)).is_file()
-    with pytest.raises(OutputError, match=r"model\.ts: must give what the network gives for the sample"):
+    with pytest.raises(OutputError, match=r"model\.ts: does not give the network's output for the sample"):
         to_torchscript(Chooses(), tmp_path / "model.ts", (1, 1, 8, 8), bright * 1e-1)
     assert [path.name for path in tmp_path.iterdir()] == ["fits.ts"]
 
@@ -101,8 +101,8 @@ class BySize(torch.nn.Module):
         return image if image.shape[-1] <= 8 else image * 2
 
 
-def test_a_trace_that_is_silently_wrong_for_another_size_is_not_kept(tmp_path):
-    with pytest.raises(OutputError, match=r"for made-up values, \(2, 1, 16, 16\)"):
+def test_a_trace_that_is_wrong_for_another_size_is_deleted(tmp_path):
+    with pytest.raises(OutputError, match=r"for random values, \(2, 1, 16, 16\)"):
         to_torchscript(BySize(), tmp_path / "model.ts", (1, 1, 8, 8))
     assert not list(tmp_path.iterdir())
 
@@ -113,22 +113,22 @@ class Listed(torch.nn.Module):
 
 
 class Sorted(torch.nn.Module):
-    """Something that ONNX has no word for."""
+    """Do something that ONNX has no operator for."""
 
     def forward(self, image):
         return torch.linalg.svdvals(image)[..., None] * image
 
 
-def test_what_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(OutputError, match="Listed: must give one tensor to be exported [(]list"):
+def test_networks_that_cannot_be_exported_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="Listed: must return one tensor to be exported [(]got list"):
         to_torchscript(Listed(), tmp_path / "model.ts", (1, 1, 8, 8))
-    with pytest.raises(GeometryError, match=r"must be one that the network takes [(].*1 channels"):
+    with pytest.raises(GeometryError, match=r"the network does not take it [(].*1 channels"):
         to_torchscript(unet2d(), tmp_path / "model.ts", (1, 3, 32, 32))
     for shape in ((1, 32, 32), (1, 0, 32, 32)):
         with pytest.raises(GeometryError, match="must be"):
             to_torchscript(unet2d(), tmp_path / "model.ts", shape)
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    with pytest.raises(OutputError, match="needs a network that can be exported to ONNX"):
+    with pytest.raises(OutputError, match="the network cannot be exported to ONNX"):
         to_onnx(Sorted(), tmp_path / "model.onnx", (1, 1, 8, 8))
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""SegFormer against Hugging Face's own forward, and its weights one by one."""
+"""Compare SegFormer with Hugging Face's forward, and its weights one by one."""
 
 import copy
 import io
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medseg.errors import ConfigError, GeometryError, MissingExtraError, WeightsError
-from medseg.inference.final_conv import split_head
+from medseg.inference.final_conv import split_final_conv
 from medseg.networks import SegFormer, load_weights
 from medseg.networks.segformer import VARIANTS, for_channels
 
@@ -95,28 +95,28 @@ def test_any_number_of_channels(transformers, channels):
     assert tiny(channels, 2).eval()(torch.zeros(1, channels, 32, 40)).shape == (1, 2, 32, 40)
 
 
-def test_what_does_not_fit_is_said(transformers):
+def test_wrong_images_and_variants_are_refused(transformers):
     network = tiny(1)
-    with pytest.raises(GeometryError, match=r"\(batch, 1, height, width\) [(]\(1, 3, 32, 32\)"):
+    with pytest.raises(GeometryError, match=r"\(batch, 1, height, width\) [(]got \(1, 3, 32, 32\)"):
         network(torch.zeros(1, 3, 32, 32))
     with pytest.raises(GeometryError, match="29 pixels or more"):
         network(torch.zeros(1, 1, 28, 64))
     with pytest.raises(ConfigError, match=r"must be one of b0, .*Did you mean 'b1'"):
         SegFormer(3, 4, "B1")
-    with pytest.raises(ConfigError, match=r"depth: must be a key of SegformerConfig.*Did you mean 'depths'"):
+    with pytest.raises(ConfigError, match=r"depth: is not a key of SegformerConfig.*Did you mean 'depths'"):
         SegFormer(3, 4, {"depth": [1, 1, 1, 1]})
     with pytest.raises(ConfigError, match="depths: must have a value for each of 4 stages"):
         SegFormer(3, 4, {"depths": [1, 1]})
-    with pytest.raises(ConfigError, match="num_labels: must not be in it"):
+    with pytest.raises(ConfigError, match="num_labels: must not be set here"):
         SegFormer(3, 4, {"num_labels": 2})
-    with pytest.raises(ConfigError, match="must be what SegformerConfig takes"):
+    with pytest.raises(ConfigError, match="is not what SegformerConfig takes"):
         SegFormer(3, 4, {"depths": "many"})
     for channels in (0, 2.5, True):
         with pytest.raises(ConfigError, match="in_channels: must be a whole number"):
             SegFormer(channels, 4)
 
 
-def test_every_layer_but_the_head_comes_from_a_folder(transformers, tmp_path):
+def test_every_layer_but_the_classifier_comes_from_a_folder(transformers, tmp_path):
     theirs = whole(transformers)
     theirs.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
@@ -134,7 +134,7 @@ def test_every_layer_but_the_head_comes_from_a_folder(transformers, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-def test_weights_for_other_channels_answer_a_grey_image_alike(transformers, tmp_path, channels):
+def test_weights_for_other_channels_respond_alike_to_a_gray_image(transformers, tmp_path, channels):
     theirs = whole(transformers).eval()
     theirs.save_pretrained(tmp_path)
     network = tiny(channels, pretrained=tmp_path).eval()
@@ -144,17 +144,17 @@ def test_weights_for_other_channels_answer_a_grey_image_alike(transformers, tmp_
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_the_folder_says_its_variant_where_none_is_asked_for(transformers, tmp_path):
+def test_the_variant_defaults_to_that_of_the_folder(transformers, tmp_path):
     whole(transformers).save_pretrained(tmp_path)
     assert SegFormer(3, 4, pretrained=tmp_path).stages[3].layer_norm.weight.shape == (32,)
-    with pytest.raises(WeightsError, match=r"variant b0, with depths \[2, 2, 2, 2\] [(]another one"):
+    with pytest.raises(WeightsError, match=r"variant b0, whose depths is \[2, 2, 2, 2\] [(]got another one"):
         SegFormer(3, 4, "b0", pretrained=tmp_path)
     whole(transformers, **VARIANTS["b0"], num_attention_heads=[1, 2, 5, 8]).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"found b0, .* Set variant to b0"):
+    with pytest.raises(WeightsError, match=r"got b0, .* Set variant to b0"):
         SegFormer(3, 4, "b1", pretrained=tmp_path)
 
 
-def test_an_encoder_alone_is_enough(transformers, tmp_path):
+def test_an_encoder_without_decoder_is_loaded(transformers, tmp_path):
     theirs = whole(transformers, kind="SegformerForImageClassification", labels=1000, decoder_hidden_size=64)
     theirs.save_pretrained(tmp_path)
     network, random, given = tiny(pretrained=tmp_path), tiny().state_dict(), theirs.segformer.state_dict()
@@ -169,7 +169,7 @@ def test_a_bin_file_is_read_without_executing_anything(transformers, tmp_path):
     network = tiny(pretrained=str(tmp_path))
     assert torch.equal(network.stages[1].blocks[0].mlp.fc1.weight, theirs.segformer.stages[1].blocks[0].mlp.fc1.weight)
     torch.save({"weight": Canary(str(tmp_path / "canary"))}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match="must hold the whole weights"):
+    with pytest.raises(WeightsError, match="does not hold the complete weights"):
         tiny(pretrained=tmp_path)
     assert not (tmp_path / "canary").exists()
 
@@ -182,7 +182,7 @@ class Canary:
         return (open, (self.path, "w"))
 
 
-def test_folders_that_are_not_whole_are_refused(transformers, tmp_path):
+def test_incomplete_and_foreign_folders_are_refused(transformers, tmp_path):
     from safetensors.torch import load_file, save_file
 
     theirs, file = whole(transformers), tmp_path / "model.safetensors"
@@ -196,38 +196,38 @@ def test_folders_that_are_not_whole_are_refused(transformers, tmp_path):
     with pytest.raises(WeightsError, match=r"1 unknown \(segformer.more\)"):
         tiny(pretrained=tmp_path)
     save_file({**weights, stem: torch.zeros(8, 4, 7, 7)}, file, {"format": "pt"})
-    with pytest.raises(WeightsError, match="must hold the whole weights of the SegFormer in its config"):
+    with pytest.raises(WeightsError, match="does not hold the complete weights of the SegFormer in its config"):
         tiny(pretrained=tmp_path)
     file.write_bytes(good[: len(good) // 2])
-    with pytest.raises(WeightsError, match="must hold the whole weights"):
+    with pytest.raises(WeightsError, match="does not hold the complete weights"):
         tiny(pretrained=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(WeightsError, match="must be the config of a SegFormer [(]bert"):
+    with pytest.raises(WeightsError, match="is not the config of a SegFormer [(]got bert"):
         tiny(pretrained=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "segformer", "depths": "many"}')
-    with pytest.raises(WeightsError, match=r"must be the config of a SegFormer [(].*depths"):
+    with pytest.raises(WeightsError, match=r"is not the config of a SegFormer [(].*depths"):
         tiny(pretrained=tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="must be the config of a SegFormer"):
+    with pytest.raises(WeightsError, match="is not the config of a SegFormer"):
         tiny(pretrained=tmp_path)
 
 
-def test_random_weights_only_when_told_to(transformers, monkeypatch, caplog):
+def test_random_weights_need_permission(transformers, monkeypatch, caplog):
     from medseg.networks import segformer
-    from medseg.networks.hub import NotAtHandError
+    from medseg.networks.hub import UnreachableError
 
     def away(name, extra):
-        raise NotAtHandError(name, "must be at hand", "nothing")
+        raise UnreachableError(name, "the hub cannot be reached")
 
     monkeypatch.setattr(segformer, "weights_folder", away)
-    with pytest.raises(NotAtHandError):
+    with pytest.raises(UnreachableError):
         tiny(pretrained="nvidia/mit-b0")
     with caplog.at_level("WARNING"):
         tiny(pretrained="nvidia/mit-b0", allow_missing_pretrained=True)
-    assert "begins with random weights: nvidia/mit-b0: must be at hand" in caplog.text
+    assert "begins with random weights: nvidia/mit-b0: the hub cannot be reached" in caplog.text
 
 
-def test_weights_of_medseg_go_round(transformers, tmp_path):
+def test_saved_weights_are_loaded_again(transformers, tmp_path):
     network, other = tiny().eval(), tiny(1, 4).eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     torch.manual_seed(5)
@@ -235,7 +235,7 @@ def test_weights_of_medseg_go_round(transformers, tmp_path):
     image = torch.randn(1, 3, 40, 40)
     assert torch.equal(network(image), again(image))
     assert torch.equal(network(image), copy.deepcopy(network)(image))
-    with pytest.raises(WeightsError, match="must fit the network"):
+    with pytest.raises(WeightsError, match="does not fit the network"):
         load_weights(other, tmp_path / "model.pt")
 
 
@@ -256,7 +256,7 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_less(transformers):
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_autocast_stays_near(transformers):
+def test_autocast_stays_close(transformers):
     network, image = tiny(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     with torch.autocast("cpu", torch.bfloat16):
         logits = network.train()(image)
@@ -268,9 +268,9 @@ def test_autocast_stays_near(transformers):
     torch.testing.assert_close(near, network(image), atol=0.02, rtol=0.05)
 
 
-def test_inference_leaves_its_head_where_it_is(transformers):
-    with split_head(tiny().eval()) as (_, head):
-        assert head is None  # behind it logits are interpolated
+def test_inference_does_not_split_its_classifier(transformers):
+    with split_final_conv(tiny().eval()) as (_, final_conv):
+        assert final_conv is None  # logits are interpolated after it
 
 
 SIZES = [(2, 3, 97, 131), (1, 3, 64, 64), (3, 3, 32, 50)]
@@ -330,7 +330,7 @@ def test_onnx_through_torch_export_holds_at_other_sizes(transformers, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-def test_it_compiles_for_sizes_that_stay(transformers):
+def test_it_compiles_for_fixed_sizes(transformers):
     image = torch.randn(2, 3, 64, 64)
     network = tiny(drop_path=0.0, dropout=0.0).train()
     other = copy.deepcopy(network)

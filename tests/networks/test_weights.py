@@ -22,32 +22,32 @@ def test_every_tensor_is_loaded(tmp_path):
     )
 
 
-def test_a_checkpoint_of_a_run_is_taken_too(tmp_path):
+def test_the_network_of_a_checkpoint_is_loaded(tmp_path):
     source, target = net(), net()
     torch.save({"network": source.state_dict(), "best": (0.5, 3)}, tmp_path / "best.pt")
     load_weights(target, tmp_path / "best.pt")
     assert torch.equal(source[0].weight, target[0].weight)
 
 
-def test_another_number_of_classes_says_both(tmp_path):
+def test_another_number_of_classes_names_both(tmp_path):
     torch.save(net(classes=3).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match=r"for 5 output channels: 1\.bias has shape \(5,\) [(]shape \(3,\)"):
+    with pytest.raises(WeightsError, match=r"with 5 output channels, .*1\.bias has shape \(5,\) [(]got shape \(3,\)"):
         load_weights(net(classes=5), tmp_path / "model.pt", 5)
 
 
 def test_another_network_is_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match=r"4 tensors missing .* 2 unknown"):
+    with pytest.raises(WeightsError, match=r"4 tensors are missing .* 2 are unknown"):
         load_weights(net(), tmp_path / "model.pt")
 
 
 def test_a_file_that_is_missing_or_cut_short_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match="there are no weights"):
         load_weights(net(), tmp_path / "model.pt")
     torch.save(net().state_dict(), tmp_path / "model.pt")
     content = (tmp_path / "model.pt").read_bytes()
     (tmp_path / "model.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(WeightsError, match="must be a whole file of weights"):
+    with pytest.raises(WeightsError, match="the weights cannot be read"):
         load_weights(net(), tmp_path / "model.pt")
 
 
@@ -67,7 +67,7 @@ def test_safetensors_are_preferred_and_other_weights_beside_them_are_refused(tmp
     with pytest.raises(WeightsError, match=r"newer than model\.safetensors beside it and holds other weights"):
         load_weights(net(), path)
     safe.write_bytes(b"cut short")
-    with pytest.raises(WeightsError, match=r"model\.safetensors: must be a whole file"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: the weights cannot be read"):
         load_weights(net(), path)
 
 
@@ -82,6 +82,6 @@ def test_nothing_in_the_file_is_executed(tmp_path, monkeypatch):
         pickle.dump({"network": Canary()}, file, protocol=2)
     torch.save({"network": Canary()}, tmp_path / "zipped.pt")
     for name in ("model.pt", "zipped.pt"):
-        with pytest.raises(WeightsError, match="must be a whole file of weights"):
+        with pytest.raises(WeightsError, match="the weights cannot be read"):
             load_weights(net(), tmp_path / name)
     assert not (tmp_path / "canary").exists()

@@ -160,7 +160,7 @@ def test_unfit_bundles_are_refused_and_leave_nothing(trained, tmp_path):
     with pytest.raises(WeightsError, match=r"model\.pt: the file cannot be read as weights"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
-    with pytest.raises(WeightsError, match="must belong to this network") as caught:
+    with pytest.raises(WeightsError, match="holds the weights of another network") as caught:
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     assert str(caught.value).startswith(str(tmp_path / "run"))
     assert "medseg-pack-" not in str(caught.value)
