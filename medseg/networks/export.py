@@ -195,4 +195,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _not_possible(path: Path, action: str, error: Exception) -> OutputError:
-    return OutputError(path, f"the network cannot be {action}", f"{type(error).__name__}: {first_line(error)}")
+    return OutputError(path, f"the network cannot be {action}", first_line(error))

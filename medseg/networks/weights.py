@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from medseg.errors import WeightsError
+from medseg.remote import first_line
 
 
 def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None = None) -> torch.nn.Module:
@@ -54,7 +55,7 @@ def _read(path: Path) -> dict[str, Any]:
             return dict(safetensors.torch.load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(path, "the weights cannot be read", str(error).splitlines()[0]) from error
+        raise WeightsError(path, "the weights cannot be read", first_line(error)) from error
     state = content.get("network", content) if isinstance(content, dict) else content
     if not isinstance(state, dict):
         raise WeightsError(path, "must hold a state_dict", f"got {type(state).__name__}")
