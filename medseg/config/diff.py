@@ -1,4 +1,4 @@
-"""What differs between configs."""
+"""Compare configs."""
 
 from __future__ import annotations
 

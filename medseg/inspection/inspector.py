@@ -45,7 +45,7 @@ _UNSAFE_KEY = f"it names '{UNSAFE_KEY}', which moves what MONAI saves to another
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a bundle is.
+    """The result of an inspection.
 
     Args:
         path: the folder or the zip.

@@ -1,4 +1,4 @@
-"""What a pickle would import, call and build when it is loaded, by its opcodes; nothing of it is loaded.
+"""Follow a pickle by its opcodes to what it would import, call and build; nothing of it is loaded.
 
 The opcodes are followed with a stack of what is known of each value, the way `pickle` follows them, and what they do is
 compared with what torch's `weights_only` reader allows. `torch.serialization.get_unsafe_globals_in_checkpoint` does not
@@ -37,7 +37,7 @@ class DamagedError(ValueError):
 
 @dataclass
 class Scan:
-    """What a pickle would do.
+    """The effects of loading a pickle.
 
     Args:
         names: what it would import, in its order.

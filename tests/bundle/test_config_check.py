@@ -78,7 +78,7 @@ def test_a_mistyped_key_is_refused_with_the_nearest_real_one(recipe, key, near):
         check(recipe, overlay={key: 1})
 
 
-def test_a_key_like_no_other_is_refused_too(recipe):
+def test_a_key_like_no_other_is_refused(recipe):
     with pytest.raises(ConfigError, match=r"config key 'xyzzy'.*Remove it, or refer to it"):
         check(recipe, {"xyzzy": 1})
 
@@ -112,7 +112,7 @@ def test_later_overlays_win_over_earlier_ones_and_overrides_over_all(recipe):
     assert check(recipe, a={"lr": 1}, b={"lr": 2})["lr"] == 2
 
 
-def test_it_merges_as_monai_does(recipe):
+def test_files_are_merged_as_monai_merges_them(recipe):
     from monai.bundle import ConfigParser
 
     overlay = recipe.with_name("o.json")

@@ -323,6 +323,10 @@ PICKLES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
     "array-under-another-name": ("docs/a.dat", _numpy),
     "arrays": ("docs/a.npz", _npz),
     "stack-global": ("models/model.pt", lambda path, canary: path.write_bytes(torch_zip(BUILT))),
+    "behind-another": (
+        "docs/a.pkl",
+        lambda path, canary: path.write_bytes(pickle.dumps({}) + pickle.dumps(Evil(canary))),
+    ),
     "runs-before-it-breaks": ("models/model.pt", lambda path, canary: path.write_bytes(torch_zip(CUT))),
 }
 for name, (file, write) in PICKLES.items():
@@ -339,6 +343,16 @@ def _script(path: Path, canary: Path) -> None:
 
 
 add("torchscript-writes", "torchscript-unsafe", weights("models/model.ts", _script))
+EXPORTED = {"archive_format": "pt2", "models/model.json": json.dumps({"expr_str": EXPRESSIONS["eval"]})}
+
+
+def _exported(path: Path, canary: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for record, content in EXPORTED.items():
+            archive.writestr(f"m/{record}", content)
+
+
+add("exported-program", "exported-program", weights("models/model.pt2", _exported))
 TABLE = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]}}).encode()
 add(
     "safetensors-beyond-its-end", "weights-damaged", text("models/m.safetensors", struct.pack("<Q", len(TABLE)) + TABLE)

@@ -62,6 +62,11 @@ def test_macros_within_the_config_are_allowed():
     assert codes({"a": {"_target_": "UNet"}, "b": "%a", "c": ["%b"]}) == []
 
 
+def test_a_config_may_have_the_key_under_which_monai_keeps_the_metadata():
+    assert codes({"_meta_": "$1 + 1"}) == []
+    assert codes({"_meta_": "$open('x')"}) == [("expression-unknown", f"{FILE}, _meta_")]
+
+
 def test_a_finding_is_reported_once():
     run = "$medseg.bundle.start_run('a', '.', 1, 2, 'n', backup=@backup)"
     findings = codes({"imports": ["$import medseg"], "backup": "s3://x", "run": run})
@@ -132,12 +137,12 @@ def test_rules_are_for_listed_callables_and_arguments_they_take(name):
         assert list(parameters)[: len(POSITIONAL[name])] == list(POSITIONAL[name])
 
 
-def test_a_call_by_position_is_read_as_the_callable_reads_it():
+def test_positional_arguments_are_checked():
     messages = problems("$medseg.bundle.start_run(1, '/etc', 3, 4, 5)", i="$import medseg")
     assert "output_dir: it would write to '/etc'" in messages[0]
 
 
-def test_a_path_has_as_many_values_as_files_say_something_of_it():
+def test_a_path_has_a_value_for_each_file_that_sets_it():
     configs = MergedConfigs()
     configs.add("train.json", {"loss": {"_target_": "A", "x": 1}, "list": ["a"]})
     configs.add("overlay.json", {"loss#_target_": "B", "+list": ["b"], "new": {"y": "@#z"}})
@@ -186,7 +191,7 @@ def test_bytes_that_are_no_config_are_refused(data, reason):
         parse_config(data)
 
 
-def test_a_config_that_python_can_read_may_still_be_too_deep():
+def test_a_deep_config_is_refused():
     content = {}
     for _ in range(100):
         content = {"a": content}

@@ -25,7 +25,7 @@ CASES = {**hostile.ALL, **zips.ALL, **tricks.collect(hostile), **paths.collect(h
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_is_found_and_nothing_of_it_runs(name, tmp_path):
+def test_each_hostile_bundle_is_found_and_nothing_of_it_runs(name, tmp_path):
     code, make = CASES[name]
     canary = tmp_path / "canary"
     with warnings.catch_warnings():
@@ -38,13 +38,13 @@ def test_each_is_found_and_nothing_of_it_runs(name, tmp_path):
     assert not {"helper", "torch.py"} & set(sys.modules)
 
 
-def test_the_change_alone_is_what_is_found(tmp_path):
+def test_the_clean_bundle_gives_no_finding(tmp_path):
     made = hostile.clean(tmp_path / "bundle")
     assert inspect_bundle(made).findings == []
     assert inspect_bundle(zips.pack(made, tmp_path / "bundle.zip")).findings == []
 
 
-def test_payloads_work_where_somebody_runs_them(tmp_path):
+def test_payloads_work_when_they_are_loaded(tmp_path):
     canary = tmp_path / "canary"
     for name in ("pickle-plain", "pickle-protocol-0"):
         root = hostile.ALL[name][1](hostile.clean(tmp_path / name), canary)
@@ -54,7 +54,7 @@ def test_payloads_work_where_somebody_runs_them(tmp_path):
 
 
 @pytest.mark.parametrize("bundle", sorted(path.parent.name for path in hostile.RECIPE.parent.glob("*/configs")))
-def test_the_own_bundles_give_none(bundle):
+def test_own_bundles_give_no_finding(bundle):
     found = inspect_bundle(hostile.RECIPE.parent / bundle)
     assert found.findings == []
     assert found.trusted

@@ -21,7 +21,7 @@ def root(tmp_path):
     return Path(shutil.copytree(RECIPE, tmp_path / "b"))
 
 
-def test_what_it_is(root):
+def test_an_inspection_describes_the_bundle(root):
     (root / "run.json").write_text(json.dumps({"best_dice": 0.8, "best_epoch": 7}))
     inspection = inspect_bundle(root)
     assert (inspection.name, inspection.version, inspection.kind, inspection.license) == (
@@ -87,7 +87,7 @@ def test_a_folder_that_is_no_bundle_says_so(tmp_path):
     assert [finding.code for finding in inspect_bundle(tmp_path).findings] == ["metadata-missing"]
 
 
-def test_overlays_from_elsewhere_are_looked_into_along_with_it(root, tmp_path):
+def test_overlays_from_elsewhere_are_inspected_too(root, tmp_path):
     overlay = tmp_path / "mine.json"
     overlay.write_text('{"loss#_target_": "os.system"}')
     inspection = inspect_bundle(root, [overlay, tmp_path / "gone.json"])
@@ -95,7 +95,7 @@ def test_overlays_from_elsewhere_are_looked_into_along_with_it(root, tmp_path):
     assert any(str(overlay) in finding.location for finding in inspection.findings)
 
 
-def test_metadata_of_any_shape_is_survived(root):
+def test_metadata_of_any_shape_is_read(root):
     for content in (
         "[]",
         "{}",
@@ -106,7 +106,7 @@ def test_metadata_of_any_shape_is_survived(root):
         assert inspect_bundle(root).name == "b"
 
 
-def test_a_key_that_is_refused_is_shown_without_what_moves_the_cursor(tmp_path):
+def test_a_refused_key_is_shown_without_control_characters(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "metadata.json").write_text("{}")
     (tmp_path / "configs" / "train.json").write_text(json.dumps({"a\x1b[2Jb": 1}))

@@ -23,7 +23,7 @@ def findings(path, name=None):
         ]
 
 
-def test_weights_arrays_and_other_files_give_none(tmp_path):
+def test_weights_arrays_and_other_files_give_no_finding(tmp_path):
     network = torch.nn.Conv2d(1, 2, 3)
     torch.save(network.state_dict(), tmp_path / "a.pt")
     torch.save(network.state_dict(), tmp_path / "b.pth", _use_new_zipfile_serialization=False)
@@ -36,7 +36,7 @@ def test_weights_arrays_and_other_files_give_none(tmp_path):
         assert findings(path) == [], path
 
 
-def test_a_program_is_noted_and_its_operators_are_looked_at(tmp_path):
+def test_a_program_is_noted_and_its_operators_are_checked(tmp_path):
     class Adds(torch.nn.Module):
         def forward(self, x):
             return torch.relu(x) + 1
@@ -99,7 +99,7 @@ def saved(path, **tensors):
     return path
 
 
-def test_safetensors_cover_their_file(tmp_path):
+def test_a_safetensors_table_must_cover_its_file(tmp_path):
     path = saved(tmp_path / "a.safetensors", x=[1, 2], y=[3])
     assert findings(path) == []
     whole = path.read_bytes()
@@ -117,7 +117,7 @@ def test_safetensors_cover_their_file(tmp_path):
         assert findings(tmp_path / f"{name}.safetensors") == [("error", "weights-damaged")], name
 
 
-def test_safetensors_of_the_library_are_whole(tmp_path):
+def test_safetensors_of_the_library_are_accepted(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file({"a": torch.ones(2, 3), "b": torch.zeros(1).half()}, tmp_path / "a.safetensors")
     assert findings(tmp_path / "a.safetensors") == []
@@ -137,7 +137,7 @@ def test_a_record_twice_and_a_packed_record(tmp_path):
     assert findings(tmp_path / "b.pt") == [("error", "pickle-unsafe")]
 
 
-def test_what_cannot_be_read_is_an_error(tmp_path):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(100)}, path)
     whole = path.read_bytes()
@@ -166,7 +166,7 @@ def test_plain_values_are_harmless_in_every_protocol(protocol):
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_what_it_imports_and_calls_is_named(protocol):
+def test_imports_of_a_pickle_are_named(protocol):
     result = of(pickle.dumps([Calls(eval, ("1",)), collections.OrderedDict(a=1)], protocol=protocol))
     assert result.names == ["builtins.eval", "collections.OrderedDict"]
     assert result.problems == ["it imports builtins.eval"]
@@ -180,7 +180,7 @@ def state():
     return {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "half": torch.ones(2).half(), "n": 3}
 
 
-def test_what_torch_saves_of_networks_and_optimizers_is_harmless(tmp_path):
+def test_weights_that_torch_saves_are_harmless(tmp_path):
     torch.save(state(), tmp_path / "a.pt")
     with zipfile.ZipFile(tmp_path / "a.pt") as archive:
         result = of(archive.read("a/data.pkl"))
@@ -235,14 +235,14 @@ ITEMS = b"\x80\x02cbuiltins\nset\n]\x85RK\x01K\x02s."
         (ITEMS, "it changes a called builtins.set"),
     ],
 )
-def test_what_only_opcodes_show(data, expected):
+def test_opcodes_show_calls_and_changes(data, expected):
     assert any(expected in problem for problem in of(data).problems), of(data).problems
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"hello", b"\x80\x02", b"\x80\x02]", b"\x80\x02h\x07.", b"\x80\x020.", b"\x80\x02\xff."]
 )
-def test_what_is_no_whole_pickle(data):
+def test_a_damaged_pickle_is_refused(data):
     with pytest.raises(DamagedError):
         of(data)
 
