@@ -151,8 +151,12 @@ def memory_source(
         case: its id, for errors.
 
     Raises:
-        GeometryError: no 2D or 3D label map, or the spacing does not fit.
+        GeometryError: no 2D or 3D label map, an ITK image, or the spacing does not fit.
     """
+    if hasattr(image, "GetDirection"):
+        # Its array has the axes reversed: beside another image it could fit and be wrong.
+        fix = "Pass the path of its file, a nibabel image, or an array (I, J, K) with spacing=."
+        raise GeometryError(case, "an ITK image cannot be evaluated as it is", fix=fix)
     image_labels = getattr(image, "labels", None)
     if isinstance(image_labels, LabelMap):
         labels = image_labels

@@ -203,6 +203,12 @@ def test_label_maps_in_other_formats_are_taken_with_names(tmp_path, put, kit):
         evaluate(tmp_path / "a.nrrd", tmp_path / "truth" / "a.nii.gz")
 
 
+def test_itk_images_are_refused_because_their_axes_are_reversed(kit):
+    image = SimpleNamespace(GetDirection=lambda: None)
+    with pytest.raises(MedsegError, match="truth: an ITK image cannot be evaluated as it is. Pass the path"):
+        evaluate(kit.volume(), image, kit.TRUE)
+
+
 def test_names_on_one_side_only_are_refused(folders, kit):
     with pytest.raises(LabelError, match="prediction in memory: its labels have no names.*Give labels="):
         evaluate(kit.volume(), folders[1] / "a.nii.gz")
