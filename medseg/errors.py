@@ -119,3 +119,13 @@ def did_you_mean(word: str, words: Iterable[str], otherwise: str = "") -> str:
     """
     similar = nearest(word, words)
     return f"Did you mean '{similar[0]}'?" if similar else otherwise
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return an exception's class and the first line of its message, without its full stop.
+
+    >>> first_line(ValueError("no such bucket.\nMore."))
+    'ValueError: no such bucket'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(".") if lines else type(error).__name__

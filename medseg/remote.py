@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medseg.errors import ConfigError, MedsegError, OutputError
+from medseg.errors import ConfigError, MedsegError, OutputError, first_line
 from medseg.optional import require
 
 T = TypeVar("T")
@@ -96,13 +96,3 @@ def run_with_timeout(seconds: float, work: Callable[[], T], thing: str, fix: str
 def unreachable(thing: str, error: BaseException, fix: str = _FIX) -> OutputError:
     """Return the error of a place that cannot be reached or written."""
     return OutputError(thing, "the place cannot be reached or written", first_line(error), fix)
-
-
-def first_line(error: BaseException) -> str:
-    r"""Return an exception's class and the first line of its message, without its full stop.
-
-    >>> first_line(ValueError("no such bucket.\nMore."))
-    'ValueError: no such bucket'
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}".rstrip(".") if lines else type(error).__name__

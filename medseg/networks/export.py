@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 
 from medseg.atomic import atomic_path
-from medseg.errors import GeometryError, OutputError
+from medseg.errors import GeometryError, OutputError, first_line
 from medseg.optional import require
-from medseg.remote import first_line
 
 INPUT, OUTPUT = "image", "pred"
 TOLERANCE = 1e-4  # of the largest logit; another order of the same sums changes a hundredth of that

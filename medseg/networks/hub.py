@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import WeightsError
+from medseg.errors import WeightsError, first_line
 from medseg.optional import require
-from medseg.remote import first_line
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists
 _CONFIG = "config.json"

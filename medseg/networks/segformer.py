@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate
 
-from medseg.errors import ConfigError, GeometryError, WeightsError, did_you_mean
+from medseg.errors import ConfigError, GeometryError, WeightsError, did_you_mean, first_line
 from medseg.networks.hub import UnreachableError, weights_folder
 from medseg.optional import require
-from medseg.remote import first_line
 
 logger = logging.getLogger(__name__)
 _WIDE = {"hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}

@@ -10,8 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from medseg.errors import WeightsError
-from medseg.remote import first_line
+from medseg.errors import WeightsError, first_line
 
 
 def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None = None) -> torch.nn.Module:

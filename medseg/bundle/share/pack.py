@@ -27,10 +27,9 @@ from medseg.bundle.share.versions import LOCK, lock_text
 from medseg.bundle.trust import require_trust
 from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 from medseg.bundle.verify.weights import UNREADABLE, read_state
-from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError
+from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError, first_line
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
-from medseg.remote import first_line
 
 logger = logging.getLogger(__name__)
 

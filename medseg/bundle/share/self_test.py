@@ -23,12 +23,11 @@ from medseg.bundle.verify.manifest import files_of
 from medseg.data import PhantomSpec, SlicePhantomSpec, read_volume, write_slice_phantom
 from medseg.data.nifti import SUFFIXES, write_volume
 from medseg.data.phantom import make_body
-from medseg.errors import ConfigError, DataError, MedsegError
+from medseg.errors import ConfigError, DataError, MedsegError, first_line
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d, read_image_2d
 from medseg.labels import LabelMap
 from medseg.metrics.overlap import confusion_matrix, dice
-from medseg.remote import first_line
 
 logger = logging.getLogger(__name__)
 

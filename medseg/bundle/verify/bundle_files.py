@@ -18,9 +18,8 @@ from monai.bundle import ConfigParser
 from medseg.config.merge import merge
 from medseg.config.paths import at, closure, has, resolved_path
 from medseg.config.references import is_component, key_path
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, first_line
 from medseg.findings import Finding, error, warning
-from medseg.remote import first_line
 
 METADATA = "metadata"
 MAIN = ("train", "evaluate", "inference")
