@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,59 @@ from medseg.runs import Run
 START = 1_795_358_890.0
 GB = 10**9
 MakeRun = Callable[..., Path]
+VOID = {"meta", "img", "input", "wbr"}  # tags that are never closed
+
+
+class Page(HTMLParser):
+    """A page of the report: well-formed, fetching nothing, running nothing but its own script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+        assert html.startswith("<!doctype html>")
+        assert self.count("script") == 1
+        assert not [name for _, attributes in self.tags for name in attributes if name.startswith("on")]
+        sources = [value for _, attributes in self.tags for key, value in attributes.items() if key in ("src", "href")]
+        assert all(source.startswith(("#", "data:image/jpeg;base64,")) for source in sources)
+        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        assert {source[1:] for source in sources if source.startswith("#")} <= set(ids)
+        policies = [attributes.get("content", "") for tag, attributes in self.tags if tag == "meta"]
+        assert any("default-src 'none'" in policy for policy in policies)
+        assert not any(word in html for word in ("url(", "@import", "fetch(", "XMLHttpRequest"))
+        self.images = [source for source in sources if source.startswith("data:")]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in {"script", "style"}:
+            self.text.append(data)
+
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(name == tag and attributes.items() <= present.items() for name, present in self.tags)
+
+    def content(self) -> str:
+        return " ".join(self.text)
+
+
+@pytest.fixture
+def parse() -> Callable[[str], Page]:
+    """Parse a page, after checking what holds for every page."""
+    return Page
 
 
 def rows_of(

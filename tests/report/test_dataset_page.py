@@ -1,8 +1,6 @@
 import base64
 import io
-import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
@@ -11,41 +9,7 @@ from medseg.errors import OutputError
 from medseg.report import save_dataset_page
 from medseg.report.dataset_page import dataset_page
 
-EVIL = "<script>alert('x')</script>&\"b\""
-VOID = {"meta", "img", "input", "br", "link", "wbr"}
-
-
-class Page(HTMLParser):
-    """Checks that every tag is closed where it should be, and collects what the page holds."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.links, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.links += [value for key, value in attrs if key in {"href", "src", "action", "xlink:href"}]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in {"script", "style"}:
-            self.text.append(data)
-
-    def count(self, tag, **attributes):
-        return sum(name == tag and attributes.items() <= present.items() for name, present in self.tags)
-
-    def content(self):
-        return " ".join(self.text)
+HOSTILE = '<script>alert("x")</script>\'"&<img src=x onerror=alert(1)>'
 
 
 def finding(severity, case, location="ct.nii.gz", **more):
@@ -65,27 +29,27 @@ def report():
         }  # fmt: skip
 
     return {
-        "root": f"/data/{EVIL}",
-        "cases": [case("s1"), case(EVIL)],
+        "root": f"/data/{HOSTILE}",
+        "cases": [case("s1"), case(HOSTILE)],
         "findings": [
             finding("note", "s1"),
-            finding("error", EVIL, location=EVIL, message=EVIL, fix=EVIL),
-            finding("error", EVIL),
+            finding("error", HOSTILE, location=HOSTILE, message=HOSTILE, fix=HOSTILE),
+            finding("error", HOSTILE),
             finding("warning", "", location="split"),
         ],
-        "overlaps": [{"a": "liver", "b": EVIL, "voxels": 12}, {"a": "liver", "b": "spleen", "voxels": 3456}],
-        "unannotated": {EVIL: ["aorta", EVIL], "s1": []},
+        "overlaps": [{"a": "liver", "b": HOSTILE, "voxels": 12}, {"a": "liver", "b": "spleen", "voxels": 3456}],
+        "unannotated": {HOSTILE: ["aorta", HOSTILE], "s1": []},
         "absent": {"s1": ["brain", "skull", "heart", "prostate"]},
     }
 
 
 @pytest.fixture
 def page(report):
-    return dataset_page(report, {EVIL: Image.new("L", (40, 30), 90)})
+    return dataset_page(report, {HOSTILE: Image.new("L", (40, 30), 90)})
 
 
-def test_the_page_is_well_formed_and_counts_the_findings(page):
-    parsed = Page(page)
+def test_the_page_is_well_formed_and_counts_the_findings(page, parse):
+    parsed = parse(page)
     for severity, count in (("error", 2), ("warning", 1), ("note", 1)):
         assert parsed.count("tr", **{"data-severity": severity}) == count
         assert parsed.count("div", **{"class": f"tile {severity}"}) == 1
@@ -94,42 +58,23 @@ def test_the_page_is_well_formed_and_counts_the_findings(page):
     assert rows == ["error", "error", "warning", "note"]
 
 
-def test_every_text_is_escaped(page, report):
-    assert "alert(" not in re.sub(r"&lt;script&gt;alert\(", "", page)
-    parsed = Page(page)
-    assert parsed.count("script") == 1
-    assert not parsed.count("b", **{"class": "b"})
-    assert parsed.content().count(EVIL) >= 10
-    assert json.loads(json.dumps(report))["root"] in parsed.content()
+def test_every_text_is_escaped(page, parse, report):
+    parsed = parse(page)
+    assert not parsed.count("img", src="x")
+    assert parsed.content().count(HOSTILE) >= 10
+    assert report["root"] in parsed.content()
 
 
-def test_nothing_is_fetched_from_anywhere(page):
-    parsed = Page(page)
-    assert all(link.startswith(("#", "data:image/")) for link in parsed.links)
-    assert "http" not in re.sub(r"http-equiv", "", page)
-    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page)
-    assert any(
-        "default-src 'none'" in attributes.get("content", "") for tag, attributes in parsed.tags if tag == "meta"
-    )
-
-
-def test_links_within_the_page_have_targets(page):
-    parsed = Page(page)
-    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(ids)
-
-
-def test_images_lie_in_the_page_with_their_findings(page):
-    parsed = Page(page)
-    (source,) = (link for link in parsed.links if link.startswith("data:"))
+def test_images_lie_in_the_page_with_their_findings(page, parse):
+    parsed = parse(page)
+    (source,) = parsed.images
     image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     assert image.size == (40, 30)
     assert parsed.count("figure") == 1
 
 
-def test_structures_come_with_volumes_and_voxels_the_largest_first(page):
-    text = Page(page).content()
+def test_structures_come_with_volumes_and_voxels_the_largest_first(page, parse):
+    text = parse(page).content()
     assert text.index("liver") < text.index("spleen")
     assert "75.5" in text
     assert "1\u2009500" in text
@@ -141,29 +86,29 @@ def test_overlaps_come_most_first_in_either_form(report):
     assert page.index("<td>three</td><td>four</td>") < page.index("<td>one</td><td>two</td>")
 
 
-def test_axes_are_those_of_the_body_and_not_of_the_arrays(report):
+def test_axes_are_those_of_the_body_and_not_of_the_arrays(report, parse):
     report["cases"] = [{**report["cases"][0], "axes": "SLP", "spacing": [5.0, 0.7, 0.8]}]
-    text = Page(dataset_page(report, {})).content()
+    text = parse(dataset_page(report, {})).content()
     for name, value in (("across", "0.7"), ("depth", "0.8"), ("height", "5")):
         assert re.search(rf"Spacing {name} \([^)]*\) median {re.escape(value)} mm", text)
 
 
-def test_a_data_set_without_findings_has_a_good_verdict(report):
+def test_a_data_set_without_findings_has_a_good_verdict(report, parse):
     report["findings"] = []
-    text = Page(dataset_page(report, {})).content()
+    text = parse(dataset_page(report, {})).content()
     assert "No error: every case can be used" in text
     assert "No findings" in text
 
 
-def test_an_empty_report_and_unknown_intensities_give_a_page(report):
-    assert "0" in Page(dataset_page({"root": "x", "cases": [], "findings": []}, {})).content()
+def test_an_empty_report_and_unknown_intensities_give_a_page(report, parse):
+    assert "0" in parse(dataset_page({"root": "x", "cases": [], "findings": []}, {})).content()
     report["cases"][0]["hu"] = {"p0_5": None, "p50": None, "p99_5": None}
-    Page(dataset_page(report, {}))
+    parse(dataset_page(report, {}))
 
 
-def test_an_error_of_the_data_set_as_a_whole_is_a_bad_verdict(report):
+def test_an_error_of_the_data_set_as_a_whole_is_a_bad_verdict(report, parse):
     report["findings"] = [finding("error", "", location="meta.csv")]
-    assert "The data set as a whole has an error" in Page(dataset_page(report, {})).content()
+    assert "The data set as a whole has an error" in parse(dataset_page(report, {})).content()
 
 
 def test_the_page_is_written_whole_or_not_at_all(report, tmp_path):

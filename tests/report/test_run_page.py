@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import time
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -17,20 +16,6 @@ from medseg.report.run_sections import by_structure, previews, select_epochs
 from medseg.runs import Run
 
 HOSTILE = '<script>alert("x")</script>\'"&<img src=x onerror=alert(1)>'
-
-
-class Tags(HTMLParser):
-    """Which tags a page has, and which attributes that could run anything."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.handlers, self.sources = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.handlers += [name for name, _ in attributes if name.startswith("on")]
-        self.sources += [value for name, value in attributes if name in ("src", "href")]
 
 
 def tiles(html):
@@ -76,7 +61,7 @@ def test_a_running_run_shows_the_time_left(make_run):
     assert tiles(run_page(Run(folder)))["Time left"] == "2 h 5 min"
 
 
-def test_nothing_in_a_run_can_add_a_tag_or_fetch_anything(make_run):
+def test_nothing_in_a_run_can_add_a_tag_or_fetch_anything(make_run, parse):
     folder = make_run(
         structures=[HOSTILE, "liver"], config={HOSTILE: {HOSTILE: HOSTILE}}, name="run-<b>", bundle=HOSTILE,
         error=HOSTILE, dataset=HOSTILE, versions={HOSTILE: HOSTILE}, cases={HOSTILE: [HOSTILE]},
@@ -86,11 +71,9 @@ def test_nothing_in_a_run_can_add_a_tag_or_fetch_anything(make_run):
             {"kind": "begin", "device": HOSTILE}]  # fmt: skip
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-    page = Tags(run_page(Run(folder)))
-    assert page.tags.count("script") == 1
-    assert "img" not in page.tags
-    assert page.handlers == []
-    assert all(source.startswith("#") for source in page.sources)
+    page = parse(run_page(Run(folder)))
+    assert page.images == []
+    assert page.content().count(HOSTILE) >= 15
 
 
 def test_a_folder_with_a_history_alone_has_a_page(tmp_path):
