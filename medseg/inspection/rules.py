@@ -20,7 +20,7 @@ from medseg.inspection.write_targets import WriteTargets
 PATH, NAME, EXTENSION, NOTHING, FALSE, BOOLEAN = "path", "name", "extension", "nothing", "false", "boolean"
 READER, MERGER, WRITER, BACKEND, CONFIG = "reader", "merger", "writer", "backend", "config"
 ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker settings", "compile options", "network variant"
-RUN = "run"
+RUN, OPTIONS = "run", "options"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _VOLUME_READER = "medseg.data.VolumeReader"
 _CHOICES: Mapping[str, set[Any]] = {
@@ -65,6 +65,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "monitor#settings": TRACKER,
         "checkpoints#backup": ADDRESS,
         "checkpoints#model_path": PATH,
+        **dict.fromkeys(_WRITING_HANDLERS, OPTIONS),
         **{f"{handler}#folder": PATH for handler in _WRITING_HANDLERS},
     },
     "medseg.bundle.start_run": {
@@ -145,7 +146,7 @@ class Rules:
         problems = {}
         for argument, kind in {**COMMON_RULES, **RULES.get(name, {})}.items():
             for entry in self.configs.at(f"{path}#{argument}"):
-                if kind in (TRACKER, COMPILE, VARIANT):
+                if kind in (TRACKER, COMPILE, VARIANT, OPTIONS):
                     problem = self._mapping_problem(kind, entry)
                 else:
                     problem = self._problem(kind, entry.value)
@@ -200,11 +201,16 @@ class Rules:
         value = entry.value
         if value is None or (kind == VARIANT and isinstance(value, str) and value[:1] not in ("$", "@", "%")):
             return None
+        if kind == OPTIONS and isinstance(value, bool):
+            return None
         path = target_path(value)
         if path is not None and depth < 8:
             return _first_problem(self._mapping_problem(kind, target, depth + 1) for target in self.configs.at(path))
-        if not isinstance(value, dict):
+        # A component that makes the dictionary, such as copy.deepcopy, would hide what is in it.
+        if not isinstance(value, dict) or self.configs.at(f"{entry.path}#_target_"):
             return "it must be written in the config as it is"
+        if kind == OPTIONS:
+            return None  # each of them that matters has a rule of its own
         if kind == TRACKER:
             # A server of the bundle's would be told of the run, and get the key that is stored for W&B.
             message = "the run would be told to '{}', with the key that is stored for W&B"

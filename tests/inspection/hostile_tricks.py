@@ -127,6 +127,26 @@ def collect(hostile: Any) -> dict[str, Any]:
     found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
     network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
     found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
+    # Settings that are only made when they are used.
+    server = {"base_url": "https://example.org"}
+    hidden = {"_target_": "copy.deepcopy", "x": server}
+    found["settings-made-by-a-copy"] = "argument-unsafe", train("monitor", hidden)
+    for name, settings in {
+        "a-copy": {"_target_": "copy.deepcopy", "x": {"settings": server}},
+        "an-expression": "${'settings': {'base_url': 'https://example.org'}}",
+        "another-entry": "@made",
+    }.items():
+        handlers = {"_target_": "medseg.bundle.default_handlers", "run": "@current_run", "monitor": settings}
+        found[f"handler-made-by-{name}"] = (
+            "argument-unsafe",
+            both(train("made", "$dict(settings=@monitor)"), train("evil", handlers)),
+        )
+    model = {
+        "_target_": "medseg.bundle.default_handlers",
+        "run": "@current_run",
+        "checkpoints": {"model_path": "/etc/x"},
+    }
+    found["handler-that-writes-elsewhere"] = "argument-unsafe", train("evil", model)
     # Bytes taken for the address of an object.
     forged = "$np.ndarray((1,), dtype='O', buffer=b'A' * 64)[0]"
     found["object-by-its-address"] = "expression-unknown", train("evil", forged)
