@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import shutil
@@ -29,7 +28,6 @@ from medseg.runs.record import read_record
 from medseg.runs.resume import remember_start, was_started_here
 from medseg.training import Backup, TrainingRun
 from medseg.training.restore import fetch, newest_copy
-from medseg.training.run import identity, new_folder
 
 logger = logging.getLogger(__name__)
 
@@ -152,17 +150,6 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     return True
 
 
-class BundleRun(TrainingRun):
-    """The run of a bundle, with what keeps its copy elsewhere while it trains."""
-
-    backup: Backup | None = None
-
-    def train(self, trainer: Any) -> None:
-        """Train as this run, see `TrainingRun.train`, and bring its copy up to date at the end, within bounds."""
-        with self.backup or contextlib.nullcontext():
-            super().train(trainer)
-
-
 def start_run(
     root: str,
     output_dir: str,
@@ -172,7 +159,7 @@ def start_run(
     resume: bool | str = True,
     backup: str | None = None,
     config: str = "train",
-) -> BundleRun:
+) -> TrainingRun:
     """The run of the config that is being evaluated: an unfinished one of the same identity, or a new one.
 
     Nothing is written before it trains, but for a run that is brought here from its backup.
@@ -230,15 +217,16 @@ def start_run(
             said = dict(zip(palette.names, palette.codes, strict=True))
             write_json(folder / "classes.json", {name: list(said[name]) for name in labels.names if name in said})
 
-    run = BundleRun(found or new_folder(parent, name), who, about, furnish)
-    if backup is not None:
-        run.backup = Backup(backup, run.folder)
-        run.backup.check()
+    folder = found or new_folder(parent, name)
+    copy_elsewhere = None if backup is None else Backup(backup, folder)
+    if copy_elsewhere is not None:
+        copy_elsewhere.check()
+    run = TrainingRun(folder, who, about, furnish, copy_elsewhere)
     context.run = run
     return run
 
 
-def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Run | None:
+def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Path | None:
     """The run of this identity to go on with: the bundle's own folder, or one of the runs here or in the backup."""
     if resuming.is_run(bundle.root):
         own = resuming.unfinished_own(bundle.root, who)

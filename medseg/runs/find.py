@@ -81,7 +81,7 @@ def find_unfinished(parent: Path, identity: str) -> Path | None:
 
     Args:
         parent: the folder of the runs of a bundle.
-        identity: see `medseg.training.active_run.identity`.
+        identity: see `medseg.training.run.identity`.
     """
     runs = []
     for path in parent.glob(f"*/{RECORD}"):

@@ -1,4 +1,4 @@
-"""The identity and the state of a run: its folder, and `run.json` in it."""
+"""A run while it is computed: its folder, its lock, its log and its record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 from ignite.engine import Events
 
-from medseg.atomic import writable_folder, write_json
+from medseg.atomic import writable_folder
 from medseg.errors import OutputError, RunError
 from medseg.runs.detach import redirect_output_to
 from medseg.runs.metrics_log import append_row
@@ -37,21 +37,24 @@ from medseg.runs.record import (
     is_alive,
     read_record,
     this_process,
+    write_record,
 )
+from medseg.training.backup import Backup
 from medseg.training.memory_advice import memory_advice
 from medseg.training.signals import Interrupted, Interruption
 
 logger = logging.getLogger(__name__)
 
-_LEFT_OVER = 15  # s; the data loader's processes outlive a killed trainer by up to 5 s and what they are reading
+_LOCK_SECONDS = 15  # the data loader's processes outlive a killed trainer by up to 5 s and what they are reading
 _PACKAGES = ("medseg", "torch", "monai", "pytorch-ignite", "numpy", "nibabel")
+_LONGEST_ERROR = 2000  # characters
 
 
 def identity(config: Mapping[str, Any], data: str) -> str:
-    """The hash that two runs share if, and only if, they are the same work: effective config and data.
+    """Return the hash that two runs share if, and only if, they compute the same.
 
     Args:
-        config: the effective config, without what says where things lie.
+        config: the part of the effective config that changes the result.
         data: the fingerprint of the data set.
     """
     text = json.dumps([config, data], sort_keys=True, default=repr)
@@ -59,70 +62,81 @@ def identity(config: Mapping[str, Any], data: str) -> str:
 
 
 class TrainingRun:
-    """One run: where it writes, who it is, and how it stands. Nothing is written before `train`.
+    """Run a trainer in a folder of its own, and write there who it is and how it stands.
+
+    Not `medseg.Run`, which reads such a folder. Nothing is written before `train`.
 
     Args:
-        folder: its own folder.
+        folder: the run's folder.
         identity: see `identity`.
-        about: what else `run.json` shall say (bundle, name, command ...).
-        furnish: called with the folder once it is made, to put configs and label map there.
+        facts: further fields of `run.json` (bundle, name, command ...).
+        prepare: called with the folder once it exists, to write configs and label map.
+        backup: keeps a copy of the folder elsewhere while it trains.
     """
 
     def __init__(
-        self, folder: Path, identity: str, about: Mapping[str, Any], furnish: Callable[[Path], None] | None = None
+        self,
+        folder: Path,
+        identity: str,
+        facts: Mapping[str, Any],
+        prepare: Callable[[Path], None] | None = None,
+        backup: Backup | None = None,
     ) -> None:
-        self.folder, self.identity, self._about, self._furnish = folder, identity, dict(about), furnish
+        self.folder = folder
+        self.identity = identity
+        self.backup = backup
+        self._facts = dict(facts)
+        self._prepare = prepare
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `run.json` says now; empty before the run started."""
+        """The content of `run.json`; empty before the run started."""
         return read_record(self.folder)
 
     def update(self, **fields: Any) -> None:
-        """Change `run.json`, whole or not at all."""
-        write_json(self.folder / RECORD, {**self.record, **fields, "updated": _now()})
+        """Change fields of `run.json`, all of them or none."""
+        write_record(self.folder, {**self.record, **fields})
 
     def train(self, trainer: Any) -> None:
-        """Run a trainer as this run: the folder is made, locked and furnished, and its state is kept.
+        """Run a trainer as this run: its folder is made and locked, and its state is kept.
 
-        The record follows the trainer: where it is after each epoch and each checkpoint, and the best score.
+        The record follows the trainer: its position after each epoch and each checkpoint, and the best score. At the
+        end the backup is brought up to date, within bounds.
 
         Raises:
-            RunError: another process is at it.
+            RunError: another process computes it.
             OutputError: the folder cannot be written.
             Interrupted: a signal stopped it; everything is saved.
         """
-        with (
-            self.running(trainer),
-            self._followed(trainer),
-            memory_advice(trainer, self.folder),
-            Interruption(trainer, self.folder),
-        ):
-            trainer.run()
+        with self.backup or contextlib.nullcontext(), self.running(trainer):
+            self._follow(trainer)
+            with memory_advice(trainer, self.folder), Interruption(trainer, self.folder):
+                trainer.run()
 
     @contextlib.contextmanager
     def running(self, trainer: Any = None) -> Iterator[None]:
-        """Hold the run: state `running` inside; `finished`, `interrupted` or `failed` after."""
+        """Lock the folder and keep the state: `running` inside; `finished`, `interrupted` or `failed` after."""
         writable_folder(self.folder)
         lock = self._lock()
         try:
             self._begin()
             redirect_output_to(self.folder)
-            with self._log() as log:
+            with self._log_file() as log:
                 try:
                     logger.info("Run folder: %s", self.folder)
                     yield
                 except (KeyboardInterrupt, Interrupted) as error:
                     reason = getattr(error, "reason", "SIGINT")
-                    logger.info("Stopped by %s%s", reason, self._way_on(trainer))
+                    logger.info("Stopped by %s%s", reason, self._resume_hint(trainer))
                     self._end(INTERRUPTED, trainer, reason)
                     raise
                 except BaseException as error:
-                    # to the file alone: on the screen it is said by whoever started the run
+                    # To the file only: the command that started the run prints the error.
                     log.handle(
                         logger.makeRecord(logger.name, logging.ERROR, "", 0, "The run ended", (), sys.exc_info())
                     )
-                    self._end(FAILED, trainer, type(error).__name__, f"{type(error).__name__}: {error}"[:2000])
+                    name = type(error).__name__
+                    self._end(FAILED, trainer, name, f"{name}: {error}"[:_LONGEST_ERROR])
                     raise
                 self._end(FINISHED, trainer, getattr(getattr(trainer, "state", None), "stop_reason", None))
         finally:
@@ -131,48 +145,41 @@ class TrainingRun:
     def _lock(self) -> filelock.BaseFileLock:
         lock = filelock.FileLock(self.folder / LOCK)
         record = self.record
-        wait = _LEFT_OVER if record and not is_alive(record) else 0
         try:
-            lock.acquire(timeout=wait)
+            lock.acquire(timeout=_LOCK_SECONDS if record and not is_alive(record) else 0)
         except filelock.Timeout as error:
-            raise RunError(
-                self.folder,
-                "must be run by one process at a time",
-                f"process {self.record.get('pid', 'unknown')} at it",
-                "Wait for it, stop it, or give this run another run_name.",
-            ) from error
+            pid = self.record.get("pid", "unknown")
+            fix = "Wait for it, stop it, or give this run another run_name."
+            raise RunError(self.folder, f"process {pid} computes this run already", fix=fix) from error
         return lock
 
-    @contextlib.contextmanager
-    def _followed(self, trainer: Any) -> Iterator[None]:
-        if hasattr(trainer, "add_event_handler"):
-            checkpoints = getattr(trainer.state, "checkpoints", None)
-            if checkpoints is not None:
-                checkpoints.finish_last(trainer)
-            noted = 0
+    def _follow(self, trainer: Any) -> None:
+        if not hasattr(trainer, "add_event_handler"):
+            return
+        checkpoints = getattr(trainer.state, "checkpoints", None)
+        if checkpoints is not None:
+            checkpoints.finish_last(trainer)
+        recorded = 0  # the iteration of the checkpoint that the record has
 
-            def note(engine: Any) -> None:
-                nonlocal noted
-                saved = checkpoints.saved if checkpoints is not None else 0
-                if engine.last_event_name != Events.ITERATION_COMPLETED or saved != noted:
-                    noted = saved
-                    self.update(**_position(trainer))
+        def write_position(engine: Any) -> None:
+            nonlocal recorded
+            saved = checkpoints.saved if checkpoints is not None else 0
+            if engine.last_event_name != Events.ITERATION_COMPLETED or saved != recorded:
+                recorded = saved
+                self.update(**_position(trainer))
 
-            for event in (Events.STARTED, Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
-                trainer.add_event_handler(event, note)
-        yield
+        for event in (Events.STARTED, Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
+            trainer.add_event_handler(event, write_position)
 
-    def _way_on(self, trainer: Any) -> str:
+    def _resume_hint(self, trainer: Any) -> str:
         position = _position(trainer)
         length = position.get("epoch_length") or 0
-        done = position.get("saved_iteration", position.get("iteration", 0))
-        where = f" after iteration {done} of {length * (position.get('max_epochs') or 0)}"
-        return (where if length else "") + (
-            f". The same command again goes on from there, and so does: medseg runs resume {self.folder.name}"
-        )
+        iteration = position.get("saved_iteration", position.get("iteration", 0))
+        progress = f" after iteration {iteration} of {length * (position.get('max_epochs') or 0)}" if length else ""
+        return f"{progress}. Resume it with the same command, or with: medseg runs resume {self.folder.name}"
 
     def _end(self, state: str, trainer: Any, reason: str | None = None, error: str | None = None) -> None:
-        """Say in the rows and in the record how the run ended; never in the way of what ended it."""
+        """Write to log and record how the run ended; a full disk must not hide the error that ended it."""
         position = _position(trainer)
         row = {"kind": "end", "time": round(time.time(), 3)}
         row |= {key: position[key] for key in ("epoch", "iteration") if key in position}
@@ -182,16 +189,16 @@ class TrainingRun:
             self.update(**position, state=state, reason=reason, error=error, **finished)
 
     def _begin(self) -> None:
-        for name in (RECORD, HISTORY):  # what a kill left half written
+        for name in (RECORD, HISTORY):  # files that a kill left half written
             stem, _, extension = name.partition(".")
             for path in self.folder.glob(f".{stem}.*.partial.{extension}"):
                 path.unlink(missing_ok=True)
         (self.folder / STOPPING).unlink(missing_ok=True)
         started = self.record.get("started", _now())
-        if self._furnish is not None:
-            self._furnish(self.folder)
+        if self._prepare is not None:
+            self._prepare(self.folder)
         self.update(
-            **self._about,
+            **self._facts,
             identity=self.identity,
             state=RUNNING,
             started=started,
@@ -203,7 +210,7 @@ class TrainingRun:
         )
 
     @contextlib.contextmanager
-    def _log(self) -> Iterator[logging.Handler]:
+    def _log_file(self) -> Iterator[logging.Handler]:
         handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
@@ -215,58 +222,61 @@ class TrainingRun:
 
 
 def _position(trainer: Any) -> dict[str, Any]:
-    """Where a trainer is, and its best score."""
+    """Return where a trainer is, and its best score."""
     state: Any = getattr(trainer, "state", None)
     names = ("epoch", "iteration", "max_epochs", "epoch_length")
-    found = {name: getattr(state, name) for name in names if hasattr(state, name)}
+    position = {name: getattr(state, name) for name in names if hasattr(state, name)}
     if getattr(state, "device", None) is not None:
-        found["device"] = str(state.device)
+        position["device"] = str(state.device)
     checkpoints = getattr(state, "checkpoints", None)
     if checkpoints is None:
-        return found
-    if not checkpoints.loaded:  # nobody knows yet where it goes on
+        return position
+    if not checkpoints.loaded:  # it is not known yet where the trainer resumes
         return {}
     dice, epoch = checkpoints.best
-    known = epoch > 0 and math.isfinite(dice)
-    best = {"best_dice": dice if known else None, "best_epoch": epoch if known else None}
-    return {**found, **best, "saved_iteration": checkpoints.saved}
+    has_best = epoch > 0 and math.isfinite(dice)
+    best = {"best_dice": dice if has_best else None, "best_epoch": epoch if has_best else None}
+    return {**position, **best, "saved_iteration": checkpoints.saved}
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """A folder name that is not taken: `<parent>/<time>-<name>`."""
+    """Return a path for a new run that does not exist: `<parent>/<time>-<name>`."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     safe = "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in name) or "run"
-    folder, number = parent / f"{stamp}-{safe}", 2
+    folder = parent / f"{stamp}-{safe}"
+    number = 2
     while folder.exists():
-        folder, number = parent / f"{stamp}-{safe}-{number}", number + 1
+        folder = parent / f"{stamp}-{safe}-{number}"
+        number += 1
     return folder
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide what a run computes."""
-    found = {"python": sys.version.split()[0]}
+    """Return the versions of Python and of the packages that decide what a run computes."""
+    installed = {"python": sys.version.split()[0]}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            installed[package] = version(package)
+    return installed
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the repository of the working directory, else of this package's, and whether files differ from it.
+    """Return the commit of the working directory's repository, else of this package's, and whether files differ.
 
     None where there is no repository, no git, or no quick answer.
     """
     for folder, file in ((Path(), "."), (Path(__file__).parent, Path(__file__).name)):
-        said = _git(folder, "ls-files", "--", file) and _git(
+        commit = _git(folder, "ls-files", "--", file) and _git(
             folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"
         )
-        if said:
-            return {"commit": said.removesuffix("-dirty"), "dirty": said.endswith("-dirty")}
+        if commit:
+            return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
     return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]  # which a repository could set
+    # core.fsmonitor names a program to run, and a repository may set it.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)

@@ -20,11 +20,11 @@ from monai.utils import set_determinism
 
 from medseg.monitoring import History
 from medseg.training import (
+    TrainingRun,
     Checkpoints,
     EpochSampler,
     ProgressBar,
     Resume,
-    Run,
     SanityValidation,
     SeededDataset,
     SetSamplerEpoch,
@@ -163,7 +163,7 @@ def train(
         decollate=False,
         accumulation_steps=accumulate,
     )
-    Run(folder, "one", {"name": "tiny"}).train(trainer)
+    TrainingRun(folder, "one", {"name": "tiny"}).train(trainer)
 
 
 def steps(folder):

@@ -173,7 +173,7 @@ def test_a_signal_in_an_epoch_saves_and_the_run_goes_on_at_the_next_iteration(st
     record = read_record(folder)
     assert (record["state"], record["iteration"]) == ("interrupted", len(done))
     assert record["reason"] == ("SIGINT" if workers else "SIGTERM")
-    assert "The same command again goes on" in (folder / "train.log").read_text()
+    assert "Resume it with the same command" in (folder / "train.log").read_text()
     assert end(start(folder, **settings)) == 0
     assert surviving.steps(folder) == list(range(1, 4 * surviving.LENGTH + 1))
     ends_alike(folder, whole())

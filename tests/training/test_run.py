@@ -15,8 +15,8 @@ from medseg.training.run import TrainingRun, git_state, identity, new_folder, ve
 from medseg.training.signals import Interrupted
 
 
-def make(tmp_path, name="one", who="abc", furnish=None):
-    return TrainingRun(tmp_path / "unet2d" / name, who, {"bundle": "unet2d", "name": name}, furnish)
+def make(tmp_path, name="one", who="abc", prepare=None):
+    return TrainingRun(tmp_path / "unet2d" / name, who, {"bundle": "unet2d", "name": name}, prepare)
 
 
 def trainer(run=lambda: None):
@@ -29,7 +29,7 @@ def test_nothing_is_written_before_training(tmp_path):
 
 
 def test_a_run_that_ends_is_finished(tmp_path):
-    run = make(tmp_path, furnish=lambda folder: (folder / "label_map.json").touch())
+    run = make(tmp_path, prepare=lambda folder: (folder / "label_map.json").touch())
     states = []
     run.train(trainer(lambda: states.append(run.record["state"])))
     record = run.record
@@ -122,7 +122,7 @@ def test_two_processes_cannot_be_at_one_run(tmp_path):
     other.start()
     try:
         assert held.wait(60)
-        with pytest.raises(RunError, match=f"process {other.pid} at it"):
+        with pytest.raises(RunError, match=f"process {other.pid} computes this run already"):
             make(tmp_path).train(trainer())
         assert json.loads((folder / "run.json").read_text())["state"] == "running"
     finally:
