@@ -28,6 +28,7 @@ from medseg.runs.record import read_record
 from medseg.runs.resume import remember_start, was_started_here
 from medseg.training import Backup, TrainingRun
 from medseg.training.restore import fetch, newest_copy
+from medseg.training.run import identity, new_folder
 
 logger = logging.getLogger(__name__)
 

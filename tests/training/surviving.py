@@ -20,7 +20,6 @@ from monai.utils import set_determinism
 
 from medseg.monitoring import History
 from medseg.training import (
-    TrainingRun,
     Checkpoints,
     EpochSampler,
     ProgressBar,
@@ -28,6 +27,7 @@ from medseg.training import (
     SanityValidation,
     SeededDataset,
     SetSamplerEpoch,
+    TrainingRun,
     checkpoint_files,
 )
 
