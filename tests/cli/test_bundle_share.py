@@ -113,7 +113,7 @@ def test_without_a_network_one_line_says_so(medseg, file, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     done = medseg("bundle", "push", file, "hf://o/m")
     assert done.code == 1
-    assert done.err.startswith("Error: hf://o/m: http://127.0.0.1:")
+    assert done.err.startswith("Error: hf://o/m: the place cannot be reached or written")
     assert "Check the name and the network." in done.err
 
 

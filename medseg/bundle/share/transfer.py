@@ -26,7 +26,6 @@ from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
 T = TypeVar("T")
 SUM = ".sha256"  # ends the file beside a zip with its SHA-256 and its name, as sha256sum writes it
 SECONDS = 30.0  # that a place is given to answer
-HUB_SECONDS = 10.0  # that the hub is given to answer at all
 _TRANSFER_SECONDS = 3600.0
 _CHUNK = 1 << 20
 _LARGEST_CARD = 1 << 20
@@ -207,7 +206,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _require_hub(url: str) -> re.Match[str]:
-    """Return the parts of an address on the hub, once it is known that the hub answers."""
+    """Return the parts of an address on the hub, which may be asked."""
     match = _HUB_URL.fullmatch(url)
     if match is None:
         problem = "an address on the hub is hf://owner/model, with @revision and /file.zip if needed"
@@ -215,7 +214,6 @@ def _require_hub(url: str) -> re.Match[str]:
     constants = require("huggingface_hub.constants", extra="share")
     if constants.HF_HUB_OFFLINE:
         raise OutputError(url, "HF_HUB_OFFLINE forbids to reach the hub", "", "Unset it.")
-    _require_answer(url, constants.ENDPOINT)
     return match
 
 
@@ -227,18 +225,6 @@ def _ask(url: str, work: Callable[[], T], seconds: float | None = None) -> T:
     """
     fix = _HUB_NETWORK if url.startswith("hf://") else "Check its spelling, the network and your login."
     return run_with_timeout(SECONDS if seconds is None else seconds, work, url, fix)
-
-
-def _require_answer(url: str, endpoint: str) -> None:
-    """Require that the hub answers at all: its own client asks again for half a minute, or waits forever."""
-    try:
-        with urllib.request.urlopen(endpoint, timeout=HUB_SECONDS):
-            pass
-    except urllib.error.HTTPError as error:
-        error.close()  # an answer
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = f"{type(error).__name__}: {getattr(error, 'reason', None) or error}"
-        raise OutputError(url, f"{endpoint} cannot be reached", reason, _HUB_NETWORK) from error
 
 
 def push(path: str | Path, target: str | Path, private: bool = True) -> str:
@@ -367,13 +353,14 @@ def _to_hub(path: Path, url: str, private: bool) -> str:
         ("README.md", _card(path).encode()),
     ]
 
+    api = hub.HfApi(library_name="medseg")
+    operations = [hub.CommitOperationAdd(path_in_repo=entry, path_or_fileobj=data) for entry, data in contents]
+    branch = urllib.parse.unquote(revision) if revision else None
+
     def upload() -> None:
-        api = hub.HfApi(library_name="medseg")
-        api.create_repo(repo, private=private, exist_ok=True)
-        operations = [hub.CommitOperationAdd(path_in_repo=place, path_or_fileobj=data) for place, data in contents]
-        branch = urllib.parse.unquote(revision) if revision else None
         api.create_commit(repo, operations, commit_message=f"Add {name}, packed by medseg", revision=branch)
 
+    _ask(url, lambda: api.create_repo(repo, private=private, exist_ok=True))
     _ask(url, upload, _TRANSFER_SECONDS)
     return f"hf://{repo}{f'@{revision}' if revision else ''}/{name}"
 
