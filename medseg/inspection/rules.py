@@ -23,6 +23,7 @@ ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker settings", "compile opt
 RUN, OPTIONS = "run", "options"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _VOLUME_READER = "medseg.data.VolumeReader"
+_READER_CLASSES = {_VOLUME_READER, *(f"monai.data.{name}" for name in _READERS)}
 _CHOICES: Mapping[str, set[Any]] = {
     NOTHING: {None, "", False},
     FALSE: {False, None},
@@ -149,7 +150,7 @@ class Rules:
                 if kind in (TRACKER, COMPILE, VARIANT, OPTIONS):
                     problem = self._mapping_problem(kind, entry)
                 else:
-                    problem = self._problem(kind, entry.value)
+                    problem = self._problem(kind, entry.value, entry.path)
                 if problem is not None:
                     problems[entry.location] = f"{name}: {argument}: {problem}"
         return problems
@@ -174,8 +175,8 @@ class Rules:
             if problem is not None:
                 raise Refusal(f"{name}: {argument}: {problem}")
 
-    def _problem(self, kind: str, value: Any) -> str | None:
-        """Return why a value, as it is in a config or a node of an expression, is not allowed; None if it is."""
+    def _problem(self, kind: str, value: Any, path: str = "") -> str | None:
+        """Return why a value, as it is at a path of a config or a node of an expression, is not allowed, or None."""
         if kind == PATH:
             return self.targets.path_problem(value)
         if kind == RUN:  # whatever it is, the handlers write to its folder
@@ -185,7 +186,7 @@ class Rules:
             return self.targets.name_problem(value, kind == EXTENSION)
         if kind == ADDRESS:
             return self._address_problem(value, "it would keep a copy at '{}'")
-        return self._choice_problem(kind, value, 0)
+        return self._choice_problem(kind, value, path)
 
     def _address_problem(self, value: Any, message: str) -> str | None:
         """Report the addresses that a value comes to; return a problem if these cannot be worked out."""
@@ -225,41 +226,51 @@ class Rules:
                 return f"only {', '.join(sorted(allowed))} may be given"
         return None
 
-    def _choice_problem(self, kind: str, value: Any, depth: int) -> str | None:
+    def _choice_problem(self, kind: str, value: Any, path: str = "", depth: int = 0) -> str | None:
+        """Return why a value is none of the choices of a kind.
+
+        Args:
+            kind: of the argument.
+            value: as it is in a config, or a node of an expression.
+            path: where it is in a config. What overlays change below it counts, too.
+            depth: how many references led to it.
+        """
         if depth > 8:
             return _UNKNOWN
         refusal = f"it must be {_described(kind)}"
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             # Text in quotes, whatever its first letter would mean in a config.
             return None if value.value in _CHOICES[kind] else refusal
-        path = referenced_path(value) if isinstance(value, ast.AST) else target_path(value)
-        if path is not None and (isinstance(value, ast.AST) or value[0] == "%" or references(value)):
-            return _first_problem(self._choice_problem(kind, entry.value, depth + 1) for entry in self.configs.at(path))
+        target = referenced_path(value) if isinstance(value, ast.AST) else target_path(value)
+        if target is not None and (isinstance(value, ast.AST) or value[0] == "%" or references(value)):
+            return _first_problem(self._choice_problems(kind, target, depth))
         if isinstance(value, ast.Constant):
             value = value.value
+        below = self.configs.children.get(path, ()) if path else ()
         if kind == READER:
             if isinstance(value, list):
-                problems = [self._choice_problem(kind, reader, depth + 1) for reader in value]
+                problems = [problem for child in below for problem in self._choice_problems(kind, child, depth)]
                 return next((problem for problem in problems if problem), None)
-            if self._is_reader(value):
+            if self._is_reader(value, path):
                 return None
         if isinstance(value, (str, int, float, bool, type(None))) and value in _CHOICES[kind]:
             return None
-        return None if kind == NOTHING and value in ({}, []) else refusal
+        return None if kind == NOTHING and value in ({}, []) and not below else refusal
 
-    def _is_reader(self, value: Any) -> bool:
+    def _choice_problems(self, kind: str, path: str, depth: int) -> list[str | None]:
+        return [self._choice_problem(kind, entry.value, entry.path, depth + 1) for entry in self.configs.at(path)]
+
+    def _is_reader(self, value: Any, path: str) -> bool:
         """Return True for a reader that is made in the config, or the class of one."""
-        name = None
+        names: list[str | None] = []
         if isinstance(value, dict):
-            name = canonical_name(str(value.get("_target_")))
+            names = [canonical_name(str(entry.value)) for entry in self.configs.at(f"{path}#_target_")]
         elif isinstance(value, str) and value.startswith("$"):
             try:
-                name = self.targets.judge.callable_name(parse_expression(value))
+                names = [self.targets.judge.callable_name(parse_expression(value))]
             except Refusal:
                 return False
-        if name is None or name == _VOLUME_READER:
-            return name is not None
-        return name.startswith("monai.data.") and name.rpartition(".")[2] in _READERS
+        return bool(names) and all(name in _READER_CLASSES for name in names)
 
 
 def _first_problem(problems: Iterable[str | None]) -> str | None:

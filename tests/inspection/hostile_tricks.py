@@ -127,6 +127,29 @@ def collect(hostile: Any) -> dict[str, Any]:
     found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
     network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
     found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
+    # Overlays that change what is in an argument.
+    loader = {"_target_": "LoadImaged", "keys": "image"}
+    found["reader-changed-in-its-list"] = (
+        "argument-unsafe",
+        both(train("ld", {**loader, "reader": ["ITKReader"]}), text("configs/o.json", '{"ld#reader#0": "os.system"}')),
+    )
+    found["reader-changed-in-its-component"] = (
+        "argument-unsafe",
+        both(
+            train("ld", {**loader, "reader": {"_target_": "ITKReader"}}),
+            text("configs/o.json", '{"ld#reader#_target_": "copy.deepcopy", "ld#reader#x": "os.system"}'),
+        ),
+    )
+    formatter = {"_target_": "monai.transforms.Lambda", "func": "$lambda m, s: {'subject': '../../x'}"}
+    found["names-made-by-an-overlay"] = (
+        "argument-unsafe",
+        both(
+            train("save", {"_target_": "SaveImaged", "keys": "image", "output_name_formatter": {}}),
+            text(
+                "configs/o.json", json.dumps({f"save#output_name_formatter#{key}": formatter[key] for key in formatter})
+            ),
+        ),
+    )
     # Settings that are only made when they are used.
     server = {"base_url": "https://example.org"}
     hidden = {"_target_": "copy.deepcopy", "x": server}
