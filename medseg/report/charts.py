@@ -10,7 +10,7 @@ No plotting library, because a page is one file below 2 MB that opens offline: p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -180,12 +180,8 @@ def _count(count: int, counted: tuple[str, str] = ("case", "cases")) -> str:
 
 def axis_header(axis: Axis) -> Markup:
     """Draw the numbers of an axis as a strip of its own."""
-    ticks = []
-    for index, tick in enumerate(axis.ticks):
-        anchor = "start" if index == 0 else "end" if index == len(axis.ticks) - 1 else "middle"
-        text = f"{tick:g}" if isinstance(axis, LogAxis) and tick < 1 else number(tick)
-        ticks.append({"x": axis.at(tick), "anchor": anchor, "text": text})
-    return render_macro("charts", "axis_header", ticks)
+    texts = [f"{tick:g}" if isinstance(axis, LogAxis) and tick < 1 else number(tick) for tick in axis.ticks]
+    return render_macro("charts", "axis_header", list(zip(map(axis.at, axis.ticks), texts, strict=True)))
 
 
 def box_row(axis: Axis, values: Sequence[float], name: str, unit: str = "") -> Markup:
@@ -223,17 +219,12 @@ def spread(counts: object, edges: object, name: str) -> Markup:
         return Markup("")
     low = ends[0]
     span = (ends[-1] - low) or 1.0
-    path = "".join(
-        f"M{_SPREAD_WIDTH * (left - low) / span:.0f} {_SPREAD_HEIGHT}"
-        f"V{_SPREAD_HEIGHT - _SPREAD_HEIGHT * count / max(heights):.1f}"
-        f"H{_SPREAD_WIDTH * (right - low) / span:.0f}V{_SPREAD_HEIGHT}"
-        for left, right, count in zip(ends, ends[1:], heights, strict=False)
-        if count > 0
-    )
-    chart: Mapping[str, object] = {
+    points = [(_SPREAD_WIDTH * (edge - low) / span) for edge in ends]
+    tops = [_SPREAD_HEIGHT - _SPREAD_HEIGHT * height / max(heights) for height in heights]
+    chart = {
         "label": f"{name}: {short(low)} to {short(ends[-1])}",
         "size": (_SPREAD_WIDTH, _SPREAD_HEIGHT),
-        "path": path,
+        "bars": [bar for bar in zip(points, points[1:], tops, strict=False) if bar[2] < _SPREAD_HEIGHT],
         "ends": (short(low), short(ends[-1])),
     }
     return render_macro("charts", "spread", chart)

@@ -62,6 +62,7 @@ def evaluation_page(content: Content, images: CaseImages) -> str:
         content=content,
         titles={measure: measure_title(measure) for measure in content["measures"]},
         digits=digits,
+        count_state=lambda case, state: sum(row["state"] == state for row in case["structures"]),
         main=main,
         table_measures=[*main[:4], *(measure for measure in content["measures"] if measure not in main[:4])],
         left_out=LEFT_OUT,

@@ -47,6 +47,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"number": number, "breakable": breakable, "data_url": data_url}
+    environment.filters |= {"percent": "{:.2f}%".format, "pixels": "{:.1f}".format}
     environment.globals |= {"asset": _asset, "enumerated": enumerate}
     return environment
 

@@ -13,9 +13,9 @@ CONTENT = {
     "structures": [], "bootstrap": {"samples": 1}, "failed": {}, "without_prediction": [],
 }  # fmt: skip
 VARIABLES = {
-    "name": "a <b>", "content": CONTENT, "titles": {"dice": "Dice"}, "digits": str, "main": ["dice"],
-    "table_measures": ["dice"], "left_out": {"without_prediction": "left out"}, "plots": {}, "images": {},
-    "error_kinds": [], "cases": [], "worst": [], "omitted": 0,
+    "name": "a <b>", "content": CONTENT, "titles": {"dice": "Dice"}, "digits": str, "count_state": int,
+    "main": ["dice"], "table_measures": ["dice"], "left_out": {"without_prediction": "left out"}, "plots": {},
+    "images": {}, "error_kinds": [], "cases": [], "worst": [], "omitted": 0,
 }  # fmt: skip
 
 
