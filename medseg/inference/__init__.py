@@ -1,6 +1,5 @@
 """Segment whole volumes with a sliding window, in bounded memory."""
 
-from medseg.inference.options import InferenceOptions
-from medseg.inference.streaming import StreamingInferer
+from medseg.inference.streaming import InferenceOptions, StreamingInferer
 
 __all__ = ["InferenceOptions", "StreamingInferer"]

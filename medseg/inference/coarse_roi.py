@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from medseg.inference.kernels import AxisMap, Layer
+from medseg.inference.label_decoder import LabelDecoder
+from medseg.inference.stream import Stream
 from medseg.inference.windows import WindowPlan
+
+logger = logging.getLogger(__name__)
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 STEP_MM = 8.0  # from one layer of the coarse pass to the next, for a 2D network
 STEP = 4  # the same in layers, where their distance is unknown
 _MARGIN = 16  # voxels around the structures, in the plane of the layers
+
+
+def coarse_box(stream: Stream, full: WindowPlan, decoder: LabelDecoder, spacing: float | None) -> Box | None:
+    """Return the box in which a coarse pass finds structures; the full volume where the pass would cost as much.
+
+    Args:
+        stream: of the volume.
+        full: all windows.
+        decoder: to labels, of the structures alone.
+        spacing: from layer to layer, mm; None where it is unknown.
+    """
+    step = STEP if spacing is None else max(1, round(STEP_MM / spacing))
+    plan = coarse_plan(full.shape, full.roi, step)
+    if len(plan) == len(full):
+        return full.box
+    layers = stream.run(plan, decoder, title="coarse pass")
+    box = bounding_box(layers, decoder.structures or (), plan, step)
+    if box is None:
+        logger.info("The coarse pass found none of the structures")
+    else:
+        logger.info("The coarse pass found structures within %s of %s", box, full.shape)
+    return box
 
 
 def coarse_plan(shape: Sequence[int], roi: Sequence[int], step: int) -> WindowPlan:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +19,9 @@ from medseg.inference.label_decoder import Confidence, LabelDecoder
 from medseg.inference.window_forward import WindowForward
 from medseg.inference.windows import Layers, WindowPlan, crop
 
+if TYPE_CHECKING:
+    from medseg.inference.streaming import InferenceOptions, StreamingInferer
+
 logger = logging.getLogger(__name__)
 
 # More windows at once make no CPU faster; few GPUs are filled by less than their memory.
@@ -27,51 +29,48 @@ _CPU_BATCH, _GPU_BATCH = 2, 64
 _SHARE = 0.6  # of free memory that windows may take
 
 
-@dataclass
 class Stream:
-    """Take windows from a volume and yield layers.
+    """Take the windows of one volume and yield layers.
 
     Args:
+        inferer: with the settings of all calls.
         volume: `(C, K, I, J)`, layers along the first spatial axis.
         network: windows to logits.
         forward: wraps the network, or its part before the final convolution.
-        batch: windows at once.
-        context: for a 2D network, neighboring slices on each side that join as channels; None for a 3D network.
-        mode: `gaussian` or `constant`.
-        sigma_scale: of the gaussian.
-        cval: value of the input outside the volume.
-        sw_device: where windows and network run.
-        device: where windows are added up, as long as they fit there.
-        progress: whether to show a progress bar.
-        split_final_conv: whether a final 1x1 convolution may run once a voxel instead of once a window.
+        options: of this call.
 
     Attributes:
         channels: of the network's output, once it has run.
     """
 
-    volume: torch.Tensor
-    network: Callable[..., Any]
-    forward: Callable[..., WindowForward]
-    batch: int
-    context: int | None
-    mode: str
-    sigma_scale: float
-    cval: float
-    sw_device: torch.device
-    device: torch.device
-    progress: bool = False
-    split_final_conv: bool = True
-    channels: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self._layers = Layers(self.volume)
+    def __init__(
+        self,
+        inferer: StreamingInferer,
+        volume: torch.Tensor,
+        network: Callable[..., Any],
+        forward: Callable[..., WindowForward],
+        options: InferenceOptions,
+    ) -> None:
+        self.inferer = inferer
+        self.volume = volume
+        self.network = network
+        self.forward = forward
+        self.progress = options.progress
+        device = options.sw_device or inferer.sw_device
+        self.sw_device = volume.device if device is None else torch.device(device)
+        self.device = inferer.device or self.sw_device
+        channels = volume.shape[0] * (2 * inferer.context + 1)
+        self.batch = inferer.batch_for(network, channels, self.sw_device, options.sw_batch_size)
+        self.channels = 0
+        self._layers = Layers(volume)
 
     def run(
         self, plan: WindowPlan, decoder: LabelDecoder, live: int = 2, title: str | None = None
     ) -> Iterator[tuple[int, Layer]]:
         """Yield the finished layers that windows of the plan touch, front to back; the last `live` stay valid."""
-        importance = plan.importance(self.mode, self.sigma_scale, self.sw_device)
-        split = self.split_final_conv and not plan.single  # with one window a layer there is nothing to save
+        importance = plan.importance(self.inferer.mode, self.inferer.sigma_scale, self.sw_device)
+        # With one window a layer there is nothing to save, and flipped views are averaged as logits.
+        split = not plan.single and not self.inferer.flips
         with split_final_conv(self.network, enabled=split) as (body, final_conv):
             forward = self.forward(body)
             accumulator = WindowAccumulator(plan, importance, final_conv, self.device, live)
@@ -102,10 +101,11 @@ class Stream:
         return windows.to(self.sw_device, non_blocking=True)
 
     def _window(self, start: tuple[int, int, int], plan: WindowPlan) -> torch.Tensor:
-        if self.context is None:
-            return crop(self.volume, start, plan.roi, self.cval)
-        neighbors = range(start[0] - self.context, start[0] + self.context + 1)
-        slices = [crop(self._layers[k], (0, *start[1:]), plan.roi, self.cval)[:, 0] for k in neighbors]
+        context, fill = self.inferer.context, self.inferer.cval
+        if not self.inferer.slices:
+            return crop(self.volume, start, plan.roi, fill)
+        neighbors = range(start[0] - context, start[0] + context + 1)
+        slices = [crop(self._layers[k], (0, *start[1:]), plan.roi, fill)[:, 0] for k in neighbors]
         return slices[0] if len(slices) == 1 else torch.cat(slices)
 
 

@@ -8,10 +8,9 @@ once, and only its labels remain.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,23 +18,57 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 
 from medseg.errors import ConfigError, DataError, GeometryError
-from medseg.inference import coarse_roi
+from medseg.inference.coarse_roi import Box, coarse_box, restrict
 from medseg.inference.grid_mapping import OutputGridMap
 from medseg.inference.label_decoder import Confidence, LabelDecoder
-from medseg.inference.options import InferenceOptions, require, require_batch_size
 from medseg.inference.stream import Stream, auto_batch, decode_layers
 from medseg.inference.window_forward import WindowForward
 from medseg.inference.windows import WindowPlan
 from medseg.labels import LabelMap
-
-logger = logging.getLogger(__name__)
 
 GRIDS = ("network", "source")
 MODES = ("gaussian", "constant")
 
 
 @dataclass(frozen=True)
-class _Call:
+class InferenceOptions:
+    """Settings of one call of a `StreamingInferer`: an inferer that a config built is shared, and never changed.
+
+    Args:
+        sw_device: where windows and network run; None for the inferer's own.
+        sw_batch_size: windows in a batch; None for the inferer's own.
+        structures: labels, or for an inferer with `labels` names, that may come out; all other voxels become
+            background. None for all.
+        coarse_first: with `structures`, run windows without overlap first (for a 2D network, on a slice every 8 mm),
+            then only the windows that touch the box around what they showed. Inside the box the result is the same
+            as without; outside it is background.
+        confidence: add `meta["confidence"]` to the MetaTensor that is returned: for each image the mean probability
+            of each label over the voxels (of the network's grid) that got it, NaN for absent ones.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ConfigError: the batch is neither a whole number above 0 nor `auto`.
+
+    Example:
+        >>> inferer, network = StreamingInferer((2, 2)), torch.nn.Conv2d(1, 3, 1)
+        >>> labels = inferer(torch.ones(1, 1, 2, 2, 4), network, options=InferenceOptions(structures=[2]))
+        >>> labels.shape
+        torch.Size([1, 1, 2, 2, 4])
+    """
+
+    sw_device: torch.device | str | None = None
+    sw_batch_size: int | str | None = None
+    structures: Sequence[int | str] | None = None
+    coarse_first: bool = False
+    confidence: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sw_batch_size is not None:
+            _require_batch_size(self.sw_batch_size)
+
+
+class _Call(NamedTuple):
     """A network and the settings of one call of the inferer."""
 
     network: Callable[..., Any]
@@ -114,17 +147,17 @@ class StreamingInferer(Inferer):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        require(len(roi_size) in (2, 3) and min(roi_size) > 0, "roi_size", "must be 2 or 3 sizes above 0", roi_size)
-        require(0 <= overlap < 1, "overlap", "must be at least 0 and below 1", overlap)
-        require(mode in MODES, "mode", f"must be one of {', '.join(MODES)}", mode)
-        require(spatial_dim in (0, 1, 2), "spatial_dim", "must be 0, 1 or 2", spatial_dim)
-        require(context >= 0, "context", "must be 0 or more", context)
-        require(len(roi_size) == 2 or not context, "context", "is for 2D networks only, with two roi sizes", context)
-        require(output_grid in GRIDS, "output_grid", f"must be one of {', '.join(GRIDS)}", output_grid)
+        _require(len(roi_size) in (2, 3) and min(roi_size) > 0, "roi_size", "must be 2 or 3 sizes above 0", roi_size)
+        _require(0 <= overlap < 1, "overlap", "must be at least 0 and below 1", overlap)
+        _require(mode in MODES, "mode", f"must be one of {', '.join(MODES)}", mode)
+        _require(spatial_dim in (0, 1, 2), "spatial_dim", "must be 0, 1 or 2", spatial_dim)
+        _require(context >= 0, "context", "must be 0 or more", context)
+        _require(len(roi_size) == 2 or not context, "context", "is for 2D networks only, with two roi sizes", context)
+        _require(output_grid in GRIDS, "output_grid", f"must be one of {', '.join(GRIDS)}", output_grid)
         self.slices = len(roi_size) == 2
         self.axis = spatial_dim if self.slices else 0
         self.roi = (1, *map(int, roi_size)) if self.slices else tuple(map(int, roi_size))
-        require_batch_size(sw_batch_size)
+        _require_batch_size(sw_batch_size)
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
         self.mode = mode
@@ -143,6 +176,7 @@ class StreamingInferer(Inferer):
         if labels is not None and contralaterals is None and any(0 in axes for axes in flips):
             contralaterals = labels.mirror_permutation(background=not multilabel)
         self.overlap_priority = overlap_priority
+        self.flips = flips
         self._forward: dict[str, Any] = {
             "flips": flips,
             "contralaterals": contralaterals,
@@ -272,15 +306,14 @@ class StreamingInferer(Inferer):
         in_plane = [axis for axis in range(3) if axis != self.axis]
         axes = [grid.axes[axis] for axis in (self.axis, *in_plane)]
         decoder = self._decoder(call.structures)
-        stream = self._stream(volume.movedim(self.axis + 1, 1), call)
-        plan = WindowPlan.of(
-            stream.volume.shape[1:], self.roi, [0.0 if size == 1 else self.overlap for size in self.roi]
-        )
-        box: coarse_roi.Box | None = ((0, plan.shape[0]), (0, plan.shape[1]), (0, plan.shape[2]))
+        stream = Stream(self, volume.movedim(self.axis + 1, 1), call.network, call.forward, call.options)
+        overlap = [0.0 if size == 1 else self.overlap for size in self.roi]
+        plan = WindowPlan.of(stream.volume.shape[1:], self.roi, overlap)
+        box: Box | None = plan.box
         if call.options.coarse_first and call.structures is not None:
-            box = self._coarse_box(stream, plan, call.structures, _layer_spacing(image, self.axis))
-            spans = box or [(0, 0)] * 3
-            axes = [coarse_roi.restrict(axis, span) for axis, span in zip(axes, spans, strict=True)]
+            coarse_decoder = self._decoder(call.structures, "labels")
+            box = coarse_box(stream, plan, coarse_decoder, _layer_spacing(image, self.axis))
+            axes = [restrict(axis, span) for axis, span in zip(axes, box or [(0, 0)] * 3, strict=True)]
         elif not all(axis.inside.any() for axis in axes):
             raise GeometryError("StreamingInferer", "the scan's grid does not overlap the network's grid")
         confidence = Confidence(decoder, box) if call.options.confidence and box is not None else None
@@ -303,41 +336,15 @@ class StreamingInferer(Inferer):
         size = self.sw_batch_size if sw_batch_size is None else sw_batch_size
         return size if isinstance(size, int) else auto_batch(network, channels, self.roi, self.slices, device)
 
-    def _stream(self, volume: torch.Tensor, call: _Call) -> Stream:
-        device = call.options.sw_device or self.sw_device
-        sw_device = volume.device if device is None else torch.device(device)
-        channels = volume.shape[0] * (2 * self.context + 1)
-        return Stream(
-            volume,
-            call.network,
-            call.forward,
-            batch=self.batch_for(call.network, channels, sw_device, call.options.sw_batch_size),
-            context=self.context if self.slices else None,
-            mode=self.mode,
-            sigma_scale=self.sigma_scale,
-            cval=self.cval,
-            sw_device=sw_device,
-            device=self.device or sw_device,
-            progress=call.options.progress,
-            split_final_conv=not self._forward["flips"],
-        )
 
-    def _coarse_box(
-        self, stream: Stream, full: WindowPlan, structures: Sequence[int], spacing: float | None
-    ) -> coarse_roi.Box | None:
-        """Return the box in which a coarse pass finds structures; the full volume where the pass would cost as much."""
-        step = coarse_roi.STEP if spacing is None else max(1, round(coarse_roi.STEP_MM / spacing))
-        shape = full.shape
-        plan = coarse_roi.coarse_plan(shape, self.roi, step)
-        if len(plan) == len(full):
-            return (0, shape[0]), (0, shape[1]), (0, shape[2])
-        layers = stream.run(plan, self._decoder(structures, "labels"), title="coarse pass")
-        box = coarse_roi.bounding_box(layers, structures, plan, step)
-        if box is None:
-            logger.info("The coarse pass found none of the structures")
-        else:
-            logger.info("The coarse pass found structures within %s of %s", box, shape)
-        return box
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise ConfigError(f"StreamingInferer, {name}", rule, f"got {value!r}")
+
+
+def _require_batch_size(value: int | str) -> None:
+    is_size = isinstance(value, int) and value > 0
+    _require(is_size or value == "auto", "sw_batch_size", "must be a whole number above 0 or auto", value)
 
 
 def _layer_spacing(image: torch.Tensor, axis: int) -> float | None:

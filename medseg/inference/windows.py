@@ -58,6 +58,11 @@ class WindowPlan:
         return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
 
     @property
+    def box(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """The full volume, as first and end by axis."""
+        return (0, self.shape[0]), (0, self.shape[1]), (0, self.shape[2])
+
+    @property
     def single(self) -> bool:
         """Whether each layer is covered by a single window."""
         layers, rows, columns = (len(starts) == 1 for starts in self.starts)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from medseg.errors import ConfigError, LabelError
-from medseg.losses.annotated import (
+from medseg.losses.marginal import (
     Annotated,
     annotated_rows,
     case_names,

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from medseg.errors import ConfigError, GeometryError, WeightsError, did_you_mean, first_line
-from medseg.networks.hub import UnreachableError, weights_folder
+from medseg.networks.weights import UnreachableError, weights_folder
 from medseg.optional import require
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import torch
 
 from medseg.errors import MedsegError
 from medseg.networks import load_weights, require_variant, to_torchscript
-from medseg.networks.hub import weights_folder
+from medseg.networks.weights import weights_folder
 
 
 def printed(call):

@@ -8,8 +8,8 @@ from typing import ClassVar
 import pytest
 
 from medseg.errors import WeightsError
-from medseg.networks import hub
-from medseg.networks.hub import UnreachableError, weights_folder
+from medseg.networks import weights
+from medseg.networks.weights import UnreachableError, weights_folder
 
 NAME = "nvidia/mit-b0"
 
@@ -90,7 +90,7 @@ def test_offline_no_connection_is_opened(cache, monkeypatch):
 
 def test_a_hub_that_does_not_answer_times_out(cache, monkeypatch):
     client = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(hub, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(weights, "_TIMEOUT", 0.5)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
         at(monkeypatch, client, server.getsockname()[1])
         started = time.monotonic()

@@ -214,7 +214,7 @@ def test_incomplete_and_foreign_folders_are_refused(transformers, tmp_path):
 
 def test_random_weights_need_permission(transformers, monkeypatch, caplog):
     from medseg.networks import segformer
-    from medseg.networks.hub import UnreachableError
+    from medseg.networks.weights import UnreachableError
 
     def away(name, extra):
         raise UnreachableError(name, "the hub cannot be reached")
