@@ -52,6 +52,7 @@ def test_without_its_first_working_directory_a_run_is_resumed_here(make_run, mon
             "a machine that is silent for 10 min counts as gone.",
         ),
     ],
+    ids=["finished", "running here", "running elsewhere"],  # the second message holds this process's id
 )
 def test_a_run_that_cannot_be_resumed_is_an_error(make_run, record, message):
     if record.get("updated") == "now":
