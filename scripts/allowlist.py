@@ -1,7 +1,7 @@
 """Write medseg/inspection/allowlist.json: the exact callables that a bundle may name without `--trust`.
 
 Each callable was read for arguments that read pickles, download, write, or are looked up as code. Such an argument
-has a rule in medseg/inspection/rules.py, or the callable is left out below. MONAI's and PyTorch's names are listed by
+has a rule in RULES, or the callable is left out below. MONAI's and PyTorch's names are listed by
 what they are (a transform, a network, a loss) less what is left out; a new version adds nothing until this is run again
 and the difference has been read.
 """
@@ -157,6 +157,78 @@ EXACT = {
 }  # fmt: skip
 
 
+# The arguments that have rules, with their kind; medseg/inspection/rules.py checks each kind.
+_IMAGE = {
+    **{"output_dir": "path", "output_postfix": "name", "output_ext": "extension", "output_format": "extension"},
+    **{"writer": "writer", "data_root_dir": "nothing", "folder_layout": "nothing", "output_name_formatter": "nothing"},
+}
+_ENGINE = {"compile_kwargs": "compile"}
+_WRITING_HANDLERS = ("checkpoints", "histograms", "history", "monitor", "nan_guard", "system")
+_READ = {"reader": "reader", "allow_pickle": "false"}
+_CHECKPOINT = {
+    "save_dir": "path",
+    **dict.fromkeys(("name", "file_prefix", "final_filename", "key_metric_filename", "key_metric_name"), "name"),
+}
+RULES: dict[str, dict[str, str]] = {
+    "medseg.bundle.SavePredictions": {"folder": "path"},
+    "medseg.bundle.SaveSlices": {"folder": "path"},
+    "medseg.bundle.default_handlers": {
+        "run": "run",
+        "monitor#settings": "tracker",
+        "checkpoints#backup": "address",
+        "checkpoints#model_path": "path",
+        **dict.fromkeys(_WRITING_HANDLERS, "options"),
+        **{f"{handler}#folder": "path" for handler in _WRITING_HANDLERS},
+    },
+    "medseg.bundle.start_run": {
+        **dict.fromkeys(("root", "output_dir"), "path"),
+        **{"resume": "boolean", "config": "config", "backup": "address"},
+    },
+    "medseg.data.open_dataset": {"cache_dir": "path"},
+    "medseg.monitoring.Histograms": {"folder": "path"},
+    "medseg.monitoring.History": {"folder": "path"},
+    "medseg.monitoring.Monitor": {"folder": "path", "settings": "tracker"},
+    "medseg.monitoring.Previews": {"folder": "path"},
+    "medseg.monitoring.SaveScores": {"path": "path"},
+    "medseg.monitoring.System": {"folder": "path"},
+    "medseg.monitoring.Tracking": {"output_dir": "path", "settings": "tracker"},
+    "medseg.networks.SegFormer": {"variant": "variant"},
+    "medseg.open_dataset": {"cache_dir": "path"},
+    "medseg.training.Checkpoints": {"folder": "path", "model_path": "path", "backup": "address"},
+    "medseg.training.NanGuard": {"folder": "path"},
+    "monai.data.ImageDataset": _READ,
+    "monai.data.NumpyReader": {"allow_pickle": "false"},
+    "monai.engines.SupervisedEvaluator": _ENGINE,
+    "monai.engines.SupervisedTrainer": _ENGINE,
+    "monai.handlers.CheckpointSaver": _CHECKPOINT,
+    "monai.handlers.ClassificationSaver": {"output_dir": "path", "filename": "name", "saver": "nothing"},
+    "monai.handlers.LogfileHandler": {"output_dir": "path", "filename": "name"},
+    "monai.handlers.MetricsSaver": {"save_dir": "path", "output_type": "name"},
+    "monai.handlers.TensorBoardHandler": {"log_dir": "path"},
+    "monai.handlers.TensorBoardImageHandler": {"log_dir": "path"},
+    "monai.handlers.TensorBoardStatsHandler": {"log_dir": "path"},
+    "monai.inferers.PatchInferer": {"merger_cls": "merger"},
+    "monai.networks.nets.HoVerNet": {"pretrained_url": "nothing"},
+    "monai.transforms.LoadImage": _READ,
+    "monai.transforms.LoadImaged": _READ,
+    "monai.transforms.SaveImage": _IMAGE,
+    "monai.transforms.SaveImaged": _IMAGE,
+    "pathlib.Path": {},  # its methods move files, so it must not become a value whose methods take any object
+    "torch.distributed.init_process_group": {
+        "backend": "backend",
+        **dict.fromkeys(("init_method", "store", "pg_options"), "nothing"),
+    },
+}
+# The rules for arguments of every callable.
+RULES["*"] = {"_debug_": "nothing", "allow_pickle": "false", "pickle_module": "nothing", "pretrained_url": "nothing"}
+# The arguments, in their order, of callables with rules that expressions may call.
+POSITIONAL = {
+    "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "backup", "config"],
+    "medseg.data.open_dataset": ["root", "labels", "cache_dir"],
+    "pathlib.Path": [f"part {number}" for number in range(8)],
+    "torch.distributed.init_process_group": ["backend"],
+}
+
 # Operators of torch that a TorchScript program may name: they compute, and reach no file, process or network.
 OPERATORS = """
     NumToTensor RaiseException device dtype layout __contains__ __derive_index __getitem__ __is__ __isnot__ __not__
@@ -274,19 +346,14 @@ def pickle_globals() -> list[str]:
 def main() -> None:
     """Write the table."""
     warnings.simplefilter("ignore")
-    content: dict[str, Any] = {"modules": sorted(MODULES.split()), "callables": build(), "pickles": pickle_globals()}
-    content["operators"] = sorted(OPERATORS.split())
-    lines = ["{", ' "modules": ' + json.dumps(content["modules"]) + ",", ' "callables": {']
-    lines += [
-        ",\n".join(f"  {json.dumps(name)}: {json.dumps(spelled)}" for name, spelled in content["callables"].items())
-    ]
-    lines += [
-        " },",
-        ' "pickles": ' + json.dumps(content["pickles"]) + ",",
-        ' "operators": ' + json.dumps(content["operators"]),
-        "}",
-    ]
-    FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    content: dict[str, dict[str, Any]] = {"callables": build(), "rules": RULES, "positional": POSITIONAL}
+    lines = []
+    for key, entries in content.items():
+        listed = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(entries.items()))
+        lines.append(f" {json.dumps(key)}: {{\n{listed}\n }}")
+    for key, names in {"modules": MODULES.split(), "operators": OPERATORS.split(), "pickles": pickle_globals()}.items():
+        lines.append(f" {json.dumps(key)}: {json.dumps(sorted(names))}")
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     sys.stdout.write(f"{len(content['callables'])} callables in {FILE}\n")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
+
+EVERY_CALLABLE = "*"
 
 
 @functools.cache
@@ -38,6 +40,18 @@ def spellings() -> Mapping[str, str]:
     names = {}
     for name, others in _table()["callables"].items():
         names.update(dict.fromkeys([name, *others], name))
+    return names
+
+
+def argument_rules() -> Mapping[str, Mapping[str, str]]:
+    """Return the kind of each argument that has a rule, by callable; see `medseg.inspection.rules`."""
+    rules: Mapping[str, Mapping[str, str]] = _table()["rules"]
+    return rules
+
+
+def positional_arguments() -> Mapping[str, Sequence[str]]:
+    """Return the names of the positional arguments of callables that have rules and may be called in expressions."""
+    names: Mapping[str, Sequence[str]] = _table()["positional"]
     return names
 
 

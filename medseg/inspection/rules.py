@@ -1,4 +1,4 @@
-"""Rules for callables that are harmless only with some arguments: which arguments, and what these may be.
+"""Check the arguments of callables that are harmless only with some: `scripts/allowlist.py` has the rules.
 
 What has rules may be named by `_target_` alone, because an expression could hand it anything, unless its positional
 arguments are listed too.
@@ -7,19 +7,19 @@ arguments are listed too.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from medseg.config.references import references
-from medseg.inspection.allowlist import canonical_name
+from medseg.inspection.allowlist import EVERY_CALLABLE, argument_rules, canonical_name, positional_arguments
 from medseg.inspection.expressions import Refusal, parse_expression, referenced_path
 from medseg.inspection.merged_configs import Entry, MergedConfigs, target_path
 from medseg.inspection.write_targets import WriteTargets
 
-# The kinds of arguments.
+# The kinds of arguments, as the rules name them.
 PATH, NAME, EXTENSION, NOTHING, FALSE, BOOLEAN = "path", "name", "extension", "nothing", "false", "boolean"
 READER, MERGER, WRITER, BACKEND, CONFIG = "reader", "merger", "writer", "backend", "config"
-ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker settings", "compile options", "network variant"
+ADDRESS, TRACKER, COMPILE, VARIANT = "address", "tracker", "compile", "variant"
 RUN, OPTIONS = "run", "options"
 _READERS = {"ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"}
 _VOLUME_READER = "medseg.data.VolumeReader"
@@ -47,80 +47,11 @@ _SEGFORMER_OPTIONS = {
     *("mlp_ratios", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"),
     *("layer_norm_eps", "decoder_hidden_size"),
 }
-_IMAGE = {
-    **{"output_dir": PATH, "output_postfix": NAME, "output_ext": EXTENSION, "output_format": EXTENSION},
-    **{"writer": WRITER, "data_root_dir": NOTHING, "folder_layout": NOTHING, "output_name_formatter": NOTHING},
-}
-_ENGINE = {"compile_kwargs": COMPILE}
-_WRITING_HANDLERS = ("checkpoints", "histograms", "history", "monitor", "nan_guard", "system")
-_READ = {"reader": READER, "allow_pickle": FALSE}
-_CHECKPOINT = {
-    "save_dir": PATH,
-    **dict.fromkeys(("name", "file_prefix", "final_filename", "key_metric_filename", "key_metric_name"), NAME),
-}
-RULES: Mapping[str, Mapping[str, str]] = {
-    "medseg.bundle.SavePredictions": {"folder": PATH},
-    "medseg.bundle.SaveSlices": {"folder": PATH},
-    "medseg.bundle.default_handlers": {
-        "run": RUN,
-        "monitor#settings": TRACKER,
-        "checkpoints#backup": ADDRESS,
-        "checkpoints#model_path": PATH,
-        **dict.fromkeys(_WRITING_HANDLERS, OPTIONS),
-        **{f"{handler}#folder": PATH for handler in _WRITING_HANDLERS},
-    },
-    "medseg.bundle.start_run": {
-        **dict.fromkeys(("root", "output_dir"), PATH),
-        **{"resume": BOOLEAN, "config": CONFIG, "backup": ADDRESS},
-    },
-    "medseg.data.open_dataset": {"cache_dir": PATH},
-    "medseg.monitoring.Histograms": {"folder": PATH},
-    "medseg.monitoring.History": {"folder": PATH},
-    "medseg.monitoring.Monitor": {"folder": PATH, "settings": TRACKER},
-    "medseg.monitoring.Previews": {"folder": PATH},
-    "medseg.monitoring.SaveScores": {"path": PATH},
-    "medseg.monitoring.System": {"folder": PATH},
-    "medseg.monitoring.Tracking": {"output_dir": PATH, "settings": TRACKER},
-    "medseg.networks.SegFormer": {"variant": VARIANT},
-    "medseg.open_dataset": {"cache_dir": PATH},
-    "medseg.training.Checkpoints": {"folder": PATH, "model_path": PATH, "backup": ADDRESS},
-    "medseg.training.NanGuard": {"folder": PATH},
-    "monai.data.ImageDataset": _READ,
-    "monai.data.NumpyReader": {"allow_pickle": FALSE},
-    "monai.engines.SupervisedEvaluator": _ENGINE,
-    "monai.engines.SupervisedTrainer": _ENGINE,
-    "monai.handlers.CheckpointSaver": _CHECKPOINT,
-    "monai.handlers.ClassificationSaver": {"output_dir": PATH, "filename": NAME, "saver": NOTHING},
-    "monai.handlers.LogfileHandler": {"output_dir": PATH, "filename": NAME},
-    "monai.handlers.MetricsSaver": {"save_dir": PATH, "output_type": NAME},
-    "monai.handlers.TensorBoardHandler": {"log_dir": PATH},
-    "monai.handlers.TensorBoardImageHandler": {"log_dir": PATH},
-    "monai.handlers.TensorBoardStatsHandler": {"log_dir": PATH},
-    "monai.inferers.PatchInferer": {"merger_cls": MERGER},
-    "monai.networks.nets.HoVerNet": {"pretrained_url": NOTHING},
-    "monai.transforms.LoadImage": _READ,
-    "monai.transforms.LoadImaged": _READ,
-    "monai.transforms.SaveImage": _IMAGE,
-    "monai.transforms.SaveImaged": _IMAGE,
-    "pathlib.Path": {},  # its methods move files, so it must not become a value whose methods take any object
-    "torch.distributed.init_process_group": {
-        "backend": BACKEND,
-        **dict.fromkeys(("init_method", "store", "pg_options"), NOTHING),
-    },
-}
-# The rules for arguments of every callable.
-COMMON_RULES = {"_debug_": NOTHING, "allow_pickle": FALSE, "pickle_module": NOTHING, "pretrained_url": NOTHING}
-POSITIONAL: Mapping[str, Sequence[str]] = {
-    "medseg.bundle.start_run": ["root", "output_dir", "dataset", "labels", "name", "resume", "backup", "config"],
-    "medseg.data.open_dataset": ["root", "labels", "cache_dir"],
-    "pathlib.Path": [f"part {number}" for number in range(8)],
-    "torch.distributed.init_process_group": ["backend"],
-}
 
 
 def has_rules(name: str) -> bool:
     """Return True if the callable of that canonical name has rules."""
-    return name in RULES
+    return name in argument_rules()
 
 
 class Rules:
@@ -145,7 +76,7 @@ class Rules:
             path: where the component is.
         """
         problems = {}
-        for argument, kind in {**COMMON_RULES, **RULES.get(name, {})}.items():
+        for argument, kind in {**argument_rules()[EVERY_CALLABLE], **argument_rules().get(name, {})}.items():
             for entry in self.configs.at(f"{path}#{argument}"):
                 if kind in (TRACKER, COMPILE, VARIANT, OPTIONS):
                     problem = self._mapping_problem(kind, entry)
@@ -161,16 +92,17 @@ class Rules:
         Raises:
             Refusal: it is not called, or an argument is not allowed.
         """
-        if node is None or name not in POSITIONAL:
+        positional = positional_arguments().get(name)
+        if node is None or positional is None:
             raise Refusal(f"{name} may be named by _target_ alone")
         unpacked = any(isinstance(argument, ast.Starred) for argument in node.args)
         if unpacked or any(keyword.arg is None for keyword in node.keywords):
             raise Refusal(f"the arguments of {name} are only known when it runs")
-        if len(node.args) > len(POSITIONAL[name]):
-            raise Refusal(f"{name} takes {', '.join(POSITIONAL[name])} by position, and the others by name")
-        arguments = dict(zip(POSITIONAL[name], node.args, strict=False))
+        if len(node.args) > len(positional):
+            raise Refusal(f"{name} takes {', '.join(positional)} by position, and the others by name")
+        arguments = dict(zip(positional, node.args, strict=False))
         arguments |= {str(keyword.arg): keyword.value for keyword in node.keywords}
-        for argument, kind in RULES[name].items():
+        for argument, kind in argument_rules()[name].items():
             problem = self._problem(kind, arguments[argument]) if argument in arguments else None
             if problem is not None:
                 raise Refusal(f"{name}: {argument}: {problem}")

@@ -1,10 +1,11 @@
 """The list of callables: what must be on it, what must not, and that MONAI means the same by each name."""
 
+import importlib.util
 import pydoc
 
 import pytest
 
-from medseg.inspection import allowlist
+from medseg.inspection import allowlist, rules
 
 DENIED = [
     "os.system", "os.popen", "subprocess.run", "builtins.eval", "builtins.open", "functools.partial", "torch.load",
@@ -79,3 +80,21 @@ def test_every_listed_name_of_medseg_exists():
     names = [name for name in set(allowlist.spellings().values()) if name.startswith("medseg.")]
     assert len(names) > 50
     assert not [name for name in names if pydoc.locate(name) is None]
+
+
+def test_the_list_is_what_its_script_says(repository):
+    spec = importlib.util.spec_from_file_location("allowlist_script", repository / "scripts" / "allowlist.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert allowlist.argument_rules() == script.RULES
+    assert allowlist.positional_arguments() == script.POSITIONAL
+    assert allowlist.importable_modules() == set(script.MODULES.split())
+    assert allowlist.torchscript_operators() == set(script.OPERATORS.split())
+    names = {f"{module}.{name}" for module, names in script.EXACT.items() for name in names.split()}
+    assert names <= set(allowlist.spellings())
+
+
+def test_every_kind_of_argument_in_the_rules_is_one_that_is_checked():
+    kinds = {kind for kinds in allowlist.argument_rules().values() for kind in kinds.values()}
+    checked = {value for name, value in vars(rules).items() if name.isupper() and isinstance(value, str)}
+    assert kinds <= checked

@@ -6,10 +6,9 @@ import pydoc
 import pytest
 
 from medseg.bundle.handlers import handler_class
-from medseg.inspection.allowlist import canonical_name
+from medseg.inspection.allowlist import EVERY_CALLABLE, argument_rules, canonical_name, positional_arguments
 from medseg.inspection.configs import Part, is_config, judge_configs, strings
 from medseg.inspection.merged_configs import MergedConfigs, UnreadableError, parse_config
-from medseg.inspection.rules import POSITIONAL, RULES
 
 FILE = "configs/train.json"
 
@@ -122,19 +121,19 @@ def test_a_callable_with_rules_is_refused_in_an_expression():
     assert "only known when it runs" in problems("$medseg.bundle.start_run(**@a)", i="$import medseg", a={})[0]
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "pathlib.Path"])
+@pytest.mark.parametrize("name", sorted(set(argument_rules()) - {EVERY_CALLABLE, "pathlib.Path"}))
 def test_rules_are_for_listed_callables_and_arguments_they_take(name):
     assert canonical_name(name) == name
     target = pydoc.locate(name)
     assert target is not None
     parameters = inspect.signature(target).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for rule in RULES[name]:
+    for rule in argument_rules()[name]:
         argument, _, setting = rule.partition("#")
         assert argument in parameters or takes_any, rule
         assert not setting or setting in inspect.signature(handler_class(argument)).parameters, rule
-    if name in POSITIONAL:
-        assert list(parameters)[: len(POSITIONAL[name])] == list(POSITIONAL[name])
+    positional = list(positional_arguments().get(name, []))
+    assert list(parameters)[: len(positional)] == positional
 
 
 def test_positional_arguments_are_checked():
