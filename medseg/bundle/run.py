@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.atomic import write_json
-from medseg.bundle import config_check, resuming
+from medseg.bundle import config_check, run_identity
 from medseg.bundle.bundle import Bundle, find_overlay
 from medseg.bundle.evaluation_context import METADATA, BundleWorkflow, EvaluationContext, current_context
-from medseg.bundle.resuming import PLACES
+from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
 from medseg.config.references import TARGET, top_key, used_paths
@@ -112,7 +112,7 @@ def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
         overrides: values by key; only such as do not change what it has computed so far.
 
     Raises:
-        ConfigError: a setting that may not change, see `medseg.bundle.resuming.compare`.
+        ConfigError: a setting that may not change, see `medseg.bundle.run_identity.compare_configs`.
         RunError: nothing is left to do.
     """
     root = Path(folder).resolve()
@@ -134,9 +134,9 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     Raises:
         ConfigError, OutputError, RunError: see `medseg.training.restore.newest_copy`.
     """
-    if not resuming.is_run(root):
+    if not run_identity.is_run(root):
         return False
-    config = resuming.config_of(root)
+    config = run_identity.read_run_config(root)
     backup = overrides.get("backup", config.get("backup"))
     if not isinstance(backup, str) or backup[:1] in ("$", "@", "%"):
         return False
@@ -146,7 +146,7 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     if read_record(root) == record:
         return False
     # What went on elsewhere with the same settings is still what was started here.
-    if known and not differences(config, resuming.config_of(root), ignore=PLACES):
+    if known and not differences(config, run_identity.read_run_config(root), ignore=HARMLESS_KEYS):
         remember_start(root)
     return True
 
@@ -184,22 +184,26 @@ def start_run(
     if context is None:
         raise ConfigError("start_run", "only the expression of a config can start a run")
     merged = context.config()
-    bundle, data = Bundle(Path(root)), resuming.data_of(dataset)
-    who = identity(resuming.essence(resuming.plain(merged)), data["data"])
+    bundle = Bundle(Path(root))
+    data = run_identity.data_fingerprints(dataset)
+    harmless = tuple(bundle.metadata.get("harmless_keys", ()))
+    who = identity(run_identity.result_config(run_identity.json_config(merged), harmless), data["data"])
     parent = Path(output_dir).resolve() / bundle.name
 
     def newest(folder: Path) -> Path:
         return folder if backup is None else newest_copy(backup, folder, in_use=folder == bundle.root)
 
     if isinstance(resume, str):
-        found: Path | None = resuming.chosen_run(resume, parent, bundle.name, merged, data, config, newest)
+        found: Path | None = run_identity.resumable_run(
+            resume, parent, bundle.name, merged, data, config, newest, harmless
+        )
     else:
         found = _unfinished(bundle, parent, who, backup) if resume else None
     if found is not None:
         logger.info("This run was started before: going on in %s", found)
-        resuming.say_what_changed(found, merged, config)
+        run_identity.log_changes(found, merged, config)
     elif resume:
-        resuming.say_what_is_near(parent, merged, data, config)
+        run_identity.log_similar_runs(parent, merged, data, config, harmless)
     about: dict[str, Any] = {
         "bundle": bundle.name,
         "name": name,
@@ -229,10 +233,8 @@ def start_run(
 
 def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Path | None:
     """The run of this identity to go on with: the bundle's own folder, or one of the runs here or in the backup."""
-    if resuming.is_run(bundle.root):
-        own = resuming.unfinished_own(bundle.root, who)
-        if own is not None:
-            return own if backup is None else newest_copy(backup, own, in_use=True)
+    if run_identity.is_run(bundle.root) and run_identity.is_unfinished(bundle.root, who):
+        return bundle.root if backup is None else newest_copy(backup, bundle.root, in_use=True)
     return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
 
 
@@ -246,7 +248,7 @@ def _write_bundle(
 ) -> None:
     """Make the run's folder a bundle: configs as they run, label map, docs; the weights come with training."""
     recipe = bundle.content(config)
-    effective = {**resuming.plain(merged), "bundle_root": recipe["bundle_root"], "resume": True}
+    effective = {**run_identity.json_config(merged), "bundle_root": recipe["bundle_root"], "resume": True}
     if "output_dir" in recipe:
         effective["output_dir"] = recipe["output_dir"]  # where the run's folder lies is seen from the folder itself
     data = effective.get("dataset_dir")
@@ -258,7 +260,7 @@ def _write_bundle(
     names = [name for name in ("train", "evaluate", "inference") if (bundle.root / f"configs/{name}.json").is_file()]
     contents = {name: _shared(bundle.content(name), recipe, effective) for name in names if name != config}
     for name, content in {**contents, config: effective}.items():
-        write_json(folder / "configs" / f"{name}.json", resuming.plain(content))
+        write_json(folder / "configs" / f"{name}.json", run_identity.json_config(content))
     if folder.resolve() == bundle.root:
         return
     write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels, context))
@@ -294,7 +296,7 @@ def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping
     of the same component, and whatever that refers to.
     """
     result = dict(other)
-    shared = [key for key in other if key not in PLACES and key in recipe]
+    shared = [key for key in other if key not in HARMLESS_KEYS and key in recipe]
     new: set[str] = set()
     for key in shared:
         result[key] = _as_it_ran(other[key], recipe[key], effective.get(key))

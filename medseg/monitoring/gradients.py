@@ -116,7 +116,7 @@ class Histograms:
         optimizer: Default: the trainer's `optimizer`.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class History:
         >>> History("runs/mine", optimizer=optimizer).attach(trainer)  # doctest: +SKIP
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class Monitor:
         ConfigError: a setting that means nothing, before anything starts.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class Tracking:
         log_every_n_batches: how often a batch is recorded.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,

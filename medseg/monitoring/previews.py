@@ -44,7 +44,7 @@ class Previews:
         OutputError: an image cannot be written.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self, folder: str | Path, labels: LabelMap, draw: Callable[..., Any], cases: int = 2, every_n_epochs: int = 1

@@ -74,7 +74,7 @@ class SaveScores:
         path: the JSON file.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

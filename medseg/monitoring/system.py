@@ -60,7 +60,7 @@ class System:
         clock: returns seconds.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,

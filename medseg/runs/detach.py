@@ -97,7 +97,7 @@ def detach(
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), VARIABLE: str(log.resolve())}
     # A session of its own gets no SIGHUP when the terminal closes, and no Ctrl-C.
     if sys.platform == "win32":
-        options: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
+        options: Any = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
     else:
         options = {"start_new_session": True}
     try:

@@ -198,8 +198,8 @@ class Run:
     def max_epochs(self) -> int | None:
         """The number of epochs that it is to run; None where nothing says it."""
         for value in (self.record.get("max_epochs"), _latest(self.tail, "max_epochs"), self.config.get("max_epochs")):
-            if number_of(value):
-                return int(value)
+            if (number := number_of(value)) is not None and number > 0:
+                return int(number)
         return next((int(row["max_epochs"]) for row in self.rows_of("begin") if number_of(row.get("max_epochs"))), None)
 
     @property
@@ -282,9 +282,10 @@ class Run:
         Args:
             trust: see `medseg.load`.
         """
-        import medseg  # the door: this room stands below all that is needed for this
+        import medseg  # the front door: this room is below all that is needed for this
 
-        return medseg.load(self.folder, trust=trust).network
+        network: torch.nn.Module = medseg.load(self.folder, trust=trust).network
+        return network
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the run as one HTML page and return its path.

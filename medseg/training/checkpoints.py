@@ -63,7 +63,7 @@ class Checkpoints:
         ConfigError: a number below 0.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,
@@ -276,7 +276,7 @@ class Resume:
     knows; this handler stands for its place in the list, which is the head.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def attach(self, engine: Any) -> None:
         """Load when the trainer starts."""

@@ -28,7 +28,7 @@ class DryRun:
         out_channels: of the network.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(self, dataset: Sequence[Any], out_channels: int) -> None:
         self.dataset, self.out_channels = dataset, out_channels

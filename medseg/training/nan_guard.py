@@ -51,7 +51,7 @@ class NanGuard:
         ConfigError: a limit that is none.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class ProgressBar:
         validator: the evaluator whose key metric is shown; its volumes are counted while it runs.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(self, validator: Any | None = None) -> None:
         self.validator = validator

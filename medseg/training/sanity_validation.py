@@ -24,7 +24,7 @@ class SanityValidation:
         validator: a MONAI evaluator.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(self, validator: Any) -> None:
         self.validator = validator

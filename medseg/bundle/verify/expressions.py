@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.bundle.resuming import PLACES
+from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.bundle.verify.bundle_files import BundleFiles, root_cause
 from medseg.config.paths import at, resolved_path, walk
 from medseg.config.references import is_expression, parse
@@ -186,7 +186,7 @@ def check_paths(bundle: BundleFiles) -> Iterator[Finding]:
     for config, content in contents.items():
         for path, value in walk(content):
             key = path.split("#")[0]
-            if not isinstance(value, str) or not value or (bundle.is_run and key in PLACES):
+            if not isinstance(value, str) or not value or (bundle.is_run and key in HARMLESS_KEYS):
                 continue
             report, fix = error, "Begin it with @bundle_root."
             if key in _DATA_KEYS:

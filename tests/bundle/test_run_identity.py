@@ -1,4 +1,4 @@
-"""What a run is told by, and with which changed settings it may go on."""
+"""Which settings make a run another one, and with which changes it can be resumed."""
 
 import copy
 import json
@@ -6,8 +6,8 @@ import json
 import pytest
 
 from medseg.bundle import Bundle, resume_run, run_bundle
-from medseg.bundle.resuming import compare, essence, plain, say_what_changed
 from medseg.bundle.run import update_from_backup
+from medseg.bundle.run_identity import compare_configs, json_config, log_changes, result_config
 from medseg.bundle.trust import require_trust
 from medseg.config.diff import differences
 from medseg.errors import ConfigError, RunError, UntrustedError
@@ -35,7 +35,7 @@ def changed(recipe, **changes):
 
 
 def same_run(recipe, config):
-    return identity(essence(plain(recipe)), "data") == identity(essence(plain(config)), "data")
+    return identity(result_config(json_config(recipe)), "data") == identity(result_config(json_config(config)), "data")
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def same_run(recipe, config):
         ("validate#handler_set#previews#every_n_epochs", 7),
     ],
 )
-def test_what_only_looks_on_is_the_same_run(recipe, path, value):
+def test_handlers_that_only_log_or_save_leave_the_run_the_same(recipe, path, value):
     config = changed(recipe, **{path: value})
     if path == "train#handlers":
         config["train"]["handlers"] = [*recipe["train"]["handlers"], *value]
     assert differences(recipe, config)
     assert same_run(recipe, config)
-    assert not compare(recipe, config).essential
+    assert not compare_configs(recipe, config).essential
 
 
 def test_the_tracking_that_monai_puts_in_is_the_same_run(recipe, repository):
@@ -94,10 +94,13 @@ def test_the_tracking_that_monai_puts_in_is_the_same_run(recipe, repository):
         ("train#handler_set#clip#max_norm", 3.0),
     ],
 )
-def test_what_changes_the_result_is_another_run(recipe, path, value):
+def test_settings_that_change_the_result_make_another_run(recipe, path, value):
     config = changed(recipe, **{path: value})
     assert not same_run(recipe, config)
-    assert path in compare(recipe, config).essential or f"{path}#_target_" in compare(recipe, config).essential
+    assert (
+        path in compare_configs(recipe, config).essential
+        or f"{path}#_target_" in compare_configs(recipe, config).essential
+    )
 
 
 SCHEDULE = {
@@ -130,11 +133,28 @@ SCHEDULE = {
         ({}, {"optimizer#weight_decay": 0, "batch_size": 2}, ["optimizer#weight_decay", "batch_size"]),
     ],
 )  # fmt: skip
-def test_what_a_run_may_go_on_with(recipe, before, now, unsafe):
+def test_changes_with_which_a_run_can_be_resumed(recipe, before, now, unsafe):
     old = changed(recipe, **before)
-    found = compare(old, changed(old, **now))
+    found = compare_configs(old, changed(old, **now))
     assert sorted(found.unsafe) == sorted(unsafe)
     assert set(found.changed) == set(now)
+
+
+@pytest.mark.parametrize("name", ["unet2d", "segformer2d"])
+def test_in_every_bundle_the_rate_makes_another_run_and_the_monitor_does_not(name):
+    recipe = json.loads((Bundle.open(name).root / "configs" / "train.json").read_text())
+    assert not same_run(recipe, changed(recipe, lr=0.002))
+    assert same_run(recipe, changed(recipe, monitor={"backend": "wandb", "project": "x"}))
+    assert same_run(recipe, changed(recipe, output_dir="/elsewhere", num_workers=7))
+
+
+def test_a_bundle_lists_harmless_keys_of_its_own():
+    config = {"run": ["$@train#trainer.run()"], "train": {"trainer": {"root": "@data_root", "lr": "@rate"}}, "rate": 1}
+    here, there = {**config, "data_root": "/here"}, {**config, "data_root": "/there"}
+    assert result_config(here) != result_config(there)
+    assert result_config(here, ["data_root"]) == result_config(there, ["data_root"])
+    assert compare_configs(here, there).unsafe
+    assert not compare_configs(here, there, ["data_root"]).essential
 
 
 def test_a_key_that_another_key_is_made_from_is_not_left_out(recipe):
@@ -145,13 +165,13 @@ def test_a_key_that_another_key_is_made_from_is_not_left_out(recipe):
     assert not same_run(config, other)
 
 
-def test_a_run_that_a_kill_left_without_its_config_goes_on(recipe, tmp_path, caplog):
+def test_a_run_that_a_kill_left_without_its_config_is_resumed(recipe, tmp_path, caplog):
     caplog.set_level("INFO")
-    say_what_changed(tmp_path, recipe)
+    log_changes(tmp_path, recipe)
     assert not caplog.text
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.json").write_text(json.dumps(recipe))
-    say_what_changed(tmp_path, changed(recipe, num_workers=3))
+    log_changes(tmp_path, changed(recipe, num_workers=3))
     assert "num_workers" in caplog.text
 
 
@@ -211,7 +231,7 @@ def test_one_run_from_its_interruption_to_ever_more_epochs(settings, runs, monke
     with pytest.raises(RuntimeError) as caught:
         train(settings, resume=str(folder), lr=0.5)
     text = refused(caught, ConfigError)
-    assert "may go on only with settings that do not change" in text
+    assert "these settings change what it has computed so far" in text
     assert "lr 0.001 -> 0.5" in text
     assert "--fresh" in text
 
@@ -250,7 +270,7 @@ def test_a_run_that_was_interrupted_is_named_where_a_new_one_starts(settings, ru
     assert said in capfd.readouterr().err
 
 
-def test_the_config_in_its_folder_goes_on_with_that_very_run(settings, runs, monkeypatch, tmp_path):
+def test_the_config_in_its_folder_resumes_that_very_run(settings, runs, monkeypatch, tmp_path):
     import monai.bundle
 
     interrupted(settings, monkeypatch)
@@ -264,7 +284,7 @@ def test_the_config_in_its_folder_goes_on_with_that_very_run(settings, runs, mon
     assert list(tmp_path.iterdir()) == [runs]
 
 
-def test_other_data_to_train_on_is_refused_by_name_and_other_data_to_validate_on_is_said(
+def test_changed_training_data_is_refused_and_changed_validation_data_is_logged(
     settings, runs, monkeypatch, phantom, tmp_path, capfd
 ):
     import shutil
@@ -279,15 +299,15 @@ def test_other_data_to_train_on_is_refused_by_name_and_other_data_to_validate_on
     scan.write_bytes(scan.read_bytes() + bytes(10))
     shutil.rmtree(runs / ".cache")
     train(settings, resume=str(folder))
-    assert "data to validate or test on has changed" in capfd.readouterr().err
+    assert "validation or test data has changed" in capfd.readouterr().err
     scan = data / cases["train"][0] / "ct.nii.gz"
     scan.write_bytes(scan.read_bytes() + bytes(10))
     with pytest.raises(RuntimeError) as caught:
         train(settings, resume=str(folder), max_epochs=3)
-    assert "the same training data" in refused(caught, ConfigError)
+    assert "training data have changed since it began" in refused(caught, ConfigError)
 
 
-def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch, tmp_path):
+def test_a_run_is_resumed_from_its_backup_alone(settings, runs, monkeypatch, tmp_path):
     import shutil
 
     import torch
@@ -310,7 +330,7 @@ def test_a_run_goes_on_where_only_its_backup_is_left(settings, runs, monkeypatch
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_run_by_name_goes_on_from_its_backup_where_that_got_further(settings, runs, monkeypatch, tmp_path):
+def test_a_run_by_name_is_resumed_from_its_backup_where_that_got_further(settings, runs, monkeypatch, tmp_path):
     import shutil
 
     location = {"backup": str(tmp_path / "elsewhere")}
@@ -364,7 +384,7 @@ def test_a_run_with_a_backup_needs_no_trust_here_and_a_changed_one_does(settings
         require_trust(folder, False)
 
 
-def test_a_place_for_the_copy_that_cannot_be_is_refused_before_anything_is_written(settings, runs, tmp_path):
+def test_an_impossible_backup_is_refused_before_anything_is_written(settings, runs, tmp_path):
     (tmp_path / "file").touch()
     for backup in ("nope://x", str(tmp_path / "file")):
         with pytest.raises(RuntimeError, match="backup="):
@@ -381,4 +401,4 @@ def test_a_run_of_another_bundle_is_refused(settings, runs):
     (other / "run.json").write_text(json.dumps({"bundle": "segformer", "state": "failed"}))
     with pytest.raises(RuntimeError) as caught:
         train(settings, resume=str(other))
-    assert "must be a run of unet2d (one of segformer" in refused(caught, RunError)
+    assert "this is a run of segformer, not of unet2d" in refused(caught, RunError)
