@@ -19,7 +19,6 @@ from medseg.findings import Finding, error, warning
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_CHUNK = 1 << 20
 _LARGEST = 16 << 20  # bytes of a manifest that are read; it has a line or two for each file
 _FETCH_AGAIN = "Fetch the bundle again, or ask who made it."
 
@@ -33,10 +32,7 @@ def sha256_of(source: Path | IO[bytes]) -> str:
     if isinstance(source, Path):
         with source.open("rb") as file:
             return sha256_of(file)
-    digest = hashlib.sha256()
-    while chunk := source.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]  # files have readinto
 
 
 def files_of(folder: Path) -> dict[str, Path]:

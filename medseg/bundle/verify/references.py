@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from monai.bundle.properties import InferProperties, TrainProperties
-from monai.utils import BundlePropertyConfig
+from monai.utils import BundleProperty, BundlePropertyConfig
 
 from medseg.bundle import config_check
 from medseg.bundle.verify.bundle_files import BundleFiles
@@ -18,42 +18,17 @@ from medseg.config.references import SPECIAL_KEYS, is_component, is_expression, 
 from medseg.errors import ConfigError, did_you_mean
 from medseg.findings import Finding, error, warning
 
-# MONAI's required properties, then what the zoo's guide adds (train#handlers and on, and data under each dataset).
-_TRAIN = (
-    "bundle_root",
-    "device",
-    "dataset_dir",
-    "train#trainer",
-    "train#trainer#max_epochs",
-    "train#dataset",
-    "train#inferer",
-    "train#dataset#data",
-    "train#handlers",
-)
-_VALIDATE = ("validate#evaluator", "validate#dataset", "validate#dataset#data", "validate#handlers")
-_INFERENCE = ("bundle_root", "device", "dataset_dir", "dataset", "evaluator", "network_def", "inferer")
-_REQUIRED = {*_TRAIN[:7], *_INFERENCE}
-# Where a dataset or an engine takes its parts, and the key at which MONAI looks for each.
-_PROPERTIES = {
-    "train": {
-        "train#preprocessing": "train#dataset#transform",
-        "train#postprocessing": "train#trainer#postprocessing",
-        "train#key_metric": "train#trainer#key_train_metric",
-        "train#handlers": "train#trainer#train_handlers",
-        "validate#dataset": "validate#dataloader#dataset",
-        "validate#preprocessing": "validate#dataset#transform",
-        "validate#postprocessing": "validate#evaluator#postprocessing",
-        "validate#key_metric": "validate#evaluator#key_val_metric",
-        "validate#handlers": "validate#evaluator#val_handlers",
-        "validate#inferer": "validate#evaluator#inferer",
-    },
-    "inference": {
-        "preprocessing": "dataset#transform",
-        "postprocessing": "evaluator#postprocessing",
-        "key_metric": "evaluator#key_val_metric",
-        "handlers": "evaluator#val_handlers",
-        "inferer": "evaluator#inferer",
-    },
+_MONAI = {"train": TrainProperties.values(), "inference": InferProperties.values()}
+_ID = BundlePropertyConfig.ID
+_REFERENCE = BundlePropertyConfig.REF_ID
+_REQUIRED = BundleProperty.REQUIRED
+# Keys that MONAI requires; what the zoo's guide asks for besides; and where an engine or a dataset must refer to a key.
+_REQUIRED_KEYS = {name: [key_path(entry[_ID]) for entry in part if entry[_REQUIRED]] for name, part in _MONAI.items()}
+_ZOO_TRAIN = ("train#dataset#data", "train#handlers")
+_ZOO_VALIDATE = ("validate#evaluator", "validate#dataset", "validate#dataset#data", "validate#handlers")
+_USED_AT = {
+    name: {key_path(entry[_ID]): key_path(entry[_REFERENCE]) for entry in part if "::" in str(entry.get(_REFERENCE))}
+    for name, part in _MONAI.items()
 }
 # What MONAI, its zoo, MONAI Label and medseg itself look up by name, in any config.
 _BY_NAME = {
@@ -61,9 +36,7 @@ _BY_NAME = {
     "labels", "displayable_configs", "volume_preprocessing", "volume_inferer", "spacing", "in_channels",
     "out_channels", "amp", "use_mlflow", "save_execute_config", "train", "validate", "datalist", "checkpointloader",
 }  # fmt: skip
-_LOOKED_UP = _BY_NAME | {
-    key_path(str(entry[BundlePropertyConfig.ID])) for entry in [*TrainProperties.values(), *InferProperties.values()]
-}
+_LOOKED_UP = _BY_NAME | {key_path(entry[_ID]) for part in _MONAI.values() for entry in part}
 _NOT_RUN = {"imports", "initialize", "finalize"}
 _INDEX = re.compile(r"#\d+(#|$)")
 _NAME_THEM = "Give each a name in a dictionary, and refer to it by that name."
@@ -72,9 +45,11 @@ _NAME_THEM = "Give each a name in a dictionary, and refer to it by that name."
 def check_keys(bundle: BundleFiles) -> Iterator[Finding]:
     """Find keys that MONAI or its zoo look for and that are missing, or are not what is used."""
     for config, content in bundle.configs.items():
-        for key in _expected_keys(config, content):
+        kind = "train" if "train" in content or config == "train" else "inference"
+        required = _REQUIRED_KEYS[kind]
+        for key in [*required, *_zoo_keys(kind, content)]:
             if not (has(content, resolved_path(content, key)) or has(content, key)):
-                report = error if key in _REQUIRED else warning
+                report = error if key in required else warning
                 fix = "Add it: MONAI or its zoo looks for it."
                 yield report("key-missing", bundle.location(config, key), "the key is missing", fix)
         if not isinstance(content.get("run"), list) or not content["run"]:
@@ -90,11 +65,12 @@ def _is_runnable(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(is_expression(entry) for entry in value)
 
 
-def _expected_keys(config: str, content: Mapping[str, Any]) -> Iterator[str]:
-    is_train = "train" in content or config == "train"
-    yield from _TRAIN if is_train else _INFERENCE
-    if is_train and "validate" in content:
-        yield from _VALIDATE
+def _zoo_keys(kind: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield keys that MONAI does not require, and that its zoo or a part of the config needs."""
+    if kind == "train":
+        yield from _ZOO_TRAIN
+        if "validate" in content:
+            yield from _ZOO_VALIDATE
     classes = (str(component["_target_"]).rpartition(".")[2] for _, component in components(content))
     if any(name.startswith("Save") for name in classes):
         yield "output_dir"
@@ -102,7 +78,7 @@ def _expected_keys(config: str, content: Mapping[str, Any]) -> Iterator[str]:
 
 def _elsewhere(bundle: BundleFiles, config: str, content: Mapping[str, Any]) -> Iterator[Finding]:
     """Find parts that an engine takes from elsewhere than the key at which MONAI looks for them."""
-    for key, path in _PROPERTIES["train" if "train" in content else "inference"].items():
+    for key, path in _USED_AT["train" if "train" in content else "inference"].items():
         value = at(content, path)
         if value is None or not has(content, path.rpartition("#")[0]):
             continue
