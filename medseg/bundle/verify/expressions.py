@@ -13,7 +13,7 @@ from typing import Any
 from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.bundle.verify.bundle_files import BundleFiles, root_cause
 from medseg.config.paths import at, resolved_path, walk
-from medseg.config.references import is_expression, parse
+from medseg.config.references import import_binding, is_expression, parse
 from medseg.errors import did_you_mean
 from medseg.findings import Finding, error, warning
 
@@ -30,7 +30,8 @@ def check_expressions(bundle: BundleFiles) -> Iterator[Finding]:
     for config, content in _contents(bundle).items():
         names: dict[str, Any] = {alias: _imported(module) for alias, module in _PROVIDED.items()}
         for source in [content, *(bundle.files[base] for base in bundle.overlays.get(config, ()))]:
-            names |= {alias: _imported(module) for alias, module in imports(source)}
+            bindings = [import_binding(value) for _, value in walk(source) if is_expression(value)]
+            names |= {binding[0]: _imported(binding[1]) for binding in bindings if binding is not None}
         for path, value in walk(content):
             if not is_expression(value):
                 continue
@@ -46,21 +47,6 @@ def check_expressions(bundle: BundleFiles) -> Iterator[Finding]:
 
 def _contents(bundle: BundleFiles) -> dict[str, Mapping[str, Any]]:
     return {**bundle.configs, **{name: bundle.files[name] for name in bundle.overlays}}
-
-
-def imports(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the names that a config imports, each with the module or member that it stands for."""
-    for _, value in walk(content):
-        if not (is_expression(value) and "import" in value):
-            continue
-        tree, _ = parse(value)
-        if isinstance(tree, ast.Import):
-            for entry in tree.names:
-                top = entry.name.partition(".")[0]
-                yield (entry.asname, entry.name) if entry.asname else (top, top)
-        elif isinstance(tree, ast.ImportFrom):
-            for entry in tree.names:
-                yield entry.asname or entry.name, f"{tree.module}.{entry.name}"
 
 
 def _failed_imports(location: str, tree: ast.Import | ast.ImportFrom) -> Iterator[Finding]:
