@@ -6,13 +6,13 @@ from medseg.atomic import atomic_folder, atomic_path, writable_folder, write_jso
 from medseg.errors import OutputError
 
 
-def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
+def test_a_file_appears_complete_and_nothing_else_remains(tmp_path):
     write_text(tmp_path / "deep" / "a.txt", "whole")
     assert (tmp_path / "deep" / "a.txt").read_text() == "whole"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
 
 
-def test_an_error_while_writing_leaves_the_old_file_and_nothing_half_written(tmp_path):
+def test_an_error_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
@@ -51,7 +51,7 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"dice": None}
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     root = tmp_path / "deep" / "set"
     with atomic_folder(root) as partial:
         (partial / "inner").mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
 
 
-def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path):
+def test_an_empty_folder_is_accepted_and_a_full_one_refused(tmp_path):
     (tmp_path / "set").mkdir()
     with atomic_folder(tmp_path / "set") as partial:
         partial.mkdir()

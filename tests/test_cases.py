@@ -18,7 +18,7 @@ def dataset(ids: str = "abcd", split: Split | None = None) -> DatasetIndex:
 
 
 @given(IDS, st.floats(0.01, 0.6))
-def test_a_split_by_hash_parts_the_cases_and_validates_at_least_one(ids, share):
+def test_a_split_by_hash_is_complete_and_validates_at_least_one(ids, share):
     split = Split.by_hash(ids, validation=share)
     assert sorted(split.train + split.val) == sorted(ids)
     assert split.val
@@ -26,7 +26,7 @@ def test_a_split_by_hash_parts_the_cases_and_validates_at_least_one(ids, share):
 
 
 @given(IDS)
-def test_a_case_keeps_its_rank_whatever_order_the_others_come_in(ids):
+def test_a_split_by_hash_does_not_depend_on_the_order(ids):
     assert Split.by_hash(ids) == Split.by_hash(list(reversed(ids)))
 
 
@@ -34,16 +34,16 @@ def test_a_single_case_trains_and_nothing_validates():
     assert Split.by_hash(["a"]) == Split(train=("a",))
 
 
-def test_sides_that_are_named_hold_exactly_what_was_named():
-    found = dataset(split=Split(train=("a", "b"), val=("c",), test=("d",))).with_split({"val": ["a"], "train": None})
-    assert found.split == Split(train=("a", "b"), val=("a",), test=("d",))
-    assert found.split.repeated_cases() == ("a",)
+def test_a_named_subset_holds_exactly_the_named_cases():
+    result = dataset(split=Split(train=("a", "b"), val=("c",), test=("d",))).with_split({"val": ["a"], "train": None})
+    assert result.split == Split(train=("a", "b"), val=("a",), test=("d",))
+    assert result.split.repeated_cases() == ("a",)
 
 
-def test_without_a_split_of_its_own_the_rest_is_split_by_hash():
-    found = dataset().with_split({"test": ["a"]})
-    assert found.split.test == ("a",)
-    assert set(found.split.train + found.split.val) == {"b", "c", "d"}
+def test_cases_without_a_split_are_split_by_hash():
+    result = dataset().with_split({"test": ["a"]})
+    assert result.split.test == ("a",)
+    assert set(result.split.train + result.split.val) == {"b", "c", "d"}
 
 
 def test_an_unknown_case_in_a_split_names_the_nearest():
@@ -52,12 +52,12 @@ def test_an_unknown_case_in_a_split_names_the_nearest():
         DatasetIndex(Path("set"), cases, ()).with_split({"train": ["s001"]})
 
 
-def test_an_unknown_side_is_refused():
+def test_an_unknown_subset_is_refused():
     with pytest.raises(DataError, match="Did you mean 'val'"):
         dataset().with_split({"vall": ["a"]})
 
 
-def test_an_empty_side_says_what_there_is():
+def test_an_empty_subset_is_an_error_with_the_sizes():
     with pytest.raises(DataError, match=r"there is no case to validate on \(the split has 4 train, 0 val, 0 test\)"):
         dataset(split=Split(train=("a", "b", "c", "d"))).with_split().subset("val")
 
@@ -78,15 +78,15 @@ def test_items_need_label_maps():
         dataset(split=Split(train=("a",))).items("train")
 
 
-def test_items_say_for_each_class_whether_somebody_looked_for_it():
+def test_items_tell_which_classes_are_annotated():
     cases = (
         Case("a", Path("a"), Path("al"), annotated=("spleen", "heart")),
         Case("b", Path("b"), Path("bl")),
     )
-    found = DatasetIndex(Path("set"), cases, (), split=Split(val=("a", "b")))
+    result = DatasetIndex(Path("set"), cases, (), split=Split(val=("a", "b")))
     labels = LabelMap(["liver", "spleen"])
-    assert [item["annotated"].tolist() for item in found.items("val", labels)] == [[True, False, True], [True] * 3]
-    assert "annotated" not in found.items("val")[0]
+    assert [item["annotated"].tolist() for item in result.items("val", labels)] == [[True, False, True], [True] * 3]
+    assert "annotated" not in result.items("val")[0]
 
 
 def make(folder: Path, ids: str) -> DatasetIndex:
@@ -101,7 +101,7 @@ def make(folder: Path, ids: str) -> DatasetIndex:
     return DatasetIndex(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c",), ()))
 
 
-def test_the_fingerprint_goes_by_content_and_split_not_by_place(tmp_path):
+def test_the_fingerprint_depends_on_content_and_split_not_path(tmp_path):
     one, two = make(tmp_path / "one", "abc"), make(tmp_path / "two", "abc")
     assert one.fingerprint() == two.fingerprint()
     assert one.fingerprint() != one.with_split({"val": ["b"]}).fingerprint()
@@ -110,10 +110,10 @@ def test_the_fingerprint_goes_by_content_and_split_not_by_place(tmp_path):
 
 
 def test_the_fingerprint_of_a_file_that_is_gone_names_it(tmp_path):
-    found = make(tmp_path, "abc")
+    result = make(tmp_path, "abc")
     (tmp_path / "images" / "a.nii.gz").unlink()
     with pytest.raises(DataError, match=r"a\.nii\.gz: the file cannot be read"):
-        found.fingerprint()
+        result.fingerprint()
 
 
 @pytest.mark.parametrize("id", ["a/b", "a\\b", "..", ".hidden"])
@@ -122,18 +122,18 @@ def test_an_id_that_cannot_be_a_file_name_is_refused(id):
         Case(id, Path("a.nii.gz"))
 
 
-def test_a_set_that_names_its_test_cases_alone_is_split_by_hash_for_the_rest():
-    found = dataset(split=Split(test=("a",))).with_split().split
-    assert found.test == ("a",)
-    assert sorted(found.train + found.val) == ["b", "c", "d"]
+def test_a_set_with_only_test_cases_splits_the_others_by_hash():
+    result = dataset(split=Split(test=("a",))).with_split().split
+    assert result.test == ("a",)
+    assert sorted(result.train + result.val) == ["b", "c", "d"]
 
 
-def test_sides_that_are_named_leave_no_other_case_out(tmp_path):
-    found = DatasetIndex(tmp_path, tuple(Case(id, tmp_path / id) for id in "abcd"), ("liver",))
-    assert found.with_split({"val": ["b"]}).split == Split(train=("a", "c", "d"), val=("b",))
-    assert found.with_split({"train": ["b"]}).split == Split(train=("b",), val=("a", "c", "d"))
-    assert found.with_split({"train": ["b"], "val": ["b"]}).split == Split(train=("b",), val=("b",))
-    split = found.with_split({"test": ["b"]}).split
+def test_cases_outside_named_subsets_go_to_the_others(tmp_path):
+    result = DatasetIndex(tmp_path, tuple(Case(id, tmp_path / id) for id in "abcd"), ("liver",))
+    assert result.with_split({"val": ["b"]}).split == Split(train=("a", "c", "d"), val=("b",))
+    assert result.with_split({"train": ["b"]}).split == Split(train=("b",), val=("a", "c", "d"))
+    assert result.with_split({"train": ["b"], "val": ["b"]}).split == Split(train=("b",), val=("b",))
+    split = result.with_split({"test": ["b"]}).split
     assert sorted((*split.train, *split.val)) == ["a", "c", "d"]
 
 
@@ -168,29 +168,29 @@ def test_a_case_without_a_patient_is_its_own_patient():
 
 
 def test_cases_of_a_used_patient_are_left_out_with_a_warning(caplog):
-    split = cts(ct1="P", ct2="P", other="Q").with_split({"val": ["ct1"]}).split
-    assert split == Split(train=("other",), val=("ct1",))
+    split = cts(ct1="P", ct2="P", third="Q").with_split({"val": ["ct1"]}).split
+    assert split == Split(train=("third",), val=("ct1",))
     assert "1 cases are left out, because their patients are already in another subset: ct2" in caplog.text
 
 
 def test_a_patient_stands_for_all_of_its_cases():
-    split = cts(ct1="P", ct2="P", other="Q").with_split({"val": ["P"]}).split
-    assert split == Split(train=("other",), val=("ct1", "ct2"))
+    split = cts(ct1="P", ct2="P", third="Q").with_split({"val": ["P"]}).split
+    assert split == Split(train=("third",), val=("ct1", "ct2"))
 
 
 @pytest.mark.parametrize("subsets", [("train", "val"), ("train", "test"), ("val", "test")])
 def test_a_patient_in_two_named_subsets_is_an_error(subsets):
-    dataset = cts(ct1="P", ct2="P", other="Q")
+    dataset = cts(ct1="P", ct2="P", third="Q")
     with pytest.raises(DataError) as error:
         dataset.with_split({subsets[0]: ["ct1"], subsets[1]: ["ct2"]})
     assert str(error.value) == (
         "set: patient 'P' is in two subsets of the split (ct1 and ct2). Keep all cases of a patient in one subset, or "
-        "scores are too good. Of 2D slices, patient=PATTERN says how names tell the patient."
+        "scores are too good. Of 2D slices, the setting data#patient says how names tell the patient."
     )
 
 
 def test_a_subset_that_overrules_the_sets_own_must_not_leak():
-    dataset = replace(cts(ct1="P", ct2="P", other="Q"), split=Split(train=("ct1", "ct2"), val=("other",)))
+    dataset = replace(cts(ct1="P", ct2="P", third="Q"), split=Split(train=("ct1", "ct2"), val=("third",)))
     with pytest.raises(DataError, match="patient 'P' is in two subsets"):
         dataset.with_split({"val": ["ct1"]})
     both = dataset.with_split({"train": ["ct1", "ct2"], "val": ["ct1", "ct2"]}).split  # a deliberate test of learning

@@ -4,14 +4,14 @@ from medseg.errors import MedsegError
 from medseg.findings import SEVERITIES, Finding, error, note, ranked, warning, worst
 
 
-def test_a_finding_says_everything_in_one_line():
+def test_a_finding_prints_as_one_line():
     finding = error("mask-shape", "liver.nii.gz", "its shape is another", "Resample it.").of("s1")
     assert str(finding) == "error mask-shape: s1, liver.nii.gz: its shape is another. Resample it."
     assert str(note("x", "", "nothing to do")) == "note x: nothing to do."
     assert finding.to_dict()["case"] == "s1"
 
 
-def test_no_finding_of_another_form_exists():
+def test_an_invalid_finding_is_refused():
     with pytest.raises(MedsegError, match="it must be one of error, warning, note [(]got 'fatal'"):
         Finding("fatal", "x", "", "", "")
     for code in ("Mask-Shape", "mask shape", "", "-x", "x-"):
@@ -28,5 +28,5 @@ def test_errors_come_first_and_those_of_one_code_together():
     assert found[2].as_note().severity == "note"
 
 
-def test_a_line_moves_no_cursor():
+def test_control_characters_are_escaped():
     assert str(error("a", "x\x1b[2Jy", "m\nn", "r\x07")) == "error a: x\\x1b[2Jy: m\\nn. r\\x07"

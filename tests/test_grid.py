@@ -36,14 +36,14 @@ def test_axes_of_an_oblique_grid_agree_with_nibabel(about_z, about_x):
 
 
 @given(st.floats(0, 5))
-def test_distance_is_how_far_the_corners_are_apart(shift):
-    one = Grid((4, 4, 4), np.eye(4))
+def test_distance_is_the_largest_distance_of_corners(shift):
+    first = Grid((4, 4, 4), np.eye(4))
     affine = np.eye(4)
     affine[0, 3] = shift
-    other = Grid((4, 4, 4), affine)
-    assert one.distance(other) == pytest.approx(shift)
-    assert one.distance(other) == other.distance(one)
-    assert one.matches(other) == (shift <= 1e-3)
+    second = Grid((4, 4, 4), affine)
+    assert first.distance(second) == pytest.approx(shift)
+    assert first.distance(second) == second.distance(first)
+    assert first.matches(second) == (shift <= 1e-3)
 
 
 def test_a_flip_with_the_same_shape_does_not_match():
@@ -52,7 +52,7 @@ def test_a_flip_with_the_same_shape_does_not_match():
     assert not Grid((4, 4, 4), np.eye(4)).matches(Grid((4, 4, 4), affine))
 
 
-def test_a_tiny_turn_counts_by_what_it_does_at_the_far_corner():
+def test_a_small_rotation_is_measured_at_the_far_corner():
     angle = 1e-4
     affine = np.eye(4)
     affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -70,7 +70,7 @@ def test_a_tiny_turn_counts_by_what_it_does_at_the_far_corner():
         ((4, 4, 4), np.diag([1.0, 1, 0, 1])),
     ],
 )
-def test_what_is_no_grid_is_refused(shape, affine):
+def test_an_invalid_grid_is_refused(shape, affine):
     with pytest.raises(
         GeometryError, match="a grid needs three positive sizes|it must be 4x4 and finite|it must be invertible"
     ):
@@ -82,16 +82,16 @@ def test_the_grid_of_a_4d_image_is_refused():
         Grid.of_nifti(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.uint8), np.eye(4)))
 
 
-def test_require_says_both_things_and_how_far():
-    one = Grid((4, 4, 4), np.eye(4))
+def test_require_names_both_files_and_the_distance():
+    first = Grid((4, 4, 4), np.eye(4))
     affine = np.eye(4)
     affine[2, 3] = 2.5
     with pytest.raises(
         GeometryError, match=r"liver\.nii\.gz: it lies up to 2\.5 mm from ct\.nii\.gz, more than the 0\.001 mm"
     ):
-        one.require(Grid((4, 4, 4), affine), "liver.nii.gz", "ct.nii.gz")
+        first.require(Grid((4, 4, 4), affine), "liver.nii.gz", "ct.nii.gz")
     with pytest.raises(GeometryError, match=r"its shape \(4, 4, 5\) differs from the shape \(4, 4, 4\) of ct"):
-        one.require(Grid((4, 4, 5), np.eye(4)), "liver.nii.gz", "ct.nii.gz")
+        first.require(Grid((4, 4, 5), np.eye(4)), "liver.nii.gz", "ct.nii.gz")
 
 
 def test_a_grid_cannot_be_changed():

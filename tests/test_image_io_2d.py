@@ -20,7 +20,7 @@ CORNER = np.zeros((3, 5), np.uint8)  # higher than wide it is not, and no corner
 CORNER[0, 0], CORNER[0, 4], CORNER[2, 0] = 255, 100, 40
 
 
-def test_rows_come_first_and_writing_gives_the_same_picture_back(tmp_path):
+def test_rows_come_first_and_writing_is_the_inverse_of_reading(tmp_path):
     Image.fromarray(CORNER).save(tmp_path / "a.png")
     read = read_image_2d(tmp_path / "a.png")
     assert read.values.shape == (3, 5) == read_size(tmp_path / "a.png")
@@ -34,7 +34,7 @@ def test_rows_come_first_and_writing_gives_the_same_picture_back(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_indices_with_colours_keep_their_indices(tmp_path, dtype):
+def test_indices_with_colors_keep_their_indices(tmp_path, dtype):
     label = np.array([[0, 1, 2], [2, 1, 0]], dtype=dtype)
     if dtype is np.uint16:
         with pytest.raises(DataError, match="class indices"):
@@ -46,25 +46,25 @@ def test_indices_with_colours_keep_their_indices(tmp_path, dtype):
         assert image.convert("RGB").getpixel((2, 0)) == (0, 9, 0)
 
 
-def test_every_kind_of_picture_becomes_0_to_1(tmp_path):
+def test_every_kind_of_image_becomes_0_to_1(tmp_path):
     rng = np.random.default_rng(0)
-    grey, colour = rng.integers(0, 256, (4, 6), np.uint8), rng.integers(0, 256, (4, 6, 3), np.uint8)
+    grey, color = rng.integers(0, 256, (4, 6), np.uint8), rng.integers(0, 256, (4, 6, 3), np.uint8)
     deep = rng.integers(0, 3000, (4, 6)).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "l.png")
-    Image.fromarray(colour).save(tmp_path / "rgb.png")
+    Image.fromarray(color).save(tmp_path / "rgb.png")
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    Image.fromarray(colour).quantize(8).save(tmp_path / "p.png")
+    Image.fromarray(color).quantize(8).save(tmp_path / "p.png")
     Image.fromarray(grey > 99).save(tmp_path / "one.png")
     as_rgb = {name: np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("l.png", "rgb.png", "p.png")}
     for name, expected in as_rgb.items():
-        found = intensities(read_image_2d(tmp_path / name), 3)
-        assert found.dtype == np.float32
-        assert np.allclose(found, np.moveaxis(expected, -1, 0) / 255, atol=1e-6)
-    as_grey = np.asarray(Image.fromarray(colour).convert("L")) / 255
+        result = intensities(read_image_2d(tmp_path / name), 3)
+        assert result.dtype == np.float32
+        assert np.allclose(result, np.moveaxis(expected, -1, 0) / 255, atol=1e-6)
+    as_grey = np.asarray(Image.fromarray(color).convert("L")) / 255
     assert np.allclose(intensities(read_image_2d(tmp_path / "rgb.png"))[0], as_grey, atol=1e-6)
     assert np.array_equal(intensities(read_image_2d(tmp_path / "one.png"))[0], grey > 99)
-    own = intensities(read_image_2d(tmp_path / "deep.png"), 1)[0]
-    assert np.allclose(own, (deep - float(deep.min())) / (deep.max() - float(deep.min())), atol=1e-6)
+    separate = intensities(read_image_2d(tmp_path / "deep.png"), 1)[0]
+    assert np.allclose(separate, (deep - float(deep.min())) / (deep.max() - float(deep.min())), atol=1e-6)
     scan = intensities(read_image_2d(tmp_path / "deep.png"), 1, (100, 2000))[0]
     assert np.allclose(scan, np.clip((deep - 100.0) / 1900, 0, 1), atol=1e-6)
     with pytest.raises(DataError, match="1 channel or 3"):
@@ -75,7 +75,7 @@ def _chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def test_values_of_two_bits_are_not_stretched(tmp_path):
+def test_values_of_two_bits_are_not_scaled(tmp_path):
     rows = bytes([0, 0b00011011]) + bytes([0, 0b11100100])
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 2, 2, 0, 0, 0, 0))
     content = b"\x89PNG\r\n\x1a\n" + head + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
@@ -83,15 +83,15 @@ def test_values_of_two_bits_are_not_stretched(tmp_path):
     assert read_image_2d(tmp_path / "a.png").values.tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
 
 
-def test_alpha_is_dropped_where_it_says_nothing_and_refused_where_it_does(tmp_path):
-    colour = np.full((3, 4, 4), 255, np.uint8)
-    colour[1, 2] = (9, 8, 7, 255)
-    Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
+def test_opaque_alpha_is_dropped_and_transparent_alpha_refused(tmp_path):
+    color = np.full((3, 4, 4), 255, np.uint8)
+    color[1, 2] = (9, 8, 7, 255)
+    Image.fromarray(color, "RGBA").save(tmp_path / "a.png")
     read = read_image_2d(tmp_path / "a.png")
     assert read.values[1, 2].tolist() == [9, 8, 7]
     assert "alpha" in read.loss
-    colour[0, 0, 3] = 3
-    Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
+    color[0, 0, 3] = 3
+    Image.fromarray(color, "RGBA").save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png: 1 of its pixels are transparent [(]4 channels"):
         read_image_2d(tmp_path / "a.png")
 
@@ -99,18 +99,18 @@ def test_alpha_is_dropped_where_it_says_nothing_and_refused_where_it_does(tmp_pa
 def test_broken_files_are_named(tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(tmp_path / "a.png")
-    whole = (tmp_path / "a.png").read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
-    for content, said in (
+    complete = (tmp_path / "a.png").read_bytes()
+    flipped = bytearray(complete)
+    flipped[len(complete) // 2] ^= 1
+    for content, message in (
         (b"", "the file is empty"),
-        (whole[:-300], "the PNG file ends before its IEND chunk"),
+        (complete[:-300], "the PNG file ends before its IEND chunk"),
         (bytes(flipped), "checksum"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         (b"no picture at all", "the image cannot be read"),
     ):
         (tmp_path / "b.png").write_bytes(content)
-        with pytest.raises(DataError, match=said) as error:
+        with pytest.raises(DataError, match=message) as error:
             read_image_2d(tmp_path / "b.png")
         assert "b.png" in str(error.value)
     with pytest.raises(DataError, match="No such file"):
@@ -120,18 +120,24 @@ def test_broken_files_are_named(tmp_path):
         read_image_2d(tmp_path / "c.jpg")
 
 
-def test_neighbours_stay_in_their_scan_and_stop_at_gaps():
-    def one(scan, number):
+def test_neighbors_stay_in_their_scan_and_stop_at_gaps():
+    def at(scan, number):
         return SliceInfo(scan, number)
 
-    slices = {"a1": one("a", 10), "a3": one("a", 30), "a2": one("a", 20), "a6": one("a", 60), "b": one("b", 20)}
+    slices = {
+        "a1": at("a", 10),
+        "a3": at("a", 30),
+        "a2": at("a", 20),
+        "a6": at("a", 60),
+        "b": at("b", 20),
+    }
     slices["n"] = SliceInfo()
-    found = slice_neighbors(slices, 2)
-    assert found["a2"] == ("a1", "a1", "a2", "a3", "a3")
-    assert found["a3"] == ("a1", "a2", "a3", "a3", "a3")
-    assert found["a6"] == ("a6",) * 5
-    assert found["b"] == ("b",) * 5
-    assert found["n"] == ("n",) * 5
+    result = slice_neighbors(slices, 2)
+    assert result["a2"] == ("a1", "a1", "a2", "a3", "a3")
+    assert result["a3"] == ("a1", "a2", "a3", "a3", "a3")
+    assert result["a6"] == ("a6",) * 5
+    assert result["b"] == ("b",) * 5
+    assert result["n"] == ("n",) * 5
     assert slice_neighbors(slices, 0)["a2"] == ("a2",)
 
 
@@ -144,20 +150,20 @@ def test_an_item_says_what_loading_needs(tmp_path):
 
 def test_a_comment_stays_in_the_file_and_changes_no_pixel(tmp_path):
     values = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    plain, said = (
+    plain, message = (
         write_image_2d(tmp_path / "a.png", values),
         write_image_2d(tmp_path / "b.png", values, comment="only x"),
     )
-    assert (read_comment(plain), read_comment(said)) == ("", "only x")
-    assert np.array_equal(read_image_2d(said).values, values)
-    with Image.open(said) as image:
+    assert (read_comment(plain), read_comment(message)) == ("", "only x")
+    assert np.array_equal(read_image_2d(message).values, values)
+    with Image.open(message) as image:
         assert image.text == {"Comment": "only x"}
     (tmp_path / "c.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"c\.png: the image cannot be read"):
         read_comment(tmp_path / "c.png")
 
 
-def test_a_photograph_on_its_side_has_the_size_it_is_shown_in(tmp_path):
+def test_a_photograph_with_exif_rotation_has_its_displayed_size(tmp_path):
     image = Image.fromarray(np.arange(60 * 40, dtype=np.uint8).reshape(60, 40) % 251)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -165,7 +171,7 @@ def test_a_photograph_on_its_side_has_the_size_it_is_shown_in(tmp_path):
     assert read_size(tmp_path / "a.jpg") == read_image_2d(tmp_path / "a.jpg").values.shape == (40, 60)
 
 
-def test_a_transparent_colour_counts_where_a_pixel_has_it(tmp_path):
+def test_a_transparent_color_is_refused_only_if_it_is_used(tmp_path):
     for value, refused in ((3, True), (9, False)):
         image = Image.fromarray(np.array([[1, 2, 3]], np.uint8))
         image.save(tmp_path / "a.png", transparency=value)

@@ -16,7 +16,7 @@ def test_the_catalogue_holds_the_117_structures_of_version_2(real):
     assert {str(entry["index"]): entry["name"] for entry in catalogue()} == published
 
 
-def test_groups_part_the_catalogue():
+def test_groups_partition_the_catalogue():
     parts = {name: members for name, members in groups().items() if name != "all"}
     assert sorted(sum(parts.values(), ())) == sorted(groups()["all"])
     assert len(groups()["all"]) == 117
@@ -29,7 +29,7 @@ def test_all_structures_have_the_published_indices():
     assert all(labels.index(entry["name"]) == entry["index"] for entry in catalogue())
 
 
-def test_twins_are_twins_of_each_other_and_every_side_has_one():
+def test_contralaterals_are_mutual():
     names = groups()["all"]
     for name in names:
         contralateral = contralateral_name(name)
@@ -44,7 +44,7 @@ def test_a_name_that_cannot_be_a_file_is_refused(name):
         LabelMap(["liver", name])
 
 
-def test_a_twin_outside_the_map_is_none():
+def test_a_contralateral_outside_the_map_is_none():
     assert LabelMap(["kidney_left", "liver"]).contralateral(1) is None
 
 
@@ -56,7 +56,7 @@ def test_index_and_name_are_inverse_and_survive_a_round_trip(names):
     assert len({labels.color(i) for i in range(len(labels))}) == len(labels)
 
 
-def test_all_117_colours_differ():
+def test_all_117_colors_differ():
     labels = LabelMap.totalsegmentator()
     assert len({labels.color(i) for i in range(118)}) == 118
 
@@ -86,7 +86,7 @@ def test_an_index_out_of_range_is_refused():
         LabelMap(["liver"]).name(2)
 
 
-def test_the_painting_order_puts_small_structures_on_top():
+def test_the_overlap_priority_puts_small_structures_on_top():
     order = LabelMap.totalsegmentator().overlap_priority()
     assert sorted(order) == sorted(groups()["all"])
     for large, small in (("kidney_left", "kidney_cyst_left"), ("sacrum", "vertebrae_S1"), ("liver", "gallbladder")):
@@ -113,7 +113,7 @@ def test_a_structure_of_version_1_may_be_named_and_is_in_no_group():
     assert not set(only_v1()) & {name for members in groups().values() for name in members}
 
 
-def test_structures_of_version_1_have_their_place_in_the_painting_order():
+def test_structures_of_version_1_are_in_the_overlap_priority():
     order = LabelMap(["aorta", "face", "spleen", "heart_atrium_left"]).overlap_priority()
     assert order == ("face", "spleen", "aorta", "heart_atrium_left")
 
@@ -132,7 +132,7 @@ def test_names_and_groups_are_selected_in_the_order_of_the_map():
             labels.select([wrong])
 
 
-def test_in_a_mirror_every_structure_becomes_its_twin():
+def test_mirroring_exchanges_each_structure_with_its_contralateral():
     labels = LabelMap.totalsegmentator("all")
     mirror_permutation = labels.mirror_permutation()
     assert [mirror_permutation[mirror_permutation[index]] for index in range(118)] == list(range(118))

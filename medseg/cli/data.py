@@ -83,13 +83,13 @@ def prepare(
     """
     from medseg.data import PrepareConfig, read_exclude
     from medseg.data import prepare as run
-    from medseg.data.case_jobs import default_workers
+    from medseg.data.case_jobs import default_processes
     from medseg.data.case_list import read_names
 
     order = read_names(precedence) if precedence else ()
     config = PrepareConfig(structures or "all", order, spacing or None, crop, store, axis)
     excluded = read_exclude(exclude) if exclude else None
-    prepared = run(root, out, config, excluded, default_workers() if workers is None else workers)
+    prepared = run(root, out, config, excluded, default_processes() if workers is None else workers)
     reused = f", {prepared.reused} of them from before" if prepared.reused else ""
     click.echo(f"{len(prepared.cases)} cases in {out}{reused}")
     _print_overlaps(prepared.overlaps)
@@ -119,9 +119,9 @@ def convert(root: Path, out: Path, to: str, structures: tuple[str, ...], workers
     The same command resumes a conversion that was stopped.
     """
     from medseg.data import convert as run
-    from medseg.data.case_jobs import default_workers
+    from medseg.data.case_jobs import default_processes
 
-    converted = run(root, out, to, structures or "all", default_workers() if workers is None else workers)
+    converted = run(root, out, to, structures or "all", default_processes() if workers is None else workers)
     reused = f", {len(converted.reused)} of them from before" if converted.reused else ""
     click.echo(f"{len(converted.cases)} cases with {len(converted.labels) - 1} structures in {out}{reused}")
     _print_overlaps(converted.overlaps)

@@ -83,7 +83,7 @@ def run(**options: Any) -> int:
     """
     _check_options(options)
     from medseg.atomic import writable_folder
-    from medseg.data.case_jobs import default_workers
+    from medseg.data.case_jobs import default_processes
     from medseg.evaluation import evaluate_pairs, find_sources, match, read_names, save
     from medseg.evaluation.error_maps import worst_case_images
     from medseg.report import save_evaluation_page
@@ -105,7 +105,7 @@ def run(**options: Any) -> int:
         pairs,
         options["tolerances"] or (1.0, 3.0),
         options["resample"],
-        default_workers() if workers is None else workers,
+        default_processes() if workers is None else workers,
         options["bootstrap"],
         options["seed"],
         options["prediction"],

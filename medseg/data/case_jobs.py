@@ -24,9 +24,13 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def default_workers() -> int:
-    """Return how many processes a command starts by default: one per core, at most 8; none on Windows."""
-    return 0 if sys.platform == "win32" else min(8, os.cpu_count() or 1)
+def default_processes() -> int:
+    """Return how many processes a command starts by default: one per usable core, at most 8; none on Windows.
+
+    Not `medseg.training.default_workers`, which leaves a core to the training loop.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if sys.platform == "win32" else min(8, cores)
 
 
 def run_each(

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medseg.data.case_jobs import default_workers, run_each
+from medseg.data.case_jobs import default_processes, run_each
 from medseg.data.checks.case import CaseJob, CaseReport, CaseSummary, Preview, check_case
 from medseg.data.checks.dataset import (
     check_repeated_images,
@@ -24,7 +24,7 @@ from medseg.data.checks.dataset import (
 )
 from medseg.data.checks.slice_case import check_slice
 from medseg.data.layouts import collect
-from medseg.data.layouts.listing import LOOSE, Listing, collect_loose_files
+from medseg.data.layouts.listed_cases import LOOSE, Listing, collect_loose_files
 from medseg.errors import DataError, MedsegError, RunError
 from medseg.findings import SEVERITIES, Finding, error, ranked, warning, worst
 from medseg.image_io_2d import ClassColors
@@ -167,7 +167,7 @@ def _jobs(listing: Listing) -> tuple[list[CaseJob], list[Finding]]:
 def _check_cases(listing: Listing, jobs: Sequence[CaseJob], preview: bool, workers: int | None) -> Iterator[CaseReport]:
     """Yield the report of each case; those that a dying process leaves behind are read one by one."""
     if workers is None:
-        workers = default_workers() if len(jobs) >= _PARALLEL_FROM else 1
+        workers = default_processes() if len(jobs) >= _PARALLEL_FROM else 1
     check = functools.partial(_check_safely, labels=listing.labels, colors=listing.class_colors, preview=preview)
     remaining = {job.id: job for job in jobs}
     try:

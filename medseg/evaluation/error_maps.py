@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from medseg.data.layouts.listing import volumes
+from medseg.data.layouts.listed_cases import volumes
 from medseg.data.volumes import read_volume
 from medseg.errors import DataError, MedsegError
 from medseg.evaluation.pairs import Pairs, read_pair

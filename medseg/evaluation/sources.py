@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from medseg.catalogue import in_order
 from medseg.data.layouts import datalist, discover
-from medseg.data.layouts.listing import volumes
+from medseg.data.layouts.listed_cases import volumes
 from medseg.data.layouts.nnunet import DESCRIPTION
 from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
 from medseg.data.nifti import read_label_names, read_looked_for, stem

@@ -51,14 +51,14 @@ def test_nothing_is_written_into_the_set(medseg, case):
     assert medseg("data", "check", case / "nowhere").code == 1
 
 
-def test_a_page_with_pictures_is_written(medseg, broken, tmp_path):
+def test_a_page_with_previews_is_written(medseg, broken, tmp_path):
     assert medseg("data", "check", broken, "--html", tmp_path / "page.html").code == 1
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "file-truncated" in page
     assert "data:image/" in page
 
 
-def test_a_picture_keeps_the_proportions_of_the_body(broken):
+def test_a_preview_keeps_the_proportions_of_the_body(broken):
     printable = check_dataset(broken, previews=1).previews["s0001"]
     drawn = render_preview(printable)
     assert drawn.size == (320, round(320 * 10 / 12))

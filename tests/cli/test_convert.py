@@ -1,7 +1,7 @@
 import json
 
 
-def test_a_set_is_converted_and_what_gave_way_is_counted(medseg, case, tmp_path):
+def test_a_set_is_converted_and_overlaps_are_counted(medseg, case, tmp_path):
     command = "data", "convert", case, tmp_path / "raw", "--to", "nnunet", "--structures", "organs", "--workers", 0
     done = medseg(*command)
     assert done.code == 0, done.err
@@ -15,7 +15,7 @@ def test_a_set_is_converted_and_what_gave_way_is_counted(medseg, case, tmp_path)
     assert "1 of them from before" in again.out
 
 
-def test_what_cannot_be_converted_is_one_error(medseg, case, tmp_path):
+def test_an_invalid_conversion_is_one_error(medseg, case, tmp_path):
     done = medseg("data", "convert", case, case / "raw", "--to", "nnunet")
     assert (done.code, done.out) == (1, "")
     assert "must not lie inside the source" in done.err

@@ -11,7 +11,7 @@ def test_a_phantom_set_is_written(medseg, tmp_path):
     assert json.loads((tmp_path / "set" / "phantom.json").read_text())["spec"]["seed"] == 4
 
 
-def test_a_phantom_that_cannot_be_is_one_error(medseg, tmp_path):
+def test_an_invalid_phantom_is_one_error(medseg, tmp_path):
     done = medseg("data", "phantom", tmp_path / "set", "--region", "leg")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("Error: phantom: the regions are trunk")
@@ -25,7 +25,7 @@ def test_a_set_is_prepared_and_its_overlaps_are_counted(medseg, case, tmp_path):
     assert (tmp_path / "out" / "datalist.json").is_file()
 
 
-def test_what_cannot_be_prepared_is_one_error_and_leaves_nothing(medseg, case, tmp_path):
+def test_an_invalid_preparation_is_one_error_and_writes_nothing(medseg, case, tmp_path):
     mask = case / "s0001" / "segmentations" / "liver.nii.gz"
     mask.write_bytes(mask.read_bytes()[:-30])
     done = medseg("data", "prepare", case, tmp_path / "out")
@@ -37,7 +37,7 @@ def test_what_cannot_be_prepared_is_one_error_and_leaves_nothing(medseg, case, t
     assert "livr" in medseg("data", "prepare", case, tmp_path / "o", "--structures", "livr").err
 
 
-def test_a_set_is_prepared_with_all_that_can_be_asked_for(medseg, phantom, tmp_path):
+def test_a_set_is_prepared_with_every_option(medseg, phantom, tmp_path):
     (tmp_path / "first.txt").write_text("liver  # wins over all\n")
     (tmp_path / "out.txt").write_text("p0003  # moved\n")
     arguments = [phantom, tmp_path / "out", "--structures", "liver", "--structures", "spleen", "--spacing", 9, 9, -1]

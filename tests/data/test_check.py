@@ -132,22 +132,22 @@ def sheared(part: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def two_places(it: Patient) -> None:
-    image = nib.load(it.ct)
+def two_places(p: Patient) -> None:
+    image = nib.load(p.ct)
     moved = image.affine.copy()
     moved[:3, 3] += 20
     new = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
     new.set_sform(image.affine, 1)
     new.set_qform(moved, 1)
-    it.ct.unlink()
-    nib.save(new, it.ct)
+    p.ct.unlink()
+    nib.save(new, p.ct)
 
 
-def left_handed(it: Patient) -> None:
-    affine = nib.load(it.ct).affine
-    for path in it.files():
-        it.write(path, it.voxels(path)[::-1], affine=affine @ np.array(
-            [[-1, 0, 0, it.voxels(path).shape[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))  # fmt: skip
+def left_handed(p: Patient) -> None:
+    affine = nib.load(p.ct).affine
+    for path in p.files():
+        p.write(path, p.voxels(path)[::-1], affine=affine @ np.array(
+            [[-1, 0, 0, p.voxels(path).shape[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))  # fmt: skip
 
 
 def no_air(hu: np.ndarray) -> np.ndarray:
@@ -165,26 +165,26 @@ def around(value: int) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def link_to_nowhere(it: Patient) -> None:
-    it.mask("spleen").unlink()
-    it.mask("spleen").symlink_to(it.folder / "moved.nii.gz")
+def link_to_nowhere(p: Patient) -> None:
+    p.mask("spleen").unlink()
+    p.mask("spleen").symlink_to(p.folder / "moved.nii.gz")
 
 
-def unpacked(it: Patient) -> None:
-    it.ct.write_bytes(gzip.decompress(it.ct.read_bytes()))
+def unpacked(p: Patient) -> None:
+    p.ct.write_bytes(gzip.decompress(p.ct.read_bytes()))
 
 
-def renamed(it: Patient, old: str, new: str) -> None:
-    it.mask(old).rename(it.folder / "segmentations" / new)
+def renamed(p: Patient, old: str, new: str) -> None:
+    p.mask(old).rename(p.folder / "segmentations" / new)
 
 
-def emptied(it: Patient) -> None:
-    for path in it.folder.glob("segmentations/*.nii.gz"):
-        it.change(path, np.zeros_like)
+def emptied(p: Patient) -> None:
+    for path in p.folder.glob("segmentations/*.nii.gz"):
+        p.change(path, np.zeros_like)
 
 
-def twin_of(it: Patient, other: str) -> None:
-    shutil.copy(it.folder.parent / other / "ct.nii.gz", it.ct)
+def twin_of(p: Patient, other: str) -> None:
+    shutil.copy(p.folder.parent / other / "ct.nii.gz", p.ct)
 
 
 SIDES = [("kidney_left", "kidney_right"), ("hip_left", "hip_right"), ("iliopsoas_left", "iliopsoas_right")]
@@ -192,81 +192,81 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234
 
 FAULTS: dict[str, tuple[Callable[[Patient], object], str]] = {
     # files
-    "no_ct": (lambda it: it.ct.unlink(), "image-missing"),
-    "no_masks": (lambda it: shutil.rmtree(it.folder / "segmentations"), "masks-missing"),
-    "nothing_in_it": (lambda it: (shutil.rmtree(it.folder), it.folder.mkdir()), "case-empty"),
-    "ct_empty": (lambda it: it.ct.write_bytes(b""), "file-empty"),
-    "mask_empty_file": (lambda it: it.mask("liver").write_bytes(b""), "file-empty"),
-    "ct_cut": (lambda it: it.content(it.ct, lambda old: old[: len(old) // 2], packed=False), "file-truncated"),
-    "mask_cut": (lambda it: it.content(it.mask("colon"), lambda old: old[:-9], packed=False), "file-truncated"),
-    "too_few_voxels": (lambda it: it.content(it.ct, lambda old: old[:-500]), "file-truncated"),
-    "bad_crc": (lambda it: it.content(it.ct, put(-8, b"\1\2\3\4"), packed=False), "file-crc"),
-    "bad_crc_of_a_mask": (lambda it: it.content(it.mask("liver"), put(-8, b"\1\2\3\4"), packed=False), "file-crc"),
-    "bad_bytes": (lambda it: it.content(it.ct, put(10, b"\xff" * 60), packed=False), "file-damaged"),
-    "pointer": (lambda it: it.mask("liver").write_bytes(POINTER), "file-pointer"),
-    "text": (lambda it: it.ct.write_bytes(b"<html>404 Not Found</html>"), "file-not-image"),
-    "png": (lambda it: it.mask("liver").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), "file-not-image"),
-    "bad_header": (lambda it: it.content(it.ct, put(70, struct.pack("<h", 9999))), "file-header"),
-    "bad_shape": (lambda it: it.content(it.ct, put(42, struct.pack("<h", -5))), "file-header"),
+    "no_ct": (lambda p: p.ct.unlink(), "image-missing"),
+    "no_masks": (lambda p: shutil.rmtree(p.folder / "segmentations"), "masks-missing"),
+    "nothing_in_it": (lambda p: (shutil.rmtree(p.folder), p.folder.mkdir()), "case-empty"),
+    "ct_empty": (lambda p: p.ct.write_bytes(b""), "file-empty"),
+    "mask_empty_file": (lambda p: p.mask("liver").write_bytes(b""), "file-empty"),
+    "ct_cut": (lambda p: p.content(p.ct, lambda old: old[: len(old) // 2], packed=False), "file-truncated"),
+    "mask_cut": (lambda p: p.content(p.mask("colon"), lambda old: old[:-9], packed=False), "file-truncated"),
+    "too_few_voxels": (lambda p: p.content(p.ct, lambda old: old[:-500]), "file-truncated"),
+    "bad_crc": (lambda p: p.content(p.ct, put(-8, b"\1\2\3\4"), packed=False), "file-crc"),
+    "bad_crc_of_a_mask": (lambda p: p.content(p.mask("liver"), put(-8, b"\1\2\3\4"), packed=False), "file-crc"),
+    "bad_bytes": (lambda p: p.content(p.ct, put(10, b"\xff" * 60), packed=False), "file-damaged"),
+    "pointer": (lambda p: p.mask("liver").write_bytes(POINTER), "file-pointer"),
+    "text": (lambda p: p.ct.write_bytes(b"<html>404 Not Found</html>"), "file-not-image"),
+    "png": (lambda p: p.mask("liver").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), "file-not-image"),
+    "bad_header": (lambda p: p.content(p.ct, put(70, struct.pack("<h", 9999))), "file-header"),
+    "bad_shape": (lambda p: p.content(p.ct, put(42, struct.pack("<h", -5))), "file-header"),
     "not_compressed": (unpacked, "file-name"),
     "dangling_link": (link_to_nowhere, "file-missing"),
-    "nii_mask": (lambda it: renamed(it, "spleen", "spleen.nii"), "mask-ignored"),
-    "zz_copy": (lambda it: twin_of(it, "sound_0"), "image-duplicate"),
-    "sound_8": (lambda it: None, "same-id"),
+    "nii_mask": (lambda p: renamed(p, "spleen", "spleen.nii"), "mask-ignored"),
+    "zz_copy": (lambda p: twin_of(p, "sound_0"), "image-duplicate"),
+    "sound_8": (lambda p: None, "same-id"),
     # geometry
-    "mask_shape": (lambda it: it.change(it.mask("liver"), lambda mask: mask[:-1]), "mask-shape"),
-    "mask_moved": (lambda it: it.write(it.mask("liver"), it.voxels(it.mask("liver")), affine=np.eye(4)), "mask-affine"),
+    "mask_shape": (lambda p: p.change(p.mask("liver"), lambda mask: mask[:-1]), "mask-shape"),
+    "mask_moved": (lambda p: p.write(p.mask("liver"), p.voxels(p.mask("liver")), affine=np.eye(4)), "mask-affine"),
     "mask_turned": (
-        lambda it: it.write(it.mask("liver"), it.voxels(it.mask("liver")),
-                            affine=nib.load(it.ct).affine @ np.diag([-1, 1, 1, 1])), "mask-affine"),
+        lambda p: p.write(p.mask("liver"), p.voxels(p.mask("liver")),
+                            affine=nib.load(p.ct).affine @ np.diag([-1, 1, 1, 1])), "mask-affine"),
     "two_places": (two_places, "sform-qform"),
-    "sheared": (lambda it: it.affine(sheared(0.05)), "shear"),
-    "not_orthonormal": (lambda it: it.affine(sheared(0.001)), "axes-not-orthonormal"),
+    "sheared": (lambda p: p.affine(sheared(0.05)), "shear"),
+    "not_orthonormal": (lambda p: p.affine(sheared(0.001)), "axes-not-orthonormal"),
     "left_handed": (left_handed, "axes-left-handed"),
-    "oblique": (lambda it: it.affine(turned(10)), "axes-oblique"),
-    "no_geometry": (lambda it: [it.content(path, put(252, bytes(4))) for path in it.files()], "no-geometry"),
-    "four_d": (lambda it: it.change(it.ct, lambda hu: np.stack([hu, hu], axis=-1)), "not-3d"),
-    "flat": (lambda it: it.change(it.ct, lambda hu: hu[..., 0]), "not-3d"),
-    "rgb": (lambda it: it.change(it.ct, rgb), "rgb"),
-    "complex": (lambda it: it.change(it.ct, lambda hu: hu.astype(np.complex64)), "complex"),
-    "in_metres": (lambda it: it.affine(lambda affine: np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine), "spacing-suspicious"),
-    "header_in_metres": (lambda it: it.everywhere(xyzt_units=1), "spacing-unit"),
-    "pixdim_lost": (lambda it: it.everywhere(pixdim=[1] * 8), "spacing-contradicts"),
-    "flat_affine": (lambda it: it.content(it.ct, put(312, bytes(16))), "affine-impossible"),
+    "oblique": (lambda p: p.affine(turned(10)), "axes-oblique"),
+    "no_geometry": (lambda p: [p.content(path, put(252, bytes(4))) for path in p.files()], "no-geometry"),
+    "four_d": (lambda p: p.change(p.ct, lambda hu: np.stack([hu, hu], axis=-1)), "not-3d"),
+    "flat": (lambda p: p.change(p.ct, lambda hu: hu[..., 0]), "not-3d"),
+    "rgb": (lambda p: p.change(p.ct, rgb), "rgb"),
+    "complex": (lambda p: p.change(p.ct, lambda hu: hu.astype(np.complex64)), "complex"),
+    "in_metres": (lambda p: p.affine(lambda affine: np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine), "spacing-suspicious"),
+    "header_in_metres": (lambda p: p.everywhere(xyzt_units=1), "spacing-unit"),
+    "pixdim_lost": (lambda p: p.everywhere(pixdim=[1] * 8), "spacing-contradicts"),
+    "flat_affine": (lambda p: p.content(p.ct, put(312, bytes(16))), "affine-impossible"),
     # intensities
-    "normalised": (lambda it: it.change(it.ct, lambda hu: ((hu + 1024) / 3000).astype(np.float32)), "not-hu"),
-    "eight_bits": (lambda it: it.change(it.ct, lambda hu: np.clip(hu / 4 + 128, 0, 255).astype(np.uint8)), "not-hu"),
-    "never_scaled": (lambda it: it.change(it.ct, lambda hu: np.clip(hu + 1024, 0, None)), "rescale-missing"),
-    "scaled_twice": (lambda it: it.change(it.ct, lambda hu: (hu - 1024).astype(np.int16)), "not-hu"),
-    "constant": (lambda it: it.change(it.ct, np.zeros_like), "constant"),
-    "nan": (lambda it: it.change(it.ct, lambda hu: np.where(hu > 1000, np.nan, hu).astype(np.float32)), "nan"),
-    "window_above": (lambda it: it.change(it.ct, lambda hu: np.minimum(hu, 240)), "saturated"),
-    "window_below": (lambda it: it.change(it.ct, lambda hu: np.maximum(hu, -160)), "saturated"),
-    "padding_below": (lambda it: it.change(it.ct, around(-3024)), "padding"),
-    "padding_of_water": (lambda it: it.change(it.ct, around(0)), "padding"),
-    "no_air": (lambda it: it.change(it.ct, no_air), "no-air"),
-    "too_wide": (lambda it: it.change(it.ct, lambda hu: np.where(hu > 100, hu * 16, hu).astype(np.int16)), "hu-range"),
+    "normalised": (lambda p: p.change(p.ct, lambda hu: ((hu + 1024) / 3000).astype(np.float32)), "not-hu"),
+    "eight_bits": (lambda p: p.change(p.ct, lambda hu: np.clip(hu / 4 + 128, 0, 255).astype(np.uint8)), "not-hu"),
+    "never_scaled": (lambda p: p.change(p.ct, lambda hu: np.clip(hu + 1024, 0, None)), "rescale-missing"),
+    "scaled_twice": (lambda p: p.change(p.ct, lambda hu: (hu - 1024).astype(np.int16)), "not-hu"),
+    "constant": (lambda p: p.change(p.ct, np.zeros_like), "constant"),
+    "nan": (lambda p: p.change(p.ct, lambda hu: np.where(hu > 1000, np.nan, hu).astype(np.float32)), "nan"),
+    "window_above": (lambda p: p.change(p.ct, lambda hu: np.minimum(hu, 240)), "saturated"),
+    "window_below": (lambda p: p.change(p.ct, lambda hu: np.maximum(hu, -160)), "saturated"),
+    "padding_below": (lambda p: p.change(p.ct, around(-3024)), "padding"),
+    "padding_of_water": (lambda p: p.change(p.ct, around(0)), "padding"),
+    "no_air": (lambda p: p.change(p.ct, no_air), "no-air"),
+    "too_wide": (lambda p: p.change(p.ct, lambda hu: np.where(hu > 100, hu * 16, hu).astype(np.int16)), "hu-range"),
     # labels
-    "unknown_name": (lambda it: renamed(it, "liver", "livr.nii.gz"), "unknown-name"),
-    "absent": (lambda it: it.change(it.mask("gallbladder"), np.zeros_like), "empty-mask"),
-    "unannotated": (lambda it: it.mask("gallbladder").unlink(), "unannotated"),
-    "nothing_labelled": (emptied, "nothing-labelled"),
-    "values_255": (lambda it: it.change(it.mask("liver"), lambda mask: mask * 255), "mask-values"),
-    "probabilities": (lambda it: it.change(it.mask("liver"), lambda mask: mask * np.float32(0.7)), "mask-values"),
-    "overlap": (lambda it: it.change(it.mask("aorta"), grown), "overlaps"),
+    "unknown_name": (lambda p: renamed(p, "liver", "livr.nii.gz"), "unknown-name"),
+    "absent": (lambda p: p.change(p.mask("gallbladder"), np.zeros_like), "empty-mask"),
+    "unannotated": (lambda p: p.mask("gallbladder").unlink(), "unannotated"),
+    "nothing_labelled": (emptied, "nothing-labeled"),
+    "values_255": (lambda p: p.change(p.mask("liver"), lambda mask: mask * 255), "mask-values"),
+    "probabilities": (lambda p: p.change(p.mask("liver"), lambda mask: mask * np.float32(0.7)), "mask-values"),
+    "overlap": (lambda p: p.change(p.mask("aorta"), grown), "overlaps"),
     "one_in_another": (
-        lambda it: it.write(it.mask("liver"), it.voxels(it.mask("liver")) | it.voxels(it.mask("gallbladder"))),
+        lambda p: p.write(p.mask("liver"), p.voxels(p.mask("liver")) | p.voxels(p.mask("gallbladder"))),
         "overlap-large"),
-    "same_twice": (lambda it: shutil.copy(it.mask("vertebrae_L3"), it.mask("gallbladder")), "mask-duplicate"),
-    "over_air": (lambda it: it.change(it.mask("spleen"), beside), "label-over-air"),
-    "specks": (lambda it: it.change(it.mask("aorta"), specks), "islands"),
-    "kidneys_exchanged": (lambda it: it.swap(SIDES[0]), "sides-exchanged"),
-    "mirrored": (lambda it: it.swap(*SIDES), "mirrored"),
-    "situs": (lambda it: it.swap(("liver", "spleen")), "situs"),
-    "vertebrae": (lambda it: it.swap(("vertebrae_L1", "vertebrae_L2")), "vertebrae-order"),
-    "ribs": (lambda it: it.swap(("rib_left_9", "rib_left_12")), "ribs-order"),
-    "shrunk": (lambda it: it.change(it.mask("kidney_left"), lowest), "volume-outlier"),
-    "cut": (lambda it: [it.change(path, lambda part: part[..., 30:-12]) for path in it.files()], "touches-border"),
+    "same_twice": (lambda p: shutil.copy(p.mask("vertebrae_L3"), p.mask("gallbladder")), "mask-duplicate"),
+    "over_air": (lambda p: p.change(p.mask("spleen"), beside), "label-over-air"),
+    "specks": (lambda p: p.change(p.mask("aorta"), specks), "islands"),
+    "kidneys_exchanged": (lambda p: p.swap(SIDES[0]), "sides-exchanged"),
+    "mirrored": (lambda p: p.swap(*SIDES), "mirrored"),
+    "situs": (lambda p: p.swap(("liver", "spleen")), "situs"),
+    "vertebrae": (lambda p: p.swap(("vertebrae_L1", "vertebrae_L2")), "vertebrae-order"),
+    "ribs": (lambda p: p.swap(("rib_left_9", "rib_left_12")), "ribs-order"),
+    "shrunk": (lambda p: p.change(p.mask("kidney_left"), lowest), "volume-outlier"),
+    "cut": (lambda p: [p.change(path, lambda part: part[..., 30:-12]) for path in p.files()], "touches-border"),
 }  # fmt: skip
 NOTES = {"axes-left-handed", "axes-oblique", "empty-mask", "unannotated", "overlaps", "touches-border"}
 COMPANIONS = {"situs": {"volume-outlier"}}  # a spleen as large as a liver
@@ -315,9 +315,9 @@ def ward(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(ward: Path) -> DatasetReport:
     before = {path: path.lstat().st_mtime_ns for path in ward.rglob("*")}
-    found = check_dataset(ward, workers=1, previews=100)
+    result = check_dataset(ward, workers=1, previews=100)
     assert before == {path: path.lstat().st_mtime_ns for path in ward.rglob("*")}
-    return found
+    return result
 
 
 def of_case(report: DatasetReport, id: str) -> list[Finding]:
@@ -330,50 +330,50 @@ def test_there_are_at_least_forty_faults():
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_is_found_by_its_own_code_and_no_other(report, name):
+def test_every_fault_is_found_by_its_own_code_alone(report, name):
     code = FAULTS[name][1]
-    found = of_case(report, name) if code != "case-empty" else [f for f in report.findings if f.location == name]
-    assert code in {finding.code for finding in found}
-    loud = {finding.code for finding in found if finding.severity != "note"}
+    result = of_case(report, name) if code != "case-empty" else [f for f in report.findings if f.location == name]
+    assert code in {finding.code for finding in result}
+    loud = {finding.code for finding in result if finding.severity != "note"}
     assert loud - COMPANIONS.get(name, set()) == (set() if code in NOTES or name == "padding_below" else {code})
-    assert all(finding.message for finding in found)
+    assert all(finding.message for finding in result)
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_nothing_is_said_of_sound_cases(report, name):
+def test_sound_cases_have_no_findings(report, name):
     assert of_case(report, name) == []
 
 
-def test_the_split_is_held_against_cases_patients_and_images(report):
-    whole = {finding.code: finding for finding in report.findings if not finding.case}
-    assert "sound_1" in whole["split-case"].message
-    assert "sound_3 and sound_4" in whole["split-patient"].message
-    assert f"sound_2 and {TWIN}" in whole["split-image"].message
-    assert {whole[code].severity for code in ("split-case", "split-patient", "split-image")} == {"error"}
-    assert "1 of its cases" in whole["meta-absent"].message
-    assert "meta-no-side" in whole
+def test_the_split_is_checked_for_cases_patients_and_images(report):
+    complete = {finding.code: finding for finding in report.findings if not finding.case}
+    assert "sound_1" in complete["split-case"].message
+    assert "sound_3 and sound_4" in complete["split-patient"].message
+    assert f"sound_2 and {TWIN}" in complete["split-image"].message
+    assert {complete[code].severity for code in ("split-case", "split-patient", "split-image")} == {"error"}
+    assert "1 of its cases" in complete["meta-absent"].message
+    assert "meta-no-subset" in complete
     assert "image-duplicate" in {finding.code for finding in of_case(report, TWIN)}
 
 
-def test_what_has_an_error_is_to_be_left_out_with_a_reason(report):
+def test_cases_with_errors_are_excluded_with_a_reason(report):
     assert set(report.excluded) == {finding.case for finding in report.findings if finding.severity == "error"} - {""}
     assert report.excluded["mask_shape"].startswith("mask-shape: mask_shape/segmentations/liver.nii.gz: its shape")
     assert report.worst == "error"
 
 
-def test_the_report_tells_absent_from_unannotated(report):
+def test_the_report_separates_absent_from_unannotated(report):
     assert report.unannotated["unannotated"] == ("gallbladder",)
     assert report.absent["absent"] == ("gallbladder",)
     assert "absent" not in report.unannotated
 
 
 def test_overlaps_come_with_their_voxels(report, ward):
-    it = Patient(ward / "one_in_another")
-    both = (it.voxels(it.mask("liver")) & it.voxels(it.mask("gallbladder"))).sum()
+    p = Patient(ward / "one_in_another")
+    both = (p.voxels(p.mask("liver")) & p.voxels(p.mask("gallbladder"))).sum()
     assert report.overlaps["gallbladder", "liver"] == both
 
 
-def test_the_report_is_json_without_nan_and_without_the_root_in_its_places(report):
+def test_the_report_is_json_without_nan_and_absolute_paths(report):
     content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert not any(finding["location"].startswith("/") for finding in content["findings"])
     case = next(case for case in content["cases"] if case["id"] == SOUND[0])
@@ -383,7 +383,7 @@ def test_the_report_is_json_without_nan_and_without_the_root_in_its_places(repor
     assert case["hu"]["min"] < -1000 < case["hu"]["p50"] < case["hu"]["p99_5"] < case["hu"]["max"]
 
 
-def test_pictures_show_the_structure_that_is_meant(report):
+def test_previews_show_the_structure_of_the_finding(report):
     assert {"kidneys_exchanged", "window_above"} <= set(report.previews)
     assert not {"sound_0", "ct_cut", "no_ct"} & set(report.previews)
     printable = report.previews["kidneys_exchanged"]
@@ -394,7 +394,9 @@ def test_pictures_show_the_structure_that_is_meant(report):
 def test_every_code_is_documented_with_its_severity(report, repository):
     text = (repository / "docs" / "reference" / "findings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.+?`) \| (\w+) \| (.*) \|$", text, flags=re.M)
-    documented = {code: f"{severity} {rest}" for codes, severity, rest in rows for code in re.findall("`(.+?)`", codes)}
+    documented = {
+        code: f"{severity} {remaining}" for codes, severity, remaining in rows for code in re.findall("`(.+?)`", codes)
+    }
     for finding in report.findings:
         assert re.search(rf"\b{finding.severity}\b", documented[finding.code]), finding
     folder = repository / "medseg" / "data"
@@ -430,13 +432,13 @@ def test_odd_files_are_described_one_by_one(real):
     assert {name: code for name, code in expected.items() if code not in codes.get(name, ())} == {}
 
 
-def test_the_phantom_is_sound_and_processes_change_nothing(phantom):
+def test_the_phantom_is_sound_with_and_without_processes(phantom):
     one, two = check_dataset(phantom, workers=0), check_dataset(phantom, workers=2)
     assert one.counts()["error"] == one.counts()["warning"] == 0
     assert one.to_dict() == two.to_dict()
 
 
-def test_what_a_dying_process_leaves_behind_is_read_by_itself(phantom, monkeypatch):
+def test_cases_of_a_dead_process_are_read_one_by_one(phantom, monkeypatch):
     def dying(function, jobs, workers, description):
         yield jobs[0], function(jobs[0])
         raise RunError("worker", "must live")

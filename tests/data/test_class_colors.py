@@ -17,31 +17,31 @@ def colored():
     return np.array(COLORS.codes, np.uint8)[LABEL]
 
 
-def test_indices_colours_and_palettes_mean_the_same(tmp_path):
+def test_indices_colors_and_palettes_decode_alike(tmp_path):
     Image.fromarray(LABEL).save(tmp_path / "index.png")
     Image.fromarray(colored()).save(tmp_path / "rgb.png")
     image = Image.fromarray(LABEL[::-1])
-    image.putpalette([0, 0, 0, 255, 255, 0, 255, 0, 255])  # colours against the order of the classes
+    image.putpalette([0, 0, 0, 255, 255, 0, 255, 0, 255])  # colors against the order of the classes
     image.save(tmp_path / "palette.png")
     assert np.array_equal(decode_mask(read_image_2d(tmp_path / "index.png"), PLAIN).label, LABEL)
     assert np.array_equal(decode_mask(read_image_2d(tmp_path / "index.png"), COLORS).label, LABEL)
     assert np.array_equal(decode_mask(read_image_2d(tmp_path / "rgb.png"), COLORS).label, LABEL)
     assert np.array_equal(decode_mask(read_image_2d(tmp_path / "palette.png"), PLAIN).label, LABEL[::-1])
-    by_colour = decode_mask(read_image_2d(tmp_path / "palette.png"), COLORS).label
-    assert np.array_equal(by_colour, np.array([0, 2, 1])[LABEL[::-1]])
+    by_color = decode_mask(read_image_2d(tmp_path / "palette.png"), COLORS).label
+    assert np.array_equal(by_color, np.array([0, 2, 1])[LABEL[::-1]])
 
 
 def test_smoothed_edges_go_to_the_nearest_class_and_are_counted():
     rgb = colored()
     rgb[1, 3], rgb[4, 4] = (250, 1, 250), (200, 190, 10)
-    found = decode_mask(Image2D(rgb, 255), COLORS)
+    result = decode_mask(Image2D(rgb, 255), COLORS)
     expected = LABEL.copy()
     expected[1, 3], expected[4, 4] = 1, 2
-    assert np.array_equal(found.label, expected)
-    assert found.doubtful == {(250, 1, 250): 1, (200, 190, 10): 1}
+    assert np.array_equal(result.label, expected)
+    assert result.doubtful == {(250, 1, 250): 1, (200, 190, 10): 1}
 
 
-def test_an_area_of_a_colour_that_no_class_has_is_refused():
+def test_an_area_of_an_unknown_color_is_refused():
     rgb = colored()
     rgb[:3, :3] = (0, 200, 0)
     with pytest.raises(LabelError, match=r"m\.png: 9 pixels have other colors than .* \(\[0, 200, 0\] \(9\)\)"):
@@ -57,31 +57,31 @@ def test_values_that_no_class_has_are_refused():
         decode_mask(Image2D(label, 255), PLAIN)
 
 
-def test_white_is_the_one_class_and_grey_colours_are_colours():
+def test_white_is_the_only_class_and_grey_colors_are_colors():
     white = Image2D(np.array([[0, 255]], np.uint8), 255)
     assert decode_mask(white, ClassColors(("background", "polyp"), ((0,), (1,)))).label.tolist() == [[0, 1]]
     greys = ClassColors(("background", "a", "b"), ((0, 0, 0), (128, 128, 128), (255, 255, 255)), True)
     assert decode_mask(Image2D(np.array([[0, 128, 255]], np.uint8), 255), greys).label.tolist() == [[0, 1, 2]]
-    with pytest.raises(LabelError, match="other colors than those of the classes"):  # indices in a set of grey colours
+    with pytest.raises(LabelError, match="other colors than those of the classes"):  # indices in a set of grey colors
         decode_mask(Image2D(np.array([[0, 1, 2]], np.uint8), 255), greys)
     assert decode_mask(Image2D(np.array([[0, 1]], np.uint8), 1), greys).label.tolist() == [[0, 2]]
 
 
-def test_colours_without_names_are_refused():
+def test_colors_without_names_are_refused():
     with pytest.raises(LabelError, match=r"classes\.json gives no colors"):
         decode_mask(Image2D(colored(), 255), PLAIN)
 
 
-def test_classes_json_names_colours_or_values(tmp_path):
+def test_classes_json_names_colors_or_values(tmp_path):
     def written(content):
         (tmp_path / "classes.json").write_text(json.dumps(content))
         return read_class_colors(tmp_path)
 
     assert read_class_colors(tmp_path) is None
-    found = written({"liver": [9, 0, 0], "Background": [1, 1, 1]})
-    assert found == ClassColors(("background", "liver"), ((1, 1, 1), (9, 0, 0)), True)
+    result = written({"liver": [9, 0, 0], "Background": [1, 1, 1]})
+    assert result == ClassColors(("background", "liver"), ((1, 1, 1), (9, 0, 0)), True)
     assert written({"polyp": 255}) == ClassColors(("background", "polyp"), ((0,), (255,)))
-    for content, said in (
+    for content, message in (
         ({"a": [1, 2]}, "three numbers"),
         ({"a": [1, 2, 300]}, "three numbers"),
         ({"a": [1, 2, 3], "b": 4}, "three numbers"),
@@ -89,14 +89,14 @@ def test_classes_json_names_colours_or_values(tmp_path):
         ({"a": [0, 0, 0]}, "a and background have the same code"),
         ([], "give each class its color"),
     ):
-        with pytest.raises(LabelError, match=said):
+        with pytest.raises(LabelError, match=message):
             written(content)
     (tmp_path / "classes.json").unlink()
     (tmp_path / "label_map.json").write_text('{"0": "background", "1": "liver"}')
     assert read_class_colors(tmp_path) == ClassColors(("background", "liver"), ((0,), (1,)))
 
 
-def test_masks_without_names_name_themselves(tmp_path):
+def test_masks_without_names_get_generic_names(tmp_path):
     def masks(*arrays):
         for number, array in enumerate(arrays):
             Image.fromarray(np.array([array], np.uint8)).save(tmp_path / f"{number}.png")
@@ -122,16 +122,16 @@ def test_masks_of_one_structure():
         of(0, 2, 3)
 
 
-def test_a_mask_that_was_smoothed_while_it_was_made_smaller_is_read(real):
+def test_a_downsampled_smooth_mask_is_read(real):
     palette = read_class_colors(real / "png_slices")
     for path in sorted((real / "png_slices" / "train" / "masks").iterdir())[:4]:
         with Image.open(path) as image:
-            whole = np.asarray(image)
+            complete = np.asarray(image)
             small = np.asarray(image.resize((256, 256), Image.Resampling.BOX))
-        found = decode_mask(Image2D(small, 255), palette, path)
-        exact = decode_mask(Image2D(whole, 255), palette, path)
+        result = decode_mask(Image2D(small, 255), palette, path)
+        exact = decode_mask(Image2D(complete, 255), palette, path)
         assert not exact.doubtful
-        assert 0 < sum(found.doubtful.values()) < 0.05 * 256 * 256
+        assert 0 < sum(result.doubtful.values()) < 0.05 * 256 * 256
         sure = (small[..., None, :] == np.array(palette.codes)).all(-1).any(-1)
-        assert np.array_equal(found.label[sure], exact.label[::2, ::2][sure])
-        assert (found.label == exact.label[::2, ::2]).mean() > 0.98
+        assert np.array_equal(result.label[sure], exact.label[::2, ::2][sure])
+        assert (result.label == exact.label[::2, ::2]).mean() > 0.98

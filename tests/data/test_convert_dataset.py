@@ -29,14 +29,14 @@ def two(case, save):
 
 def test_a_round_trip_through_nnunet_keeps_every_voxel_and_every_byte(phantom, tmp_path):
     source = discover(phantom)
-    made = convert(phantom, tmp_path / "raw", "nnunet")
-    found = discover(tmp_path / "raw")
+    output = convert(phantom, tmp_path / "raw", "nnunet")
+    result = discover(tmp_path / "raw")
     labels = LabelMap(source.structures)
-    assert found.labels == made.labels == labels
-    assert found.split == source.split
-    assert sum(made.overlaps.values()) > 0
+    assert result.labels == output.labels == labels
+    assert result.split == source.split
+    assert sum(output.overlaps.values()) > 0
     for case in source.cases:
-        again = found.case(case.id)
+        again = result.case(case.id)
         assert again.image.read_bytes() == case.image.read_bytes()
         assert np.array_equal(voxels(again.label), merge_masks(case.image, case.masks, labels).label)
         assert read_grid(again.label).matches(read_grid(case.image), 0.0)
@@ -47,23 +47,23 @@ def test_a_round_trip_through_nnunet_keeps_every_voxel_and_every_byte(phantom, t
     assert (last.split, last.labels) == (source.split, labels)
     for case in source.cases:
         assert last.case(case.id).image.read_bytes() == case.image.read_bytes()
-        assert last.case(case.id).label.read_bytes() == found.case(case.id).label.read_bytes()
+        assert last.case(case.id).label.read_bytes() == result.case(case.id).label.read_bytes()
 
 
 def test_real_patients_come_through(real, tmp_path):
-    made = convert(real / "totalseg_mini", tmp_path / "raw", "nnunet", ["organs", "ribs"])
-    source, found = discover(real / "totalseg_mini"), discover(tmp_path / "raw")
-    assert found.labels == LabelMap.totalsegmentator(["organs", "ribs"])
+    output = convert(real / "totalseg_mini", tmp_path / "raw", "nnunet", ["organs", "ribs"])
+    source, result = discover(real / "totalseg_mini"), discover(tmp_path / "raw")
+    assert result.labels == LabelMap.totalsegmentator(["organs", "ribs"])
     for case in source.cases:
-        merged = merge_masks(case.image, case.masks, made.labels)
-        assert np.array_equal(voxels(found.case(case.id).label), merged.label)
+        merged = merge_masks(case.image, case.masks, output.labels)
+        assert np.array_equal(voxels(result.case(case.id).label), merged.label)
 
 
-def test_what_nnunet_reads_is_written(two, tmp_path, caplog):
+def test_the_files_of_nnunet_are_written(two, tmp_path, caplog):
     out = tmp_path / "raw"
     with caplog.at_level(logging.WARNING):
-        made = convert(two, out, "nnunet")
-    assert made.description == out / "dataset.json"
+        output = convert(two, out, "nnunet")
+    assert output.description == out / "dataset.json"
     content = json.loads((out / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "CT"}
     assert content["labels"] == {"background": 0, "spleen": 1, "liver": 2}
@@ -97,20 +97,20 @@ def test_test_cases_lie_apart_with_their_truth(phantom, tmp_path):
     assert (tmp_path / "raw" / "labelsTs" / f"{test}.nii.gz").is_file()
 
 
-def test_a_conversion_goes_on_where_it_stood(two, tmp_path):
-    whole = convert(two, tmp_path / "whole", "nnunet")
+def test_a_stopped_conversion_resumes(two, tmp_path):
+    complete = convert(two, tmp_path / "whole", "nnunet")
     first = convert(two, tmp_path / "raw", "nnunet")
-    assert (first.reused, first.overlaps) == ((), whole.overlaps)
+    assert (first.reused, first.overlaps) == ((), complete.overlaps)
     (tmp_path / "raw" / "labelsTr" / "s0002.nii.gz").unlink()
     untouched = (tmp_path / "raw" / "labelsTr" / "s0001.nii.gz").stat().st_mtime_ns
     again = convert(two, tmp_path / "raw", "nnunet")
-    assert (again.reused, again.overlaps) == (("s0001",), whole.overlaps)
+    assert (again.reused, again.overlaps) == (("s0001",), complete.overlaps)
     assert (tmp_path / "raw" / "labelsTr" / "s0001.nii.gz").stat().st_mtime_ns == untouched
     for path in (tmp_path / "whole").rglob("*.nii.gz"):
         assert (tmp_path / "raw" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
-def test_a_source_or_a_choice_that_changed_is_converted_anew(two, tmp_path, save):
+def test_a_changed_source_or_choice_is_converted_again(two, tmp_path, save):
     convert(two, tmp_path / "raw", "nnunet")
     assert convert(two, tmp_path / "raw", "nnunet", "liver").reused == ()
     save("set/s0002/segmentations/liver.nii.gz", np.ones((6, 5, 4), np.uint8), np.diag([-1.0, 1.0, 2.0, 1.0]))
@@ -119,18 +119,18 @@ def test_a_source_or_a_choice_that_changed_is_converted_anew(two, tmp_path, save
     assert voxels(tmp_path / "raw" / "labelsTr" / "s0002.nii.gz").min() == 1
 
 
-def test_a_broken_case_is_listed_and_the_rest_goes_on(two, tmp_path):
+def test_a_broken_case_is_listed_and_the_others_are_written(two, tmp_path):
     mask = two / "s0001" / "segmentations" / "liver.nii.gz"
     mask.write_bytes(mask.read_bytes()[:-30])
-    made = convert(two, tmp_path / "raw", "nnunet")
-    assert made.cases == ("s0002",)
-    assert "liver.nii.gz" in made.failed["s0001"]
+    output = convert(two, tmp_path / "raw", "nnunet")
+    assert output.cases == ("s0002",)
+    assert "liver.nii.gz" in output.failed["s0001"]
     assert [case.id for case in discover(tmp_path / "raw").cases] == ["s0002"]
     assert not list((tmp_path / "raw").rglob("s0001*"))
     assert not list((tmp_path / "raw").rglob("*.partial*"))
 
 
-def test_nothing_but_broken_cases_is_an_error(case, tmp_path):
+def test_a_set_of_broken_cases_is_an_error(case, tmp_path):
     image = case / "s0001" / "ct.nii.gz"
     image.write_bytes(image.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"none of its 1 cases could be converted\. .*ct\.nii\.gz"):
@@ -138,7 +138,7 @@ def test_nothing_but_broken_cases_is_an_error(case, tmp_path):
     assert not (tmp_path / "raw" / "dataset.json").exists()
 
 
-def test_other_files_in_the_place_are_refused_before_anything_is_written(two, tmp_path):
+def test_other_files_in_the_output_are_refused_before_writing(two, tmp_path):
     (tmp_path / "raw" / "imagesTr").mkdir(parents=True)
     (tmp_path / "raw" / "imagesTr" / "z_0000.nii.gz").touch()
     with pytest.raises(DataError, match=r"z_0000\.nii\.gz: the file does not belong to the data set"):
@@ -161,13 +161,13 @@ def test_wrong_places_and_words_are_refused(two, tmp_path):
 
 
 def test_a_choice_keeps_the_order_of_the_set(two):
-    found = discover(two)
-    assert found.choose(["liver", "spleen"]).structures == ("spleen", "liver")
-    assert found.choose("organs").structures == ("spleen", "liver")
-    assert found.choose(["liver", "liver"]).structures == ("liver",)
+    result = discover(two)
+    assert result.choose(["liver", "spleen"]).structures == ("spleen", "liver")
+    assert result.choose("organs").structures == ("spleen", "liver")
+    assert result.choose(["liver", "liver"]).structures == ("liver",)
 
 
-def test_an_uncompressed_image_keeps_its_bytes_within(save, tmp_path):
+def test_an_uncompressed_image_is_compressed_without_change(save, tmp_path):
     source = save("a.nii", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
     copy_verified(source, tmp_path / "out" / "a.nii.gz")
     assert gzip.decompress((tmp_path / "out" / "a.nii.gz").read_bytes()) == source.read_bytes()
@@ -192,9 +192,9 @@ def test_an_image_without_a_label_cannot_train(tmp_path, save):
     entries = [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}, {"image": "imagesTr/b.nii.gz"}]
     content = {"labels": {"0": "background", "1": "liver"}, "training": entries, "validation": []}
     (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
-    made = convert(tmp_path / "set", tmp_path / "raw", "nnunet")
-    assert made.cases == ("a",)
-    assert "case b: it has neither masks nor a label map" in made.failed["b"]
+    output = convert(tmp_path / "set", tmp_path / "raw", "nnunet")
+    assert output.cases == ("a",)
+    assert "case b: it has neither masks nor a label map" in output.failed["b"]
 
 
 def test_a_case_that_trains_and_tests_is_refused(two, tmp_path):

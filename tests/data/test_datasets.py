@@ -21,7 +21,7 @@ def load(path):
     return np.asanyarray(nib.load(path).dataobj)
 
 
-def test_a_label_map_is_made_once_and_kept(case, tmp_path):
+def test_a_label_map_is_written_once_and_cached(case, tmp_path):
     first = open_dataset(case, LABELS, tmp_path / "cache", BOTH)
     label = first.case("s0001").label
     merged = merge_masks(case / "s0001" / "ct.nii.gz", first.case("s0001").masks, LABELS)
@@ -45,7 +45,7 @@ def test_another_mask_or_other_structures_give_another_label_map(case, tmp_path,
     assert load(changed).min() > 0
 
 
-def test_the_fingerprint_does_not_depend_on_where_label_maps_are_kept(case, tmp_path):
+def test_the_fingerprint_does_not_depend_on_the_cache(case, tmp_path):
     sets = [open_dataset(case, LABELS, tmp_path / name, BOTH) for name in ("one", "two")]
     assert sets[0].fingerprint() == sets[1].fingerprint()
 
@@ -54,8 +54,8 @@ def test_overlaps_can_be_kept(case, tmp_path):
     item = open_dataset(case, LABELS, tmp_path / "cache", BOTH, overlaps="keep").items("train")[0]
     codes = load(item["label"])
     for channel, name in enumerate(("liver", "spleen")):
-        held = [code for code, channels in enumerate(item["combinations"]) if channel in channels]
-        assert np.array_equal(np.isin(codes, held), load(case / "s0001" / "segmentations" / f"{name}.nii.gz") > 0)
+        inside = [code for code, channels in enumerate(item["combinations"]) if channel in channels]
+        assert np.array_equal(np.isin(codes, inside), load(case / "s0001" / "segmentations" / f"{name}.nii.gz") > 0)
     with pytest.raises(DataError, match="overlaps"):
         open_dataset(case, LABELS, tmp_path / "cache", BOTH, overlaps="both")
 
@@ -76,7 +76,7 @@ def test_a_truncated_mask_leaves_no_label_map(case, tmp_path):
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_structures_that_nobody_annotated_are_said(case, tmp_path, caplog):
+def test_structures_without_annotation_are_warned_about(case, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         open_dataset(case, LABELS, tmp_path / "cache", BOTH)
     assert "no case has a mask of 1 of the 3 structures: kidney_left" in caplog.text
@@ -84,23 +84,23 @@ def test_structures_that_nobody_annotated_are_said(case, tmp_path, caplog):
         open_dataset(case, LabelMap(["brain"]), tmp_path / "cache", BOTH)
 
 
-def test_a_case_on_both_sides_is_said(case, tmp_path, caplog):
+def test_a_case_that_trains_and_validates_is_warned_about(case, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         open_dataset(case, LABELS, tmp_path / "cache", BOTH)
     assert "s0001 train and are held out as well" in caplog.text
 
 
-def test_no_validation_case_is_an_error_with_the_way_out(case, tmp_path):
+def test_no_validation_case_is_an_error_with_a_fix(case, tmp_path):
     with pytest.raises(DataError, match=r"there is no case to validate on.*split#val"):
         open_dataset(case, LABELS, tmp_path / "cache").items("val")
 
 
-def test_the_phantom_is_used_only_where_nothing_was_named_and_says_so(tmp_path, caplog, tiny_spec):
+def test_the_phantom_is_used_only_without_a_data_set(tmp_path, caplog, tiny_spec):
     spec = {"train": 1, "val": 1, "test": 0, "size": [16, 16], "spacing": [20, 15, 40], "region": "abdomen"}
     with caplog.at_level(logging.INFO):
-        found = open_dataset(None, LabelMap.totalsegmentator(), tmp_path / "cache", phantom=spec)
+        result = open_dataset(None, LabelMap.totalsegmentator(), tmp_path / "cache", phantom=spec)
     assert caplog.text.count("using the phantom that comes with medseg") == 1
-    assert found.root.parent == tmp_path / "cache"
+    assert result.root.parent == tmp_path / "cache"
     with pytest.raises(DataError, match="no such folder"):
         open_dataset(tmp_path / "typo", LABELS, tmp_path / "cache", phantom=spec)
 
@@ -122,12 +122,12 @@ def test_training_on_a_prepared_set_sees_the_same_labels_as_on_its_masks(phantom
 def test_a_prepared_set_with_the_networks_own_numbering_is_read_in_place(phantom, tmp_path):
     prepare(phantom, tmp_path / "out", PrepareConfig(("liver", "spleen")))
     labels = LabelMap.load(tmp_path / "out" / "label_map.json")
-    found = open_dataset(tmp_path / "out", labels, tmp_path / "cache")
-    assert found.cases[0].label.is_relative_to(tmp_path / "out")
+    result = open_dataset(tmp_path / "out", labels, tmp_path / "cache")
+    assert result.cases[0].label.is_relative_to(tmp_path / "out")
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_label_beyond_the_names_of_a_prepared_set_names_the_case(phantom, tmp_path):
+def test_a_label_without_a_name_in_a_prepared_set_names_the_case(phantom, tmp_path):
     prepare(phantom, tmp_path / "out", PrepareConfig(("liver", "spleen")))
     path = tmp_path / "out" / "labels" / "p0000.nii.gz"
     image = nib.load(path)
@@ -136,7 +136,7 @@ def test_a_label_beyond_the_names_of_a_prepared_set_names_the_case(phantom, tmp_
         open_dataset(tmp_path / "out", LabelMap(["liver"]), tmp_path / "cache")
 
 
-def test_overlaps_cannot_be_kept_where_they_are_gone(phantom, tmp_path):
+def test_overlaps_of_a_label_map_cannot_be_kept(phantom, tmp_path):
     prepare(phantom, tmp_path / "out", PrepareConfig(("liver", "spleen")))
     with pytest.raises(DataError, match="overlaps cannot be kept, because it has a label map"):
         open_dataset(tmp_path / "out", LabelMap(["liver"]), tmp_path / "cache", overlaps="keep")
@@ -144,21 +144,21 @@ def test_overlaps_cannot_be_kept_where_they_are_gone(phantom, tmp_path):
 
 def test_cases_on_the_list_are_left_out(phantom, tmp_path):
     write_exclude(tmp_path / "x.txt", {"p0000": "moved"})
-    found = open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "x.txt")
-    assert [case.id for case in found.cases] == ["p0001", "p0002", "p0003"]
-    assert "p0000" not in found.split.train
+    result = open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "x.txt")
+    assert [case.id for case in result.cases] == ["p0001", "p0002", "p0003"]
+    assert "p0000" not in result.split.train
     with pytest.raises(DataError, match="one name per line"):
         open_dataset(phantom, LABELS, tmp_path / "cache", exclude=tmp_path / "y.txt")
 
 
-def test_a_store_is_taken_where_there_is_one_unless_told_otherwise(phantom, tmp_path):
+def test_a_store_is_used_if_it_exists_unless_disabled(phantom, tmp_path):
     prepare(phantom, tmp_path / "out", PrepareConfig("organs", store=True))
-    found = open_dataset(tmp_path / "out", LABELS, tmp_path / "cache")
-    (first, *_) = training_items(found, LABELS)
+    result = open_dataset(tmp_path / "out", LABELS, tmp_path / "cache")
+    (first, *_) = training_items(result, LABELS)
     assert first["image"].shape == first["label"].shape == (1, 48, 40, first["slice_index"].shape[1])
-    assert found.case("p0002").label.parent == tmp_path / "cache"  # it validates
+    assert result.case("p0002").label.parent == tmp_path / "cache"  # it validates
     with pytest.raises(DataError, match="it has no label map"):
-        found.items("train")  # never a label map in another numbering
+        result.items("train")  # never a label map in another numbering
     files = training_items(open_dataset(tmp_path / "out", LABELS, tmp_path / "cache", use_store=False), LABELS)
     assert files[0]["label"].startswith(str(tmp_path / "cache"))
     with pytest.raises(ConfigError, match="use_store"):
@@ -168,10 +168,15 @@ def test_a_store_is_taken_where_there_is_one_unless_told_otherwise(phantom, tmp_
 
 
 def test_label_maps_are_renumbered_by_name(save):
-    own, labels = LabelMap(["spleen", "liver", "aorta"]), LabelMap(["aorta", "spleen"])
+    case_labels, labels = LabelMap(["spleen", "liver", "aorta"]), LabelMap(["aorta", "spleen"])
     data = np.array([0, 1, 2, 3], np.float32).reshape(4, 1, 1)
     image = save("ct.nii.gz", data)
-    assert read_renumbered(Case("a", image, save("label.nii.gz", data)), own, labels).ravel().tolist() == [0, 2, 0, 1]
+    assert read_renumbered(Case("a", image, save("label.nii.gz", data)), case_labels, labels).ravel().tolist() == [
+        0,
+        2,
+        0,
+        1,
+    ]
     for values, message in (
         ([0, 0.5], "whole numbers"),
         ([0, 4], r"between 0 and 3 \(got 0 to 4\)"),
@@ -180,11 +185,11 @@ def test_label_maps_are_renumbered_by_name(save):
     ):
         wrong = save("wrong.nii.gz", np.resize(np.array(values, np.float32), (4, 1, 1)))
         with pytest.raises(LabelError, match=message):
-            read_renumbered(Case("a", image, wrong), own, labels)
+            read_renumbered(Case("a", image, wrong), case_labels, labels)
     moved = np.eye(4)
     moved[0, 3] = 5.0
     with pytest.raises(GeometryError, match="it lies up to 5 mm from"):
-        read_renumbered(Case("a", image, save("apart.nii.gz", data, moved)), own, labels)
+        read_renumbered(Case("a", image, save("apart.nii.gz", data, moved)), case_labels, labels)
 
 
 def test_a_decathlon_opens_with_its_names_and_without_its_unlabelled_test_cases(save, tmp_path):
@@ -196,22 +201,22 @@ def test_a_decathlon_opens_with_its_names_and_without_its_unlabelled_test_cases(
     names = {"0": "background", "1": "spleen", "2": "liver"}
     content = {"labels": names, "training": training, "test": ["./imagesTs/c.nii.gz"]}
     (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
-    found = open_dataset(tmp_path / "set", LabelMap(["liver", "spleen"]), tmp_path / "cache", {"train": ["a"]})
-    assert load(found.case("a").label).max() == 2
-    assert len(found.items("train")) == 1
-    assert found.case("c").label is None
+    result = open_dataset(tmp_path / "set", LabelMap(["liver", "spleen"]), tmp_path / "cache", {"train": ["a"]})
+    assert load(result.case("a").label).max() == 2
+    assert len(result.items("train")) == 1
+    assert result.case("c").label is None
     with pytest.raises(DataError, match="case c: it has no label map"):
-        found.items("test")
+        result.items("test")
 
 
 def partly(phantom, tmp_path, **known):
     """The phantom with other `annotated` structures in its training cases."""
-    found = open_dataset(phantom, LABELS, tmp_path / "cache")
-    cases = tuple(replace(case, annotated=known.get(case.id, case.annotated)) for case in found.cases)
-    return replace(found, cases=cases)
+    result = open_dataset(phantom, LABELS, tmp_path / "cache")
+    cases = tuple(replace(case, annotated=known.get(case.id, case.annotated)) for case in result.cases)
+    return replace(result, cases=cases)
 
 
-def test_items_say_what_is_annotated(phantom, tmp_path):
+def test_training_items_tell_which_classes_are_annotated(phantom, tmp_path):
     first, second = (case.id for case in open_dataset(phantom, LABELS, tmp_path / "cache").subset("train"))
     names = list(LABELS)
     known = {first: (names[0], "no such structure"), second: None}
@@ -220,16 +225,16 @@ def test_items_say_what_is_annotated(phantom, tmp_path):
     assert other["annotated"].all()
 
 
-def test_what_no_case_has_annotated_counts_as_looked_for(phantom, tmp_path):
+def test_a_structure_annotated_nowhere_counts_as_annotated(phantom, tmp_path):
     first, second = (case.id for case in open_dataset(phantom, LABELS, tmp_path / "cache").subset("train"))
     names = list(LABELS)
     one, other = training_items(partly(phantom, tmp_path, **{first: names[:1], second: names[1:2]}), LABELS)
-    rest = [True] * (len(names) - 2)
-    assert one["annotated"].tolist() == [True, True, False, *rest]
-    assert other["annotated"].tolist() == [True, False, True, *rest]
+    remaining = [True] * (len(names) - 2)
+    assert one["annotated"].tolist() == [True, True, False, *remaining]
+    assert other["annotated"].tolist() == [True, False, True, *remaining]
 
 
-def test_a_case_that_can_teach_nothing_is_left_out_aloud(phantom, tmp_path, caplog):
+def test_a_case_without_annotations_is_left_out_with_a_warning(phantom, tmp_path, caplog):
     first, second = (case.id for case in open_dataset(phantom, LABELS, tmp_path / "cache").subset("train"))
     (only,) = training_items(partly(phantom, tmp_path, **{first: ("no such structure",)}), LABELS)
     assert only["case"] == second

@@ -20,7 +20,7 @@ def test_a_patient_in_two_subsets(case, save):
         discover(case)
     assert str(error.value) == (
         f"{case}: patient 'ann' is in two subsets of the split (s0001 and s0002). Keep all cases of a patient in one "
-        "subset, or scores are too good. Of 2D slices, patient=PATTERN says how names tell the patient."
+        "subset, or scores are too good. Of 2D slices, the setting data#patient says how names tell the patient."
     )
 
 
@@ -91,7 +91,7 @@ def test_images_and_colors(tmp_path):
     )
 
 
-def test_words(tmp_path):
+def test_errors_of_the_words(tmp_path):
     dataset = DatasetIndex(tmp_path, (Case("s0001", tmp_path / "a.nii.gz"),), ("liver",), split=Split(("s0001",)))
     with pytest.raises(DataError) as error:
         dataset.subset("val")

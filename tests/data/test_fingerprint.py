@@ -19,35 +19,35 @@ def volume(seed):
 
 def test_figures_of_a_case_agree_with_numpy():
     hu, label = volume(0)
-    found = case_statistics(hu, label, GRID, LABELS)
-    assert found["voxels"] == {"liver": int((label == 1).sum()), "spleen": int((label == 2).sum()), "stomach": 0}
-    assert found["spacing"] == [1.5, 1.5, 3.0]
-    assert set(found["hu_by_structure"]) == {"liver", "spleen"}
+    result = case_statistics(hu, label, GRID, LABELS)
+    assert result["voxels"] == {"liver": int((label == 1).sum()), "spleen": int((label == 2).sum()), "stomach": 0}
+    assert result["spacing"] == [1.5, 1.5, 3.0]
+    assert set(result["hu_by_structure"]) == {"liver", "spleen"}
     for index, name in ((1, "liver"), (2, "spleen")):
-        held = hu[label == index]
-        one = found["hu_by_structure"][name]
-        assert one["mean"] == pytest.approx(held.mean(), abs=1e-3)
+        inside = hu[label == index]
+        first = result["hu_by_structure"][name]
+        assert first["mean"] == pytest.approx(inside.mean(), abs=1e-3)
         for share in (0.5, 50, 99.5):
-            assert one[f"p{share:g}"] == np.percentile(held, share, method="inverted_cdf")
+            assert first[f"p{share:g}"] == np.percentile(inside, share, method="inverted_cdf")
 
 
 def test_figures_of_a_set_agree_with_numpy_over_all_its_voxels():
     volumes = [volume(seed) for seed in range(3)]
-    found = fingerprint([case_statistics(hu, label, GRID, LABELS) for hu, label in volumes], LABELS)
-    held = np.concatenate([hu[label > 0] for hu, label in volumes])
+    result = fingerprint([case_statistics(hu, label, GRID, LABELS) for hu, label in volumes], LABELS)
+    inside = np.concatenate([hu[label > 0] for hu, label in volumes])
     for share in (0.5, 5, 50, 95, 99.5):
-        assert found["hu_within_structures"][f"p{share:g}"] == np.percentile(held, share, method="inverted_cdf")
-    assert found["structures"]["stomach"] == {"frequency": 0.0, "voxels": 0, "median_ml": None, "median_hu": None}
+        assert result["hu_within_structures"][f"p{share:g}"] == np.percentile(inside, share, method="inverted_cdf")
+    assert result["structures"]["stomach"] == {"frequency": 0.0, "voxels": 0, "median_ml": None, "median_hu": None}
     sizes = [int((label == 1).sum()) for _, label in volumes]
-    assert found["structures"]["liver"]["voxels"] == sum(sizes)
-    assert found["structures"]["liver"]["median_ml"] == pytest.approx(np.median(sizes) * 6.75 / 1000, abs=1e-3)
-    assert found["size_mm"]["median"] == [30.0, 27.0, 48.0]
+    assert result["structures"]["liver"]["voxels"] == sum(sizes)
+    assert result["structures"]["liver"]["median_ml"] == pytest.approx(np.median(sizes) * 6.75 / 1000, abs=1e-3)
+    assert result["size_mm"]["median"] == [30.0, 27.0, 48.0]
 
 
 def test_hu_beyond_the_range_count_as_its_ends():
     label = np.ones(GRID.shape, np.uint8)
-    found = case_statistics(np.full(GRID.shape, 30000.0), label, GRID, LABELS)
-    assert found["hu_by_structure"]["liver"]["p50"] == 3071
+    result = case_statistics(np.full(GRID.shape, 30000.0), label, GRID, LABELS)
+    assert result["hu_by_structure"]["liver"]["p50"] == 3071
     counts = np.zeros(4096, np.int64)
     counts[0] = 1
     assert percentiles(counts)["p0.5"] == -1024

@@ -77,7 +77,7 @@ def test_a_mask_of_another_shape_is_refused(case, save):
         merge_masks(folder / "ct.nii.gz", masks_of(folder), LABELS)
 
 
-def test_a_mask_of_another_affine_is_refused_and_says_how_far(case, save):
+def test_a_mask_of_another_affine_is_refused_with_the_distance(case, save):
     affine = np.diag([2.0, 2, 3, 1])
     affine[0, 3] = 0.5
     save("set/s0001/segmentations/liver.nii.gz", np.zeros((12, 10, 8), np.uint8), affine)

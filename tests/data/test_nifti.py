@@ -91,7 +91,7 @@ def test_a_label_without_a_name_is_refused(save, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused(save, tmp_path):
     source = save("ct.nii.gz", np.zeros((4, 4, 4), np.int16))
-    with pytest.raises(OutputError, match="must be a folder that can be written"):
+    with pytest.raises(OutputError, match="the folder cannot be written"):
         write_label_map(source / "m.nii.gz", np.zeros((4, 4, 4), np.uint8), source, LABELS)
 
 

@@ -26,9 +26,9 @@ def dice(prediction: np.ndarray, truth: np.ndarray, labels: LabelMap) -> float:
     """Mean over the structures present in the truth, written out."""
     scores = []
     for index in range(1, len(labels)):
-        one, other = prediction == index, truth == index
-        if other.any():
-            scores.append(2 * (one & other).sum() / (one.sum() + other.sum()))
+        first, second = prediction == index, truth == index
+        if second.any():
+            scores.append(2 * (first & second).sum() / (first.sum() + second.sum()))
     return float(np.mean(scores))
 
 
@@ -61,23 +61,23 @@ def test_the_mean_atlas_does_not_solve_it(bodies, group):
     truths = [label_of(body, labels) for body in bodies]
     for truth in truths[5:]:
         votes = np.zeros((len(labels), *truth.shape), np.int32)
-        for other in truths[:5]:
-            k = np.round(np.linspace(0, other.shape[2] - 1, truth.shape[2])).astype(int)  # heads to heads, feet to feet
-            np.add.at(votes, (other[:, :, k], *np.indices(truth.shape)), 1)
+        for second in truths[:5]:
+            k = np.round(np.linspace(0, second.shape[2] - 1, truth.shape[2])).astype(int)  # head to head
+            np.add.at(votes, (second[:, :, k], *np.indices(truth.shape)), 1)
         assert dice(votes.argmax(axis=0), truth, labels) < 0.4
 
 
 def test_all_117_structures_occur_and_lie_on_their_side():
     assert set(solids()) == set(groups()["all"])
-    seen, spec = set(), PhantomSpec(size=(68, 48), spacing=(6.0, 6.0, 8.0))
+    observed, spec = set(), PhantomSpec(size=(68, 48), spacing=(6.0, 6.0, 8.0))
     for number in range(12):
         body = make_body(spec, number)
-        seen |= set(body.masks)
+        observed |= set(body.masks)
         for name, mask in body.masks.items():
             contralateral = name.replace("right", "left")
             if "right" in name and contralateral in body.masks:
                 assert np.argwhere(mask)[:, 0].mean() > np.argwhere(body.masks[contralateral])[:, 0].mean(), name
-    assert seen == set(groups()["all"])
+    assert observed == set(groups()["all"])
 
 
 def test_the_spine_is_in_order():
@@ -98,16 +98,16 @@ def test_cases_differ_and_miss_structures(bodies):
 
 
 def test_the_same_seed_gives_the_same_voxels_and_another_does_not(bodies):
-    again, other = make_body(TASK, 0), make_body(PhantomSpec(**{**vars(TASK), "seed": 1}), 0)
+    again, second = make_body(TASK, 0), make_body(PhantomSpec(**{**vars(TASK), "seed": 1}), 0)
     assert np.array_equal(again.hu, bodies[0].hu)
     assert all(np.array_equal(again.masks[name], bodies[0].masks[name]) for name in again.masks)
-    assert other.hu.shape != again.hu.shape or not np.array_equal(other.hu, again.hu)
+    assert second.hu.shape != again.hu.shape or not np.array_equal(second.hu, again.hu)
 
 
 def test_it_is_written_as_a_data_set_that_reads_back(phantom, tiny_spec):
-    found = discover(phantom)
-    assert len(found.cases) == 4
-    assert (len(found.split.train), len(found.split.val), len(found.split.test)) == (2, 1, 1)
+    result = discover(phantom)
+    assert len(result.cases) == 4
+    assert (len(result.split.train), len(result.split.val), len(result.split.test)) == (2, 1, 1)
     body = make_body(tiny_spec, 2)
     image = nib.load(phantom / "p0002" / "ct.nii.gz")
     assert np.array_equal(np.asanyarray(image.dataobj), body.hu)
@@ -145,6 +145,6 @@ def test_an_interrupt_leaves_nothing(tmp_path, tiny_spec, monkeypatch):
 @pytest.mark.parametrize(
     "wrong", [{"train": 0}, {"size": (4, 4)}, {"spacing": (1, 1, 0)}, {"region": "leg"}, {"val": -1}]
 )
-def test_a_spec_that_cannot_be_is_refused(wrong):
+def test_an_invalid_spec_is_refused(wrong):
     with pytest.raises(DataError, match="phantom"):
         PhantomSpec(**wrong)

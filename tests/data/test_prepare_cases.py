@@ -22,18 +22,18 @@ def load(path):
 
 
 def test_a_prepared_set_holds_images_labels_names_and_split(phantom, tmp_path):
-    made = prepare(phantom, tmp_path / "out", PrepareConfig("organs"))
+    output = prepare(phantom, tmp_path / "out", PrepareConfig("organs"))
     out = tmp_path / "out"
-    assert made.cases == ("p0000", "p0001", "p0002", "p0003")
+    assert output.cases == ("p0000", "p0001", "p0002", "p0003")
     labels = LabelMap.load(out / "label_map.json")
     assert labels == LabelMap.totalsegmentator("organs")
-    found = discover(out / "datalist.json")
-    assert found.split == discover(phantom).split
-    for case in found.cases:
+    result = discover(out / "datalist.json")
+    assert result.split == discover(phantom).split
+    for case in result.cases:
         assert case.image.read_bytes() == (phantom / case.id / "ct.nii.gz").read_bytes()
         masks = discover(phantom).case(case.id).masks
         assert np.array_equal(load(case.label), merge_masks(case.image, masks, labels).label)
-    assert sum(made.overlaps.values()) > 0
+    assert sum(output.overlaps.values()) > 0
     assert json.loads((out / "datalist.json").read_text())["numTest"] == 1
 
 
@@ -49,13 +49,13 @@ def test_an_output_that_cannot_be_written_is_refused(case, tmp_path):
         prepare(case, tmp_path / "file" / "out")
 
 
-def test_a_broken_case_is_listed_and_the_rest_goes_on(case, tmp_path, save):
+def test_a_broken_case_is_listed_and_the_others_are_written(case, tmp_path, save):
     shutil.copytree(case / "s0001", case / "s0002")
     save("set/s0002/segmentations/spleen.nii.gz", np.zeros((1, 1, 1), np.uint8))
-    made = prepare(case, tmp_path / "out")
-    assert made.cases == ("s0001",)
-    assert list(made.failed) == ["s0002"]
-    assert "spleen" in made.failed["s0002"]
+    output = prepare(case, tmp_path / "out")
+    assert output.cases == ("s0001",)
+    assert list(output.failed) == ["s0002"]
+    assert "spleen" in output.failed["s0002"]
     assert [path.name for path in (tmp_path / "out").rglob("s0002*")] == []
     assert "s0002" in json.loads((tmp_path / "out" / "fingerprint.json").read_text())["failed"]
 
@@ -93,7 +93,7 @@ def reached(out, moment):
 @pytest.mark.parametrize(
     "moment", ["images/.*.partial*", "images/*.nii.gz", "store/*.image*", "cases.jsonl", "fingerprint.json"]
 )
-def test_killed_at_any_moment_and_started_again_it_gives_the_same_bytes(phantom, tmp_path, undisturbed, moment):
+def test_a_killed_preparation_resumes_to_the_same_bytes(phantom, tmp_path, undisturbed, moment):
     out = tmp_path / "out"
     code = (
         "import sys; from medseg.data import PrepareConfig, prepare;"
@@ -111,15 +111,15 @@ def test_killed_at_any_moment_and_started_again_it_gives_the_same_bytes(phantom,
         assert kept >= 2
 
 
-def test_workers_change_nothing(phantom, tmp_path, undisturbed):
+def test_the_number_of_workers_changes_nothing(phantom, tmp_path, undisturbed):
     prepare(phantom, tmp_path / "out", EVERYTHING, workers=2)
     assert tree(tmp_path / "out") == undisturbed
 
 
-def test_only_what_changed_is_made_again(phantom, tmp_path):
+def test_only_changed_cases_are_prepared_again(phantom, tmp_path):
     shutil.copytree(phantom, tmp_path / "set")
-    made = [prepare(tmp_path / "set", tmp_path / "out") for _ in range(2)]
-    assert [one.reused for one in made] == [0, 4]
+    output = [prepare(tmp_path / "set", tmp_path / "out") for _ in range(2)]
+    assert [first.reused for first in output] == [0, 4]
     mask = tmp_path / "set" / "p0001" / "segmentations" / "liver.nii.gz"
     image = nib.load(mask)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), mask)
@@ -131,7 +131,7 @@ def test_only_what_changed_is_made_again(phantom, tmp_path):
     assert prepare(tmp_path / "set", tmp_path / "out", PrepareConfig("organs")).reused == 0
 
 
-def test_an_image_that_is_resampled_and_cropped_lies_where_it_lay(phantom, tmp_path):
+def test_resampling_and_cropping_keep_positions(phantom, tmp_path):
     prepare(phantom, tmp_path / "out", PrepareConfig("organs", spacing=(9.0, 9.0, -1.0), crop=True))
     for case in discover(tmp_path / "out").cases:
         image, label = nib.load(case.image), nib.load(case.label)
@@ -145,39 +145,39 @@ def test_an_image_that_is_resampled_and_cropped_lies_where_it_lay(phantom, tmp_p
             here, there = load(case.label) == labels.index(name), merged == LABELS.index(name)
             if there.sum() > 50:
                 centres = [
-                    nib.affines.apply_affine(one.affine, np.argwhere(held)).mean(axis=0)
-                    for one, held in ((label, here), (source, there))
+                    nib.affines.apply_affine(first.affine, np.argwhere(held)).mean(axis=0)
+                    for first, held in ((label, here), (source, there))
                 ]
                 assert np.linalg.norm(centres[0] - centres[1]) < 4.5  # half a voxel, mm
 
 
-def test_the_datalist_names_the_store_and_who_annotated_what(phantom, tmp_path):
+def test_the_datalist_names_store_and_annotated_structures(phantom, tmp_path):
     shutil.copytree(phantom, tmp_path / "set")
     (tmp_path / "set" / "p0002" / "segmentations" / "liver.nii.gz").unlink()
     prepare(tmp_path / "set", tmp_path / "out", PrepareConfig(("liver", "spleen"), store=True))
-    found = discover(tmp_path / "out" / "datalist.json")
-    assert found.store == tmp_path / "out" / "store"
-    assert found.case("p0002").annotated == ("spleen",)
-    assert found.case("p0001").annotated == ("spleen", "liver")
-    stored = read_store(found.store, "p0001")
-    assert np.array_equal(np.sort(np.unique(stored.label.read())), np.unique(load(found.case("p0001").label)))
+    result = discover(tmp_path / "out" / "datalist.json")
+    assert result.store == tmp_path / "out" / "store"
+    assert result.case("p0002").annotated == ("spleen",)
+    assert result.case("p0001").annotated == ("spleen", "liver")
+    stored = read_store(result.store, "p0001")
+    assert np.array_equal(np.sort(np.unique(stored.label.read())), np.unique(load(result.case("p0001").label)))
 
 
 def test_excluded_cases_are_left_out(phantom, tmp_path):
-    made = prepare(phantom, tmp_path / "out", exclude={"p0001": "moved", "gone": "not there any more"})
-    assert made.cases == ("p0000", "p0002", "p0003")
+    output = prepare(phantom, tmp_path / "out", exclude={"p0001": "moved", "gone": "not there any more"})
+    assert output.cases == ("p0000", "p0002", "p0003")
 
 
 def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_path):
     prepare(phantom, tmp_path / "one", PrepareConfig("organs"))
     prepare(tmp_path / "one", tmp_path / "two", PrepareConfig(("liver", "spleen"), store=True))
-    one, two = (LabelMap.load(tmp_path / name / "label_map.json") for name in ("one", "two"))
+    first, two = (LabelMap.load(tmp_path / name / "label_map.json") for name in ("one", "two"))
     assert two == LabelMap(["spleen", "liver"])  # the order of the set
     before, after = (
         load(tmp_path / "one" / "labels" / "p0000.nii.gz"),
         load(tmp_path / "two" / "labels" / "p0000.nii.gz"),
     )
-    assert np.array_equal(after == two.index("spleen"), before == one.index("spleen"))
+    assert np.array_equal(after == two.index("spleen"), before == first.index("spleen"))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_pat
         ({"precedence": ("liver", "liver")}, LabelError, "a structure is named twice"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(phantom, tmp_path, how, error, why):
+def test_invalid_options_are_refused_before_writing(phantom, tmp_path, how, error, why):
     with pytest.raises(error, match=why):
         prepare(phantom, tmp_path / "out", PrepareConfig(**how))
     assert not (tmp_path / "out").exists()
@@ -202,7 +202,7 @@ def test_the_source_is_never_written_to(phantom, case, tmp_path):
             prepare(case, inside)
 
 
-def test_two_at_once_into_one_folder_are_refused(phantom, tmp_path):
+def test_two_preparations_into_one_folder_are_refused(phantom, tmp_path):
     (tmp_path / "out").mkdir()
     with (
         filelock.FileLock(tmp_path / "out" / ".lock"),
@@ -225,10 +225,10 @@ def test_a_test_image_without_labels_is_prepared_alone(phantom, tmp_path):
     convert(phantom, tmp_path / "raw", "nnunet", ("liver", "spleen"))
     for label in (tmp_path / "raw" / "labelsTs").glob("*.nii.gz"):
         label.unlink()
-    made = prepare(tmp_path / "raw", tmp_path / "out", PrepareConfig(store=True))
-    assert not made.failed
-    found = discover(tmp_path / "out" / "datalist.json")
-    (test,) = found.subset("test")
+    output = prepare(tmp_path / "raw", tmp_path / "out", PrepareConfig(store=True))
+    assert not output.failed
+    result = discover(tmp_path / "out" / "datalist.json")
+    (test,) = result.subset("test")
     assert test.label is None
     assert test.image.read_bytes() == (phantom / test.id / "ct.nii.gz").read_bytes()
     assert prepare(tmp_path / "raw", tmp_path / "out", PrepareConfig(store=True)).reused == 4

@@ -49,7 +49,7 @@ def test_it_gives_what_monai_gives(affine, spacing):
             assert np.array_equal(volume, expected)
 
 
-def test_a_spacing_it_has_changes_nothing():
+def test_resampling_to_the_same_spacing_changes_nothing():
     volume = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
     grid = Grid(volume.shape, np.diag([1.5, 1.5, 5, 1]))
     (same,), unchanged = resample([volume], grid, (1.5, 1.5, -1))
@@ -69,7 +69,7 @@ def test_a_crop_lies_where_it_lay():
     assert np.allclose(grid.affine, slicer.affine)
 
 
-def test_the_box_holds_the_body_and_what_is_labelled_and_no_table():
+def test_the_box_holds_body_and_labels_without_the_table():
     hu = np.full((60, 50, 10), -1000, np.int16)
     hu[20:40, 15:35] = 40  # the body
     hu[5:55, 45:47] = 100  # the table below it
@@ -83,7 +83,7 @@ def test_the_box_holds_the_body_and_what_is_labelled_and_no_table():
     assert all(part.start <= at < part.stop for part, at in zip(body_box(hu, label, grid), (58, 48, 9), strict=True))
 
 
-def test_a_volume_of_air_is_left_whole():
+def test_a_volume_of_air_is_not_cropped():
     hu = np.full((8, 9, 10), -1000, np.int16)
     box = body_box(hu, np.zeros_like(hu), Grid(hu.shape, np.eye(4)))
     assert [(part.start, part.stop) for part in box] == [(0, 8), (0, 9), (0, 10)]

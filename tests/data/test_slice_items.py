@@ -7,7 +7,7 @@ from medseg.errors import ConfigError, DataError, LabelError
 from medseg.labels import LabelMap
 
 
-def test_a_folder_of_pictures_becomes_items_with_neighbours_and_limits(tmp_path):
+def test_images_become_items_with_neighbors_and_limits(tmp_path):
     spec = SlicePhantomSpec(train=1, val=0, slices=3, size=(16, 18), layout="kaggle", bits=16)
     root = write_slice_phantom(tmp_path / "set", spec)
     items = slice_items(root / "train", context=1)
@@ -42,27 +42,27 @@ def test_classes_of_the_phantom():
         choose_labels(None, "liver")
 
 
-def test_classes_of_a_set_that_nobody_has_trained_on_and_of_a_network_that_is(tmp_path):
+def test_classes_come_from_the_network_if_it_is_trained(tmp_path):
     spec = SlicePhantomSpec(train=1, val=0, slices=1, size=(16, 18), layout="kaggle")
     root = write_slice_phantom(tmp_path / "set", spec)
     assert set(choose_labels(root).structures) == {"stomach", "small_bowel", "large_bowel"}
     assert choose_labels(root, ["stomach"]).structures == ("stomach",)
-    known = tmp_path / "label_map.json"
-    assert choose_labels(root, ["stomach"], known) == choose_labels(root, ["stomach"])  # there is no such file yet
+    names = tmp_path / "label_map.json"
+    assert choose_labels(root, ["stomach"], names) == choose_labels(root, ["stomach"])  # there is no such file yet
     trained = LabelMap(["tumour", "liver"])
-    trained.save(known)
+    trained.save(names)
     for location in (root, tmp_path / "pictures of somewhere", None):
-        assert choose_labels(location, trained=known) == trained
-    assert choose_labels(root, ["liver", "tumour"], str(known)) == trained  # in the order of the network
-    LabelMap(["stomach", "colon"]).save(known)
-    assert choose_labels(root, "organs", known).structures == ("stomach", "colon")  # a group, as it was trained on
-    trained.save(known)
+        assert choose_labels(location, trained=names) == trained
+    assert choose_labels(root, ["liver", "tumour"], str(names)) == trained  # in the order of the network
+    LabelMap(["stomach", "colon"]).save(names)
+    assert choose_labels(root, "organs", names).structures == ("stomach", "colon")  # a group, as it was trained on
+    trained.save(names)
     for wrong in ("liver", ["liver", "tumour", "stomach"]):
         with pytest.raises(ConfigError, match=r"structures: the network's structures are those in .*label_map\.json"):
-            choose_labels(root, wrong, known)
-    known.write_text("{}")
+            choose_labels(root, wrong, names)
+    names.write_text("{}")
     with pytest.raises(LabelError, match=r"label_map\.json"):
-        choose_labels(root, trained=known)
+        choose_labels(root, trained=names)
 
 
 def grey(path, value=7, deep=False):
@@ -73,9 +73,9 @@ def grey(path, value=7, deep=False):
 def test_scans_of_one_name_in_two_folders_are_two(tmp_path):
     for number, folder in ((1, "p1"), (2, "p2"), (3, "p1"), (4, "p2")):
         grey(tmp_path / folder / f"slice_s_{number}.png", 1000 * number, deep=True)
-    found = {item["case"]: item for item in slice_items(tmp_path, context=1)}
-    assert found["slice_s_1"]["limits"] == [1000, 3000]
-    assert [path[-5] for path in found["slice_s_3"]["neighbors"]] == ["1", "3", "3"]
+    result = {item["case"]: item for item in slice_items(tmp_path, context=1)}
+    assert result["slice_s_1"]["limits"] == [1000, 3000]
+    assert [path[-5] for path in result["slice_s_3"]["neighbors"]] == ["1", "3", "3"]
 
 
 def test_slices_of_kaggle_in_any_folder_keep_scan_number_and_spacing(tmp_path, monkeypatch):
@@ -89,17 +89,17 @@ def test_slices_of_kaggle_in_any_folder_keep_scan_number_and_spacing(tmp_path, m
         assert (item["case"], item["scan"], item["spacing"]) == ("case1_day0_slice_0003", "case1_day0", [1.0, 1.0])
 
 
-def test_what_cannot_be_read_stops_no_other_and_a_single_slice_is_warned_of(tmp_path, caplog):
+def test_an_unreadable_image_stops_no_other(tmp_path, caplog):
     (tmp_path / "s_1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     grey(tmp_path / "s_2.png")
     grey(tmp_path / "s_3.png", 900, deep=True)
-    found = slice_items(tmp_path)
-    assert len(found) == 3
-    assert found[2]["limits"] == [900, 900]
+    result = slice_items(tmp_path)
+    assert len(result) == 3
+    assert result[2]["limits"] == [900, 900]
     assert "scaled by its own range" in caplog.text
 
 
-def test_missing_neighbours_are_said(tmp_path, caplog):
+def test_missing_neighbors_are_warned_about(tmp_path, caplog):
     for number in (1, 2, 3):
         grey(tmp_path / f"s_{number}.png")
     slice_items(tmp_path, context=1)
@@ -109,7 +109,7 @@ def test_missing_neighbours_are_said(tmp_path, caplog):
     assert "2 of numbers 1 to 3 exist" in caplog.text
 
 
-def test_the_output_below_the_input_is_none_of_it_and_case_makes_no_name(tmp_path):
+def test_the_output_folder_is_not_read_and_names_ignore_case(tmp_path):
     grey(tmp_path / "a.png")
     grey(tmp_path / "out" / "masks" / "a.png")
     assert [item["case"] for item in slice_items(tmp_path, without=tmp_path / "out")] == ["a"]

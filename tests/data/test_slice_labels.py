@@ -11,8 +11,8 @@ from medseg.labels import LabelMap
 
 
 def phantom(tmp_path, **changes):
-    said = {"train": 2, "val": 1, "slices": 2, "size": (20, 24), **changes}
-    return write_slice_phantom(tmp_path / "set", SlicePhantomSpec(**said))
+    message = {"train": 2, "val": 1, "slices": 2, "size": (20, 24), **changes}
+    return write_slice_phantom(tmp_path / "set", SlicePhantomSpec(**message))
 
 
 def opened(root, tmp_path, labels=None, **changes):
@@ -28,7 +28,7 @@ def pixels(path):
         return np.asarray(image).copy()
 
 
-def test_labels_are_made_once_and_anew_where_a_scan_changed(tmp_path):
+def test_labels_are_cached_and_made_again_for_a_changed_scan(tmp_path):
     root = phantom(tmp_path)
     first = opened(root, tmp_path)
     stamps = {case.id: case.label.stat().st_mtime_ns for case in first.cases}
@@ -45,17 +45,17 @@ def test_labels_are_made_once_and_anew_where_a_scan_changed(tmp_path):
     assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
 
 
-def test_labels_have_the_numbers_of_the_network(tmp_path):
+def test_labels_have_the_indices_of_the_network(tmp_path):
     root = phantom(tmp_path)
     mask = pixels(mask_of(root))
-    found = opened(root, tmp_path, LabelMap(["large_bowel", "stomach"])).cases[0]
-    label = pixels(found.label)
+    result = opened(root, tmp_path, LabelMap(["large_bowel", "stomach"])).cases[0]
+    label = pixels(result.label)
     assert np.array_equal(label == 1, (mask == (0, 0, 255)).all(-1))
     assert np.array_equal(label == 2, (mask == (255, 0, 0)).all(-1))
     assert label.max() <= 2
 
 
-def test_the_fingerprint_does_not_depend_on_where_labels_are_kept(tmp_path):
+def test_the_fingerprint_of_slices_does_not_depend_on_the_cache(tmp_path):
     root = phantom(tmp_path, layout="kaggle")
     labels = discover(root).choose()
     one, two = (open_dataset(root, labels, tmp_path / name, slices=True) for name in ("one", "two"))
@@ -75,9 +75,11 @@ def test_overlaps_are_counted_or_kept(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         opened(root, tmp_path)
     assert "pixels belong to several structures" in caplog.text
-    kept = opened(root, tmp_path, overlaps="keep")
-    codes = {code for case in kept.cases for code in np.unique(pixels(case.label))}
-    assert any(len(kept.cases[0].combinations[code]) > 1 for code in codes if code < len(kept.cases[0].combinations))
+    dataset = opened(root, tmp_path, overlaps="keep")
+    codes = {code for case in dataset.cases for code in np.unique(pixels(case.label))}
+    assert any(
+        len(dataset.cases[0].combinations[code]) > 1 for code in codes if code < len(dataset.cases[0].combinations)
+    )
 
 
 def test_every_fault_of_the_set_is_found_before_training(tmp_path):
@@ -99,7 +101,7 @@ def test_every_fault_of_the_set_is_found_before_training(tmp_path):
     assert not list((tmp_path / "cache").glob("case101*"))
 
 
-def test_doubtful_pixels_and_uneven_sizes_are_said(tmp_path, caplog):
+def test_doubtful_pixels_and_different_sizes_are_logged(tmp_path, caplog):
     root = phantom(tmp_path)
     mask = pixels(mask_of(root))
     mask[0, 0] = (130, 5, 0)
@@ -125,7 +127,7 @@ def test_runs_beyond_the_image_name_the_row(tmp_path):
         opened(root, tmp_path)
 
 
-def test_volumes_and_slices_are_not_taken_for_each_other(tmp_path, case):
+def test_volumes_and_slices_are_not_confused(tmp_path, case):
     root = phantom(tmp_path / "slices")
     with pytest.raises(ConfigError, match="the network takes volumes, but the data set consists of 2D slices"):
         open_dataset(root, LabelMap(["stomach"]), tmp_path / "cache")
@@ -135,8 +137,8 @@ def test_volumes_and_slices_are_not_taken_for_each_other(tmp_path, case):
 
 def test_without_a_folder_the_phantom_is_used(tmp_path):
     small = {"train": 1, "val": 1, "slices": 2, "size": [16, 16]}
-    found = open_dataset(None, LabelMap(["stomach"]), tmp_path / "cache", slices=True, phantom=small)
-    assert (len(found.split.train), len(found.split.val)) == (2, 2)
+    result = open_dataset(None, LabelMap(["stomach"]), tmp_path / "cache", slices=True, phantom=small)
+    assert (len(result.split.train), len(result.split.val)) == (2, 2)
 
 
 def test_slices_of_a_patient_in_two_named_subsets_are_an_error(tmp_path):
@@ -145,7 +147,7 @@ def test_slices_of_a_patient_in_two_named_subsets_are_an_error(tmp_path):
         opened(root, tmp_path, split={"train": ["case101_day20_slice_0001"], "val": ["case101_day20_slice_0002"]})
 
 
-def test_what_is_kept_is_readable(tmp_path):
+def test_the_record_of_a_scan_is_readable(tmp_path):
     one = opened(phantom(tmp_path), tmp_path).cases[0]
     record = json.loads((one.label.parent / "scan.json").read_text())
     assert record["sizes"] == {"20x24": 2}

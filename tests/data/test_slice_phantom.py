@@ -19,10 +19,10 @@ def test_the_same_spec_gives_the_same_pixels_and_patients_differ():
         assert any(item.masks[name].any() for item in one[6:])
 
 
-def test_structures_differ_from_what_is_around_them():
-    middle = list(make_slices(SlicePhantomSpec(train=1, val=0)))[5]
-    label = middle.label()
-    means = [middle.values[label == index].mean() for index in range(4)]
+def test_structures_differ_from_their_surroundings():
+    center = list(make_slices(SlicePhantomSpec(train=1, val=0)))[5]
+    label = center.label()
+    means = [center.values[label == index].mean() for index in range(4)]
     assert len({round(mean / 20) for mean in means}) >= 3
 
 
@@ -37,6 +37,6 @@ def test_a_folder_is_left_as_it_is_or_refused(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"train": 0}, {"bits": 12}, {"size": (8, 40)}, {"layout": "heap"}, {"spacing": 0}])
-def test_what_cannot_be_is_refused(changes):
+def test_invalid_values_are_refused(changes):
     with pytest.raises(DataError, match="slice phantom"):
         SlicePhantomSpec(**changes)

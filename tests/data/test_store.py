@@ -25,29 +25,29 @@ def volumes():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_slices_are_those_of_the_volume_in_ras(volumes, tmp_path, axis):
     write_store(tmp_path, "s1", *volumes, GRID, LABELS, axis)
-    found = read_store(tmp_path, "s1")
+    result = read_store(tmp_path, "s1")
     turned, grid = to_ras(volumes, GRID)
-    order = [*(other for other in range(3) if other != axis), axis]
-    for volume, stored in zip(turned, (found.image, found.label), strict=True):
+    order = [*(second for second in range(3) if second != axis), axis]
+    for volume, stored in zip(turned, (result.image, result.label), strict=True):
         expected = np.transpose(volume, order)
         assert stored.shape == (1, *expected.shape)
         assert np.array_equal(stored.read(), expected)
         assert np.array_equal(stored.read_slice(3), expected[..., 3])
         assert stored.read_slice(0).dtype == volume.dtype
-    assert np.allclose(found.grid.affine, grid.affine[:, [*order, 3]])
+    assert np.allclose(result.grid.affine, grid.affine[:, [*order, 3]])
     expected = np.transpose(turned[1], order)
     for row, index in enumerate((1, 2, 3)):
-        assert np.array_equal(found.index[row], (expected == index).any(axis=(0, 1)))
+        assert np.array_equal(result.index[row], (expected == index).any(axis=(0, 1)))
 
 
 def test_another_numbering_gives_the_same_structures(volumes, tmp_path):
     write_store(tmp_path, "s1", *volumes, GRID, LABELS)
-    plain, other = read_store(tmp_path, "s1"), read_store(tmp_path, "s1", LabelMap(["stomach", "colon", "liver"]))
-    before, after = plain.label.read(), other.label.read()
+    plain, second = read_store(tmp_path, "s1"), read_store(tmp_path, "s1", LabelMap(["stomach", "colon", "liver"]))
+    before, after = plain.label.read(), second.label.read()
     assert np.array_equal(after == 1, before == 3)
     assert np.array_equal(after == 3, before == 1)
     assert set(np.unique(after)) == {0, 1, 3}
-    assert np.array_equal(other.index, np.stack([plain.index[2], np.zeros(10, bool), plain.index[0]]))
+    assert np.array_equal(second.index, np.stack([plain.index[2], np.zeros(10, bool), plain.index[0]]))
 
 
 def test_more_than_256_classes_are_kept(tmp_path):
@@ -83,7 +83,7 @@ def test_a_volume_goes_to_another_process_as_a_path(volumes, tmp_path):
 def test_every_flipped_byte_of_a_slice_is_noticed(volumes, tmp_path):
     """Whatever a flip does, it never gives another slice than the one that was written."""
     image, _ = write_store(tmp_path, "s1", *volumes, GRID, LABELS)
-    whole = read_store(tmp_path, "s1").image.read()
+    complete = read_store(tmp_path, "s1").image.read()
     content = image.read_bytes()
     noticed = 0
     for number, location in enumerate(np.random.default_rng(0).integers(100, len(content) - 1500, 60)):
@@ -93,7 +93,7 @@ def test_every_flipped_byte_of_a_slice_is_noticed(volumes, tmp_path):
         (tmp_path / f"{name}{IMAGE_SUFFIX}").write_bytes(broken)
         (tmp_path / f"{name}{LABEL_SUFFIX}").write_bytes((tmp_path / f"s1{LABEL_SUFFIX}").read_bytes())
         try:
-            assert np.array_equal(read_store(tmp_path, name).image.read(), whole)
+            assert np.array_equal(read_store(tmp_path, name).image.read(), complete)
         except DataError:
             noticed += 1
     assert noticed > 30
@@ -121,8 +121,8 @@ def test_a_slice_that_is_not_there_is_refused(volumes, tmp_path):
 
 def test_image_and_label_of_two_grids_are_refused(volumes, tmp_path):
     write_store(tmp_path, "s1", *volumes, GRID, LABELS)
-    other = Grid(GRID.shape, GRID.affine @ np.diag([1, 1, 1.01, 1]))
-    write_store(tmp_path / "o", "s1", *volumes, other, LABELS)
+    second = Grid(GRID.shape, GRID.affine @ np.diag([1, 1, 1.01, 1]))
+    write_store(tmp_path / "o", "s1", *volumes, second, LABELS)
     (tmp_path / "o" / f"s1{LABEL_SUFFIX}").replace(tmp_path / f"s1{LABEL_SUFFIX}")
     with pytest.raises(DataError, match="its grid differs from that of"):
         read_store(tmp_path, "s1")
@@ -150,6 +150,6 @@ def test_every_flipped_byte_of_the_head_is_noticed(volumes, tmp_path, location):
 
 def test_a_slice_of_one_value_is_kept(tmp_path):
     write_store(tmp_path, "s1", np.full(GRID.shape, -1024, np.int16), np.zeros(GRID.shape, np.uint8), GRID, LABELS)
-    found = read_store(tmp_path, "s1")
-    assert np.all(found.image.read() == -1024)
-    assert not found.label.read().any()
+    result = read_store(tmp_path, "s1")
+    assert np.all(result.image.read() == -1024)
+    assert not result.label.read().any()

@@ -214,7 +214,7 @@ def test_nifti_headers_that_cannot_be_right_are_refused_by_name(tmp_path, voxels
 
     for change, message in (
         (meters, r"its unit of length must be mm \(meter\)"),
-        (no_number, "grid's affine must be 4x4 and finite"),
+        (no_number, "its affine cannot be used: it must be 4x4 and finite"),
         (contradictory, "sform and qform put the corners up to .* mm apart, and pixdim contradicts the sform"),
     ):
         path = nifti(tmp_path / "a.nii.gz", voxels, change)

@@ -139,7 +139,7 @@ def check_case(job: CaseJob, labels: LabelMap | None = None, preview: bool = Fal
         findings.append(note("empty-mask", names_of(absent), message))
     if (job.case.masks or job.case.label) and not structures and (absent or job.case.label):
         message = "no structure has a single voxel"
-        findings.append(warning("nothing-labelled", "masks", message, "Check how it was exported."))
+        findings.append(warning("nothing-labeled", "masks", message, "Check how it was exported."))
     summary = None
     if image is not None and grid is not None and histogram is not None:
         summary = CaseSummary(

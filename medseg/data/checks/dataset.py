@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg.cases import Split
 from medseg.data.checks.structures import names_of
-from medseg.data.layouts.listing import split_findings
+from medseg.data.layouts.listed_cases import split_findings
 from medseg.findings import Finding, error, note, warning
 
 COMMON = 5  # cases that train on a structure; with fewer, a small set cannot spare one

@@ -34,7 +34,7 @@ def check_slice(job: CaseJob, colors: ClassColors, preview: bool = False) -> Cas
     if content is None or case.slice is None:
         return CaseReport(job.id, tuple(finding.of(job.id) for finding in findings))
     for path, text in content.doubts:
-        findings.append(warning("picture-loss" if path == case.image else "mask-doubtful", path, text, "Look at it."))
+        findings.append(warning("image-loss" if path == case.image else "mask-doubtful", path, text, "Look at it."))
     values = content.image.values
     rows, columns = values.shape[:2]
     size = kaggle.size_in_name(case.image) if case.slice.runs is not None else None
@@ -43,7 +43,7 @@ def check_slice(job: CaseJob, colors: ClassColors, preview: bool = False) -> Cas
         findings.append(warning("slice-size", case.image, message, "Check that it is the right image."))
     if values.min() == values.max():
         message = f"all of its pixels have the value {values.flat[0]}"
-        findings.append(warning("picture-constant", case.image, message, "Look at it; export it again."))
+        findings.append(warning("image-constant", case.image, message, "Look at it; export it again."))
     masks = {name: mask for name, mask in content.masks.items() if mask.any()}
     voxels = {name: int(mask.sum()) for name, mask in masks.items()}
     spacing = case.slice.spacing or (1.0, 1.0)
@@ -97,11 +97,11 @@ def _to_finding(fault: MedsegError, case: Case) -> Finding:
     if isinstance(fault, GeometryError):
         code = "mask-shape"
     elif isinstance(fault, LabelError):
-        code = "mask-values" if case.masks else "mask-colours"
+        code = "mask-values" if case.masks else "mask-colors"
     elif isinstance(fault, DataError) and case.label is not None and fault.thing.startswith(f"{case.label}, "):
         code = "runs"
     else:
-        code = "picture-unreadable"
+        code = "image-unreadable"
     return error(code, fault.thing, message, fault.fix)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medseg.cases import DatasetIndex
 from medseg.data.layouts import datalist, folders, kaggle, nnunet, slices, totalsegmentator
-from medseg.data.layouts.listing import Listing, read_json, repeated_ids
+from medseg.data.layouts.listed_cases import Listing, read_json, repeated_ids
 from medseg.errors import DataError
 
 _KNOWN = (

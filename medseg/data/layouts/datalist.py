@@ -8,7 +8,7 @@ from typing import Any
 
 from medseg.atomic import write_json
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
-from medseg.data.layouts.listing import Listing
+from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import DataError, LabelError
 from medseg.findings import Finding, error
 from medseg.labels import BACKGROUND, LabelMap

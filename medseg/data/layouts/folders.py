@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.cases import Case
-from medseg.data.layouts.listing import Listing, list_volumes
+from medseg.data.layouts.listed_cases import Listing, list_volumes
 from medseg.errors import DataError, nearest
 from medseg.findings import Finding, error
 from medseg.labels import LabelMap

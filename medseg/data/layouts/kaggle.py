@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from medseg.cases import Case, Split
 from medseg.data.class_colors import read_class_colors
-from medseg.data.layouts.listing import Listing
+from medseg.data.layouts.listed_cases import Listing
 from medseg.data.layouts.slices import compile_patient, patient_of
 from medseg.errors import DataError, MedsegError, did_you_mean
 from medseg.findings import Finding, error, warning

@@ -11,7 +11,7 @@ from typing import Any
 
 from medseg.atomic import write_json
 from medseg.cases import Case, DatasetIndex, Split
-from medseg.data.layouts.listing import Listing, list_volumes, read_json
+from medseg.data.layouts.listed_cases import Listing, list_volumes, read_json
 from medseg.data.nifti import SUFFIXES
 from medseg.errors import DataError, LabelError
 from medseg.findings import Finding, error, warning
@@ -231,7 +231,7 @@ def _first_fold(path: Path, ids: set[str], findings: list[Finding]) -> Split:
     without = sorted(ids - {*first["train"], *first["val"]})
     if without:
         message = f"{len(without)} cases are not in its first fold and are left out, {', '.join(without[:5])} first"
-        findings.append(warning("meta-no-side", path, message, "Name their subset, or leave them out."))
+        findings.append(warning("meta-no-subset", path, message, "Name their subset, or leave them out."))
     return Split(*(tuple(id for id in first[subset] if id in ids) for subset in ("train", "val")))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Split
 from medseg.data.class_colors import CLASSES, NAMES, infer_class_colors, read_class_colors
-from medseg.data.layouts.listing import Listing
+from medseg.data.layouts.listed_cases import Listing
 from medseg.data.nifti import SUFFIXES as VOLUMES
 from medseg.errors import ConfigError, did_you_mean, nearest
 from medseg.findings import Finding, error, warning
@@ -100,7 +100,7 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
 def _check_patients(listing: Listing, guessed: bool) -> None:
     """Warn of patients that names may not tell; ignore guesses that tell nothing."""
     patients = set(listing.patients.values())
-    fix = "Say how names tell the patient, with patient=PATTERN."
+    fix = "Say how names tell the patient: --patient, or data#patient of a bundle."
     if len(listing.cases) < 2:
         return
     if len(patients) == 1 and listing.split and guessed:

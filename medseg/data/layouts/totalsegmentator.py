@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Split
 from medseg.catalogue import in_order, structure_names
-from medseg.data.layouts.listing import Listing
+from medseg.data.layouts.listed_cases import Listing
 from medseg.data.nifti import stem
 from medseg.errors import did_you_mean
 from medseg.findings import Finding, error, note, warning
@@ -116,5 +116,5 @@ def _read_table(path: Path, ids: set[str]) -> tuple[Split, dict[str, str], list[
     without = sorted(ids - {id for subset in SPLITS for id in subsets[subset]})
     if (split.train or split.val) and without:
         message = f"{len(without)} cases are in no subset of its split and are left out, {', '.join(without[:5])} first"
-        findings.append(warning("meta-no-side", path, message, "Name their subset, or leave them out."))
+        findings.append(warning("meta-no-subset", path, message, "Name their subset, or leave them out."))
     return split, patients, findings

@@ -24,7 +24,7 @@ def codes(report) -> list[str]:
     return sorted({finding.code for finding in report.findings if finding.severity != "note"})
 
 
-def test_a_case_is_summed_up(job):
+def test_a_case_is_summarized(job):
     report = check_case(job)
     assert report.summary.voxels == {"liver": 144, "spleen": 48}
     assert report.summary.ml["liver"] == pytest.approx(144 * 12 / 1000)
@@ -34,7 +34,7 @@ def test_a_case_is_summed_up(job):
     assert {finding.case for finding in report.findings} == {"s0001"}
 
 
-def test_masks_are_looked_at_without_their_image(job):
+def test_masks_are_checked_without_their_image(job):
     broken = job.case.masks["liver"]
     broken.write_bytes(broken.read_bytes()[:-20])
     job.case.image.write_bytes(b"no image")
@@ -45,15 +45,15 @@ def test_masks_are_looked_at_without_their_image(job):
     assert "file-truncated" in {f.code for f in check_case(dataclasses.replace(job, findings=missing)).findings}
 
 
-def test_an_image_is_the_same_however_it_is_stored(job, save):
+def test_the_digest_of_an_image_does_not_depend_on_its_storage(job, save):
     report = check_case(job)
     hu = np.random.default_rng(0).integers(-200, 200, (12, 10, 8))
-    other = single("x", save("x.nii", hu.astype(np.float64)))
-    assert check_case(other).digest == report.digest
+    second = single("x", save("x.nii", hu.astype(np.float64)))
+    assert check_case(second).digest == report.digest
     assert check_case(single("y", save("y.nii", hu.astype(np.int32) + 1))).digest != report.digest
 
 
-def test_label_maps_are_read_as_masks_are(case, tmp_path, job):
+def test_a_label_map_is_measured_like_its_masks(case, tmp_path, job):
     prepare(case, tmp_path / "out")
     listing = collect(tmp_path / "out")
     masks, label_map = check_case(job), check_case(CaseJob("s0001", listing.cases[0]), listing.labels)
@@ -75,18 +75,18 @@ def test_a_label_map_must_hold_labels(job, save):
     assert "label-values" in codes(check_case(single("s", ct, label=save("half.nii", label, affine)), names))
     assert "label-shape" in codes(check_case(single("s", ct, label=save("small.nii", label[1:], affine)), names))
     empty = check_case(single("s", ct, label=save("empty.nii", label * 0, affine)), names)
-    assert "nothing-labelled" in codes(empty)
+    assert "nothing-labeled" in codes(empty)
     assert empty.absent == ("liver", "spleen")
 
 
-def test_what_belongs_to_no_set_is_not_blamed_for_being_no_ct(save):
+def test_loose_files_need_not_be_ct(save):
     mask = save("mask.nii", np.eye(40, dtype=np.uint8)[..., None].repeat(3, axis=2))
     job = CaseJob("mask.nii", Case("mask", mask), loose=True)
     assert codes(check_case(job)) == []
     assert codes(check_case(dataclasses.replace(job, loose=False))) == ["not-hu"]
 
 
-def test_the_slice_of_a_picture_shows_most_of_what_is_there(job):
+def test_the_preview_is_the_slice_with_most_labels(job):
     printable = check_case(job, preview=True).preview
     assert printable.hu.shape == printable.label.shape == (12, 10, 1)
     assert printable.names == ("liver", "spleen")

@@ -3,42 +3,42 @@ from medseg.data.checks.dataset import check_repeated_images, check_split, check
 
 
 def codes(split: Split, patients=(), images=(), structures=()) -> list[tuple[str, str]]:
-    found = check_split(split, patients=dict(patients), images=dict(images), structures=dict(structures))
-    return [(finding.severity, finding.code) for finding in found]
+    result = check_split(split, patients=dict(patients), images=dict(images), structures=dict(structures))
+    return [(finding.severity, finding.code) for finding in result]
 
 
 SPLIT = Split(train=("a", "b"), val=("c",), test=("d",))
 
 
-def test_strangers_on_both_sides_are_as_they_should_be():
+def test_different_patients_in_the_subsets_have_no_findings():
     patients, images = {"a": "1", "b": "1", "c": "2", "d": "3"}, {"a": "x", "b": "y", "c": "z", "d": "z"}
     assert codes(SPLIT, patients, images) == []
     assert codes(Split(), patients, images) == []
 
 
-def test_case_patient_and_image_on_both_sides_are_errors():
+def test_a_case_patient_or_image_in_two_subsets_is_an_error():
     assert codes(Split(("a",), ("a",)), {"a": "1"}, {"a": "x"}) == [("error", "split-case")]
     assert codes(SPLIT, patients={"a": "1", "d": "1"}) == [("error", "split-patient")]
     assert codes(SPLIT, images={"b": "x", "c": "x"}) == [("error", "split-image")]
 
 
-def test_a_structure_that_never_validates_is_noted_and_loud_where_a_case_could_be_spared():
+def test_a_structure_that_is_never_validated_is_reported():
     assert codes(SPLIT, structures={"a": ["liver"], "b": ["liver"], "c": ["spleen"]}) == [("note", "split-unvalidated")]
     many = Split(tuple("abcde"), ("z",))
-    held = {id: ["liver"] for id in "abcde"}
-    assert codes(many, structures=held) == [("warning", "split-unvalidated")]
-    assert codes(many, structures={**held, "z": ["liver"]}) == []
-    assert codes(Split(tuple("abcde")), structures=held) == []
+    inside = {id: ["liver"] for id in "abcde"}
+    assert codes(many, structures=inside) == [("warning", "split-unvalidated")]
+    assert codes(many, structures={**inside, "z": ["liver"]}) == []
+    assert codes(Split(tuple("abcde")), structures=inside) == []
 
 
 def test_each_copy_of_an_image_names_the_first():
-    found = check_repeated_images({"a": "x", "b": "y", "c": "x", "d": "x"})
-    assert [(finding.case, finding.message) for finding in found] == [
+    result = check_repeated_images({"a": "x", "b": "y", "c": "x", "d": "x"})
+    assert [(finding.case, finding.message) for finding in result] == [
         ("c", "it has the same voxels as a"), ("d", "it has the same voxels as a")
     ]  # fmt: skip
 
 
-def test_only_whole_volumes_of_enough_cases_are_compared():
+def test_only_complete_volumes_of_enough_cases_are_compared():
     volumes = {f"s{number}": {"liver": 1500.0 + number} for number in range(6)}
     assert check_volumes(volumes) == []
     (finding,) = check_volumes({**volumes, "small": {"liver": 200.0}, "other": {"spleen": 1.0}})

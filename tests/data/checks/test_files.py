@@ -55,7 +55,7 @@ def test_header_extensions_are_passed_over_and_broken_ones_named(tmp_path):
     assert parse(path, content).code == "file-header"
 
 
-def test_several_members_are_one_file_and_garbage_is_damage(tmp_path):
+def test_several_gzip_members_are_read_and_garbage_refused(tmp_path):
     buffer = io.BytesIO(nib.Nifti1Image(ARRAY, np.eye(4)).to_bytes()).getvalue()
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(buffer[:300]) + gzip.compress(buffer[300:]))
@@ -64,25 +64,25 @@ def test_several_members_are_one_file_and_garbage_is_damage(tmp_path):
     assert read(path).code == "file-damaged"
 
 
-def test_an_analyze_file_does_not_pass_for_nifti(tmp_path):
+def test_an_analyze_file_is_not_taken_for_nifti(tmp_path):
     nib.save(nib.AnalyzeImage(ARRAY, np.eye(4)), tmp_path / "a.hdr")
-    found = read(tmp_path / "a.hdr")
-    assert found.code == "file-not-image"
-    assert "Analyze" in found.message
+    result = read(tmp_path / "a.hdr")
+    assert result.code == "file-not-image"
+    assert "Analyze" in result.message
 
 
-def test_what_cannot_be_read_is_a_finding(tmp_path):
+def test_an_unreadable_file_is_a_finding(tmp_path):
     assert read(tmp_path / "nowhere.nii").code == "file-missing"
     (tmp_path / "folder.nii.gz").mkdir()
     assert read(tmp_path / "folder.nii.gz").code == "file-unreadable"
     path = write(tmp_path / "a.nii.gz", nib.Nifti1Image(ARRAY, np.eye(4)))
     path.rename(tmp_path / "a.nii")
-    found = read(tmp_path / "a.nii")
-    assert isinstance(found, Finding)
-    assert (found.severity, found.code) == ("error", "file-name")
+    result = read(tmp_path / "a.nii")
+    assert isinstance(result, Finding)
+    assert (result.severity, result.code) == ("error", "file-name")
 
 
-def test_foreign_files_are_called_by_their_names():
+def test_files_of_other_kinds_are_named():
     assert [describe_bytes(start) for start in (b"\x89PNG\r\n", b"\xff\xd8\xff\xe0", b"PK\x03\x04", b"hello")] == [
         "a PNG image", "a JPEG image", "a zip archive", "text"
     ]  # fmt: skip

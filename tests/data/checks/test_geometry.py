@@ -22,25 +22,25 @@ def volume(affine=PLAIN, shape=SHAPE, qform=None, units="mm", dtype=np.int16) ->
     return Volume(Path("ct.nii.gz"), image.header, array)
 
 
-def codes(it: Volume) -> list[str]:
-    grid = geometry.grid_of(it)
+def codes(patient: Volume) -> list[str]:
+    grid = geometry.grid_of(patient)
     assert isinstance(grid, Grid)
-    return [finding.code for finding in geometry.check_geometry(it, grid)]
+    return [finding.code for finding in geometry.check_geometry(patient, grid)]
 
 
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
-def test_nothing_is_said_of_plain_axes(signs):
+def test_plain_axes_have_no_findings(signs):
     assert codes(volume(np.diag([*signs, 1]) @ PLAIN)) == []
 
 
-def test_a_mirrored_axis_is_a_note_with_its_sense():
-    it = volume(np.diag([-1, 1, 1, 1]) @ PLAIN)
-    (finding,) = geometry.check_geometry(it, geometry.grid_of(it))
+def test_a_mirrored_axis_is_a_note_with_its_axes():
+    patient = volume(np.diag([-1, 1, 1, 1]) @ PLAIN)
+    (finding,) = geometry.check_geometry(patient, geometry.grid_of(patient))
     assert (finding.severity, finding.code) == ("note", "axes-left-handed")
     assert "LAS" in finding.message
 
 
-def test_a_gantry_tilt_is_oblique_and_no_fault():
+def test_a_gantry_tilt_is_a_note():
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
     assert codes(volume(turn @ PLAIN)) == ["axes-oblique"]
@@ -54,34 +54,34 @@ def test_shear_is_told_from_rounding(amount, expected):
 
 
 @pytest.mark.parametrize(("moved", "severity"), [(0.01, None), (0.5, "warning"), (5.0, "error")])
-def test_two_forms_are_held_against_each_other(moved, severity):
-    other = PLAIN.copy()
-    other[0, 3] = moved
-    it = volume(qform=other)
-    found = geometry.check_geometry(it, geometry.grid_of(it))
-    assert [finding.severity for finding in found] == ([severity] if severity else [])
+def test_sform_and_qform_are_compared(moved, severity):
+    second = PLAIN.copy()
+    second[0, 3] = moved
+    patient = volume(qform=second)
+    result = geometry.check_geometry(patient, geometry.grid_of(patient))
+    assert [finding.severity for finding in result] == ([severity] if severity else [])
     if severity:
-        assert f"{moved:.4g} mm apart" in found[0].message
+        assert f"{moved:.4g} mm apart" in result[0].message
 
 
-def test_the_qform_alone_is_enough_and_nothing_is_not():
-    it = volume(qform=PLAIN)
-    it.header["sform_code"] = 0
-    assert codes(it) == []
-    it.header["qform_code"] = 0
-    assert codes(it) == ["no-geometry"]
+def test_a_qform_alone_is_enough():
+    patient = volume(qform=PLAIN)
+    patient.header["sform_code"] = 0
+    assert codes(patient) == []
+    patient.header["qform_code"] = 0
+    assert codes(patient) == ["no-geometry"]
 
 
-def test_an_affine_that_cannot_be_is_a_finding():
-    it = volume()
-    it.header["srow_x"] = 0
-    assert geometry.grid_of(it).code == "affine-impossible"
-    it.header["srow_x"] = np.nan
-    assert geometry.grid_of(it).code == "affine-impossible"
-    it = volume(qform=PLAIN)
-    it.header["sform_code"] = 0
-    it.header["quatern_b"] = 5
-    assert geometry.grid_of(it).code == "affine-impossible"
+def test_an_invalid_affine_is_a_finding():
+    patient = volume()
+    patient.header["srow_x"] = 0
+    assert geometry.grid_of(patient).code == "affine-impossible"
+    patient.header["srow_x"] = np.nan
+    assert geometry.grid_of(patient).code == "affine-impossible"
+    patient = volume(qform=PLAIN)
+    patient.header["sform_code"] = 0
+    patient.header["quatern_b"] = 5
+    assert geometry.grid_of(patient).code == "affine-impossible"
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.02, 100])
@@ -89,23 +89,23 @@ def test_spacings_that_no_patient_has_are_suspicious(scale):
     assert codes(volume(np.diag([scale, scale, scale, 1]) @ PLAIN)) == ["spacing-suspicious"]
 
 
-def test_units_and_pixdim_must_say_the_same_as_the_affine():
+def test_units_and_pixdim_must_agree_with_the_affine():
     assert codes(volume(units="meter")) == ["spacing-unit"]
-    it = volume()
-    it.header["pixdim"][1:4] = 1
-    assert codes(it) == ["spacing-contradicts"]
+    patient = volume()
+    patient.header["pixdim"][1:4] = 1
+    assert codes(patient) == ["spacing-contradicts"]
 
 
-def test_what_is_no_volume_of_numbers():
-    colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+def test_voxels_must_be_a_3d_volume_of_numbers():
+    colors = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
     assert geometry.check_voxel_type(volume()) is None
-    assert geometry.check_voxel_type(volume(dtype=colours)).code == "rgb"
+    assert geometry.check_voxel_type(volume(dtype=colors)).code == "rgb"
     assert geometry.check_voxel_type(volume(dtype=np.complex64)).code == "complex"
     assert geometry.check_voxel_type(volume(shape=(4, 4))).code == "not-3d"
     assert "axes of length 1" in geometry.check_voxel_type(volume(shape=(4, 4, 4, 1))).fix
 
 
-def test_a_mask_elsewhere_is_told_with_its_distance():
+def test_a_displaced_mask_is_reported_with_its_distance():
     image = Grid(SHAPE, PLAIN)
     assert geometry.compare_grids(Grid(SHAPE, PLAIN), image, "m") is None
     assert geometry.compare_grids(Grid((40, 30, 19), PLAIN), image, "m").code == "mask-shape"

@@ -23,37 +23,37 @@ def codes(values, slope=1.0, intercept=0.0) -> list[str]:
 
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(st.sampled_from([np.int16, np.uint8, np.int32, np.uint16]), hnp.array_shapes(min_dims=3, max_dims=3)))
-def test_whole_numbers_are_counted_as_numpy_counts_them(array):
-    found = histogram(array, 2.0, -3.0)
+def test_integers_are_counted_as_by_numpy(array):
+    result = histogram(array, 2.0, -3.0)
     values, counts = np.unique(array * 2.0 - 3.0, return_counts=True)
-    np.testing.assert_array_equal(found.values, values)
+    np.testing.assert_array_equal(result.values, values)
     if int(array.max()) - int(array.min()) < 1 << 20:
-        np.testing.assert_array_equal(found.counts, counts)
+        np.testing.assert_array_equal(result.counts, counts)
 
 
 def test_percentiles_and_floats_agree_with_numpy():
     values = np.random.default_rng(0).normal(size=9999)
-    found = histogram(values)
+    result = histogram(values)
     for fraction in (0.005, 0.5, 0.995):
-        assert found.percentile(fraction) == pytest.approx(np.quantile(values, fraction), abs=0.02)
-    assert found.share(0.0) == pytest.approx((values < 0).mean(), abs=0.01)
+        assert result.percentile(fraction) == pytest.approx(np.quantile(values, fraction), abs=0.02)
+    assert result.share(0.0) == pytest.approx((values < 0).mean(), abs=0.01)
 
 
 def test_a_negative_slope_turns_the_order():
-    found = histogram(np.array([1, 2, 2]), -1.0)
-    assert (found.values.tolist(), found.counts.tolist()) == ([-2, -1], [2, 1])
+    result = histogram(np.array([1, 2, 2]), -1.0)
+    assert (result.values.tolist(), result.counts.tolist()) == ([-2, -1], [2, 1])
 
 
-def test_a_scan_is_a_scan_in_every_type():
+def test_a_ct_has_no_findings_in_any_number_type():
     assert codes(scan()) == []
     assert codes(scan().astype(np.float32)) == []
     assert codes((scan() + 1024).astype(np.uint16), 1.0, -1024.0) == []
 
 
 def test_nothing_finite_gives_no_number():
-    found = histogram(np.full((2, 2), np.nan))
-    assert set(summary(found).values()) == {None}
-    assert [finding.code for finding in check_intensities(found, "ct")] == ["nan"]
+    result = histogram(np.full((2, 2), np.nan))
+    assert set(summary(result).values()) == {None}
+    assert [finding.code for finding in check_intensities(result, "ct")] == ["nan"]
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_nothing_finite_gives_no_number():
         (lambda hu: np.where(hu > 0, hu * 20, hu), "hu-range"),
     ],
 )
-def test_what_is_no_ct_is_found(change, expected):
+def test_values_that_are_no_hu_are_found(change, expected):
     assert codes(change(scan().astype(np.float64))) == [expected]
 
 
 @pytest.mark.parametrize(("value", "severity"), [(-2048, "note"), (-3024, "note"), (0, "warning"), (-200, "warning")])
-def test_padding_is_found_and_weighed(value, severity):
+def test_padding_is_found_with_its_severity(value, severity):
     hu = scan()
     hu[:3] = value
     (finding,) = check_intensities(histogram(hu), "ct")
@@ -85,7 +85,7 @@ def test_padding_is_found_and_weighed(value, severity):
     assert f"{value}" in finding.message
 
 
-def test_padding_does_not_hide_that_nothing_was_scaled():
+def test_padding_does_not_hide_a_missing_rescale():
     hu = scan() + 1024
     hu[:3] = -2000
     assert codes(hu) == ["padding", "rescale-missing"]
@@ -93,6 +93,6 @@ def test_padding_does_not_hide_that_nothing_was_scaled():
     assert is_hu([])
 
 
-def test_a_histogram_loses_its_first_value_alone():
+def test_without_first_drops_only_the_lowest_value():
     left = Histogram(np.array([1.0, 2.0]), np.array([3, 4])).without_first()
     assert (left.values.tolist(), left.counts.tolist()) == ([2.0], [4])

@@ -20,7 +20,7 @@ def test_left_is_where_x_is_smaller():
     assert codes(relations.check_sides({"liver": at(-60), "spleen": at(80)})) == ["situs"]
 
 
-def test_a_case_that_is_mirrored_as_a_whole_is_one_finding():
+def test_a_mirrored_case_is_one_finding():
     pairs = {"kidney": 70, "hip": 80, "femur": 90}
     sides = (("left", 1), ("right", -1))
     wrong = {f"{name}_{side}": at(x * sign) for name, x in pairs.items() for side, sign in sides}
@@ -39,7 +39,7 @@ def test_vertebrae_rise_from_the_sacrum_to_the_neck():
     assert relations.check_vertebrae(some) == []
 
 
-def test_ribs_rise_side_by_side_and_cut_ones_do_not_count():
+def test_ribs_rise_on_each_side_and_cut_ones_are_ignored():
     ribs = {f"rib_{side}_{number}": at(z=-20.0 * number) for side in ("left", "right") for number in range(1, 13)}
     assert relations.check_ribs(ribs) == []
     swapped = {**ribs, "rib_left_4": ribs["rib_left_5"], "rib_left_5": ribs["rib_left_4"]}

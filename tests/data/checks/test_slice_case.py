@@ -56,23 +56,23 @@ def test_every_fault_is_found_with_its_file(tmp_path):
         Image.fromarray(pixels(path)[:, 2:]).save(path)
     Image.new("L", (24, 20), 7).save(images[9])
     report = check_dataset(root, workers=1, previews=10)
-    found = codes(report)
+    result = codes(report)
     assert {
-        ("error", "picture-unreadable", ids[0]),
+        ("error", "image-unreadable", ids[0]),
         ("error", "image-alone", ""),
         ("error", "mask-alone", ""),
-        ("error", "mask-colours", ids[3]),
+        ("error", "mask-colors", ids[3]),
         ("warning", "mask-doubtful", ids[4]),
         ("error", "mask-shape", ids[5]),
-        ("error", "picture-unreadable", ids[6]),
-        ("warning", "picture-loss", ids[7]),
+        ("error", "image-unreadable", ids[6]),
+        ("warning", "image-loss", ids[7]),
         ("warning", "slice-sizes", ""),
-        ("warning", "picture-constant", ids[9]),
-    } == {one for one in found if one[0] != "note"}
+        ("warning", "image-constant", ids[9]),
+    } == {first for first in result if first[0] != "note"}
     said = {finding.code: finding for finding in report.findings}
     assert said["mask-alone"].location == f"train/masks/{ids[2]}.png"
     assert said["image-alone"].location == f"train/images/{ids[1]}.png"
-    message = said["mask-colours"].message
+    message = said["mask-colors"].message
     assert message.startswith("16 pixels have other colors than those of the classes ([0, 0, 0], [255, 0, 0]")
     assert message.endswith("([1, 200, 90] (16))")
     assert said["slice-sizes"].message.endswith(f"20x24 (5, {ids[3]}.png first), 20x22 (1, {ids[8]}.png first)")
@@ -87,12 +87,12 @@ def test_faults_of_the_kaggle_layout(tmp_path):
     (root / "train.csv").write_text("\n".join(lines))
     path = sorted((root / "train").rglob("*.png"))[2]
     path.rename(path.with_name("slice_0001_99_98_1.50_1.50.png"))
-    found = codes(check_dataset(root, workers=1))
+    result = codes(check_dataset(root, workers=1))
     assert {
         ("error", "runs", "case101_day20_slice_0001"),
         ("error", "unknown-class", ""),
         ("warning", "slice-size", "case102_day20_slice_0001"),
-    } <= found
+    } <= result
 
 
 def test_each_of_several_broken_masks_is_named(tmp_path):
@@ -115,7 +115,7 @@ def test_slices_of_a_patient_in_two_subsets_are_an_error(tmp_path):
     assert "split-patient" not in {code for _, code, _ in codes(check_dataset(root, workers=1, patient=".*"))}
 
 
-def test_a_set_whose_classes_nobody_can_tell_is_an_error(tmp_path):
+def test_a_set_without_class_names_for_colors_is_an_error(tmp_path):
     root = phantom(tmp_path)
     (root / "classes.json").unlink()
     report = check_dataset(root, workers=1)
@@ -123,7 +123,7 @@ def test_a_set_whose_classes_nobody_can_tell_is_an_error(tmp_path):
     assert "needs classes.json" in next(finding.message for finding in report.findings if finding.code == "layout")
 
 
-def test_nothing_is_uneven_without_slices():
+def test_slice_sizes_of_no_slices_have_no_findings():
     assert check_slice_sizes({}) == []
 
 
@@ -133,7 +133,7 @@ def test_the_real_slices_are_sound(real):
     assert len(report.checked) == 108
 
 
-def test_a_picture_of_a_finding_is_the_way_round_of_the_file(tmp_path):
+def test_a_preview_of_a_slice_has_the_orientation_of_its_file(tmp_path):
     shape = np.zeros((20, 24), np.uint8)
     shape[:6, 16:] = 255  # upper right
     for name, values in (("images/a_1", shape), ("masks/a_1", np.zeros_like(shape))):

@@ -34,21 +34,21 @@ def test_the_box_is_the_one_scipy_finds(order, array):
     assert nonzero_box(np.asarray(array, order=order)) == (expected[0] if expected else None)
 
 
-def test_a_structure_is_measured_as_by_hand():
+def test_measurements_agree_with_a_direct_computation():
     rng = np.random.default_rng(0)
     mask = np.zeros(GRID.shape, np.uint8)
     mask[3:9, 4:10, 5:12] = rng.random((6, 6, 7)) > 0.6
     mask[15, 15, 14] = 1
-    one = measured(mask)
+    first = measured(mask)
     where = np.argwhere(mask) @ GRID.affine[:3, :3].T + GRID.affine[:3, 3]
-    assert one.voxels == mask.sum()
-    assert one.ml == pytest.approx(mask.sum() * 15 / 1000)
-    assert one.center == pytest.approx(where.mean(axis=0))
+    assert first.voxels == mask.sum()
+    assert first.ml == pytest.approx(mask.sum() * 15 / 1000)
+    assert first.center == pytest.approx(where.mean(axis=0))
     y = where[:, 1]
-    assert one.rear == pytest.approx(where[y <= y.min() + np.ptp(y) / 4].mean(axis=0))
-    assert one.borders == ""
-    assert one.islands == ndimage.label(mask, np.ones((3, 3, 3)))[1]
-    assert np.isnan(one.in_air)
+    assert first.rear == pytest.approx(where[y <= y.min() + np.ptp(y) / 4].mean(axis=0))
+    assert first.borders == ""
+    assert first.islands == ndimage.label(mask, np.ones((3, 3, 3)))[1]
+    assert np.isnan(first.in_air)
 
 
 def test_borders_are_named_by_axis_and_air_is_a_share():
@@ -56,8 +56,8 @@ def test_borders_are_named_by_axis_and_air_is_a_share():
     mask[0:4, 5:7, 14:16] = 1
     hu = np.full(GRID.shape, 40, np.int16)
     hu[:3] = -1000
-    one = measured(mask, hu)
-    assert (one.borders, one.in_air) == ("IK", 0.75)
+    first = measured(mask, hu)
+    assert (first.borders, first.in_air) == ("IK", 0.75)
     assert measured(mask, hu, air=-1100).in_air == 0
 
 
@@ -69,7 +69,7 @@ def test_equal_masks_have_one_digest_and_moved_ones_do_not():
 
 
 @pytest.mark.parametrize("values", [[0, 2], [0, -1], [0, 0.5], [1, np.nan], [0, 255]])
-def test_anything_but_0_and_1_is_found(values):
+def test_values_other_than_0_and_1_are_found(values):
     finding = structures.check_binary(np.array(values), "mask")
     assert finding.code == "mask-values"
     assert "1 of its voxels" in finding.message
@@ -95,14 +95,16 @@ def test_thresholds_of_single_structures():
     assert structures.air_below("lung_upper_lobe_left") < structures.air_below("liver")
 
 
-def test_every_pair_is_counted_also_where_three_meet():
+def test_every_pair_is_counted_even_if_three_overlap():
     rng = np.random.default_rng(1)
     masks = {name: np.asfortranarray(rng.random((9, 8, 7)) > 0.5) for name in "abcd"}
     overlaps = Overlaps((9, 8, 7))
     for name, mask in masks.items():
         box = nonzero_box(mask)
         overlaps.add(name, mask[box], box)
-    expected = {(one, other): (masks[one] & masks[other]).sum() for one, other in itertools.combinations("abcd", 2)}
+    expected = {
+        (first, second): (masks[first] & masks[second]).sum() for first, second in itertools.combinations("abcd", 2)
+    }
     assert overlaps.pairs == expected
     members = [tuple(name for name in "abcd" if masks[name][at]) for at in np.ndindex(9, 8, 7)]
     assert [overlaps.combinations[code] for code in overlaps.codes.ravel()] == members
@@ -121,8 +123,8 @@ def test_one_structure_within_another_is_a_warning_unless_it_belongs_there():
     }
     assert check_overlaps({}, by_name) == []
     assert [finding.code for finding in check_overlaps({("liver", "spleen"): 20}, by_name)] == ["overlaps"]
-    found = check_overlaps({("liver", "spleen"): 60}, by_name)
-    assert [finding.code for finding in found] == ["overlaps", "overlap-large"]
-    assert found[1].message.startswith("60% of ")
+    result = check_overlaps({("liver", "spleen"): 60}, by_name)
+    assert [finding.code for finding in result] == ["overlaps", "overlap-large"]
+    assert result[1].message.startswith("60% of ")
     nested = {("kidney_cyst_left", "kidney_left"): 100}
     assert [finding.code for finding in check_overlaps(nested, by_name)] == ["overlaps"]

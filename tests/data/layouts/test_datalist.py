@@ -72,13 +72,13 @@ def decathlon(folder: Path, **changes: object) -> Path:
 
 
 def test_a_decathlon_is_read_as_it_comes(tmp_path):
-    found = discover(decathlon(tmp_path))
-    assert [case.id for case in found.cases] == ["a_1", "b.x", "c"]
-    assert found.labels == LabelMap(["pancreas", "cancer"])
-    assert found.case("a_1").annotated == ("pancreas", "cancer")
-    assert found.case("c").label is None
-    assert found.split == Split(test=("c",))
-    split = found.with_split().split
+    result = discover(decathlon(tmp_path))
+    assert [case.id for case in result.cases] == ["a_1", "b.x", "c"]
+    assert result.labels == LabelMap(["pancreas", "cancer"])
+    assert result.case("a_1").annotated == ("pancreas", "cancer")
+    assert result.case("c").label is None
+    assert result.split == Split(test=("c",))
+    split = result.with_split().split
     assert sorted(split.train + split.val) == ["a_1", "b.x"]
     assert split.test == ("c",)
 
@@ -88,7 +88,7 @@ def test_test_cases_may_be_dictionaries_with_labels(tmp_path):
     assert discover(decathlon(tmp_path, test=test)).case("c").label == tmp_path / "labelsTr" / "a_1.nii.gz"
 
 
-def test_what_macos_leaves_behind_is_no_case(tmp_path):
+def test_resource_forks_of_macos_are_no_cases(tmp_path):
     training = [{"image": f"./imagesTr/{id}.nii.gz", "label": f"./labelsTr/{id}.nii.gz"} for id in ("a_1", "._a_1")]
     assert [case.id for case in discover(decathlon(tmp_path, training=training)).cases] == ["a_1", "c"]
 
@@ -111,7 +111,7 @@ def test_the_background_may_be_missing_or_have_another_name(tmp_path, labels):
         ({"test": ["./imagesTr/a_1.nii.gz"]}, "two entries have the id 'a_1'"),
     ],
 )
-def test_a_decathlon_that_cannot_be_is_one_error(tmp_path, changes, message):
+def test_an_invalid_decathlon_is_one_error(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         discover(decathlon(tmp_path, **changes))
 

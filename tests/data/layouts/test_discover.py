@@ -37,13 +37,13 @@ def test_a_decathlon_folder_is_known(tmp_path, save):
         "test": ["./imagesTs/b.nii.gz"],
     }
     (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
-    found = discover(tmp_path / "set")
-    assert [case.id for case in found.cases] == ["a", "b"]
-    assert found.structures == ("liver",)
-    assert discover(tmp_path / "set" / "dataset.json") == found
+    result = discover(tmp_path / "set")
+    assert [case.id for case in result.cases] == ["a", "b"]
+    assert result.structures == ("liver",)
+    assert discover(tmp_path / "set" / "dataset.json") == result
 
 
-def test_a_folder_of_something_else_says_what_it_holds(tmp_path):
+def test_an_unknown_folder_is_described(tmp_path):
     (tmp_path / "notes").mkdir()
     with pytest.raises(
         DataError,
@@ -52,7 +52,7 @@ def test_a_folder_of_something_else_says_what_it_holds(tmp_path):
         discover(tmp_path)
 
 
-def test_slices_are_neither_prepared_nor_converted(tmp_path):
+def test_slices_cannot_be_prepared_or_converted(tmp_path):
     root = write_slice_phantom(tmp_path / "set", SlicePhantomSpec(train=1, val=0, slices=1, size=(16, 16)))
     for work in (lambda: prepare(root, tmp_path / "out"), lambda: convert(root, tmp_path / "out", "nnunet")):
         with pytest.raises(DataError, match="the data set consists of 2D slices, which need no preparation"):

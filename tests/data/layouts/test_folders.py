@@ -6,7 +6,7 @@ import pytest
 
 from medseg.data import discover
 from medseg.data.layouts.folders import pair
-from medseg.data.layouts.listing import volumes
+from medseg.data.layouts.listed_cases import volumes
 from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
 
@@ -21,17 +21,17 @@ def plain(tmp_path, save):
 
 
 def test_files_are_paired_by_name(plain):
-    found = discover(plain)
-    assert [(case.id, case.image.name, case.label.name) for case in found.cases] == [
+    result = discover(plain)
+    assert [(case.id, case.image.name, case.label.name) for case in result.cases] == [
         ("a", "a.nii.gz", "a.nii.gz"),
         ("b", "b_0000.nii.gz", "b_seg.nii"),
     ]
-    assert found.labels == LabelMap(["liver"])
-    assert found.cases[0].annotated == ("liver",)
-    assert not found.split
+    assert result.labels == LabelMap(["liver"])
+    assert result.cases[0].annotated == ("liver",)
+    assert not result.split
 
 
-def test_a_folder_of_masks_serves_as_labels_but_not_beside_labels(plain):
+def test_masks_serve_as_labels_but_not_beside_a_labels_folder(plain):
     (plain / "labels").rename(plain / "masks")
     assert len(discover(plain).cases) == 2
     (plain / "labels").mkdir()
@@ -39,7 +39,7 @@ def test_a_folder_of_masks_serves_as_labels_but_not_beside_labels(plain):
         discover(plain)
 
 
-def test_without_names_an_example_is_shown(plain):
+def test_missing_label_names_are_an_error_with_an_example(plain):
     (plain / "label_map.json").unlink()
     with pytest.raises(
         DataError, match=r'label_map\.json: this file must name the values .* \{"0": "background", "1": "liver"'
@@ -54,13 +54,13 @@ def test_a_broken_label_map_names_itself(plain):
 
 
 @pytest.mark.parametrize("folder", ["images", "labels"])
-def test_a_file_without_its_partner_is_named_and_never_paired_by_order(plain, folder):
+def test_an_unpaired_file_is_named_and_never_paired_by_order(plain, folder):
     (plain / folder / "a.nii.gz").unlink()
     with pytest.raises(DataError, match=r"a\.nii\.gz: the (image has no label map|label map has no image) named a"):
         discover(plain)
 
 
-def test_a_misspelt_partner_is_suggested():
+def test_a_similar_partner_is_suggested():
     pairs, findings = pair({"patient1": Path("patient1.nii")}, {"patient01": Path("patient01.nii")})
     assert pairs == {}
     assert [finding.fix for finding in findings] == ["Is 'patient01.nii' meant?", "Is 'patient1.nii' meant?"]
@@ -74,18 +74,18 @@ def test_two_labels_of_one_image_are_refused(plain, save, second):
 
 
 def test_an_ending_that_is_part_of_the_name_stays():
-    found, _ = pair({"a_mask": Path("i/a_mask.nii")}, {"a_mask": Path("l/a_mask.nii")})
-    assert list(found) == ["a_mask"]
+    result, _ = pair({"a_mask": Path("i/a_mask.nii")}, {"a_mask": Path("l/a_mask.nii")})
+    assert list(result) == ["a_mask"]
 
 
 @pytest.mark.parametrize("second", ["A.nii.gz", "a.nii"])
-def test_names_that_are_one_on_some_file_systems_are_refused(plain, save, second):
+def test_names_that_some_file_systems_take_for_one_are_refused(plain, save, second):
     save(f"set/images/{second}", np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(DataError, match="has the same name, up to extension and upper and lower case"):
         discover(plain)
 
 
-def test_hidden_and_foreign_files_are_no_images(plain):
+def test_hidden_and_other_files_are_no_images(plain):
     (plain / "images" / "._a.nii.gz").write_bytes(b"mac")
     (plain / "images" / "notes.txt").touch()
     assert sorted(volumes(plain / "images")) == ["a", "b_0000"]

@@ -29,20 +29,20 @@ def rows(root, change):
 
 
 def test_cases_patients_numbers_and_spacing_come_from_the_names(root):
-    found = discover(root)
-    one = found.case("case102_day20_slice_0002")
+    result = discover(root)
+    one = result.case("case102_day20_slice_0002")
     assert (one.patient, one.slice.scan, one.slice.number) == ("case102", "case102_day20", 2)
     assert one.slice.spacing == (1.5, 1.5)
-    assert found.structures == ("large_bowel", "small_bowel", "stomach")
-    assert one.annotated == found.structures
-    assert len(found.cases) == 6
-    assert not found.split
-    split = found.with_split().split
+    assert result.structures == ("large_bowel", "small_bowel", "stomach")
+    assert one.annotated == result.structures
+    assert len(result.cases) == 6
+    assert not result.split
+    split = result.with_split().split
     assert {id[:7] for id in split.train} != {id[:7] for id in split.val}
 
 
 @pytest.mark.parametrize(("sizes", "spacing"), [("24_20", (1.25, 2.0)), ("20_24", (2.0, 1.25))])
-def test_the_picture_says_which_side_is_meant_where_spacings_differ(root, sizes, spacing):
+def test_the_image_decides_the_order_of_different_spacings(root, sizes, spacing):
     path = first(root)
     path.rename(path.with_name(f"slice_0001_{sizes}_2.00_1.25.png"))
     assert discover(root).cases[0].slice.spacing == spacing
@@ -93,9 +93,9 @@ def test_test_slices_have_no_labels(root):
     folder = root / "test" / "case7" / "case7_day1" / "scans"
     folder.mkdir(parents=True)
     Image.new("I;16", (24, 20)).save(folder / "slice_0001_24_20_1.50_1.50.png")
-    found = discover(root)
-    assert found.split.test == ("case7_day1_slice_0001",)
-    assert found.case("case7_day1_slice_0001").slice.runs is None
+    result = discover(root)
+    assert result.split.test == ("case7_day1_slice_0001",)
+    assert result.case("case7_day1_slice_0001").slice.runs is None
 
 
 @pytest.mark.long
@@ -114,11 +114,11 @@ def test_a_set_as_large_as_the_real_one_is_found_in_seconds(tmp_path):
                 count += 1
     (tmp_path / "train.csv").write_text("\n".join(lines))
     start = time.perf_counter()
-    found = discover(tmp_path)
-    assert len(found.cases) == count > 38_000
-    assert len(found.with_split().items("train", context=1)) + len(found.with_split().split.val) == count
+    result = discover(tmp_path)
+    assert len(result.cases) == count > 38_000
+    assert len(result.with_split().items("train", context=1)) + len(result.with_split().split.val) == count
     assert time.perf_counter() - start < 60
-    assert np.isfinite(found.cases[0].slice.spacing).all()
+    assert np.isfinite(result.cases[0].slice.spacing).all()
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(0, 2**32 - 1))

@@ -44,7 +44,7 @@ def test_names_of_version_1_are_known(case):
     assert collect(case).structures == discover(case).structures
 
 
-def test_what_discover_refuses_is_listed(case):
+def test_everything_that_discover_refuses_is_listed(case):
     (case / "s0002").mkdir()
     (case / "s0003" / "segmentations").mkdir(parents=True)
     shutil.copy(case / "s0001" / "segmentations" / "liver.nii.gz", case / "s0001" / "segmentations" / "livr.nii.gz")
@@ -55,7 +55,7 @@ def test_what_discover_refuses_is_listed(case):
     listing = collect(case)
     assert codes(listing) == {
         "case-empty", "image-missing", "masks-missing", "unknown-name", "mask-ignored", "meta", "meta-absent",
-        "meta-no-side",
+        "meta-no-subset",
     }  # fmt: skip
     unknown = next(finding for finding in listing.findings if finding.code == "unknown-name")
     assert (unknown.case, unknown.fix) == ("s0001", "Did you mean 'liver'?")

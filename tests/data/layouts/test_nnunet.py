@@ -33,17 +33,17 @@ def describe(root, **changes):
 
 
 def test_cases_are_found_by_name(raw):
-    found = discover(raw)
-    assert [case.id for case in found.cases] == ["a", "b_1", "c"]
-    assert found.labels == LabelMap(["liver", "spleen"])
-    assert found.case("b_1").image == raw / "imagesTr" / "b_1_0000.nii.gz"
-    assert found.case("a").annotated == ("liver", "spleen")
-    assert found.case("c").label is None
-    assert found.split == Split(test=("c",))
-    assert discover(raw / "dataset.json") == found
+    result = discover(raw)
+    assert [case.id for case in result.cases] == ["a", "b_1", "c"]
+    assert result.labels == LabelMap(["liver", "spleen"])
+    assert result.case("b_1").image == raw / "imagesTr" / "b_1_0000.nii.gz"
+    assert result.case("a").annotated == ("liver", "spleen")
+    assert result.case("c").label is None
+    assert result.split == Split(test=("c",))
+    assert discover(raw / "dataset.json") == result
 
 
-def test_training_cases_are_split_where_the_set_does_not_say(raw):
+def test_training_cases_without_a_split_are_split_by_hash(raw):
     split = discover(raw).with_split().split
     assert sorted(split.train + split.val) == ["a", "b_1"]
     assert split.test == ("c",)
@@ -108,7 +108,7 @@ def test_truth_of_a_test_case_is_taken_and_needs_its_image(raw, save):
         ({"labels": None}, "'labels' must map names to values"),
     ],
 )
-def test_what_medseg_does_not_train_on_is_one_error(raw, changes, message):
+def test_unsupported_labels_and_channels_are_one_error(raw, changes, message):
     describe(raw, **changes)
     with pytest.raises((DataError, LabelError), match=message):
         discover(raw)
@@ -121,7 +121,7 @@ def test_an_image_without_the_channel_is_refused(raw, save, name):
         discover(raw)
 
 
-def test_a_number_of_cases_that_is_not_so_is_said(raw, caplog):
+def test_a_wrong_number_of_cases_is_warned_about(raw, caplog):
     describe(raw, numTraining=5)
     with caplog.at_level(logging.WARNING):
         discover(raw)
@@ -140,7 +140,7 @@ def test_cases_may_be_listed_one_by_one(raw):
         discover(raw)
 
 
-def test_what_was_not_annotated_is_read_back(raw):
+def test_annotated_structures_are_read_back(raw):
     describe(raw, annotated={"a": ["liver"]})
     assert discover(raw).case("a").annotated == ("liver",)
     assert discover(raw).case("b_1").annotated == ("liver", "spleen")

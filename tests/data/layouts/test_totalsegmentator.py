@@ -10,19 +10,19 @@ from medseg.labels import LabelMap
 
 
 def test_a_case_is_found_with_its_masks(case):
-    found = discover(case)
-    assert [one.id for one in found.cases] == ["s0001"]
-    assert found.structures == ("spleen", "liver")
-    assert found.cases[0].annotated == ("liver", "spleen")
-    assert found.cases[0].image == case / "s0001" / "ct.nii.gz"
-    assert not found.split
+    result = discover(case)
+    assert [first.id for first in result.cases] == ["s0001"]
+    assert result.structures == ("spleen", "liver")
+    assert result.cases[0].annotated == ("liver", "spleen")
+    assert result.cases[0].image == case / "s0001" / "ct.nii.gz"
+    assert not result.split
 
 
 def test_real_patients_are_found_with_their_split(real):
-    found = discover(real / "totalseg_mini")
-    assert [one.id for one in found.cases] == ["s0000", "s0001"]
-    assert len(found.structures) == 117
-    assert (found.split.train, found.split.val) == (("s0000",), ("s0001",))
+    result = discover(real / "totalseg_mini")
+    assert [first.id for first in result.cases] == ["s0000", "s0001"]
+    assert len(result.structures) == 117
+    assert (result.split.train, result.split.val) == (("s0000",), ("s0001",))
 
 
 def test_a_missing_ct_names_it(case):
@@ -48,7 +48,7 @@ def test_an_unknown_structure_names_the_file_and_the_nearest(case):
         discover(case)
 
 
-def test_a_stray_folder_is_left_out_and_said(case, caplog):
+def test_a_folder_that_is_no_case_is_left_out_with_a_warning(case, caplog):
     (case / "notes").mkdir()
     with caplog.at_level(logging.WARNING):
         assert len(discover(case).cases) == 1
@@ -68,7 +68,7 @@ def test_the_split_is_read_from_the_public_columns(case, save):
     assert discover(case).split.test == ()
 
 
-def test_a_case_without_a_split_beside_others_is_said(case, save, caplog):
+def test_a_case_without_a_split_beside_others_is_warned_about(case, save, caplog):
     save("set/s0002/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
     save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
     write_meta(case, "image_id;split\ns0001;train\n")
@@ -97,9 +97,9 @@ def test_the_104_names_of_version_1_are_known_in_their_order(case):
     for name in names:
         if not (masks / f"{name}.nii.gz").exists():
             (masks / f"{name}.nii.gz").symlink_to(masks / "liver.nii.gz")
-    found = discover(case)
-    assert list(found.structures) == names
-    assert version(found.structures) == 1
+    result = discover(case)
+    assert list(result.structures) == names
+    assert version(result.structures) == 1
 
 
 def test_versions_are_told_apart_by_what_only_one_of_them_has():
@@ -135,12 +135,12 @@ def test_two_cases_whose_names_differ_in_case_only_are_refused(case, save):
         discover(case)
 
 
-def test_a_structure_without_a_file_is_not_annotated_and_an_empty_file_says_absent(case, save):
+def test_a_missing_mask_is_unannotated_and_an_empty_one_absent(case, save):
     save("set/s0002/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
     save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
-    found = discover(case)
-    assert found.structures == ("spleen", "liver")
-    assert found.case("s0002").annotated == ("liver",)
+    result = discover(case)
+    assert result.structures == ("spleen", "liver")
+    assert result.case("s0002").annotated == ("liver",)
 
 
 def two_cts_of_a_patient(save, case, text):
@@ -154,12 +154,12 @@ def two_cts_of_a_patient(save, case, text):
 @pytest.mark.parametrize("column", ["patient", "patient_id", "subject", "subject_id"])
 def test_two_cts_of_a_patient_stay_in_one_subset(case, save, column):
     two_cts_of_a_patient(save, case, f"image_id;{column}\ns0001;ann\ns0002;ann\ns0003;\n")
-    found = discover(case)
-    assert found.patients == {"s0001": "ann", "s0002": "ann", "s0003": "s0003"}
+    result = discover(case)
+    assert result.patients == {"s0001": "ann", "s0002": "ann", "s0003": "s0003"}
     for validation in (0.1, 0.5, 0.9):
-        split = found.with_split(validation=validation).split
+        split = result.with_split(validation=validation).split
         assert {"s0001", "s0002"} in ({*split.train}, {*split.val})
-    assert found.with_split({"val": ["ann"]}).split.train == ("s0003",)
+    assert result.with_split({"val": ["ann"]}).split.train == ("s0003",)
 
 
 @pytest.mark.parametrize("subset", ["val", "test"])
