@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
 from medseg.errors import GeometryError
 
@@ -81,6 +80,9 @@ class Grid:
     @property
     def axes(self) -> str:
         """Return the direction in which each array axis grows, nearest of R/L, A/P, S/I; 'RAS' for the plain case."""
+        # Imported here: pages and tables import this module and read no image.
+        from nibabel.orientations import aff2axcodes
+
         return "".join(aff2axcodes(self.affine))
 
     @property
@@ -158,6 +160,8 @@ def to_ras(volumes: Sequence[npt.NDArray[Any]], grid: Grid) -> tuple[list[npt.ND
         >>> volume.ravel().tolist(), ras.affine[0].tolist()
         ([1, 0], [1.0, 0.0, 0.0, -1.0])
     """
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
     orientation = io_orientation(grid.affine)
     turned = [apply_orientation(volume, orientation) for volume in volumes]
     sizes = [0, 0, 0]
