@@ -20,6 +20,7 @@ from medseg.inspection.configs import TRUST_FIX, Part, is_config, judge_configs,
 from medseg.inspection.contents import METADATA, Contents, open_contents
 from medseg.inspection.expressions import UNSAFE_KEY
 from medseg.inspection.merged_configs import NoObjectError, UnreadableError, parse_config
+from medseg.inspection.rules import SERVER_MESSAGE
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,11 @@ def require_trust(
         UntrustedError: a finding could do harm; names it.
         BundleError: there is no bundle.
     """
+    own_addresses = _addresses(Path(root) / TRAIN_CONFIG) if started_here else set()
     findings = [
         finding
         for finding in inspect_bundle(root, overlays).findings
-        if finding.severity == "error" and _matters(finding, use, started_here)
+        if finding.severity == "error" and _matters(finding, use, own_addresses)
     ]
     if not findings:
         return
@@ -156,11 +158,20 @@ def require_trust(
     )
 
 
-def _matters(finding: Finding, use: str, started_here: bool) -> bool:
+def _addresses(config: Path) -> set[str]:
+    """Return the messages on the addresses that a config alone names; other files may name others for the same use."""
+    try:
+        findings = judge_configs({TRAIN_CONFIG: parse_config(config.read_bytes())}).findings
+    except (OSError, UnreadableError):
+        return set()
+    return {finding.message for finding in findings if finding.code == "sends-elsewhere"}
+
+
+def _matters(finding: Finding, use: str, own_addresses: set[str]) -> bool:
     """Return True for a finding that counts: where a training sends things is harmless if it is not to train."""
     if finding.code != "sends-elsewhere":
         return True
-    if started_here and finding.location.startswith(TRAIN_CONFIG):
+    if finding.message in own_addresses:
         return False
     return use == TRAINING or not finding.location.startswith(_ONLY_TRAINING)
 
@@ -188,8 +199,8 @@ class _Inspector:
         for name, content in documents.items():
             if is_config(content):
                 parts += self._judge({name: content})
-            if name == TRACKER_SETTINGS:
-                self._tracker(content.get("base_url"), configs.get(TRAIN_CONFIG, {}).get("monitor"))
+            if name == TRACKER_SETTINGS and content.get("base_url") not in (None, ""):
+                self._error("sends-elsewhere", name, SERVER_MESSAGE.format(content["base_url"]), TRUST_FIX)
             if name == RECORD:
                 self._command(content.get("command"))
             if UNSAFE_KEY in strings(content):
@@ -224,15 +235,6 @@ class _Inspector:
             return []
         self.findings += judgement.findings
         return judgement.parts
-
-    def _tracker(self, server: Any, configured: Any) -> None:
-        """Report the server that a run's trackers are told of, as one of its config if that names the same."""
-        if server in (None, ""):
-            return
-        same = isinstance(configured, Mapping) and configured.get("base_url") == server
-        location = f"{TRAIN_CONFIG}, monitor#base_url" if same else TRACKER_SETTINGS
-        message = f"the run is told to '{server}', with the key that is stored for W&B"
-        self._error("sends-elsewhere", location, message, TRUST_FIX)
 
     def _command(self, words: Any) -> None:
         """Judge the settings of a recorded command. medseg does not give it again, but a user may, who finds it."""

@@ -39,6 +39,7 @@ _CHOICES: Mapping[str, set[Any]] = {
     CONFIG: {"train", "evaluate", "inference"},
 }
 _DESCRIBED = {NOTHING: "left out", FALSE: "false", BOOLEAN: "true or false"}
+SERVER_MESSAGE = "the run would be told to '{}', with the key that is stored for W&B"
 _UNKNOWN = "what it comes to cannot be worked out"
 _COMPILE_OPTIONS = {"dynamic", "fullgraph", "mode"}
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -146,9 +147,8 @@ class Rules:
             return None  # each of them that matters has a rule of its own
         if kind == TRACKER:
             # A server of the bundle's would be told of the run, and get the key that is stored for W&B.
-            message = "the run would be told to '{}', with the key that is stored for W&B"
             servers = self.configs.at(f"{entry.path}#base_url")
-            problems = [self._address_problem(server.value, message) for server in servers]
+            problems = [self._address_problem(server.value, SERVER_MESSAGE) for server in servers]
             return next((problem for problem in problems if problem), None)
         allowed = _COMPILE_OPTIONS if kind == COMPILE else _SEGFORMER_OPTIONS
         for path in self.configs.children.get(entry.path, ()):

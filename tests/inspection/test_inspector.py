@@ -157,6 +157,13 @@ def test_addresses_of_a_run_that_was_started_here_are_the_users_own(root):
         require_trust(root, False, "train", started_here=True)
 
 
+def test_an_address_that_another_file_names_is_not_the_users_own(root, tmp_path):
+    change(root, backup="s3://bucket/runs")
+    (tmp_path / "o.json").write_text('{"backup": "s3://other"}')
+    with pytest.raises(UntrustedError, match="1 unsafe thing: sends-elsewhere .*'s3://other'"):
+        require_trust(root, False, "train", [tmp_path / "o.json"], started_here=True)
+
+
 def test_a_tracker_of_a_run_counts_as_its_configs_only_where_that_names_the_same(root):
     (root / "monitor").mkdir()
     (root / "monitor" / "settings.json").write_text('{"base_url": "https://example.org"}')
