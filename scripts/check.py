@@ -15,9 +15,10 @@ CHECKS = {
     "mypy": [sys.executable, "-m", "mypy"],
     "import-linter": [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
 }
+# No module may have more lines.
 WALL = 400
-MEDIAN = 130
-LINES, MODULES = 34_000, 245
+# What the library should come down to. Printed at each check, not enforced.
+LINES, MODULES, MEDIAN = 34_000, 245, 130
 FILLER_SHARE = 1.0
 ING_MODULES = 8
 # Names that do not say which kind of thing they hold.
@@ -61,7 +62,7 @@ def filler_names(trees: dict[Path, ast.Module]) -> tuple[float, list[str]]:
 
 
 def size_problems(paths: list[Path]) -> list[str]:
-    """Print the size of the library, and return what exceeds a limit."""
+    """Print the size of the library beside what it should be, and return the modules above the limit."""
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     problems = [
         f"{path.relative_to(ROOT)} has {lines} lines, the limit is {WALL}"
@@ -70,10 +71,8 @@ def size_problems(paths: list[Path]) -> list[str]:
     ]
     library = [lines for path, lines in lengths.items() if path.is_relative_to(ROOT / "medseg")]
     total, median = sum(library), statistics.median(library)
-    print(f"medseg: {total} lines in {len(library)} modules, the median module has {median:.0f}")
-    for what, value, limit in (("lines", total, LINES), ("modules", len(library), MODULES), ("median", median, MEDIAN)):
-        if value > limit:
-            problems.append(f"medseg, {what}: {value:.0f}, the limit is {limit}")
+    print(f"medseg: {total} lines in {len(library)} modules, the median module has {median:.0f}", end="")
+    print(f" (the aim: {LINES}, {MODULES}, {MEDIAN})")
     return problems
 
 

@@ -25,6 +25,7 @@ EXTRAS = {
     "segformer": ("transformers",),
     "onnx": ("onnx", "onnxruntime"),
     "fast": ("numba",),
+    "morphology": ("skimage",),
 }
 _METADATA = Path("configs", "metadata.json")
 _SHOWN = 12
