@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg.bundle import Bundle, Prediction, Predictor, run_bundle
+    from medseg.api import load, segment, train
+    from medseg.bundle import BatchPredictor, Bundle, Prediction, Predictor, run_bundle
     from medseg.bundle.share import install_bundle, pack_bundle
     from medseg.bundle.verify import verify_bundle
     from medseg.cases import Case, DatasetIndex, Split
     from medseg.data import PrepareConfig, check_dataset, discover, merge_masks, open_dataset, prepare, write_phantom
     from medseg.errors import MedsegError
+    from medseg.evaluation import evaluate
     from medseg.grid import Grid
     from medseg.inference import StreamingInferer
     from medseg.inspection import inspect_bundle
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _DOOR = {
+    "BatchPredictor": "medseg.bundle",
     "Bundle": "medseg.bundle",
     "Case": "medseg.cases",
     "DatasetIndex": "medseg.cases",
@@ -42,18 +45,23 @@ _DOOR = {
     "check_dataset": "medseg.data",
     "dice_by_structure": "medseg.metrics",
     "discover": "medseg.data",
+    "evaluate": "medseg.evaluation",
     "inspect_bundle": "medseg.inspection",
     "install_bundle": "medseg.bundle.share",
+    "load": "medseg.api",
     "merge_masks": "medseg.data",
     "open_dataset": "medseg.data",
     "pack_bundle": "medseg.bundle.share",
     "prepare": "medseg.data",
     "run_bundle": "medseg.bundle",
+    "segment": "medseg.api",
+    "train": "medseg.api",
     "verify_bundle": "medseg.bundle.verify",
     "write_phantom": "medseg.data",
 }
 
 __all__ = [
+    "BatchPredictor",
     "Bundle",
     "Case",
     "DatasetIndex",
@@ -70,13 +78,17 @@ __all__ = [
     "check_dataset",
     "dice_by_structure",
     "discover",
+    "evaluate",
     "inspect_bundle",
     "install_bundle",
+    "load",
     "merge_masks",
     "open_dataset",
     "pack_bundle",
     "prepare",
     "run_bundle",
+    "segment",
+    "train",
     "verify_bundle",
     "write_phantom",
 ]

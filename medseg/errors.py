@@ -1,6 +1,7 @@
 """Define every error that medseg raises on purpose, and the form of its message.
 
 MedsegError
+├── InputError         an argument of a call; also a ValueError
 ├── DataError          a file or folder of the data set
 │   └── GeometryError  shapes, affines, spacings
 ├── LabelError         structure names and label values
@@ -52,6 +53,10 @@ class MedsegError(Exception):
         if self.problem or self.came:
             text += "."
         return f"{text} {self.fix}".strip()
+
+
+class InputError(MedsegError, ValueError):
+    """An argument of a call that cannot be used, such as an array without an affine."""
 
 
 class DataError(MedsegError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,68 +11,81 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medseg.bundle import config_check
+from medseg.bundle import trust as gate
 from medseg.bundle.evaluation_context import METADATA, BundleParser
 from medseg.config.merge import merge
 from medseg.errors import ConfigError, did_you_mean
 from medseg.search_path import search_path
 
+# MONAI warns at each LoadImaged that an optional DICOM decoder of NVIDIA is missing; medseg does not use it.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+
 
 def find_bundle(name: str | Path) -> Path:
-    """The folder of a bundle, by path or by name.
+    """Return the folder of a bundle, by path or by name.
 
     Raises:
-        ConfigError: there is none; names those there are.
+        ConfigError: there is none; the error lists the names there are.
     """
-    given = Path(name)
-    for location in [given, *(home / "bundles" / given for home in search_path())]:
-        if (location / "configs" / METADATA).is_file():
-            return location
-    places = (path.parents[1].name for home in search_path() for path in home.glob(f"bundles/*/configs/{METADATA}"))
-    known = sorted(
-        {location for location in places if not location.startswith(".")}
-    )  # an install that goes on, or was killed
-    fix = did_you_mean(str(name), known, f"Known by name: {', '.join(known) or 'none'}.")
-    found = f"a folder without configs/{METADATA}" if given.is_dir() else "none of that path or name"
-    raise ConfigError(f"bundle '{name}'", "must be a bundle or the folder of a run", found, fix)
+    path = Path(name)
+    for folder in [path, *(home / "bundles" / path for home in search_path())]:
+        if (folder / "configs" / METADATA).is_file():
+            return folder
+    folders = {file.parents[1].name for home in search_path() for file in home.glob(f"bundles/*/configs/{METADATA}")}
+    names = sorted(folder for folder in folders if not folder.startswith("."))  # hidden: an install in progress
+    fix = did_you_mean(str(name), names, f"There are: {', '.join(names)}." if names else "")
+    problem = f"the folder has no configs/{METADATA}" if path.is_dir() else "there is no bundle or run of that name"
+    raise ConfigError(f"bundle '{name}'", problem, fix=fix)
 
 
 def find_overlay(name: str | Path, root: Path) -> Path:
-    """The file of an overlay: a path, or a name in the bundle's `configs` or in the common `configs`.
+    """Return the file of an overlay: a path, or a name in the bundle's `configs` or in the common `configs`.
 
     Raises:
-        ConfigError: there is none; names those there are.
+        ConfigError: there is none; the error lists the names there are.
     """
-    given = Path(name)
-    named = given.name if given.suffix == ".json" else f"{given.name}.json"
+    path = Path(name)
+    file_name = path.name if path.suffix == ".json" else f"{path.name}.json"
     folders = [root / "configs", *(home / "configs" for home in search_path())]
-    for location in [given, *(home / given for home in search_path()), *(folder / named for folder in folders)]:
-        if location.is_file():
-            return location
-    own = {"train", "evaluate", "inference", "metadata", "tracking"}
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.json")} - own)
-    fix = did_you_mean(given.stem, known, f"There are: {', '.join(known) or 'none'}.")
-    raise ConfigError(f"overlay '{name}'", "must be a JSON file or the name of an overlay", "none", fix)
+    for file in [path, *(home / path for home in search_path()), *(folder / file_name for folder in folders)]:
+        if file.is_file():
+            return file
+    configs = {"train", "evaluate", "inference", "metadata", "tracking"}
+    names = sorted({file.stem for folder in folders for file in folder.glob("*.json")} - configs)
+    fix = did_you_mean(path.stem, names, f"There are: {', '.join(names)}." if names else "")
+    raise ConfigError(f"overlay '{name}'", "there is no JSON file or overlay of that name", fix=fix)
 
 
 class Bundle:
-    """A bundle that was opened; nothing of it is executed before `resolve`.
+    """A bundle that was opened. Its configs can run code, so they are inspected before they are resolved.
 
     Args:
         root: its folder.
+        trust: whether to run it even if it could do more than what is known to be harmless.
+
+    Example:
+        >>> bundle = Bundle.open("unet2d")  # doctest: +SKIP
+        >>> bundle.resolve("train", {"lr": 0.01}).get_parsed_content("network")  # doctest: +SKIP
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trust: bool = False) -> None:
         self.root = root.resolve()
+        self.trust = trust
         self.metadata: dict[str, Any] = self.content("metadata")
+        self._passed: set[tuple[str, tuple[Path, ...]]] = set()
 
     @classmethod
-    def open(cls, name: str | Path) -> Bundle:
-        """Open a bundle by path or name.
+    def open(cls, name: str | Path, trust: bool = False) -> Bundle:
+        """Open a bundle by path or name; nothing of it is executed.
+
+        Args:
+            name: its folder, or the name of one that is installed or comes with medseg.
+            trust: see `Bundle`.
 
         Raises:
             ConfigError: there is none.
         """
-        return cls(find_bundle(name))
+        return cls(find_bundle(name), trust)
 
     @property
     def name(self) -> str:
@@ -84,18 +98,18 @@ class Bundle:
         return any(self.root.parent == (home / "bundles").resolve() for home in search_path()[1:])
 
     def config_file(self, config: str) -> Path:
-        """The path of one of its configs.
+        """Return the path of one of its configs.
 
         Raises:
             ConfigError: it has none of that name.
         """
         path = self.root / "configs" / f"{config}.json"
         if not path.is_file():
-            raise ConfigError(self.root, f"must hold configs/{config}.json to be used for this", "no such file")
+            raise ConfigError(self.root, f"the bundle cannot be used for this: it has no configs/{config}.json")
         return path
 
     def content(self, config: str) -> dict[str, Any]:
-        """One of its configs as it stands in the file, or its metadata.
+        """Return one of its configs, or its metadata, as it is in the file.
 
         Raises:
             ConfigError: the file is missing or holds no JSON object.
@@ -104,20 +118,37 @@ class Bundle:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise ConfigError(path, "must be a JSON object", str(error)) from error
+            raise ConfigError(path, "the file must hold a JSON object", str(error)) from error
+
+    def require_trust(self, use: str, overlays: Sequence[str | Path] = ()) -> None:
+        """Refuse to be used if it could do harm, unless it is trusted; what passed once is not inspected again.
+
+        Args:
+            use: what it is to be used for, see `medseg.bundle.trust.require_trust`.
+            overlays: files or names that are to be laid over its configs.
+
+        Raises:
+            UntrustedError: a finding could do harm; names it.
+        """
+        key = use, tuple(find_overlay(overlay, self.root) for overlay in overlays)
+        if key not in self._passed:
+            gate.require_trust(self.root, self.trust, *key)
+            self._passed.add(key)
 
     def resolve(
         self, config: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str | Path] = ()
     ) -> ConfigParser:
-        """One of its configs with overlays and overrides, checked strictly, ready to be resolved key by key.
+        """Return one of its configs with overlays and overrides, ready to be resolved key by key.
 
         Raises:
+            UntrustedError: see `require_trust`.
             ConfigError: a key that means nothing, see `medseg.config.check`.
         """
         overrides = dict(overrides or {})
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
         merged = merge(files, overrides)
         config_check.check(self.content(config), merged, list(overrides))
+        self.require_trust(config, overlays)
         parser = BundleParser(merged, self.root)
         parser.read_meta(self.metadata)
         parser["bundle_root"] = str(overrides.get("bundle_root", self.root))

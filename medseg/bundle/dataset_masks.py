@@ -12,9 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from medseg.atomic import writable_folder, write_json
+from medseg.bundle.batch_predict import BatchPredictor
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.predict import Predictor
-from medseg.bundle.segmenting import Segmentation
+from medseg.bundle.volume_writer import VolumeWriter
 from medseg.cases import Case
 from medseg.errors import DataError
 from medseg.labels import LabelMap
@@ -74,7 +75,7 @@ def segment_dataset(
     scans = {case.image: case for case in cases}
     targets = {scan: folder / f"{case.id}.nii.gz" for scan, case in scans.items()}
     failed = {}
-    work = Segmentation(predictor, targets, overwrite=overwrite)
+    work = BatchPredictor(predictor, VolumeWriter(targets, predictor.labels), overwrite)
     with closing(work.run()) as outcomes, tqdm(total=len(scans), desc="Segmenting", unit="scan", disable=None) as bar:
         for outcome in outcomes:
             bar.update()

@@ -1,9 +1,8 @@
-"""A trained bundle on new scans: one object in memory from which everything is written."""
+"""A trained bundle in memory, for any number of scans or slices."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,128 +13,53 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged
 
 from medseg.bundle.bundle import Bundle
-from medseg.data import read_grid, read_volume, scan_name, write_label_map
-from medseg.data.nifti import write_volume
-from medseg.errors import ConfigError, DataError, GeometryError, MedsegError, WeightsError
+from medseg.bundle.prediction import Prediction, SlicePrediction, slice_prediction, volume_prediction
+from medseg.data import read_grid, read_volume, scan_name
+from medseg.data.volume_reader import InMemoryReader
+from medseg.data.volumes import require_finite
+from medseg.errors import ConfigError, DataError, InputError, MedsegError, WeightsError
 from medseg.grid import Grid
+from medseg.image_io_2d import Image2D, intensities
 from medseg.inference import InferenceOptions, StreamingInferer
 from medseg.labels import LabelMap
 from medseg.training import prepare, try_network
+from medseg.transforms import LoadSlice2Dd
 
 logger = logging.getLogger(__name__)
 
-_SHEAR = 1e-3  # degrees; below, affines are rounded
-VOLUME = "volume_"  # before the keys for volumes, in the config of a bundle that takes pictures
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one scan, on the scan's own grid.
-
-    Args:
-        label: class indices, `(I, J, K)`, in the voxel order of the file.
-        grid: where it lies; the scan's.
-        labels: what the indices mean.
-        source: the scan.
-        seconds: how long it took.
-        only: the structures that were looked for, where it was not all.
-        confidence: the mean probability of each structure over the voxels that got it, where that was asked for.
-
-    Raises:
-        GeometryError: the label map does not have the grid's shape.
-    """
-
-    label: npt.NDArray[np.unsignedinteger[Any]]
-    grid: Grid
-    labels: LabelMap
-    source: Path
-    seconds: float = 0.0
-    only: tuple[str, ...] | None = None
-    confidence: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        if self.label.shape != self.grid.shape:
-            raise GeometryError(
-                f"prediction for {self.source}", f"must have the shape {self.grid.shape}", f"{self.label.shape}"
-            )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the label map with exactly the scan's shape and affine; whole or not at all.
-
-        Raises:
-            GeometryError, OutputError: see `medseg.data.write_label_map`.
-        """
-        return write_label_map(path, self.label, self.location, self.labels, self.only)
-
-    @property
-    def location(self) -> Path | Grid:
-        """What says where it lies to those who write: the scan, or its grid where the scan is no NIfTI file."""
-        return self.grid if self.source.is_dir() else self.source
+_SHEAR = 1e-3  # degrees; a smaller shear comes from rounded affines
+_VOLUME = "volume_"  # prefix of the keys for volumes, in the config of a bundle that takes 2D slices
 
 
 @dataclass(frozen=True)
 class LoadedScan:
-    """A scan as the network takes it.
+    """A scan or a slice as the network takes it.
 
     Args:
-        source: the scan.
-        grid: where it lies.
+        source: its file or folder, or a name for one that was in memory.
         item: what preprocessing made of it.
-        hu: its voxels, `(I, J, K)`, where they were to be kept.
-        seconds: how long it took to read it.
-        straight: where the network is told that it lies; another than `grid` only for a sheared scan.
+        grid: where it lies; None for a slice.
+        network_grid: where the network is told that it lies: another than `grid` only for a sheared scan.
+        size: rows and columns of a slice that was in memory.
+        image: the voxels in HU, `(I, J, K)`, if they were kept.
+        seconds: how long reading took.
     """
 
-    source: Path
-    grid: Grid
+    source: Path | str
     item: dict[str, Any]
-    hu: npt.NDArray[Any] | None
-    seconds: float
-    straight: Grid
-
-
-def _to_prediction(
-    pred: torch.Tensor,
-    source: Path,
-    grid: Grid,
-    labels: LabelMap,
-    only: tuple[str, ...] | None = None,
-    seconds: float = 0.0,
-) -> Prediction:
-    """From what postprocessing leaves, `(1, I, J, K)` on the source's grid, to a label map."""
-    affine = getattr(pred, "affine", None)
-    values = np.asarray(torch.as_tensor(pred).detach().cpu().numpy())
-    if values.ndim != 4 or len(values) != 1:
-        raise GeometryError(
-            f"prediction for {source}",
-            "must be one label map (1, I, J, K)",
-            f"shape {values.shape}",
-            "A multilabel network's inferer needs decode='labels' to flatten its channels into one.",
-        )
-    if affine is not None:
-        grid.require(Grid(values.shape[1:], np.asarray(affine)), f"prediction for {source}", source)
-    label = values[0].astype(np.uint8 if len(labels) <= 256 else np.uint16)
-    if only is not None:
-        wanted = np.zeros(len(labels), label.dtype)
-        chosen = [labels.index(name) for name in only]
-        wanted[chosen] = chosen
-        label = wanted[label]
-    return Prediction(label, grid, labels, source, seconds, only, _confidence(pred, labels))
-
-
-def _confidence(pred: torch.Tensor, labels: LabelMap) -> dict[str, float] | None:
-    """How sure the network was, by structure, where the inferer says so; absent structures are left out."""
-    found = getattr(pred, "meta", {}).get("confidence")
-    if not found:
-        return None
-    means = found[0] if isinstance(found[0], list) else found  # as a batch has it, or one of a batch
-    return {name: means[labels.index(name)] for name in labels.structures if np.isfinite(means[labels.index(name)])}
+    grid: Grid | None = None
+    network_grid: Grid | None = None
+    size: tuple[int, int] | None = None
+    image: npt.NDArray[Any] | None = None
+    seconds: float = 0.0
 
 
 class Predictor:
-    """A bundle with its weights loaded, for any number of scans.
+    """A bundle with its weights loaded: `load` a scan in any thread, `segment` it in one.
 
     Args:
         bundle: a trained bundle, or the folder of a run.
@@ -143,13 +67,23 @@ class Predictor:
         only: structures or groups that may come out; all others become background.
         coarse_first: with `only`, run the network only where a first, coarse pass finds one of them.
         allow_shear: take a scan whose axes are not perpendicular by its voxel axes, as if they were.
-        pictures: whether it is for 2D slices in pictures (`medseg.bundle.slices`) and not for volumes.
+        slices: whether it is for 2D slices (PNG and the like) and not for volumes.
+
+    Attributes:
+        network: the trained network, in evaluation mode on `device`.
+        labels: what the label values mean.
 
     Raises:
-        ConfigError: a key that means nothing; pictures for a bundle that takes none; a network that gives other
-            channels than the config says.
-        WeightsError: weights that do not fit; DeviceError: no such device;
+        UntrustedError: the bundle could do harm, see `Bundle.open`.
+        ConfigError: a key that means nothing; `slices` for a bundle of volumes; a network that gives other channels
+            than the config says.
+        WeightsError: weights that do not fit.
+        DeviceError: the device does not exist.
         LabelError: a structure or group that the bundle does not know.
+
+    Example:
+        >>> predictor = medseg.load("runs/unet2d/20261122-120000-demo")  # doctest: +SKIP
+        >>> predictor.predict_case("scan.nii.gz").mask("liver").sum()  # doctest: +SKIP
     """
 
     def __init__(
@@ -159,29 +93,26 @@ class Predictor:
         only: Sequence[str] | None = None,
         coarse_first: bool = False,
         allow_shear: bool = False,
-        pictures: bool = False,
+        slices: bool = False,
     ) -> None:
-        parser, self.root = bundle.resolve("inference", overrides), bundle.root
-        if pictures and VOLUME + "preprocessing" not in parser:
-            raise ConfigError(
-                f"bundle '{bundle.name}'", "must take 2D slices to segment pictures", "a bundle for volumes alone"
-            )
+        parser = bundle.resolve("inference", overrides)
+        self.root = bundle.root
+        takes_slices = f"{_VOLUME}preprocessing" in parser
+        if slices and not takes_slices:
+            raise ConfigError(f"bundle '{bundle.name}'", "this bundle takes volumes only, not 2D slices")
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
         if not weights.is_file():
-            raise WeightsError(
-                weights,
-                "must hold the trained weights",
-                "no such file",
-                "Train the bundle first, or give a run's folder.",
-            )
+            fix = "Train the bundle first, or give a run's folder."
+            raise WeightsError(weights, "the trained weights are missing", fix=fix)
+        self.slices = slices
         self.device = prepare(parser.get_parsed_content("device"), seed=0)
         self.labels: LabelMap = parser.get_parsed_content("labels")
         self.only = self.labels.select(only) if only else None
         self.allow_shear = allow_shear
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
-        volumes = VOLUME if VOLUME + "preprocessing" in parser and not pictures else ""
-        self.preprocessing = parser.get_parsed_content(f"{volumes}preprocessing")
-        self.inferer = parser.get_parsed_content(f"{volumes}inferer")
+        prefix = _VOLUME if takes_slices and not slices else ""
+        self.preprocessing = parser.get_parsed_content(f"{prefix}preprocessing")
+        self.inferer = parser.get_parsed_content(f"{prefix}inferer")
         self.postprocessing = parser.get_parsed_content("postprocessing")
         self.amp = bool(parser.get_parsed_content("amp", default=False))
         self.spacing: Sequence[float] | None = parser.get_parsed_content("spacing", default=None)
@@ -194,93 +125,162 @@ class Predictor:
             image = torch.zeros(1, self.channels, *self.inferer.roi[1:], device=self.device)
             try_network(self.network, image, self.classes, self.device, self.amp)
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether structures may overlap."""
+        return bool(getattr(self.inferer, "multilabel", False))
+
     def predict_case(self, path: str | Path) -> Prediction:
         """Segment one scan.
 
         Args:
-            path: a NIfTI file with a CT, or a folder with one CT series in DICOM.
+            path: a NIfTI, NRRD or MetaImage file, or a folder with one CT series in DICOM.
 
         Raises:
             DataError: it cannot be read, or is no 3D volume.
-            GeometryError: what came out does not lie where the scan lies.
+            GeometryError: the label map does not lie where the scan lies.
         """
-        return self.segment(self.load(path))
+        prediction = self.segment(self.load(path, keep_image=True))
+        if not isinstance(prediction, Prediction):
+            raise InputError(path, "this predictor is for 2D slices", fix="Load the bundle without slices=True.")
+        return prediction
 
-    def load(self, path: str | Path, keep_hu: bool = False) -> LoadedScan:
-        """Read a scan and do all that comes before the network; may run in another thread than the network.
+    def load(self, source: str | Path | Mapping[str, Any], keep_image: bool = False) -> LoadedScan:
+        """Read a scan once, and run the preprocessing; may run in another thread than the network.
 
         Args:
-            path: see `predict_case`.
-            keep_hu: whether the scan's voxels are wanted afterwards.
+            source: see `predict_case`; of a predictor for slices, an item of `medseg.data.slice_items`.
+            keep_image: whether the scan's voxels are needed afterwards, for statistics or a preview.
 
         Raises:
             DataError, GeometryError: it cannot be read, or is no 3D volume.
         """
-        path, began = Path(path), time.perf_counter()
-        hu, grid = read_volume(path)  # gives the clear error for a damaged file, before anything else touches it
-        straight = grid.upright() if self.allow_shear and grid.shear > _SHEAR else grid
-        if straight is not grid:
-            logger.warning("%s is sheared by %.1f degrees: segmented by its voxel axes", path, grid.shear)
-        with tempfile.TemporaryDirectory(prefix="medseg-", ignore_cleanup_errors=True) as folder:
-            copied = path.is_dir() or straight is not grid
-            file = write_volume(Path(folder) / "series.nii", hu, straight) if copied else path
-            if not keep_hu:
-                del hu
-            try:
-                item = self.preprocessing({"image": str(file)})
-            except RuntimeError as error:
-                raise cause(error, path) from error
-            item["image"].meta["filename_or_obj"] = str(path)  # what errors name
-        return LoadedScan(path, grid, item, hu if keep_hu else None, time.perf_counter() - began, straight)
+        start = time.perf_counter()
+        if isinstance(source, Mapping):
+            path = str(source["image"])
+            return LoadedScan(path, self._preprocessed(dict(source), path), seconds=time.perf_counter() - start)
+        voxels, grid = read_volume(source)
+        scan = self.load_array(voxels, grid, Path(source), keep_image)
+        return replace(scan, seconds=time.perf_counter() - start)
 
-    def segment(self, scan: LoadedScan, options: InferenceOptions | None = None) -> Prediction:
-        """Run the network over a scan that was loaded. Only ever from one thread at a time.
+    def load_array(
+        self, voxels: npt.NDArray[Any], grid: Grid, source: Path | str = "array", keep_image: bool = False
+    ) -> LoadedScan:
+        """Run the preprocessing over a volume that is in memory.
+
+        Args:
+            voxels: `(I, J, K)`, HU for a CT.
+            grid: where they lie (RAS, mm).
+            source: names it in errors.
+            keep_image: see `load`.
+
+        Raises:
+            DataError: voxels that are NaN or infinite, or that the preprocessing does not take.
+        """
+        start = time.perf_counter()
+        require_finite(voxels, source)
+        network_grid = grid
+        if self.allow_shear and grid.shear > _SHEAR:
+            network_grid = grid.upright()
+            logger.warning("%s is sheared by %.1f degrees: segmented by its voxel axes", source, grid.shear)
+        transforms = list(getattr(self.preprocessing, "transforms", ()))
+        index = next((k for k, transform in enumerate(transforms) if isinstance(transform, LoadImaged)), None)
+        if index is None:
+            raise ConfigError(self.root, "the preprocessing for volumes must be a Compose with a LoadImaged")
+        item = {"image": str(source)}
+        try:
+            # The voxels are in memory: LoadImaged gets them from a reader of this call, and no file is read twice.
+            item = self.preprocessing(item, end=index) if index else item
+            item = transforms[index](item, reader=InMemoryReader(voxels, network_grid))
+            item = self.preprocessing(item, start=index + 1)
+        except RuntimeError as error:
+            raise as_medseg_error(error, source) from error
+        image = voxels if keep_image else None
+        return LoadedScan(source, item, grid, network_grid, None, image, time.perf_counter() - start)
+
+    def load_slice_array(self, values: npt.NDArray[Any], source: str = "array") -> LoadedScan:
+        """Run the preprocessing over a 2D image that is in memory, for a predictor of slices.
+
+        Args:
+            values: `(rows, columns)` or `(rows, columns, 3)`; uint8 is scaled by 255, other types by their own range.
+            source: names it in errors.
+
+        Raises:
+            ConfigError: the preprocessing does not begin with `LoadSlice2Dd`.
+        """
+        loader = next(iter(getattr(self.preprocessing, "transforms", ())), None)
+        if not isinstance(loader, LoadSlice2Dd):
+            raise ConfigError(self.root, "the preprocessing for slices must begin with LoadSlice2Dd")
+        image = Image2D(values, 255 if values.dtype == np.uint8 else None)
+        context = int(getattr(loader, "context", 0))
+        array = np.repeat(intensities(image), 2 * context + 1, 0) if context else intensities(image, loader.channels)
+        meta = {"filename_or_obj": source, "original_affine": np.eye(4), "spatial_shape": np.array(array.shape[1:])}
+        loaded = MetaTensor(torch.from_numpy(array), affine=torch.eye(4, dtype=torch.float64), meta=meta)
+        loaded.meta["original_channel_dim"] = 0
+        item = self.preprocessing({"image": loaded}, start=1)
+        return LoadedScan(source, {**item, "case": source}, size=(values.shape[0], values.shape[1]))
+
+    def _preprocessed(self, item: dict[str, Any], source: str) -> dict[str, Any]:
+        try:
+            return {**item, **self.preprocessing(dict(item)), "source": item}
+        except RuntimeError as error:
+            raise as_medseg_error(error, source) from error
+
+    def segment(self, scan: LoadedScan, options: InferenceOptions | None = None) -> Prediction | SlicePrediction:
+        """Run the network over a scan that was loaded; from one thread at a time.
 
         Args:
             scan: from `load`.
-            options: instead of `self.options`.
+            options: of this call; by default `self.options`.
 
         Raises:
-            DataError: values that no network takes; GeometryError: see `predict_case`.
+            DataError: values that no network takes.
+            GeometryError: see `predict_case`.
         """
-        began, item = time.perf_counter(), dict(scan.item)
+        start = time.perf_counter()
+        item = dict(scan.item)
         item["pred"] = self.infer(item["image"][None], options)[0]
+        if scan.grid is None or scan.network_grid is None:
+            described = {**item.get("source", item), "image": str(scan.source)}
+            mask = slice_prediction(item["pred"], described, self.labels, self.multilabel, self.only, scan.size)
+            return replace(mask, seconds=scan.seconds + time.perf_counter() - start)
         item = self.postprocessing(item)
-        seconds = scan.seconds + time.perf_counter() - began
-        found = _to_prediction(item["pred"], scan.source, scan.straight, self.labels, self.only, seconds)
-        return replace(found, grid=scan.grid)
+        prediction = volume_prediction(item["pred"], scan.source, scan.network_grid, self.labels, self.only)
+        seconds = scan.seconds + time.perf_counter() - start
+        return replace(prediction, grid=scan.grid, seconds=seconds, image=scan.image)
 
     def infer(self, image: torch.Tensor, options: InferenceOptions | None = None) -> torch.Tensor:
-        """Run the inferer over a preprocessed image `(1, C, *spatial)`. Only ever from one thread at a time."""
+        """Run the inferer over a preprocessed image `(1, C, *spatial)`; from one thread at a time."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
             if isinstance(self.inferer, StreamingInferer):  # it moves windows to the device itself, batch by batch
                 return self.inferer(image, self.network, options=options or self.options)
             return torch.as_tensor(self.inferer(image.to(self.device), self.network))
 
 
-def cause(error: BaseException, path: Path) -> MedsegError:
-    """The first error below MONAI's wrapping, as one of ours."""
-    found: BaseException = error
-    while found.__cause__ is not None:
-        found = found.__cause__
-    if isinstance(found, MedsegError):
-        return found
-    return DataError(path, "must be a scan that the bundle's preprocessing takes", f"{type(found).__name__}: {found}")
+def as_medseg_error(error: BaseException, source: object) -> MedsegError:
+    """Return the first of our errors below MONAI's wrapping, or one that names the scan and the first cause."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+        if isinstance(cause, MedsegError):
+            return cause
+    return DataError(source, "the bundle's preprocessing does not take it", f"{type(cause).__name__}: {cause}")
 
 
 class SavePredictions:
-    """Write the label map of every scan an evaluator ran, named after the scan.
+    """Write the label map of every scan that an evaluator runs, named after the scan.
 
-    Not MONAI's `SaveImaged`: that one writes what it is given wherever that lies; this one refuses a label
-    map that does not lie exactly where its scan lies.
+    Not MONAI's `SaveImaged`, which writes its input wherever that lies: this one refuses a label map that does not
+    lie exactly where its scan lies.
 
     Args:
-        folder: where the files go.
+        folder: gets the files.
         labels: what the classes mean.
     """
 
     def __init__(self, folder: str | Path, labels: LabelMap) -> None:
-        self.folder, self.labels = Path(folder), labels
+        self.folder = Path(folder)
+        self.labels = labels
 
     def attach(self, engine: Engine) -> None:
         """Write after each scan."""
@@ -291,6 +291,6 @@ class SavePredictions:
         outputs: Any = engine.state.output
         for output in outputs:
             source = Path(output["image"].meta["filename_or_obj"])
-            prediction = _to_prediction(output["pred"], source, read_grid(source), self.labels)
+            prediction = volume_prediction(output["pred"], source, read_grid(source), self.labels)
             path = prediction.save(self.folder / f"{scan_name(source)}.nii.gz")
             logger.info("%s -> %s", source, path)

@@ -82,11 +82,11 @@ def new_bundle(
     location = Path(folder) / name
     with atomic_folder(location) as partial:
         _copy(source.root, partial, changes)
-        more = _channels(Bundle(partial), source, channels)
+        more = _channels(Bundle(partial, source.trust), source, channels)
         if more:
             changes.update(more)
             _copy(source.root, partial, changes)
-        metadata = _metadata(Bundle(partial), source, name, authors)
+        metadata = _metadata(Bundle(partial, source.trust), source, name, authors)
         write_json(partial / "configs" / METADATA, metadata)
         write_text(partial / "docs" / "README.md", _readme(metadata, source, recipe["train"] | changes))
     return location

@@ -63,12 +63,10 @@ def new(
         raise click.UsageError("Give the classes: --classes A,B,... or --label-map FILE.")
     from medseg.bundle import Bundle
     from medseg.bundle.scaffold import new_bundle
-    from medseg.bundle.trust import require_trust
     from medseg.labels import LabelMap
 
-    model = Bundle.open(source)
-    if not model.is_ours:
-        require_trust(model.root, trust)
+    model = Bundle.open(source, trust)
+    model.require_trust("train")
     if label_map is not None:
         names = list(LabelMap.load(label_map).structures)
     else:

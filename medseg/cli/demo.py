@@ -38,12 +38,9 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
     """The demo; gives what `result.json` holds."""
     from medseg.atomic import writable_folder, write_json
     from medseg.bundle import Bundle, Predictor, run_bundle
-    from medseg.bundle.bundle import find_overlay
-    from medseg.bundle.trust import require_trust
     from medseg.data import PhantomSpec, write_phantom
 
-    bundle = Bundle.open(name)
-    require_trust(bundle.root, trust, "train", [find_overlay(overlay, bundle.root) for overlay in OVERLAYS])
+    bundle = Bundle.open(name, trust)
     folder = writable_folder(folder)
     spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["data#phantom"])
     cases = list(spec.cases())
@@ -63,7 +60,7 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
 
     _say(3, f"Segmenting {', '.join(held_out)}, which were held out")
     began = time.perf_counter()
-    predictor = Predictor(Bundle.open(run))
+    predictor = Predictor(Bundle.open(run, trust))
     made = [_segment(predictor, data / id, folder, id) for id in held_out]
     infer_seconds = time.perf_counter() - began
 
@@ -92,7 +89,7 @@ def _segment(predictor: Any, case: Path, folder: Path, id: str) -> dict[str, Any
     """Segment one phantom and compare: Dice and voxels by structure, and the paths of what was written."""
     import numpy as np
 
-    from medseg.data import merge_masks, read_volume
+    from medseg.data import merge_masks
     from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
     from medseg.metrics import dice_by_structure
     from medseg.report import save_overview
@@ -101,7 +98,7 @@ def _segment(predictor: Any, case: Path, folder: Path, id: str) -> dict[str, Any
     prediction = predictor.predict_case(image)
     labels = prediction.labels
     mask = prediction.save(folder / f"{id}.nii.gz")
-    preview = save_overview(folder / f"{id}.png", read_volume(image)[0], prediction.label, prediction.grid, labels, id)
+    preview = save_overview(folder / f"{id}.png", prediction.image, prediction.label, prediction.grid, labels, id)
     truth = merge_masks(image, {name: case / MASKS / f"{name}.nii.gz" for name in labels}, labels).label
     scores = dice_by_structure(prediction.label, truth, labels, id)
     voxels = np.bincount(truth.ravel(), minlength=len(labels))

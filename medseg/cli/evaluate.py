@@ -146,11 +146,9 @@ def _segment(
     """Segment a part of a data set with a bundle; returns predictions, truths, and the reasons of failed cases."""
     from medseg.bundle import Bundle
     from medseg.bundle.dataset_masks import segment_dataset
-    from medseg.bundle.trust import require_trust
     from medseg.evaluation import dataset_sources, find_sources
 
-    bundle = Bundle.open(options["prediction"])
-    require_trust(bundle.root, options["trust"], "evaluate")
+    bundle = Bundle.open(options["prediction"], options["trust"])
     masks = segment_dataset(bundle, options["data"], folder, options["subset"], parse_pairs(options["pairs"]))
     truths = dataset_sources(masks.cases, masks.labels)
     predictions = {

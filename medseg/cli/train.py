@@ -61,16 +61,12 @@ def command(
         )
         return
     from medseg.bundle import Bundle, run_bundle
-    from medseg.bundle.bundle import find_overlay
     from medseg.bundle.run import update_from_backup
-    from medseg.bundle.trust import require_trust
 
-    opened = Bundle.open(bundle)
-    files = [find_overlay(overlay, opened.root) for overlay in overlays]
-    require_trust(opened.root, trust, "train", files)
+    opened = Bundle.open(bundle, trust)
+    opened.require_trust("train", overlays)  # before anything is fetched from a backup that it names
     if isinstance(overrides.get("resume"), str) and update_from_backup(opened.root, overrides):
-        opened = Bundle.open(opened.root)
-        require_trust(opened.root, trust, "train", files)
+        opened = Bundle.open(opened.root, trust)
     run_bundle(opened, "training", "train", overlays, overrides)
 
 

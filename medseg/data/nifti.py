@@ -76,7 +76,7 @@ def voxels(image: Any) -> npt.NDArray[Any]:
     if len(raw) < expected:
         raise cut_short(path, len(raw), expected)
     data: npt.NDArray[Any] = np.ndarray(stored.shape, stored.dtype, buffer=raw, offset=stored.offset, order="F")
-    scaled = np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
+    scaled: npt.NDArray[Any] = np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
     return scaled.astype(scaled.dtype.newbyteorder("="), copy=False)
 
 
@@ -170,17 +170,29 @@ def write_label_map(
         LabelError: an index that `labels` does not hold.
         OutputError: the file cannot be written.
     """
-    grid = source if isinstance(source, Grid) else read_nifti_grid(source)
-    if label.shape != grid.shape:
-        raise GeometryError(path, f"the label map's shape {label.shape} is not that of {source}, {grid.shape}")
-    if label.size and int(label.max()) >= len(labels):
-        raise LabelError(path, f"label {int(label.max())} has no name: the last one is {len(labels) - 1}")
-    names: dict[str, Any] = {"labels": labels.to_dict()}
-    if only is not None:
-        names["only"] = list(only)
-    comment = json.dumps(names, separators=(",", ":"))
-    write_like(path, label.astype(label_dtype(len(labels)), copy=False), source, comment=comment)
+    _save(path, label_image(label, source, labels, only), source)
     return Path(path)
+
+
+def label_image(
+    label: npt.NDArray[Any], source: str | Path | Grid, labels: LabelMap, only: Sequence[str] | None = None
+) -> Any:
+    """Return a label map as a nibabel image, as `write_label_map` writes it.
+
+    Raises:
+        GeometryError, LabelError: see `write_label_map`.
+    """
+    grid = source if isinstance(source, Grid) else read_nifti_grid(source)
+    thing = "label map" if isinstance(source, Grid) else f"label map of {source}"
+    if label.shape != grid.shape:
+        raise GeometryError(thing, f"its shape {label.shape} is not that of the scan, {grid.shape}")
+    if label.size and int(label.max()) >= len(labels):
+        raise LabelError(thing, f"label {int(label.max())} has no name: the last one is {len(labels) - 1}")
+    content: dict[str, Any] = {"labels": labels.to_dict()}
+    if only is not None:
+        content["only"] = list(only)
+    comment = json.dumps(content, separators=(",", ":"))
+    return _image_on(label.astype(label_dtype(len(labels)), copy=False), source, comment)
 
 
 def write_like(
@@ -194,16 +206,24 @@ def write_like(
         GeometryError: what was written does not lie where `source` lies.
         OutputError: the file cannot be written.
     """
+    _save(path, _image_on(array, source, comment), source)
+
+
+def _image_on(array: npt.NDArray[Any], source: str | Path | Grid, comment: str | None) -> Any:
     if isinstance(source, Grid):
-        image, grid = nib.Nifti1Image(array, source.affine), source
+        image = nib.Nifti1Image(array, source.affine)
         image.header.set_xyzt_units("mm")
         image.set_sform(source.affine, 1)
         image.set_qform(source.affine, 1)
     else:
-        reference = open_image(source)
-        image, grid = _image_like(reference, array), _grid(reference, source)
+        image = _image_like(open_image(source), array)
     if comment is not None:
         image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, comment.encode()))
+    return image
+
+
+def _save(path: str | Path, image: Any, source: str | Path | Grid) -> None:
+    grid = source if isinstance(source, Grid) else read_nifti_grid(source)
     with atomic_path(path) as partial:
         nib.save(image, partial)
         grid.require(read_nifti_grid(partial), path, "its grid" if isinstance(source, Grid) else source)

@@ -149,10 +149,10 @@ def _open_meta(path: Path, content: bytes) -> RawVolume:
     keys = ("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"), ("ElementSpacing",)
     numbers = []
     for names, count in zip(keys, (9, 3, 3), strict=True):
-        value = next((fields[name] for name in names if name in fields), None)
-        if value is None:
+        values = [fields[name] for name in names if name in fields]
+        if not values:
             raise GeometryError(path, f"the header does not say where the voxels lie: {names[0]} is missing")
-        numbers.append(_numbers(path, value, count))
+        numbers.append(_numbers(path, values[0], count))
     matrix, offset, spacing = numbers
     dtype = _META_TYPES.get(fields.get("ElementType", ""))
     channels, binary = fields.get("ElementNumberOfChannels", "1"), fields.get("BinaryData", "True")

@@ -185,19 +185,15 @@ def slice_image(hu: Array, label: Array, grid: Grid, labels: LabelMap, side: int
     return Image.fromarray(overlay(_resized(base, size, (side, side)), label[:, :, 0], class_colors(labels)))
 
 
-def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels: LabelMap, caption: str = "") -> Path:
-    """Write an image of a volume with its label map in three planes, each through the center of the labels.
+def overview(hu: Array, label: Array, grid: Grid, labels: LabelMap, caption: str = "") -> Image.Image:
+    """Draw a volume with its label map in three planes, each through the center of the labels.
 
     Args:
-        path: the PNG.
         hu: the volume in HU, `(I, J, K)`, in any orientation.
         label: class indices, `(I, J, K)`.
         grid: of both.
         labels: what the indices mean.
         caption: one line below.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     (hu, label), turned = to_ras([hu, label], grid)
     labeled = np.argwhere(label > 0)
@@ -217,7 +213,16 @@ def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels:
         planes.append(plane.ravel())
     in_view = classes_by_size(np.concatenate(planes), len(labels))
     legend = [Entry(labels.name(index), labels.color(index)) for index in in_view]
-    sheet = contact_sheet([cells], caption, legend)
+    return contact_sheet([cells], caption, legend)
+
+
+def save_overview(path: str | Path, hu: Array, label: Array, grid: Grid, labels: LabelMap, caption: str = "") -> Path:
+    """Write `overview` as a PNG, complete or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    sheet = overview(hu, label, grid, labels, caption)
     with atomic_path(path) as partial:
         sheet.save(partial)
     return Path(path)

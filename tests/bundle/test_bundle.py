@@ -16,7 +16,7 @@ def test_a_bundle_is_found_by_name_and_by_path(repository, tmp_path, monkeypatch
 def test_an_unknown_bundle_names_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'unet2d'"):
         Bundle.open("unet2")
-    with pytest.raises(ConfigError, match="a folder without configs"):
+    with pytest.raises(ConfigError, match=r"the folder has no configs/metadata\.json"):
         Bundle.open(tmp_path)
 
 
@@ -43,14 +43,14 @@ def test_an_unknown_overlay_names_the_nearest_and_no_config(repository):
 def test_a_bundle_without_the_config_that_is_wanted_says_so(repository, tmp_path):
     shutil.copytree(repository / "bundles" / "unet2d", tmp_path / "b")
     (tmp_path / "b" / "configs" / "inference.json").unlink()
-    with pytest.raises(ConfigError, match=r"must hold configs/inference\.json"):
+    with pytest.raises(ConfigError, match=r"it has no configs/inference\.json"):
         Bundle.open(tmp_path / "b").resolve("inference")
 
 
 def test_a_broken_metadata_file_names_itself(repository, tmp_path):
     shutil.copytree(repository / "bundles" / "unet2d", tmp_path / "b")
     (tmp_path / "b" / "configs" / "metadata.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"metadata\.json: must be a JSON object"):
+    with pytest.raises(ConfigError, match=r"metadata\.json: the file must hold a JSON object"):
         Bundle.open(tmp_path / "b")
 
 

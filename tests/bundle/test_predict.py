@@ -191,12 +191,12 @@ def test_a_look_from_another_side_swaps_left_and_right_back(trained, phantom):
 
 def test_channels_are_no_label_map(trained, phantom):
     other = Predictor(Bundle(trained), {"device": "cpu", "inferer#decode": "logits"})
-    with pytest.raises(GeometryError, match="must be one label map"):
+    with pytest.raises(GeometryError, match="the network must give one label map"):
         other.predict_case(phantom / "p0002" / "ct.nii.gz")
 
 
 def test_a_label_map_of_another_shape_is_no_prediction():
-    with pytest.raises(GeometryError, match="must have the shape"):
+    with pytest.raises(GeometryError, match="shape .* is not that of the grid"):
         Prediction(np.zeros((2, 2, 2), np.uint8), Grid((2, 2, 3), np.eye(4)), LabelMap(["liver"]), "ct.nii.gz")
 
 
@@ -221,7 +221,7 @@ def test_weights_of_another_number_of_classes_are_refused(trained):
 
 
 def test_a_recipe_without_weights_says_to_train_first(tmp_path):
-    with pytest.raises(WeightsError, match=r"model\.pt: must hold the trained weights.*Train the bundle first"):
+    with pytest.raises(WeightsError, match=r"model\.pt: the trained weights are missing\. Train the bundle first"):
         Predictor(Bundle.open("unet2d"))
 
 

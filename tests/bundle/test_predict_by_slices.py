@@ -7,7 +7,7 @@ import torch
 from nibabel import orientations
 from PIL import Image
 
-from medseg.bundle import Bundle, Predictor, SliceSegmentation
+from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
 from medseg.data import read_grid, slice_items
 from medseg.errors import ConfigError, DeviceError
 from medseg.image_io_2d import read_image_2d
@@ -30,8 +30,8 @@ class Neighbors(Levels):
         return torch.cat([-20 * (grey - centre).abs() for centre in self.centres], dim=1)
 
 
-def predictor(run, pictures=False, context=0, **overrides):
-    found = Predictor(Bundle(run), {"device": "cpu", "context": context, **overrides}, pictures=pictures)
+def predictor(run, slices=False, context=0, **overrides):
+    found = Predictor(Bundle(run), {"device": "cpu", "context": context, **overrides}, slices=slices)
     found.network = Neighbors() if context else Directed()
     return found
 
@@ -67,7 +67,8 @@ def by_pictures(work, source, folder, dtype):
     for k in range(values.shape[2]):
         Image.fromarray(np.ascontiguousarray(values[:, :, k])).save(folder / "in" / f"mr_slice_{k + 1:04d}.png")
     items = slice_items(folder / "in", context=int(work.channels == 3 and isinstance(work.network, Neighbors)))
-    masks = [outcome.result for outcome in SliceSegmentation(work, items, folder / "out").run()]
+    batch = BatchPredictor(work, SliceWriter.of(work, folder / "out", items))
+    masks = [outcome.result.mask for outcome in batch.run()]
     label = np.stack([read_image_2d(mask).values for mask in masks], axis=-1)
     return orientations.apply_orientation(label, orientations.ornt_transform(screen, own))
 
@@ -89,7 +90,7 @@ def test_a_volume_is_what_its_slices_are(trained_slices, save, tmp_path, axes, a
     source = volume(save, axes, affine, high)
     found = predictor(trained_slices, window=window, context=context).predict_case(source)
     assert found.grid.matches(read_grid(source), tolerance_mm=1e-6)
-    pictures = predictor(trained_slices, pictures=True, context=context)
+    pictures = predictor(trained_slices, slices=True, context=context)
     wanted = by_pictures(pictures, source, tmp_path, np.uint8 if high == 256 else np.uint16)
     assert found.label.shape == wanted.shape == nib.load(source).shape
     assert np.mean(found.label == wanted) > 0.9995  # what lies between two levels may fall to either
@@ -113,11 +114,11 @@ def test_without_a_window_no_volume_passes(trained_slices, save):
 
 
 def test_what_does_not_fit_shows_before_anything_is_read(trained_slices, trained):
-    with pytest.raises(ConfigError, match="must take 2D slices to segment pictures [(]a bundle for volumes"):
-        Predictor(Bundle(trained), {"device": "cpu"}, pictures=True)
+    with pytest.raises(ConfigError, match="this bundle takes volumes only, not 2D slices"):
+        Predictor(Bundle(trained), {"device": "cpu"}, slices=True)
     with pytest.raises(ConfigError, match=r"network: must give logits of shape \(1, 5, 32, 32\)"):
         Predictor(Bundle(trained_slices), {"device": "cpu", "out_channels": 5, "network_def#out_channels": 4})
-    with pytest.raises(DeviceError, match=r"network, .*: must lie on cpu.* but found meta"):
+    with pytest.raises(DeviceError, match=r"network, .*: must lie on cpu.* \(meta\)"):
         Predictor(Bundle(trained_slices), {"device": "cpu", "network": "$@network_def.to('meta')"})
 
 

@@ -5,10 +5,12 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+import medseg
 from medseg.bundle.trust import require_trust
 from medseg.cli.main import cli
 from medseg.errors import UntrustedError, WeightsError
@@ -49,6 +51,34 @@ def test_predict_train_and_evaluate_refuse_it(hostile, phantom, tmp_path):
         assert isinstance(found.exception, UntrustedError), (arguments, found.exception, found.output)
         assert "expression-unknown" in str(found.exception)
     assert not (tmp_path / "canary").exists()
+
+
+def test_python_refuses_it_before_anything_of_it_runs(hostile, tmp_path):
+    for use in (
+        lambda: medseg.Predictor(medseg.Bundle.open(hostile)),
+        lambda: medseg.load(hostile),
+        lambda: medseg.segment(np.zeros((4, 4, 4)), hostile, affine=np.eye(4)),
+        lambda: medseg.train(hostile, None),
+        lambda: medseg.Bundle.open(hostile).resolve("evaluate"),
+        lambda: medseg.Bundle.open(hostile).resolve("train", {"lr": 0.1}),
+    ):
+        with pytest.raises(UntrustedError, match="expression-unknown"):
+            use()
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_overlay_is_inspected_with_the_bundle(repository, tmp_path):
+    (tmp_path / "overlay.json").write_text(json.dumps({"lr": f"$open({str(tmp_path / 'canary')!r}, 'w') and 1"}))
+    bundle = medseg.Bundle.open("unet2d")
+    bundle.resolve("train", {}, ["quick"])
+    with pytest.raises(UntrustedError, match="overlay"):
+        bundle.resolve("train", {}, ["quick", tmp_path / "overlay.json"])
+    assert not (tmp_path / "canary").exists()
+
+
+def test_trust_lets_it_pass_in_python(hostile, tmp_path):
+    medseg.Bundle.open(hostile, trust=True).resolve("inference").get_parsed_content("device")
+    assert (tmp_path / "canary").exists()
 
 
 def test_trust_lets_it_pass(hostile, phantom, tmp_path):

@@ -28,12 +28,12 @@ def test_a_folder_of_pictures_becomes_masks_colours_overlays_and_a_table(medseg,
     out = tmp_path / "out"
     done = medseg("predict", trained_slices, pictures, "-o", out)
     assert done.code == 0, done.err
-    assert "3 segmented, 0 left as they were (--overwrite makes them again), 0 failed." in done.out
-    assert f"Masks in {out / 'masks'}, pixels and areas in {out / 'pixels.csv'}" in done.out
+    assert "3 segmented, 0 unchanged (--overwrite segments them again), 0 failed." in done.out
+    assert f"Masks are in {out / 'masks'}, pixels and areas in {out / 'pixels.csv'}" in done.out
     names = [path.name for path in sorted(pictures.iterdir())]
-    for folder in ("masks", "colours", "overlays"):
+    for folder in ("masks", "colors", "overlays"):
         assert sorted(path.name for path in (out / folder).iterdir()) == names
-    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     for name in names:
         item = predictor.preprocessing({"image": str(pictures / name)})
         assert np.array_equal(pixels(out / "masks" / name), np.asarray(predictor.infer(item["image"][None]))[0, 0])
@@ -50,8 +50,8 @@ def test_what_is_there_is_left_unless_told_otherwise(medseg, trained_slices, pic
     first = mask.stat().st_mtime_ns
     done = medseg(*call)
     assert (done.code, mask.stat().st_mtime_ns) == (0, first)
-    assert "0 segmented, 3 left as they were" in done.out
-    assert "3 segmented, 0 left as they were" in medseg(*call, "--overwrite").out
+    assert "0 segmented, 3 unchanged" in done.out
+    assert "3 segmented, 0 unchanged" in medseg(*call, "--overwrite").out
     assert mask.stat().st_mtime_ns != first
 
 
@@ -72,8 +72,8 @@ def test_one_broken_picture_stops_no_other_but_shows_in_the_exit_code(medseg, tr
     broken.write_bytes(content)
     done = medseg("predict", trained_slices, pictures, "-o", tmp_path / "out")
     assert done.code == 1
-    assert f"Error: {broken}: must be a sound PNG" in done.err
-    assert "2 segmented, 0 left as they were (--overwrite makes them again), 1 failed." in done.out
+    assert f"Error: {broken}: the checksum of the IDAT chunk is wrong" in done.err
+    assert "2 segmented, 0 unchanged (--overwrite segments them again), 1 failed." in done.out
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
 
 
@@ -92,7 +92,7 @@ VOLUMES = {
 def test_options_for_volumes_are_wrong_use_with_pictures(medseg, trained_slices, pictures, tmp_path, option):
     done = medseg("predict", trained_slices, pictures, "-o", tmp_path / "out", *VOLUMES[option])
     assert done.code == 2
-    assert "holds pictures" in done.err
+    assert "holds 2D images" in done.err
     assert f"{option} is for volumes." in done.err
     assert not (tmp_path / "out").exists()
 
@@ -102,7 +102,7 @@ def test_pictures_and_volumes_together_are_wrong_use(medseg, trained_slices, pic
     for inputs in ((pictures, scan), (scan, pictures)):
         done = medseg("predict", trained_slices, *inputs, "-o", tmp_path / "out")
         assert done.code == 2
-        assert f"{pictures} holds pictures" in done.err
+        assert f"{pictures} holds 2D images" in done.err
         assert str(scan) in done.err
         assert "for volumes." in done.err
         assert not (tmp_path / "out").exists()
@@ -111,7 +111,7 @@ def test_pictures_and_volumes_together_are_wrong_use(medseg, trained_slices, pic
 def test_a_bundle_for_volumes_takes_no_pictures(medseg, trained, pictures, tmp_path):
     done = medseg("predict", trained, pictures, "-o", tmp_path / "out")
     assert done.code == 1
-    assert "must take 2D slices to segment pictures (a bundle for volumes alone" in done.err
+    assert "this bundle takes volumes only, not 2D slices" in done.err
 
 
 def test_masks_do_not_go_where_the_pictures_are(medseg, trained_slices, pictures, tmp_path):
@@ -119,7 +119,7 @@ def test_masks_do_not_go_where_the_pictures_are(medseg, trained_slices, pictures
     for inputs, folder in ((pictures, pictures), (before[0], tmp_path), (pictures, tmp_path / "a" / "..")):
         done = medseg("predict", trained_slices, inputs, "-o", folder)
         assert done.code == 2
-        assert "lies in the output folder itself. Choose another folder with -o." in done.err
+        assert "is in the output folder itself. Choose another folder with -o." in done.err
     assert sorted(pictures.iterdir()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
@@ -128,11 +128,17 @@ def test_wrong_arguments_are_one_error_each(medseg, trained_slices, pictures, tm
     (tmp_path / "file").touch()
     out = tmp_path / "out"
     wrong = {
-        "missing.png: must be a picture or a folder of pictures": [tmp_path / "missing.png", "-o", out],
+        "missing.png: there is no such image or folder of images": [tmp_path / "missing.png", "-o", out],
         "the folder cannot be written": [pictures, "-o", tmp_path / "file"],
         "Did you mean 'inferer#overlap'": [pictures, "-o", out, "--set", "inferer#overlp=0.5"],
         "'stomack'": [pictures, "-o", out, "--roi-subset", "stomack"],
-        "context: must be a whole number from 0 on ('two'": [pictures, "-o", out, "--set", "context=two"],
+        "context: the number of neighbors must be a whole number, 0 or more (got 'two')": [
+            pictures,
+            "-o",
+            out,
+            "--set",
+            "context=two",
+        ],
     }
     for message, arguments in wrong.items():
         done = medseg("predict", trained_slices, *arguments)
@@ -175,7 +181,7 @@ def test_a_bundle_that_would_run_code_is_refused_for_pictures_too(
 
 
 def test_the_output_may_lie_below_the_input_each_time(medseg, trained_slices, pictures):
-    for said in ("3 segmented", "0 segmented, 3 left"):
+    for said in ("3 segmented", "0 segmented, 3 unchanged"):
         done = medseg("predict", trained_slices, pictures, "-o", pictures / "out")
         assert done.code == 0, done.err
         assert said in done.out

@@ -56,12 +56,12 @@ def expected(root, shared, unseen, tmp_path) -> dict[Path, np.ndarray]:
         prediction = Predictor(Bundle(shared), {"device": "cpu"}).predict_case(scan)
         assert len(np.unique(prediction.label)) > 2
         return {scan: prediction.label}
-    from medseg.bundle import SliceSegmentation
+    from medseg.bundle import BatchPredictor, SliceWriter
     from medseg.data import slice_items
 
-    predictor = Predictor(Bundle(shared), {"device": "cpu"}, pictures=True)
-    outcomes = list(SliceSegmentation(predictor, slice_items(unseen), tmp_path / "ours").run())
-    return {Path(one.item["image"]): read(one.result) for one in outcomes}
+    predictor = Predictor(Bundle(shared), {"device": "cpu"}, slices=True)
+    outcomes = list(BatchPredictor(predictor, SliceWriter.of(predictor, tmp_path / "ours", slice_items(unseen))).run())
+    return {Path(one.item["image"]): read(one.result.mask) for one in outcomes}
 
 
 def read(mask: Path) -> np.ndarray:

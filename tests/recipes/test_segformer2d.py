@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medseg.bundle import Bundle, Predictor, SliceSegmentation, run_bundle
+from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter, run_bundle
 from medseg.data import SlicePhantomSpec, slice_items, write_slice_phantom
 from medseg.errors import ConfigError
 from medseg.networks import SegFormer, require_variant, to_onnx, to_torchscript
@@ -94,7 +94,7 @@ def test_a_run_that_began_with_pretrained_weights_is_used_without_them(settings,
     given.save_pretrained(tmp_path / "hf")
     folder = run(runs, [], {**settings, "pretrained": str(tmp_path / "hf"), "lr": 1e-12, "lr_scheduler": None})
     (tmp_path / "hf" / "model.safetensors").unlink()
-    predictor = Predictor(Bundle(folder), pictures=True)
+    predictor = Predictor(Bundle(folder), slices=True)
     own, theirs = predictor.network.state_dict(), given.state_dict()
     first = "segformer.stages.0.patch_embeddings.proj.weight"
     names = {name.removeprefix("segformer."): name for name in theirs}
@@ -120,7 +120,7 @@ def test_training_validation_and_inference_see_the_same_picture(settings, bundle
     parser = parts(**settings)
     (item,) = [one for one in parser.get_parsed_content("validate#dataset") if one["case"].endswith("0001")]
     (found,) = [one for one in slice_items(slice_phantom / "valid" / "images") if one["case"] == item["case"]]
-    seen = Predictor(Bundle(bundle_run), pictures=True).preprocessing(found)["image"]
+    seen = Predictor(Bundle(bundle_run), slices=True).preprocessing(found)["image"]
     assert torch.equal(seen.as_tensor(), item["image"].as_tensor())
 
 
@@ -130,7 +130,8 @@ def test_neighbouring_slices_train_and_predict(settings, runs, slice_phantom, tm
     weights = torch.load(folder / "models" / "model.pt", weights_only=True)
     assert weights["stages.0.patch_embeddings.proj.weight"].shape[1] == 5
     items = slice_items(slice_phantom / "valid" / "images", context=2)
-    work = SliceSegmentation(Predictor(Bundle(folder), pictures=True), items, tmp_path / "out")
+    predictor = Predictor(Bundle(folder), slices=True)
+    work = BatchPredictor(predictor, SliceWriter.of(predictor, tmp_path / "out", items))
     assert not [one.error for one in work.run() if one.error]
     volume = np.random.default_rng(0).integers(0, 255, (48, 40, 5)).astype(np.int16)
     nib.save(nib.Nifti1Image(volume, np.diag([-1.5, -1.5, 3, 1])), tmp_path / "scan.nii.gz")
@@ -146,8 +147,8 @@ def test_overlapping_structures_train_score_and_stay_apart(settings, runs, overl
     history = json.loads((folder / "training_history.json").read_text())
     assert set(history["epochs"][-1]["f1"]) == {"stomach", "small_bowel", "large_bowel"}
     items = slice_items(overlapping / "train" / "case102")
-    predictor = Predictor(Bundle(folder), {"inferer#threshold": 0.3}, pictures=True)
-    work = SliceSegmentation(predictor, items, tmp_path / "out")
+    predictor = Predictor(Bundle(folder), {"inferer#threshold": 0.3}, slices=True)
+    work = BatchPredictor(predictor, SliceWriter.of(predictor, tmp_path / "out", items))
     assert not [one.error for one in work.run() if one.error]
     with (tmp_path / "out" / "pixels.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -201,9 +202,8 @@ def test_a_network_that_does_not_fit_says_so_before_training(settings, runs):
 def test_a_compiled_network_trains_and_its_weights_fit_the_plain_one(settings, runs, slice_phantom, tmp_path):
     """Long, for it needs a compiler and takes its time."""
     folder = run(runs, ["compile"], settings)
-    work = SliceSegmentation(
-        Predictor(Bundle(folder), pictures=True), slice_items(slice_phantom / "valid" / "images"), tmp_path / "out"
-    )
+    predictor, items = Predictor(Bundle(folder), slices=True), slice_items(slice_phantom / "valid" / "images")
+    work = BatchPredictor(predictor, SliceWriter.of(predictor, tmp_path / "out", items))
     assert not [one.error for one in work.run() if one.error]
 
 
@@ -226,7 +226,7 @@ def test_it_learns_the_liver_of_real_slices(real, runs):
 def test_torchscript_onnx_and_eager_agree(bundle_run, slice_phantom, tmp_path):
     """To 1e-4 of a logit, on a slice of the phantom, at the size of the recipe and at another."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    predictor = Predictor(Bundle(bundle_run), pictures=True)
+    predictor = Predictor(Bundle(bundle_run), slices=True)
     network, (item, *_) = predictor.network.eval(), slice_items(slice_phantom / "valid" / "images")
     slice_ = predictor.preprocessing(item)["image"][None].as_tensor()
     traced = torch.jit.load(to_torchscript(network, tmp_path / "model.ts", slice_.shape, slice_))

@@ -107,7 +107,7 @@ def install_bundle(
         with _new_parents(target), _becoming(target) as partial, errors_name(partial, path.name):
             _unpack_bundle(path, partial)
             require_clean(partial, trust, path.name)
-            bundle = Bundle(partial)
+            bundle = Bundle(partial, trust)
             test = run_self_test(bundle, device) if self_test else None
             if test is not None and not test.close:
                 problem = "its self-test gives another mask here than the one that came with it"

@@ -84,7 +84,7 @@ def pack_bundle(
         except UntrustedError as error:
             fix = f"See all of it with: medseg bundle inspect {bundle.root}. If you mean it, give --trust."
             raise UntrustedError(bundle.root, error.problem, error.came, fix) from error
-        packed = Bundle(folder)
+        packed = Bundle(folder, trust)
         facts, weights = _network_facts(packed, bundle)
         if metrics := metrics_of(history):
             staged.metadata["eval_metrics"] = metrics

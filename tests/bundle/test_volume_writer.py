@@ -1,6 +1,7 @@
 """What lies beside a mask, and which masks on disk are kept."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medseg.bundle import Outputs, Prediction
-from medseg.bundle.outputs import kept_mask
+from medseg.bundle.volume_writer import existing_mask
 from medseg.data import read_grid, read_volume
 from medseg.errors import DataError
 from medseg.labels import LabelMap
@@ -31,7 +32,7 @@ def prediction(scan):
 
 def written(prediction, scan, tmp_path, outputs):
     mask = prediction.save(tmp_path / "out" / "a.nii.gz")
-    return mask, outputs.write(prediction, read_volume(scan)[0], mask)
+    return mask, outputs.write(replace(prediction, image=read_volume(scan)[0]), mask)
 
 
 def test_split_statistics_and_preview_agree_with_the_label_map(prediction, scan, tmp_path):
@@ -57,7 +58,9 @@ def test_only_what_is_missing_or_older_than_the_mask_is_written(prediction, scan
     mask, files = written(prediction, scan, tmp_path, outputs)
     assert not outputs.missing(mask, LABELS.structures)
     (mask.parent / "a" / "spleen.nii.gz").unlink()
-    assert [path.name for path in outputs.write(prediction, read_volume(scan)[0], mask)] == ["spleen.nii.gz"]
+    assert [path.name for path in outputs.write(replace(prediction, image=read_volume(scan)[0]), mask)] == [
+        "spleen.nii.gz"
+    ]
     prediction.save(mask)
     assert len(outputs.missing(mask, LABELS.structures)) == len(files)
 
@@ -70,17 +73,20 @@ def test_a_subset_is_split_alone(prediction, scan, tmp_path):
 
 def test_a_whole_mask_is_kept_and_a_damaged_or_foreign_one_is_not(prediction, scan, tmp_path, save):
     mask = tmp_path / "out" / "a.nii.gz"
-    assert kept_mask(mask, scan, LABELS, None) is None
+    assert existing_mask(mask, scan, LABELS, None) is None
     prediction.save(mask)
-    assert np.array_equal(kept_mask(mask, scan, LABELS, None).label, prediction.label)
+    assert np.array_equal(existing_mask(mask, scan, LABELS, None).label, prediction.label)
     elsewhere = save("b.nii.gz", np.zeros((12, 10, 8), np.int16), np.diag([-2.0, -2, 4, 1]))
-    assert kept_mask(mask, elsewhere, LABELS, None) is None
+    assert existing_mask(mask, elsewhere, LABELS, None) is None
     mask.write_bytes(mask.read_bytes()[:-20])
-    assert kept_mask(mask, scan, LABELS, None) is None
+    assert existing_mask(mask, scan, LABELS, None) is None
 
 
 def test_a_mask_of_other_structures_is_neither_kept_nor_lost(prediction, scan, tmp_path):
     mask = prediction.save(tmp_path / "out" / "a.nii.gz")
     for labels, only in ((LabelMap(["liver", "spleen"]), None), (LABELS, ("liver",))):
-        with pytest.raises(DataError, match=r"a mask of other ones\. Choose another folder with -o, or .*--overwrite"):
-            kept_mask(mask, scan, labels, only)
+        with pytest.raises(
+            DataError,
+            match=r"a mask of other structures is there already\. Choose another folder with -o, or .*--overwrite",
+        ):
+            existing_mask(mask, scan, labels, only)

@@ -1,11 +1,13 @@
 """Many scans at once: what fails stops no other, nothing half-written stays, and memory is held to."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from medseg import resources
-from medseg.bundle import Bundle, Predictor, Segmentation
-from medseg.bundle.segmenting import shapes_of
+from medseg.bundle import BatchPredictor, Bundle, Predictor, VolumeWriter
+from medseg.bundle.batch_predict import run_pipelined, shapes_of
 from medseg.data import read_grid, read_volume
 from medseg.data.nifti import read_looked_for
 from medseg.errors import DataError, LabelError, OutputError
@@ -19,6 +21,10 @@ def predictor(trained):
 @pytest.fixture
 def scan(phantom):
     return phantom / "p0002" / "ct.nii.gz"
+
+
+def batch(predictor, targets, **options):
+    return BatchPredictor(predictor, VolumeWriter(targets, predictor.labels), **options)
 
 
 def as_dicom(scan, save_dicom, name="series"):
@@ -73,7 +79,7 @@ def test_what_a_killed_process_left_is_removed_and_strangers_stay(predictor, sca
     left, stranger = out / ".a.12345678.partial.nii.gz", out / ".b.12345678.partial.nii.gz"
     left.touch()
     stranger.touch()
-    (outcome,) = Segmentation(predictor, {scan: out / "a.nii.gz"}).run()
+    (outcome,) = batch(predictor, {scan: out / "a.nii.gz"}).run()
     assert outcome.error is None
     assert {path.name for path in out.iterdir()} == {"a.nii.gz", stranger.name}
 
@@ -96,10 +102,10 @@ def test_a_budget_makes_the_batch_smaller_or_refuses_the_scan(trained, scan, tmp
     predictor = Predictor(Bundle(trained), {"device": "cpu"})
     shapes = shapes_of(predictor, read_grid(scan))
     assert shapes.network == tuple(read_grid(scan).shape)
-    work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=10**15)
+    work = batch(predictor, {scan: tmp_path / "a.nii.gz"}, budget=10**15)
     assert work.need.ram > 0
     assert work.options.sw_batch_size == shapes.batch
-    work = Segmentation(predictor, {scan: tmp_path / "a.nii.gz"}, budget=resources.process_ram() + 1000)
+    work = batch(predictor, {scan: tmp_path / "a.nii.gz"}, budget=resources.process_ram() + 1000)
     (outcome,) = work.run()
     assert isinstance(outcome.error, DataError)
     assert str(outcome.error).startswith(f"{scan}: needs at least")
@@ -110,9 +116,98 @@ def test_an_unexpected_error_of_one_scan_names_it(predictor, scan, tmp_path):
         def __init__(self):
             vars(self).update(vars(predictor))
 
-        def segment(self, scan):
+        def segment(self, scan, options=None):
             raise ZeroDivisionError("of a bug")
 
-    (outcome,) = Segmentation(Breaks(), {scan: tmp_path / "a.nii.gz"}).run()
-    assert f"{scan}: could not be segmented (ZeroDivisionError: of a bug" in str(outcome.error)
+    (outcome,) = batch(Breaks(), {scan: tmp_path / "a.nii.gz"}).run()
+    assert f"{scan}: segmenting failed (ZeroDivisionError: of a bug" in str(outcome.error)
     assert isinstance(outcome.error.__cause__, ZeroDivisionError)
+
+
+def test_the_next_is_read_and_the_last_is_written_while_this_one_is_computed():
+    read_next, wrote_last = threading.Event(), threading.Event()
+    threads = {"read": set(), "compute": set(), "write": set()}
+
+    def read(item):
+        threads["read"].add(threading.get_ident())
+        if item == 2:
+            read_next.set()
+        return item
+
+    def compute(item):
+        threads["compute"].add(threading.get_ident())
+        if item == 1:
+            assert read_next.wait(10)  # 2 is read while 1 is computed
+        if item == 2:
+            assert wrote_last.wait(10)  # 1 is written while 2 is computed
+        return item
+
+    def write(item, value):
+        threads["write"].add(threading.get_ident())
+        if item == 1:
+            wrote_last.set()
+        return value
+
+    assert [outcome.result for outcome in run_pipelined([1, 2, 3], read, compute, write)] == [1, 2, 3]
+    assert threads["compute"] == {threading.get_ident()}
+    assert len(threads["read"] | threads["compute"] | threads["write"]) == 3
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("stage", ["read", "compute", "write"])
+def test_one_failure_stops_no_other_and_order_is_kept(ahead, stage):
+    def fail(name, item):
+        if name == stage and item == 2:
+            raise ValueError(f"{name} {item}")
+        return item
+
+    outcomes = list(
+        run_pipelined(
+            [1, 2, 3],
+            lambda item: fail("read", item),
+            lambda item: fail("compute", item),
+            lambda item, made: fail("write", made),
+            ahead,
+        )
+    )
+    assert [one.item for one in outcomes] == [1, 2, 3]
+    assert [outcome.result for outcome in outcomes] == [1, None, 3]
+    assert str(outcomes[1].error) == f"{stage} 2"
+
+
+def test_no_more_than_the_next_is_read():
+    begun = []
+    computed = []
+
+    def compute(item):
+        assert max(begun) <= item + 1
+        computed.append(item)
+        return item
+
+    def read(item):
+        assert item <= len(computed) + 2
+        begun.append(item)
+        return item
+
+    assert len(list(run_pipelined(range(1, 20), read, compute, lambda item, made: made))) == 19
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_ctrl_c_finishes_what_is_being_written_and_begins_nothing_new(ahead):
+    written, read_items = [], []
+
+    def compute(item):
+        if item == 2:
+            raise KeyboardInterrupt
+        return item
+
+    def read(item):
+        read_items.append(item)
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        for _ in run_pipelined([1, 2, 3, 4, 5], read, compute, lambda item, made: written.append(item)):
+            pass
+    assert written == [1]
+    assert set(read_items) <= {1, 2, 3}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("medseg-read", "medseg-write"))]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from medseg.bundle import Bundle, Predictor, SliceSegmentation, SliceWriter
-from medseg.bundle.slices import painted, read_colours, spacing_of, to_prediction
+from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
+from medseg.bundle.prediction import flatten_channels, slice_prediction, spacing_of
+from medseg.bundle.slice_writer import read_colors
 from medseg.data import slice_items
 from medseg.errors import DataError, LabelError, MedsegError
 from medseg.labels import LabelMap
@@ -23,7 +24,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 @pytest.fixture
 def predictor(trained_slices):
-    found = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    found = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     found.network = Levels()
     return found
 
@@ -34,7 +35,7 @@ def overlapping(trained_slices, tmp_path_factory):
     weights = tmp_path_factory.mktemp("multilabel") / "model.pt"
     torch.save(SegFormer(3, 3, TINY["variant"]).state_dict(), weights)
     overrides = {"device": "cpu", "multilabel": True, "ckpt_path": str(weights)}
-    found = Predictor(Bundle(trained_slices), overrides, pictures=True)
+    found = Predictor(Bundle(trained_slices), overrides, slices=True)
     found.network = Ranges()
     return found
 
@@ -56,8 +57,8 @@ def pixels(path):
 
 
 def segment(predictor, source, out, **options):
-    work = SliceSegmentation(predictor, slice_items(source), out, **options)
-    return list(work.run()), work
+    batch = BatchPredictor(predictor, SliceWriter.of(predictor, out, slice_items(source)), **options)
+    return list(batch.run()), batch
 
 
 def table(out):
@@ -89,15 +90,15 @@ def test_masks_are_what_the_network_says_in_the_colours_of_the_set(predictor, tm
         "scan_slice_0007": levels((deep - deep.min()) / (deep.max() - float(deep.min()))),
     }
     out = tmp_path / "out"
-    assert [outcome.result for outcome in outcomes] == [out / "masks" / f"{name}.png" for name in sorted(wanted)]
+    assert [outcome.result.mask for outcome in outcomes] == [out / "masks" / f"{name}.png" for name in sorted(wanted)]
     for name, label in wanted.items():
         mask = pixels(out / "masks" / f"{name}.png")
         assert mask.dtype == np.uint8
         assert np.mean(mask == label) > 0.998  # a value may lie between two levels
-        assert np.array_equal(pixels(out / "colours" / f"{name}.png"), COLOURS[mask])
+        assert np.array_equal(pixels(out / "colors" / f"{name}.png"), COLOURS[mask])
         assert pixels(out / "overlays" / f"{name}.png").shape[2] == 3
     assert LabelMap.load(out / "label_map.json").structures == NAMES
-    assert dict(work.counts) == {"done": 3}
+    assert dict(work.counts) == {"segmented": 3}
     rows = table(out)
     assert [(row["slice"], row["structure"]) for row in rows] == [(id, name) for id in sorted(wanted) for name in NAMES]
     for row in rows:
@@ -108,7 +109,7 @@ def test_masks_are_what_the_network_says_in_the_colours_of_the_set(predictor, tm
 
 
 def test_the_trained_network_itself_is_asked(trained_slices, tmp_path):
-    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     with torch.no_grad():  # one epoch taught it next to nothing: let all classes come out
         predictor.network.decode_head.classifier.weight.mul_(1000)
     source = save(tmp_path / "in", **{f"p{n}": noise((32, 32), n).astype(np.uint8) for n in range(3)})
@@ -150,24 +151,24 @@ def times(out, *folders):
 
 def test_what_is_there_and_whole_is_kept_and_stands_in_the_table(predictor, tmp_path):
     source = save(tmp_path / "in", **{f"p{n}": noise((30, 26), n).astype(np.uint8) for n in range(5)})
-    out, parts = tmp_path / "out", ("masks", "colours", "overlays")
+    out, parts = tmp_path / "out", ("masks", "colors", "overlays")
     segment(predictor, source, out)
     rows, before = table(out), times(out, *parts)
     outcomes, work = segment(predictor, source, out)
-    assert (dict(work.counts), table(out), times(out, *parts)) == ({"done": 5, "kept": 5}, rows, before)
-    assert [outcome.result.name for outcome in outcomes] == [f"p{n}.png" for n in range(5)]
+    assert (dict(work.counts), table(out), times(out, *parts)) == ({"existing": 5}, rows, before)
+    assert [outcome.result.mask.name for outcome in outcomes] == [f"p{n}.png" for n in range(5)]
     mask = out / "masks" / "p0.png"
     mask.write_bytes(mask.read_bytes()[:60])  # cut short
     Image.fromarray(np.full((30, 26), 4, np.uint8)).save(out / "masks" / "p1.png")  # a class that there is not
     Image.fromarray(np.zeros((26, 30), np.uint8)).save(out / "masks" / "p2.png")  # of another picture
     (out / "overlays" / "p3.png").unlink()
     _, work = segment(predictor, source, out)
-    assert dict(work.counts) == {"done": 5, "kept": 1}
+    assert dict(work.counts) == {"segmented": 4, "existing": 1}
     assert table(out) == rows
     after = times(out, *parts)
     assert [path for path in before if after[path] == before[path]] == [out / part / "p4.png" for part in parts]
     _, work = segment(predictor, source, out, overwrite=True)
-    assert dict(work.counts) == {"done": 5}
+    assert dict(work.counts) == {"segmented": 5}
     assert not set(times(out, *parts).values()) & set(after.values())
 
 
@@ -184,13 +185,13 @@ def test_structures_that_overlap_have_masks_of_their_own(overlapping, tmp_path):
     for index in order:
         label[wanted[index]] = index + 1
     assert np.array_equal(mask, label)
-    assert np.array_equal(pixels(out / "colours" / "a.png"), COLOURS[label])
+    assert np.array_equal(pixels(out / "colors" / "a.png"), COLOURS[label])
     rows = table(out)
     assert [int(row["pixels"]) for row in rows] == [np.count_nonzero(one) for one in wanted]
     _, work = segment(overlapping, source, out)
-    assert (work.counts["kept"], table(out)) == (1, rows)  # the parts under others count as before
+    assert (work.counts["existing"], table(out)) == (1, rows)  # the parts under others count as before
     (out / "structures" / "small_bowel" / "a.png").unlink()
-    assert segment(overlapping, source, out)[1].counts["kept"] == 0
+    assert segment(overlapping, source, out)[1].counts["existing"] == 0
     assert np.array_equal(pixels(out / "structures" / "small_bowel" / "a.png"), wanted[1] * 255)
 
 
@@ -211,7 +212,7 @@ def test_areas_are_in_the_mm_of_the_names_that_say_them(predictor, tmp_path):
 
 
 def test_only_what_is_wanted_comes_out(trained_slices, tmp_path):
-    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, only=["small_bowel"], pictures=True)
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, only=["small_bowel"], slices=True)
     predictor.network = Levels()
     grey = noise((32, 32), 1)
     segment(predictor, save(tmp_path / "in", a=grey.astype(np.uint8)), tmp_path / "out")
@@ -219,11 +220,11 @@ def test_only_what_is_wanted_comes_out(trained_slices, tmp_path):
     assert set(np.unique(mask)) == {0, 2}
     assert np.mean((mask == 2) == (levels(grey / 255) == 2)) > 0.998
     assert [int(row["pixels"]) for row in table(tmp_path / "out")] == [0, np.count_nonzero(mask), 0]
-    assert segment(predictor, tmp_path / "in", tmp_path / "out")[1].counts["kept"] == 1
-    whole = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    assert segment(predictor, tmp_path / "in", tmp_path / "out")[1].counts["existing"] == 1
+    whole = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     whole.network = Levels()
     for work, found in ((whole, {0, 1, 2, 3}), (predictor, {0, 2})):  # a mask of other structures is no mask of these
-        assert segment(work, tmp_path / "in", tmp_path / "out")[1].counts["kept"] == 0
+        assert segment(work, tmp_path / "in", tmp_path / "out")[1].counts["existing"] == 0
         assert set(np.unique(pixels(tmp_path / "out" / "masks" / "a.png"))) == found
 
 
@@ -235,7 +236,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(predictor, tmp_p
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).touch()
     segment(predictor, save(tmp_path / "in", a=noise((32, 32)).astype(np.uint8)), out)
-    own = [f"{folder}/a.png" for folder in ("masks", "colours", "overlays")] + ["label_map.json", "pixels.csv"]
+    own = [f"{folder}/a.png" for folder in ("masks", "colors", "overlays")] + ["label_map.json", "pixels.csv"]
     assert written(out) == sorted(own + others)
 
 
@@ -248,8 +249,8 @@ def test_an_error_of_one_stops_no_other(predictor, tmp_path):
     outcomes, work = segment(predictor, source, tmp_path / "out")
     assert [outcome.error is None for outcome in outcomes] == [True, False, True]
     assert isinstance(outcomes[1].error, MedsegError)
-    assert str(outcomes[1].error).startswith(f"{broken}: must be a sound PNG")
-    assert dict(work.counts) == {"done": 2, "failed": 1}
+    assert str(outcomes[1].error).startswith(f"{broken}: the checksum of the IDAT chunk is wrong")
+    assert dict(work.counts) == {"segmented": 2, "failed": 1}
     assert {row["slice"] for row in table(tmp_path / "out")} == {"p0", "p2"}
     assert [path.name for path in sorted((tmp_path / "out" / "masks").iterdir())] == ["p0.png", "p2.png"]
 
@@ -262,7 +263,7 @@ def test_what_the_config_of_the_bundle_writes_is_the_same(trained_slices, tmp_pa
     evaluator = parser.get_parsed_content("evaluator")
     evaluator.network.decode_head.classifier.weight.data.mul_(40)
     evaluator.run()
-    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, pictures=True)
+    predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     predictor.network.decode_head.classifier.weight.data.mul_(40)
     segment(predictor, tmp_path / "in", tmp_path / "out")
     assert len(np.unique(np.stack([pixels(path) for path in (tmp_path / "out" / "masks").iterdir()]))) > 1
@@ -275,27 +276,27 @@ def test_what_the_config_of_the_bundle_writes_is_the_same(trained_slices, tmp_pa
 
 def test_colours_that_do_not_fit_are_refused(tmp_path):
     labels, path = LabelMap(["liver", "spleen"]), tmp_path / "classes.json"
-    assert read_colours(path, labels) is None
+    assert read_colors(path, labels) is None
     path.write_text(json.dumps({"spleen": [1, 2, 3], "liver": [4, 5, 6], "other": [7, 8, 9]}))
-    assert read_colours(path, labels).tolist() == [[0, 0, 0], [4, 5, 6], [1, 2, 3]]
-    wrong = {"{}": "colour to each class", "[]": "colour to each class", "no json": "colour to each class"}
+    assert read_colors(path, labels).tolist() == [[0, 0, 0], [4, 5, 6], [1, 2, 3]]
+    wrong = {"{}": "color to each class", "[]": "color to each class", "no json": "color to each class"}
     wrong[json.dumps({"liver": [1, 2, 3], "spleen": [1, 2, 300]})] = "three numbers from 0 to 255"
-    wrong[json.dumps({"liver": [1, 2], "spleen": [1, 2]})] = "to each class"
+    wrong[json.dumps({"liver": [1, 2], "spleen": [1, 2]})] = "color to each class"
     for text, message in wrong.items():
         path.write_text(text)
-        with pytest.raises(DataError, match=rf"classes\.json: must give .*{message}"):
-            read_colours(path, labels)
+        with pytest.raises(DataError, match=rf"classes\.json: .*{message}"):
+            read_colors(path, labels)
 
 
 def test_what_has_another_size_than_its_picture_is_no_prediction(tmp_path):
     save(tmp_path, a=np.zeros((6, 8), np.uint8))
     item, labels = {"image": str(tmp_path / "a.png"), "case": "x"}, LabelMap(["liver"])
-    assert to_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False).pixels(labels) == {"liver": 48}
+    assert slice_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False).pixels() == {"liver": 48}
     for shape in ((1, 8, 6), (2, 6, 8), (6, 8)):
-        with pytest.raises(DataError, match=r"a\.png: must get a mask of 6 rows and 8 columns"):
-            to_prediction(torch.ones(shape, dtype=torch.uint8), item, labels, False)
+        with pytest.raises(DataError, match=r"a\.png: the mask must have 6 rows and 8 columns"):
+            slice_prediction(torch.ones(shape, dtype=torch.uint8), item, labels, False)
     with pytest.raises(LabelError):
-        to_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False, only=["spleen"])
+        slice_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False, only=["spleen"])
 
 
 def test_small_things():
@@ -303,8 +304,8 @@ def test_small_things():
     assert spacing_of({"spacing": (1.0, 1.0)}) == (1.0, 1.0)
     assert spacing_of({}) is None
     masks = np.array([[[1, 1, 0]], [[0, 1, 1]]], bool)
-    assert painted(masks, LabelMap(["kidney_left", "kidney_cyst_left"])).tolist() == [[1, 2, 2]]
-    assert painted(masks, LabelMap(["kidney_cyst_left", "kidney_left"])).tolist() == [[1, 1, 2]]
+    assert flatten_channels(masks, LabelMap(["kidney_left", "kidney_cyst_left"])).tolist() == [[1, 2, 2]]
+    assert flatten_channels(masks, LabelMap(["kidney_cyst_left", "kidney_left"])).tolist() == [[1, 1, 2]]
 
 
 def test_masks_of_other_classes_are_never_mixed(predictor, tmp_path, monkeypatch):
@@ -313,7 +314,7 @@ def test_masks_of_other_classes_are_never_mixed(predictor, tmp_path, monkeypatch
     before = {name: (out / name).read_bytes() for name in written(out)}
     monkeypatch.setattr(predictor, "labels", LabelMap(["liver", "kidney", "pancreas"]))
     monkeypatch.setattr(predictor, "root", tmp_path)  # whose classes have no colours of their own
-    with pytest.raises(DataError, match="is added to where the masks in it are of the same classes"):
+    with pytest.raises(DataError, match="the masks in the folder are of other classes, see"):
         segment(predictor, source, out, overwrite=True)
     assert {name: (out / name).read_bytes() for name in written(out)} == before
 
@@ -334,19 +335,21 @@ def test_more_than_255_classes_have_indices_of_16_bits(tmp_path):
     labels = LabelMap([f"class_{index}" for index in range(1, 300)])
     source = save(tmp_path / "in", a=noise((4, 5)).astype(np.uint8)) / "a.png"
     wanted = np.arange(280, 300).reshape(4, 5)
-    found = to_prediction(torch.from_numpy(wanted)[None], {"image": str(source)}, labels, False)
+    item = {"image": str(source)}
+    found = slice_prediction(torch.from_numpy(wanted)[None], item, labels, False)
     writer = SliceWriter(tmp_path / "out", labels)
-    assert np.array_equal(pixels(writer.write(found)), wanted)
-    kept = writer.kept("a", {"image": str(source)})
-    assert np.array_equal(kept.label, wanted)
-    assert kept.pixels(labels) == found.pixels(labels)
+    assert np.array_equal(pixels(writer.write(item, found).mask), wanted)
+    existing = writer.existing({"case": "a", "image": str(source)})
+    assert np.array_equal(existing.label, wanted)
+    assert existing.pixels() == found.pixels()
 
 
 def test_a_structure_called_like_a_folder_is_a_structure(tmp_path):
-    labels = LabelMap(["masks", "colours"])
+    labels = LabelMap(["masks", "colors"])
     source = save(tmp_path / "in", a=noise((2, 3)).astype(np.uint8)) / "a.png"
     channels = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]]])
     writer = SliceWriter(tmp_path / "out", labels, multilabel=True)
-    writer.write(to_prediction(channels, {"image": str(source)}, labels, True))
+    item = {"image": str(source)}
+    writer.write(item, slice_prediction(channels, item, labels, True))
     assert (pixels(tmp_path / "out" / "structures" / "masks" / "a.png") > 0).tolist() == channels[0].bool().tolist()
     assert sorted(np.unique(pixels(tmp_path / "out" / "masks" / "a.png"))) == [0, 1, 2]

@@ -1,0 +1,254 @@
+"""What is written of the predictions for 2D slices: masks of indices and of colors, overlays, a table of areas."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ignite.engine import Engine, Events
+
+from medseg.atomic import atomic_path, remove_partial, writable_folder, write_csv
+from medseg.bundle.batch_predict import AnyPrediction, ScanResult
+from medseg.bundle.predict import Predictor
+from medseg.bundle.prediction import SlicePrediction, slice_prediction, spacing_of
+from medseg.data.nifti import label_dtype
+from medseg.errors import DataError, InputError, LabelError
+from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_image_2d
+from medseg.labels import LabelMap
+from medseg.report import image_overlay
+
+logger = logging.getLogger(__name__)
+
+MASKS, COLORS, OVERLAYS, STRUCTURES = "masks", "colors", "overlays", "structures"
+TABLE, LABELS = "pixels.csv", "label_map.json"
+_COLUMNS = ("slice", "scan", "structure", "pixels", "area_mm2")
+
+
+@dataclass
+class SliceWriter:
+    """Write predicted slices: `masks/ID.png` holds class indices, `colors/ID.png` their colors.
+
+    `overlays/ID.png` is for people. Of a multilabel network, whose structures may overlap, `structures/NAME/ID.png`
+    (0 or 255) is what it predicted, and the mask is flattened by `LabelMap.overlap_priority`. `pixels.csv` has a row
+    for each slice and structure, `label_map.json` says what the indices mean. Every file is complete or not there.
+
+    Args:
+        folder: gets the files.
+        labels: the classes.
+        colors: of each class, `(classes, 3)`; by default the label map's.
+        multilabel: whether structures may overlap.
+        only: the structures that were searched for, if not all; every mask says so of itself.
+        items: what to segment, from `medseg.data.slice_items`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+
+    folder: Path
+    labels: LabelMap
+    colors: npt.NDArray[np.int64] | None = None
+    multilabel: bool = False
+    only: Sequence[str] | None = None
+    items: Sequence[Mapping[str, Any]] = ()
+    needs_image: bool = field(default=False, init=False)
+    needs_confidence: bool = field(default=False, init=False)
+    _rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        writable_folder(self.folder)
+        if self.colors is None:
+            self.colors = np.array([self.labels.color(index) for index in range(len(self.labels))])
+
+    @classmethod
+    def of(cls, predictor: Predictor, folder: Path, items: Sequence[Mapping[str, Any]]) -> SliceWriter:
+        """Return a writer for the slices that a predictor segments, in the colors of its bundle's `classes.json`.
+
+        Raises:
+            DataError: see `read_colors`.
+            OutputError: the folder cannot be written.
+        """
+        colors = read_colors(predictor.root / "classes.json", predictor.labels)
+        return cls(folder, predictor.labels, colors, predictor.multilabel, predictor.only, items)
+
+    def begin(self) -> None:
+        """Write what the indices mean, unless masks are there whose indices mean something else.
+
+        Raises:
+            DataError: there are such masks.
+            OutputError: the folder cannot be written.
+        """
+        path = self.folder / LABELS
+        try:
+            same = not path.is_file() or LabelMap.load(path) == self.labels
+        except LabelError:
+            same = False
+        if not same and any((self.folder / MASKS).glob("*.png")):
+            problem = f"the masks in the folder are of other classes, see {path}"
+            raise DataError(self.folder / MASKS, problem, fix="Choose another folder with -o.")
+        for name in (MASKS, COLORS, OVERLAYS, STRUCTURES):
+            remove_partial(self.folder / name)
+        for file in (Path(TABLE), Path(LABELS)):  # nothing else below the folder belongs to this writer
+            for partial in self.folder.glob(f".{file.stem}.*.partial{file.suffix}"):
+                partial.unlink(missing_ok=True)
+        self.labels.save(path)
+
+    @property
+    def _comment(self) -> str:
+        return "" if self.only is None else f"only {', '.join(self.only)}"
+
+    def files(self, id: str) -> dict[str, Path]:
+        """Return what is written for a slice."""
+        return {name: self.folder / name / f"{id}.png" for name in (MASKS, COLORS, OVERLAYS)}
+
+    def structure_masks(self, id: str) -> list[Path]:
+        """Return the masks of single structures of a slice, if structures may overlap."""
+        names = self.labels.structures if self.multilabel else ()
+        return [self.folder / STRUCTURES / name / f"{id}.png" for name in names]
+
+    def write(self, item: Any, prediction: AnyPrediction, is_new: bool = True) -> ScanResult:
+        """Write the files of one slice if it is new, and its rows of the table.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        if not isinstance(prediction, SlicePrediction):
+            raise InputError(prediction.source, "a volume cannot be written as a slice", fix="Use a VolumeWriter.")
+        files = self.files(prediction.id)
+        if is_new:
+            self._write_images(prediction, files)
+        mm2 = None if prediction.spacing is None else prediction.spacing[0] * prediction.spacing[1]
+        self._rows[prediction.id] = [
+            (prediction.id, prediction.scan, name, count, "" if mm2 is None else round(count * mm2, 2))
+            for name, count in prediction.pixels().items()
+        ]
+        return ScanResult(files[MASKS], prediction, is_new, (files[COLORS], files[OVERLAYS]))
+
+    def _write_images(self, prediction: SlicePrediction, files: Mapping[str, Path]) -> None:
+        structure_masks, colors = self.structure_masks(prediction.id), np.asarray(self.colors)
+        for path in (*files.values(), *structure_masks):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if prediction.channels is not None:
+            for path, mask in zip(structure_masks, prediction.channels, strict=True):
+                write_image_2d(path, mask.astype(np.uint8) * 255)
+        image = intensities(read_image_2d(prediction.source), 1)[0]
+        sheet = image_overlay(image, prediction.label, self.labels, prediction.id, colors)
+        with atomic_path(files[OVERLAYS]) as partial:
+            sheet.save(partial, format="PNG", compress_level=3)
+        write_image_2d(files[COLORS], colors.astype(np.uint8)[prediction.label])
+        write_image_2d(files[MASKS], prediction.label, comment=self._comment)  # last: if it exists, the others do too
+
+    def existing(self, item: Mapping[str, Any]) -> SlicePrediction | None:
+        """Return the prediction of a slice whose files are complete; None if not, or of other structures.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        id = str(item["case"])
+        files, size = self.files(id), read_size(item["image"])
+        try:
+            mask, *parts = (read_image_2d(path) for path in (files[MASKS], *self.structure_masks(id)))
+            comment = read_comment(files[MASKS])
+        except DataError:
+            return None
+        fits = all(image.values.shape == size for image in (mask, *parts)) and int(mask.values.max()) < len(self.labels)
+        if not fits or comment != self._comment or not (files[COLORS].is_file() and files[OVERLAYS].is_file()):
+            return None
+        channels = np.stack([image.values > 0 for image in parts]) if self.multilabel else None
+        label = mask.values.astype(label_dtype(len(self.labels)))
+        source, scan = Path(item["image"]), str(item.get("scan", ""))
+        return SlicePrediction(id, source, label, self.labels, channels, scan, spacing_of(item))
+
+    def close(self) -> None:
+        """Write the table of all slices; those of earlier calls stay in it as long as their masks exist.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self._rows = self._earlier_rows() | self._rows
+        write_csv(self.folder / TABLE, _COLUMNS, [row for id in sorted(self._rows) for row in self._rows[id]])
+
+    def _earlier_rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        try:
+            with (self.folder / TABLE).open(newline="", encoding="utf-8") as file:
+                for row in csv.reader(file):
+                    if len(row) == len(_COLUMNS) and (self.folder / MASKS / f"{row[0]}.png").is_file():
+                        rows.setdefault(row[0], []).append(tuple(row))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return {}
+        return rows
+
+
+def read_colors(path: str | Path, labels: LabelMap) -> npt.NDArray[np.int64] | None:
+    """Return the colors that a data set's `classes.json` gives to the classes, `(classes, 3)`; None without the file.
+
+    Raises:
+        DataError: it holds anything else, or not all classes.
+    """
+    if not Path(path).is_file():
+        return None
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        background = content.get(labels.name(0), [0, 0, 0])
+        colors = np.array([background, *(content[name] for name in labels.structures)])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(path, "the file must give a color to each class of the network", repr(error)) from error
+    if colors.shape != (len(labels), 3) or colors.min() < 0 or colors.max() > 255:
+        raise DataError(path, "each class needs three numbers from 0 to 255", repr(colors.tolist())[:80])
+    return colors.astype(np.int64)
+
+
+class SaveSlices:
+    """Write the slices that an evaluator predicts, see `SliceWriter`.
+
+    Not MONAI's `SaveImaged`, which turns images by its own axes and writes indices alone.
+
+    Args:
+        folder: gets the files.
+        labels: the classes.
+        colors: a data set's `classes.json`, if there is one.
+        multilabel: whether structures may overlap.
+    """
+
+    def __init__(
+        self, folder: str | Path, labels: LabelMap, colors: str | Path | None = None, multilabel: bool = False
+    ) -> None:
+        self.folder = Path(folder)
+        self.labels = labels
+        self.multilabel = multilabel
+        self.colors = None if colors is None else read_colors(colors, labels)
+        self._writer: SliceWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Write after each slice, and the table at the end."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the slices of this batch."""
+        outputs: Any = engine.state.output
+        batch: Any = engine.state.batch
+        for output, loaded in zip(outputs, batch, strict=True):
+            meta = output["image"].meta
+            if self._writer is None:
+                self._writer = SliceWriter(self.folder, self.labels, self.colors, self.multilabel)
+                self._writer.begin()
+            affine = np.asarray(meta["original_affine"]).reshape(4, 4)
+            item = {name: loaded[name] for name in ("case", "scan") if name in loaded}
+            item["image"] = meta["filename_or_obj"]
+            if (affine[0, 0], affine[1, 1]) != (1.0, 1.0):  # LoadSlice2Dd writes 1 for an unknown spacing
+                item["spacing"] = (affine[0, 0], affine[1, 1])
+            result = self._writer.write(item, slice_prediction(output["pred"], item, self.labels, self.multilabel))
+            logger.info("%s -> %s", item["image"], result.mask)
+
+    def _close(self, engine: Engine) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            logger.info("Pixels and areas: %s", self.folder / TABLE)
