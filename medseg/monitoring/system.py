@@ -176,15 +176,18 @@ class Alarms:
         """
         gpus = fields.get("gpu") or []
         gpu = gpus[device] if device < len(gpus) else None
-        alarms = [_disk(fields, checkpoint), _ram(fields), _shm(fields)]
         load = None if gpu is None else gpu["load"]
         starving = load is not None and load < 0.5 and (waiting or 0) > 0.3
         self._starving = self._starving + 1 if starving else 0
-        if gpu is not None:
-            alarms.append(_gpu_memory(gpu["memory_used"], gpu["memory_total"]))
+        alarms = _memory_alarms(fields, checkpoint, gpu)
         if self._starving >= _STARVING_LOOKS:
-            alarms.append(_data(load or 0, waiting or 0))
-        active = {alarm.kind: alarm for alarm in alarms if alarm is not None}
+            text = (
+                f"The GPU was busy {load:.0%} of the time, and {waiting:.0%} of it went into waiting for batches. "
+                "Raise num_workers, cache more of the cases in RAM (cache_rate), make a slice store (medseg data "
+                "prepare --store), or augment less."
+            )
+            alarms.append(Alarm("data", WARNING, "The GPU waits for data", text))
+        active = {alarm.kind: alarm for alarm in alarms}
         for kind in list(self.announced):
             self._quiet[kind] = 0 if kind in active else self._quiet.get(kind, 0) + 1
             if self._quiet[kind] >= _QUIET_LOOKS:
@@ -198,58 +201,41 @@ class Alarms:
         return news
 
 
-def _alarm(kind: str, value: float, limits: tuple[float, float], title: str, text: str) -> Alarm | None:
-    """Return an alarm where a value is below the first limit, an error below the second."""
-    if value >= limits[0]:
-        return None
-    return Alarm(kind, WARNING if value >= limits[1] else ERROR, title, text)
-
-
-def _disk(fields: Sample, checkpoint: int) -> Alarm | None:
-    free = fields["disk_free"]
-    text = (
-        f"{format_bytes(free)} are free where the run's folder is, and a checkpoint takes {format_bytes(checkpoint)}. "
-        "Free space now: a checkpoint that cannot be written ends the run."
-    )
-    return _alarm("disk", free, (2 * checkpoint, checkpoint), "The disk is nearly full", text)
-
-
-def _ram(fields: Sample) -> Alarm | None:
-    share = fields["ram_free"] / max(1, fields["ram_used"] + fields["ram_free"])
-    text = (
-        f"{format_bytes(fields['ram_free'])} of RAM are free, and this run uses {format_bytes(fields['ram_process'])}. "
-        "The system may kill it: lower num_workers or cache_rate, or use the slice store."
-    )
-    return _alarm("ram", share, (0.05, 0.02), "RAM is nearly full", text)
-
-
-def _shm(fields: Sample) -> Alarm | None:
-    if not fields.get("shm_total"):
-        return None
-    free = fields["shm_free"]
-    total = fields["shm_total"]
-    text = (
-        f"{format_bytes(free)} of {format_bytes(total)} are free in /dev/shm, through which workers hand over batches. "
-        "They die without it: lower num_workers or batch_size, or start the container with a larger --shm-size."
-    )
-    return _alarm("shm", free / total, (0.1, 0.03), "Shared memory is nearly full", text)
-
-
-def _gpu_memory(used: int, total: int) -> Alarm | None:
-    text = (
-        f"{format_bytes(used)} of {format_bytes(total)} are in use. This counts the memory that torch keeps for later, "
-        "so it may go well; if it does not, lower batch_size or patch_size."
-    )
-    return Alarm("gpu_memory", WARNING, "GPU memory is nearly full", text) if used > 0.95 * total else None
-
-
-def _data(load: float, waiting: float) -> Alarm:
-    text = (
-        f"The GPU was busy {load:.0%} of the time, and {waiting:.0%} of the time went into waiting for batches. Raise "
-        "num_workers, cache more of the cases in RAM (cache_rate), make a slice store (medseg data prepare --store), "
-        "or augment less."
-    )
-    return Alarm("data", WARNING, "The GPU waits for data", text)
+def _memory_alarms(fields: Sample, checkpoint: int, gpu: Mapping[str, Any] | None) -> list[Alarm]:
+    """Return an alarm for each kind of memory of which little is free: a warning, or below a second limit an error."""
+    disk, ram, used = fields["disk_free"], fields["ram_free"], fields["ram_process"]
+    shm, shm_total = fields.get("shm_free") or 0, fields.get("shm_total") or 0
+    # Kind, name, what is free, the limits of warning and error, and what to do.
+    limits: list[tuple[str, str, float, float, float, str]] = [
+        (
+            *("disk", "The disk", disk, 2 * checkpoint, checkpoint),
+            f"{format_bytes(disk)} are free where the run's folder is, and a checkpoint takes "
+            f"{format_bytes(checkpoint)}. Free space now: a checkpoint that cannot be written ends the run.",
+        ),
+        (
+            *("ram", "RAM", ram / max(1, fields["ram_used"] + ram), 0.05, 0.02),
+            f"{format_bytes(ram)} of RAM are free, and this run uses {format_bytes(used)}. "
+            "The system may kill it: lower num_workers or cache_rate, or use the slice store.",
+        ),
+        (
+            *("shm", "Shared memory", shm / shm_total if shm_total else 1.0, 0.1, 0.03),
+            f"{format_bytes(shm)} of {format_bytes(shm_total)} are free in /dev/shm, through which workers hand over "
+            "batches. They die without it: lower num_workers or batch_size, or start the container with a larger "
+            "--shm-size.",
+        ),
+    ]
+    if gpu is not None:
+        memory, total = gpu["memory_used"], gpu["memory_total"]
+        text = (
+            f"{format_bytes(memory)} of {format_bytes(total)} are in use. This counts the memory that torch keeps for "
+            "later, so it may go well; if it does not, lower batch_size or patch_size."
+        )
+        limits.append(("gpu_memory", "GPU memory", 1 - memory / total, 0.05, 0.0, text))
+    return [
+        Alarm(kind, WARNING if free >= error else ERROR, f"{name} is nearly full", text)
+        for kind, name, free, warning, error, text in limits
+        if free < warning
+    ]
 
 
 def _device(engine: Any) -> torch.device:

@@ -96,10 +96,9 @@ def detach(
     log = location / f"{datetime.now():%Y%m%d-%H%M%S-%f}.log"
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), VARIABLE: str(log.resolve())}
     # A session of its own gets no SIGHUP when the terminal closes, and no Ctrl-C.
+    options: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
-        options: Any = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
-    else:
-        options = {"start_new_session": True}
+        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
     try:
         with log.open("xb") as output:
             process = subprocess.Popen(

@@ -210,8 +210,7 @@ class Run:
                 return length
         for row in reversed(self.rows_of("epoch")):
             epoch = number_of(row.get("epoch"))
-            iteration = number_of(row.get("iteration"))
-            if epoch and iteration:
+            if epoch and (iteration := number_of(row.get("iteration"))):
                 return iteration / epoch
         return None
 
@@ -258,19 +257,12 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Return the facts of `medseg runs list --json`; None where one is not known, times in Unix seconds."""
+        names = ("name", "bundle", "state", "epoch", "max_epochs", "iteration", "seconds_left", "started", "last_sign")
         return {
-            "name": self.name,
+            **{name: getattr(self, name) for name in names},
             "folder": str(self.folder),
-            "bundle": self.bundle,
-            "state": self.state,
-            "epoch": self.epoch,
-            "max_epochs": self.max_epochs,
-            "iteration": self.iteration,
             "best_dice": self.best.dice if self.best else None,
             "best_epoch": self.best.epoch if self.best else None,
-            "seconds_left": self.seconds_left,
-            "started": self.started,
-            "last_sign": self.last_sign,
             "pid": self.record.get("pid"),
             "host": self.record.get("host"),
             "error": self.error,

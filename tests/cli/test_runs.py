@@ -44,7 +44,7 @@ def test_the_list_is_the_latest_twenty_and_what_runs(medseg, make):
     assert names(medseg("runs", "list", "--all", "--json")) == sorted(names(medseg("runs", "--all", "--json")))[::-1]
 
 
-def test_the_folder_of_the_runs_may_be_said_before_or_after_the_command(medseg, make, runs, tmp_path, monkeypatch):
+def test_the_option_runs_works_before_and_after_the_command(medseg, make, runs, tmp_path, monkeypatch):
     make("one", state="finished")
     monkeypatch.setenv("MEDSEG_RUNS", str(tmp_path / "nothing"))
     assert "No runs in" in medseg("runs").out
@@ -56,7 +56,7 @@ def test_the_folder_of_the_runs_may_be_said_before_or_after_the_command(medseg, 
         assert names(medseg("runs", *arguments)) == ["one"]
 
 
-def test_show_takes_a_part_of_a_name_and_by_itself_the_one_that_runs(medseg, make, runs):
+def test_show_takes_part_of_a_name_or_the_running_run(medseg, make, runs):
     make("20260101-quick", state="running", **this_process())
     make("20260102-full", state="finished")
     assert json.loads(medseg("runs", "show", "--json").out)["name"] == "20260101-quick"
@@ -69,7 +69,7 @@ def test_show_takes_a_part_of_a_name_and_by_itself_the_one_that_runs(medseg, mak
     assert "2 runs have this in their name" in medseg("runs", "show", "2026").err
 
 
-def test_compare_wants_two_and_gives_json(medseg, make):
+def test_compare_needs_two_runs_and_prints_json(medseg, make):
     make("a", config={"lr": 0.1})
     make("b", config={"lr": 0.2})
     assert medseg("runs", "compare", "a").code == 2

@@ -66,7 +66,7 @@ def test_logs_prints_the_end_of_the_log(medseg, make):
 
 
 @posix
-def test_stop_without_a_name_stops_what_runs_and_says_how_to_go_on(medseg, going):
+def test_stop_without_a_name_stops_the_running_run(medseg, going):
     done = medseg("runs", "stop")
     assert done.code == 0
     assert "Saved and stopped in epoch 1" in done.out
@@ -77,7 +77,7 @@ def test_stop_without_a_name_stops_what_runs_and_says_how_to_go_on(medseg, going
 
 
 @posix
-def test_one_that_does_not_end_in_time_is_exit_code_1(medseg, program, runs):
+def test_a_run_that_does_not_end_in_time_is_exit_code_1(medseg, program, runs):
     with subprocess.Popen(program(10_000, "--slow-to-save", 1.5), stdout=subprocess.DEVNULL) as process:
         while not (runs / "unet2d" / "run" / "metrics.jsonl").is_file():
             time.sleep(0.02)
@@ -103,7 +103,7 @@ def test_resume_in_this_terminal_ends_with_the_code_of_the_run(medseg, make, mon
     assert len(given) == 4
 
 
-def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make, program, runs, monkeypatch):
+def test_a_detached_resume_prints_the_folder_and_commands(medseg, make, program, runs, monkeypatch):
     make(state="died")
     monkeypatch.setattr(resuming, "resume_command", lambda *given: resuming.ResumeCommand(program(3), runs))
     done = medseg("runs", "resume", "--detach")
@@ -111,7 +111,7 @@ def test_a_detached_resume_says_where_it_is_and_what_to_do_with_it(medseg, make,
     assert f"Run: {runs / 'unet2d' / 'run'}\n  medseg runs logs -f run\n" in done.out
 
 
-def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, runs, monkeypatch):
+def test_a_detached_process_that_begins_no_run_is_left_alone(medseg, make, runs, monkeypatch):
     make(state="died")
     program = [sys.executable, "-c", "import time; time.sleep(60)"]
     monkeypatch.setattr(resuming, "resume_command", lambda *given: resuming.ResumeCommand(program, runs))
@@ -123,7 +123,7 @@ def test_a_detached_process_that_begins_no_run_goes_on_by_itself(medseg, make, r
     assert f"It has begun no run after 10 min and runs on. What it prints: {log}" in done.out
 
 
-def test_what_cannot_be_resumed_is_one_error(medseg, make):
+def test_a_run_that_cannot_be_resumed_is_one_error(medseg, make):
     make(state="running", **this_process())
     assert "it is running, as process" in medseg("runs", "resume", "run").err
     assert "every run here is running: run" in medseg("runs", "resume").err
@@ -133,7 +133,7 @@ def test_what_cannot_be_resumed_is_one_error(medseg, make):
     assert "run 'other': it has finished" in medseg("runs", "resume").err
 
 
-def test_watch_starts_a_dead_run_again_and_ends_with_it(medseg, make, program, runs, monkeypatch):
+def test_watch_restarts_a_dead_run_and_ends_with_it(medseg, make, program, runs, monkeypatch):
     make(state="running", host=platform.node(), pid=2**22 - 1, pid_started=0.0)
     processes = []
 
@@ -174,7 +174,7 @@ def test_a_detached_watch_prints_into_the_folder_of_the_run(medseg, make, runs):
         (["--webhook", "ftp://x"], 1, "the address must begin with http:// or https://"),
     ],
 )
-def test_wrong_terms_are_one_error(medseg, make, arguments, code, message):
+def test_wrong_options_of_watch_are_one_error(medseg, make, arguments, code, message):
     make(state="finished")
     done = medseg("runs", "watch", *arguments)
     assert done.code == code

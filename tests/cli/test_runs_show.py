@@ -42,7 +42,7 @@ def run(tmp_path, repository):
     return folder
 
 
-def test_a_run_shows_how_far_how_good_what_is_wrong_and_where_it_lies(run, capsys):
+def test_show_prints_progress_scores_warnings_and_files(run, capsys):
     show_run(Run(run))
     printable = capsys.readouterr().out
     lines = {line.split()[0]: line for line in printable.splitlines() if line.startswith("  ") and line[2:3].strip()}
@@ -69,7 +69,7 @@ def test_a_run_shows_how_far_how_good_what_is_wrong_and_where_it_lies(run, capsy
     assert "train.log, metrics.jsonl" in printable
 
 
-def test_a_run_of_which_hardly_anything_is_known_shows_that(tmp_path, capsys):
+def test_show_works_for_a_run_with_a_record_only(tmp_path, capsys):
     write_json(tmp_path / "run" / "run.json", {"state": "failed", "error": "DataError: [0] is gone"})
     show_run(Run(tmp_path / "run"))
     printable = capsys.readouterr().out

@@ -23,7 +23,7 @@ from medseg.runs.metrics_log import append_row
 from medseg.runs.record import this_process
 
 
-def test_the_feed_imports_neither_torch_nor_monai():
+def test_the_uploader_imports_neither_torch_nor_monai():
     code = (
         "import sys, trackio, wandb, medseg.monitoring.uploader\n"
         "import medseg.monitoring.control, medseg.monitoring.control\n"
@@ -43,7 +43,7 @@ def test_the_environment_finds_medseg_and_leaves_other_runs_out(monkeypatch, rep
     assert found["PYTHONPATH"].startswith(str(repository))
 
 
-def test_it_runs_alone_from_any_place_and_writes_its_log(lab, finished, tmp_path, monkeypatch):
+def test_the_uploader_runs_from_any_folder_and_writes_its_log(lab, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Settings.of({"backend": "trackio"}).filled(finished).save(finished)
     process = start(finished)
@@ -63,7 +63,7 @@ def going(lab, tmp_path):
     return folder
 
 
-def test_on_brings_what_was_recorded_before_and_off_leaves_the_run_alone(lab, going):
+def test_on_sends_earlier_rows_too_and_off_leaves_the_run_alone(lab, going):
     assert switch_on(going).backend == "trackio"
     lab.wait_for(lambda: read_state(going).get("rows") == 4)
     assert is_uploading(going)
@@ -80,7 +80,7 @@ def test_on_brings_what_was_recorded_before_and_off_leaves_the_run_alone(lab, go
     assert ids == {Settings.load(going).id}
 
 
-def test_another_tracker_takes_over_while_the_run_goes(lab, going):
+def test_another_tracker_takes_over_while_the_run_trains(lab, going):
     switch_on(going, "trackio")
     lab.wait_for(lambda: read_state(going).get("rows") == 4)
     switch_on(going, "wandb")
@@ -89,7 +89,7 @@ def test_another_tracker_takes_over_while_the_run_goes(lab, going):
     assert len(lab.history(lab.in_wandb(going))) == len(lab.in_trackio(going)[0]) == 4
 
 
-def test_what_cannot_be_switched_says_so(lab, finished, going):
+def test_runs_and_trackers_that_cannot_be_switched_on_are_errors(lab, finished, going):
     with pytest.raises(RunError, match="only a running run is shown live, and this one is finished"):
         switch_on(finished)
     with pytest.raises(ConfigError, match="'off' is no tracker"):
@@ -98,15 +98,15 @@ def test_what_cannot_be_switched_says_so(lab, finished, going):
         switch_on(going, "trackoi")
 
 
-def test_settings_of_a_run_that_was_never_monitored_are_made_of_its_record(finished):
+def test_a_run_that_was_never_monitored_gets_settings_from_its_record(finished):
     assert settings_of(finished).project == "medseg-unet2d"
 
 
-def test_there_is_nothing_to_wait_for_where_nobody_feeds(finished):
+def test_without_an_uploader_there_is_nothing_to_wait_for(finished):
     assert wait_until_sent(finished, 5)
 
 
-def test_a_feed_that_does_not_get_on_is_not_waited_for(finished):
+def test_an_uploader_without_progress_is_not_waited_for(finished):
     state = {"done": False, "updated": 1.0, **this_process()}
     (finished / "monitor").mkdir()
     (finished / "monitor" / "state.json").write_text(json.dumps(state))
@@ -114,7 +114,7 @@ def test_a_feed_that_does_not_get_on_is_not_waited_for(finished):
     assert not wait_until_sent(finished, 0.3)
 
 
-def test_a_run_without_monitoring_is_brought_to_a_tracker_once(lab, finished):
+def test_a_run_without_monitoring_is_sent_to_a_tracker_once(lab, finished):
     Settings.of({"backend": "off"}).filled(finished).save(finished)
     rows = len(lab.rows_of_a_run())
     done = sync(finished)
@@ -133,7 +133,7 @@ def test_a_run_without_settings_keeps_the_id_of_its_first_sync(lab, finished):
     assert sync(finished).id == sync(finished).id
 
 
-def test_what_is_missing_in_the_middle_is_filled(lab, finished):
+def test_sync_fills_gaps_in_the_middle(lab, finished):
     sync(finished)
     import sqlite3
 
@@ -155,7 +155,7 @@ def test_wandb_needs_its_server_unless_a_file_is_asked_for(lab, finished):
     assert [step for step, _ in lab.history(lab.in_wandb(finished))] == list(range(done.rows))
 
 
-def test_what_cannot_be_synced_says_so(tmp_path, finished):
+def test_runs_and_trackers_that_cannot_be_synced_are_errors(tmp_path, finished):
     with pytest.raises(RunError, match=r"there is no metrics.jsonl to sync"):
         sync(tmp_path)
     with pytest.raises(ConfigError, match="Did you mean 'wandb'"):

@@ -51,7 +51,7 @@ def test_the_page_shows_the_runs_after_they_have_ended(served, lab):
     assert "medseg-unet2d" in str(ask(url, "get_all_projects"))
 
 
-def test_one_that_is_served_is_used_again(served):
+def test_a_served_page_is_used_again(served):
     root, url = served
     assert Dashboard(root / ".trackio").link() == url
     assert Dashboard(root / ".trackio").ensure() == url
@@ -60,7 +60,7 @@ def test_one_that_is_served_is_used_again(served):
     assert said == [url]
 
 
-def test_one_whose_process_is_gone_is_not_there(finished, tmp_path):
+def test_the_page_of_a_dead_process_has_no_link(finished, tmp_path):
     store = tmp_path / ".trackio"
     store.mkdir()
     told = {"url": f"http://127.0.0.1:{free_port()}", "pid": 2**22 + 1, "host": "elsewhere"}
@@ -68,12 +68,12 @@ def test_one_whose_process_is_gone_is_not_there(finished, tmp_path):
     assert Dashboard(store).link() is None
 
 
-def test_a_folder_without_runs_says_so(tmp_path):
+def test_a_folder_without_runs_cannot_be_served(tmp_path):
     with pytest.raises(RunError, match="no run here was shown with trackio"):
         serve(tmp_path)
 
 
-def test_a_port_that_is_taken_says_so(tmp_path):
+def test_a_port_in_use_is_an_error(tmp_path):
     (tmp_path / ".trackio").mkdir()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -32,7 +32,7 @@ def norms(wanted, accumulation=1, clip=None, after=False):
     return found
 
 
-def test_it_is_that_of_all_gradients_together():
+def test_the_norm_is_that_of_all_gradients_together():
     assert norms(lambda engine: True) == pytest.approx([2**0.5 * 10 * n for n in (1, 2, 3, 4)], rel=1e-5)
 
 
@@ -43,12 +43,12 @@ def test_accumulated_gradients_count_once_they_are_summed():
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_it_is_taken_before_clipping_whoever_comes_first(after):
+def test_the_norm_is_taken_before_clipping_in_either_order(after):
     found = norms(lambda engine: True, clip=1.0, after=after)
     assert found == pytest.approx([2**0.5 * 10 * n for n in (1, 2, 3, 4)], rel=1e-5)
 
 
-def test_it_is_computed_for_the_steps_that_are_wanted_alone_and_not_where_clipping_did(monkeypatch):
+def test_the_norm_is_computed_only_when_due_and_not_twice(monkeypatch):
     computed = []
     plain = torch.nn.utils.get_total_norm
     monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda *given: computed.append(1) or plain(*given))
@@ -60,7 +60,7 @@ def test_it_is_computed_for_the_steps_that_are_wanted_alone_and_not_where_clippi
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_what_amp_scaled_is_measured_as_it_is(fused):
+def test_the_norm_is_unscaled_under_amp(fused):
     weight = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0, fused=fused)
     trainer = SupervisedTrainer(
@@ -83,7 +83,7 @@ DATA = [{"image": torch.full((1, 2), 10.0 * (1 + n)), "label": torch.full((1, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_counts_are_numpys(dtype):
+def test_counts_equal_those_of_numpy(dtype):
     torch.manual_seed(0)
     values = torch.randn(37, 11).to(dtype)
     found = histograms({"w": values})["w"]
@@ -101,7 +101,7 @@ def test_equal_values_fall_into_one_bin(value):
     assert found["edges"][0] < found["edges"][-1]
 
 
-def test_what_is_not_finite_is_not_counted():
+def test_values_that_are_not_finite_are_not_counted():
     found = histograms({"a": torch.tensor([torch.nan, torch.inf]), "b": torch.tensor([0.0, torch.nan, 1.0])})
     assert list(found) == ["b"]
     assert sum(found["b"]["counts"]) == 2
@@ -121,7 +121,7 @@ def rows(folder, every, accumulation=1, clip=None):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def test_they_are_recorded_every_so_many_batches_before_the_step(tmp_path):
+def test_histograms_are_recorded_every_n_batches_before_the_step(tmp_path):
     found = rows(tmp_path, 3)
     assert [(row["kind"], row["iteration"]) for row in found] == [("histogram", 3), ("histogram", 6)]
     assert set(found[0]["parameters"]) == set(found[0]["gradients"]) == {"weight", "bias"}
@@ -130,14 +130,14 @@ def test_they_are_recorded_every_so_many_batches_before_the_step(tmp_path):
     assert edges[0] < 30.0 < edges[-1]  # the third batch is all 30
 
 
-def test_gradients_are_those_the_step_takes(tmp_path):
+def test_histograms_are_of_the_gradients_that_the_step_takes(tmp_path):
     edges = rows(tmp_path, 3, clip=1.0)[0]["gradients"]["weight"]["edges"]
     assert edges[0] < 0.7 < edges[-1] < 2
 
 
-def test_where_gradients_are_accumulated_it_is_the_next_step(tmp_path):
+def test_with_accumulation_the_next_step_is_recorded(tmp_path):
     assert [row["iteration"] for row in rows(tmp_path, 3, accumulation=2)] == [4, 6]
 
 
-def test_none_are_made_by_default(tmp_path):
+def test_no_histograms_by_default(tmp_path):
     assert rows(tmp_path, 0) == []

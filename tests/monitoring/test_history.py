@@ -74,7 +74,7 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_rows_say_what_was_measured_and_when(tmp_path):
+def test_rows_have_values_epoch_and_iteration(tmp_path):
     losses = run(tmp_path)
     begin, *found = rows(tmp_path)
     assert begin.items() >= {
@@ -120,12 +120,12 @@ def test_an_epoch_without_validation_has_no_score_of_the_one_before(tmp_path):
     assert history["mean_dice"] == [None, pytest.approx(2 / 3), None]
 
 
-def test_a_loss_that_is_no_number_is_null_and_the_file_stays_json(tmp_path):
+def test_a_nan_loss_is_null_and_the_file_stays_json(tmp_path):
     run(tmp_path, every=1, loss=lambda prediction, truth: (prediction * math.nan).mean())
     assert all(row["loss"] is None for row in rows(tmp_path) if row["kind"] in ("batch", "epoch"))
 
 
-def test_going_on_keeps_the_epochs_before(tmp_path):
+def test_resuming_keeps_the_earlier_epochs(tmp_path):
     run(tmp_path, epochs=2)
     run(tmp_path, epochs=4, start=2)
     history = json.loads((tmp_path / "training_history.json").read_text())
@@ -133,14 +133,14 @@ def test_going_on_keeps_the_epochs_before(tmp_path):
     assert len([row for row in rows(tmp_path) if row["kind"] == "epoch"]) == 4
 
 
-def test_going_on_from_an_earlier_epoch_forgets_the_later_ones(tmp_path):
+def test_resuming_from_an_earlier_epoch_drops_the_later_ones(tmp_path):
     run(tmp_path, epochs=3)
     run(tmp_path, epochs=3, start=1)
     history = json.loads((tmp_path / "training_history.json").read_text())
     assert history["epoch"] == [1, 2, 3]
 
 
-def test_what_was_drawn_gets_a_row_beside_its_epoch(tmp_path):
+def test_an_image_gets_a_row_beside_its_epoch(tmp_path):
     first = {"case": "a", "file": str(tmp_path / "previews" / "0.png"), "caption": "a, before training"}
     run(tmp_path, pictures=[first])
     run(tmp_path, epochs=3, start=2, pictures=[first])
@@ -162,7 +162,7 @@ def test_a_loss_without_parts_has_none_and_a_norm_is_recorded(tmp_path):
     assert all(row["grad_norm"] > 0 for row in measured)
 
 
-def test_speed_waiting_and_the_time_left_are_said_of_batches_and_epochs(tmp_path):
+def test_batches_and_epochs_have_speed_waiting_and_time_left(tmp_path):
     run(tmp_path, epochs=3, every=1)
     measured = [row for row in rows(tmp_path) if row["kind"] in ("batch", "epoch")]
     for row in measured:
@@ -174,7 +174,7 @@ def test_speed_waiting_and_the_time_left_are_said_of_batches_and_epochs(tmp_path
     assert all(row["seconds"] >= 0 for row in rows(tmp_path) if row["kind"] == "validation")
 
 
-def test_outputs_that_were_taken_apart_are_counted_as_well(tmp_path):
+def test_decollated_outputs_are_counted_too(tmp_path):
     losses = run(tmp_path, decollate=True)
     epoch = next(row for row in rows(tmp_path) if row["kind"] == "epoch")
     assert epoch["loss"] == pytest.approx(sum(losses[:3]) / 3)
@@ -186,7 +186,7 @@ def test_the_folder_is_made_where_there_is_no_run(tmp_path):
     assert {row["kind"] for row in rows(tmp_path / "deep" / "run")} == {"begin", "batch", "epoch", "validation"}
 
 
-def test_the_scores_of_an_epoch_are_for_whoever_comes_after(tmp_path):
+def test_later_handlers_see_the_scores_of_an_epoch(tmp_path):
     said = []
     losses = run(tmp_path, epochs=2, interval=2, said=said)
     assert said[0] == {"loss": pytest.approx(sum(losses[:3]) / 3, abs=1e-6)}

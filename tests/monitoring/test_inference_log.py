@@ -17,7 +17,7 @@ def predict(output, store, backend, names=("s1", "s2")):
     return log.end()
 
 
-def test_times_volumes_and_pictures_come_to_the_project_of_the_bundle(lab, tmp_path):
+def test_predictions_are_shown_in_the_project_of_the_bundle(lab, tmp_path):
     output = tmp_path / "masks"
     output.mkdir()
     state = predict(output, tmp_path / ".trackio", "trackio")
@@ -34,7 +34,7 @@ def test_times_volumes_and_pictures_come_to_the_project_of_the_bundle(lab, tmp_p
     assert read_record(output / ".monitor")["state"] == "finished"
 
 
-def test_wandb_is_told_that_it_is_inference_and_no_path(lab, tmp_path):
+def test_wandb_gets_the_job_type_inference_and_no_path(lab, tmp_path):
     output = tmp_path / "masks"
     output.mkdir()
     predict(output, tmp_path / ".trackio", "wandb")

@@ -67,7 +67,7 @@ def started_after(said):
     return float(line.split()[-1])
 
 
-def test_a_run_is_shown_from_its_start_and_says_where(lab, tmp_path):
+def test_a_run_is_shown_from_its_start_and_logs_the_link(lab, tmp_path):
     folder = tmp_path / "runs" / "unet2d" / "r1"
     said = outcome(lab.train(folder, {"backend": "trackio"}, 60, 0.05))
     lab.wait_for(lambda: read_state(folder).get("done"))
@@ -87,7 +87,7 @@ def test_a_run_is_shown_from_its_start_and_says_where(lab, tmp_path):
         pytest.param(closed, "cannot be reached", marks=pytest.mark.long),
     ],
 )
-def test_a_server_that_does_not_do_its_part_holds_nothing_up(lab, tmp_path, monkeypatch, server, why):
+def test_a_silent_or_refusing_server_does_not_hold_up_training(lab, tmp_path, monkeypatch, server, why):
     folder = tmp_path / "runs" / "unet2d" / "r1"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with server() as address:
@@ -104,7 +104,7 @@ def test_a_server_that_does_not_do_its_part_holds_nothing_up(lab, tmp_path, monk
     assert len(lab.history(lab.in_wandb(folder))) == 150
 
 
-def test_without_a_key_nobody_is_asked_though_there_is_a_terminal(lab, tmp_path):
+def test_without_a_key_nothing_is_asked_at_the_terminal(lab, tmp_path):
     pty = pytest.importorskip("pty", reason="there are no pseudo terminals here")
     folder = tmp_path / "runs" / "unet2d" / "r1"
     ours, theirs = pty.openpty()
@@ -121,7 +121,7 @@ def test_without_a_key_nobody_is_asked_though_there_is_a_terminal(lab, tmp_path)
     assert not [word for word in (b"Enter your choice", b"Paste an API key", b"?") if word in said]
 
 
-def test_a_trainer_that_is_killed_and_started_again_is_one_run(lab, tmp_path):
+def test_a_killed_and_resumed_trainer_is_one_run_at_the_tracker(lab, tmp_path):
     folder = tmp_path / "runs" / "unet2d" / "r1"
     process = lab.train(folder, {"backend": "wandb"}, 400, 0.02)
     lab.wait_for(lambda: read_state(folder).get("rows", 0) > 10)
@@ -136,7 +136,7 @@ def test_a_trainer_that_is_killed_and_started_again_is_one_run(lab, tmp_path):
     assert {r["run"]["run_id"] for r in records if r["type"] == "run"} == {first}
 
 
-def test_a_feed_that_dies_is_started_again_and_training_resumed(lab, tmp_path):
+def test_an_uploader_that_dies_is_restarted_while_training_continues(lab, tmp_path):
     folder = tmp_path / "runs" / "unet2d" / "r1"
     process = lab.train(folder, {"backend": "trackio", "dashboard": False}, 200, 0.05)
     pid = lab.wait_for(lambda: read_state(folder).get("rows", 0) > 5 and read_state(folder)["pid"])
@@ -148,7 +148,7 @@ def test_a_feed_that_dies_is_started_again_and_training_resumed(lab, tmp_path):
     assert sorted(step for step, _ in lab.in_trackio(folder)[0]) == list(range(200))
 
 
-def test_switched_off_stays_off_while_it_goes_and_when_it_is_resumed(lab, tmp_path):
+def test_a_run_switched_off_stays_off_when_it_is_resumed(lab, tmp_path):
     folder, settings = tmp_path / "runs" / "unet2d" / "r1", {"backend": "trackio", "dashboard": False}
     process = lab.train(folder, settings, 120, 0.05)
     lab.wait_for(lambda: read_state(folder).get("rows", 0) > 5)
@@ -170,7 +170,7 @@ def engine_with(folder, settings, step=lambda engine, batch: None):
     return engine
 
 
-def test_what_means_nothing_is_refused_before_anything_starts(tmp_path):
+def test_unknown_settings_are_refused_before_anything_starts(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'trackio'"):
         Monitor(tmp_path, {"backend": "trakio"})
     assert list(tmp_path.glob("*")) == [tmp_path / "home"]
@@ -192,14 +192,14 @@ def test_other_ranks_do_nothing(tmp_path):
     assert not (tmp_path / "r1").exists()
 
 
-def test_a_record_that_is_there_is_left_to_its_owner(lab, tmp_path):
+def test_an_existing_record_is_left_alone(lab, tmp_path):
     folder = lab.make_run(tmp_path / "unet2d" / "r1", (), "running")
     before = (folder / "run.json").read_text()
     engine_with(folder, {"backend": "off"}).run([1])
     assert (folder / "run.json").read_text() == before
 
 
-def test_an_error_of_the_training_comes_through(tmp_path):
+def test_an_error_of_the_training_is_raised(tmp_path):
     def step(engine, batch):
         raise ValueError("no such thing")
 

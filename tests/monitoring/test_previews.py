@@ -47,12 +47,12 @@ def test_only_every_nth_epoch_is_drawn_or_none(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
-def test_the_look_before_training_is_epoch_0(tmp_path):
+def test_the_validation_before_training_is_epoch_0(tmp_path):
     run(tmp_path / "previews", first_look=True, cases=1)
     assert [path.name for path in (tmp_path / "previews").iterdir()] == ["epoch_0000_a.png"]
 
 
-def test_a_look_before_training_stays_as_it_was_when_the_run_is_resumed(tmp_path):
+def test_images_from_before_training_stay_when_a_run_is_resumed(tmp_path):
     first = tmp_path / "epoch_0000_a.png"
     run(tmp_path, first_look=True, cases=1)
     before = first.stat().st_mtime_ns
@@ -60,7 +60,7 @@ def test_a_look_before_training_stays_as_it_was_when_the_run_is_resumed(tmp_path
     assert first.stat().st_mtime_ns == before
 
 
-def test_what_was_drawn_waits_to_be_recorded(tmp_path):
+def test_images_wait_to_be_recorded(tmp_path):
     state = run(tmp_path, epochs=(3,)).state
     assert state.previews == [
         {
@@ -73,7 +73,7 @@ def test_what_was_drawn_waits_to_be_recorded(tmp_path):
     ]
 
 
-def test_what_is_drawn_is_one_slice_of_image_truth_and_prediction(tmp_path):
+def test_an_image_has_one_slice_of_scan_truth_and_prediction(tmp_path):
     drawn = []
 
     def draw(*given):
@@ -144,7 +144,7 @@ class Drawn(list):
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_of_2d_slices_the_fullest_of_each_of_the_first_scans_is_drawn(tmp_path, size):
+def test_of_2d_slices_the_fullest_of_each_first_scan_is_drawn(tmp_path, size):
     drawn = Drawn()
     state = run_slices(tmp_path / "seen", drawn, size=size).state
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["epoch_0001_a_3.png", "epoch_0001_b_2.png"]
@@ -157,14 +157,14 @@ def test_of_2d_slices_the_fullest_of_each_of_the_first_scans_is_drawn(tmp_path, 
         assert labels == LABELS
 
 
-def test_it_is_the_same_slice_at_each_epoch_and_none_between(tmp_path):
+def test_the_same_slice_is_drawn_at_each_epoch_and_no_other(tmp_path):
     run_slices(tmp_path / "seen", Drawn(), epochs=(1, 2, 3, 4), every_n_epochs=2, cases=3)
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
         f"epoch_000{epoch}_{name}.png" for epoch in (2, 4) for name in ("a_3", "b_2", "c_1")
     ]
 
 
-def test_a_slice_without_a_scan_goes_by_its_patient_or_stands_for_itself(tmp_path):
+def test_a_slice_without_a_scan_counts_by_its_patient_or_alone(tmp_path):
     items = [{key: value for key, value in item.items() if key != "scan"} for item in slices()]
     run_slices(tmp_path / "alone", Drawn(), items=items)
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["epoch_0001_a_1.png", "epoch_0001_a_2.png"]

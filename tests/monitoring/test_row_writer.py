@@ -31,7 +31,7 @@ def record(rows, first, last, length=10):
 
 @pytest.mark.parametrize("killed", [7, 12, 20, 29, 30])
 @pytest.mark.parametrize("resumed", [0, 3, 7])
-def test_rows_of_before_a_kill_are_not_written_again(tmp_path, killed, resumed):
+def test_rows_from_before_a_kill_are_not_written_again(tmp_path, killed, resumed):
     record(RowWriter(tmp_path / "whole"), 1, 30)
     record(RowWriter(tmp_path / "run"), 1, killed)
     again = RowWriter(tmp_path / "run")
@@ -55,12 +55,12 @@ def test_a_kill_between_rows_of_one_epoch_leaves_none_out(tmp_path):
     assert rows.add("image", at(10), file="b.png")
 
 
-def test_what_belongs_to_no_batch_is_written_each_time(tmp_path):
+def test_rows_of_no_batch_are_written_each_time(tmp_path):
     rows = RowWriter(tmp_path)
     assert [rows.add(kind, at(3), title="x") for kind in ("begin", "system", "warning") * 2] == [True] * 6
 
 
-def test_a_row_says_when_and_where(tmp_path):
+def test_a_row_has_its_time_epoch_and_iteration(tmp_path):
     RowWriter(tmp_path / "made").add("batch", at(12), loss=0.5)
     (row,) = content(tmp_path / "made")
     assert abs(row.pop("time") - time.time()) < 60
@@ -84,7 +84,7 @@ def test_only_the_end_of_a_large_file_is_read(tmp_path):
     assert rows.add("batch", at(50))
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"metrics\.jsonl"):
         RowWriter(tmp_path).add("batch", at(1))

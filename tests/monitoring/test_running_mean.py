@@ -26,7 +26,7 @@ def test_means_and_the_latest_values():
     assert means.mean("dice_loss") is None
 
 
-def test_a_sum_that_was_saved_and_gone_on_with_is_the_same_to_the_last_bit_however_often_it_was_read():
+def test_a_resumed_sum_is_bit_exact_however_often_it_was_read():
     values = numbers(101)
     whole, first, second = RunningMean(), RunningMean(), RunningMean()
     for number, value in enumerate(values):
@@ -41,7 +41,7 @@ def test_a_sum_that_was_saved_and_gone_on_with_is_the_same_to_the_last_bit_howev
     assert whole.mean("loss") == second.mean("loss")
 
 
-def test_nothing_is_read_before_it_is_wanted(monkeypatch):
+def test_nothing_is_read_from_the_device_before_it_is_asked_for(monkeypatch):
     reads = []
     plain = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(len(self)) or plain(self))
@@ -54,14 +54,14 @@ def test_nothing_is_read_before_it_is_wanted(monkeypatch):
     assert reads == [20]
 
 
-def test_no_graph_is_kept():
+def test_no_graph_stays_in_memory():
     means = RunningMean()
     (value,) = numbers(1)
     means.add({"loss": value * 2})
     assert not means._waiting[0]["loss"].requires_grad
 
 
-def test_a_state_is_plain():
+def test_the_state_is_plain_numbers():
     means = RunningMean()
     means.add({"loss": torch.tensor(2.0)})
     means.count("grad_norm", 3.0)
@@ -87,7 +87,7 @@ def test_monais_loss_and_ours_have_the_same_parts():
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-def test_parts_are_of_the_last_batch_alone():
+def test_parts_are_those_of_the_last_batch():
     loss = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True)
     parts = LossParts()
     parts.follow(loss)
@@ -99,7 +99,7 @@ def test_parts_are_of_the_last_batch_alone():
     assert parts.read() == {}
 
 
-def test_a_loss_that_is_no_sum_has_none():
+def test_a_loss_without_parts_has_none():
     parts = LossParts()
     parts.follow(torch.nn.MSELoss())
     assert parts.read() == {}

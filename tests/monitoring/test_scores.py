@@ -42,12 +42,12 @@ def test_the_key_metric_is_dice_and_others_have_their_own_names():
     }
 
 
-def test_nothing_measured_says_nothing():
+def test_without_metrics_there_are_no_scores():
     assert validation_scores(state({}, {})) == {}
     assert validation_scores(state({"a": 1.0}, {}, key=None)) == {}
 
 
-def test_a_score_that_is_no_number_is_null():
+def test_a_nan_score_is_null():
     found = validation_scores(state({"d": float("nan")}, {"d": {"by_structure": {"liver": float("nan")}}}, key="d"))
     assert (found["mean_dice"], found["dice"]) == (None, {"liver": None})
 
@@ -60,12 +60,12 @@ def test_a_score_that_is_no_number_is_null():
         ((), {"class_1": 0.5, "class_2": None}),
     ],
 )
-def test_monais_table_is_named_as_far_as_names_are_known(names, wanted):
+def test_monais_table_is_named_where_names_are_known(names, wanted):
     table = torch.tensor([[0.25, torch.nan], [0.75, torch.nan]])
     assert by_structure(table, names) == wanted
 
 
-def test_details_that_are_something_else_say_nothing():
+def test_other_details_give_no_scores():
     assert by_structure(None) == by_structure("text") == by_structure(torch.zeros(3)) == {}
 
 
@@ -83,7 +83,7 @@ def test_scores_are_written_by_name(tmp_path):
     assert found == {"mean_dice": 2 / 3, "dice": {"liver": 2 / 3, "spleen": None}, "cases": 1}
 
 
-def test_what_else_was_scored_stands_beside_it(tmp_path):
+def test_further_metrics_are_written_too(tmp_path):
     labels = LabelMap(["liver", "spleen"])
     output = from_engine(["pred", "label"])
     truths = torch.tensor([[[1, 1, 0, 0]], [[1, 1, 1, 1]]])

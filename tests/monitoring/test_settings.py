@@ -11,7 +11,7 @@ def test_the_default_stays_on_this_machine_whatever_keys_there_are(monkeypatch):
     assert Settings.of({}).backend == Settings.of(None).backend == "trackio"
 
 
-def test_the_environment_says_what_no_config_says(monkeypatch):
+def test_the_environment_fills_in_for_the_config(monkeypatch):
     monkeypatch.setenv("MEDSEG_MONITOR", "wandb")
     assert Settings.of({}).backend == "wandb"
     assert Settings.of({"backend": "off"}).backend == "off"
@@ -35,12 +35,12 @@ def test_the_environment_says_what_no_config_says(monkeypatch):
         ({"id": "mine"}, "monitor#id: the monitor has no such setting"),
     ],
 )
-def test_what_means_nothing_is_refused(chosen, said):
+def test_settings_that_mean_nothing_are_refused(chosen, said):
     with pytest.raises(ConfigError, match=said):
         Settings.of(chosen)
 
 
-def test_names_are_made_of_the_run(finished):
+def test_project_and_name_are_made_from_the_run(finished):
     settings = Settings.of({}).filled(finished, 8, 0.001)
     assert (settings.project, settings.name) == ("medseg-unet2d", "unet2d-bs8-lr0.001-1122")
     assert settings.store == str(finished.parent.parent / ".trackio")
@@ -49,7 +49,7 @@ def test_names_are_made_of_the_run(finished):
     assert Settings.of({"project": "p", "name": "n"}).filled(finished, 8, 0.1).name == "n"
 
 
-def test_they_are_kept_and_read_again(finished):
+def test_settings_are_saved_and_loaded(finished):
     assert Settings.load(finished) is None
     settings = Settings.of({"tags": ["ct", "quick"], "images": False}).filled(finished)
     settings.save(finished)
@@ -59,11 +59,11 @@ def test_they_are_kept_and_read_again(finished):
         Settings.load(finished)
 
 
-def test_trackios_files_lie_beside_the_runs_unless_somebody_keeps_them_elsewhere(tmp_path, monkeypatch):
+def test_trackios_files_are_beside_the_runs_or_in_trackio_dir(tmp_path, monkeypatch):
     assert store_of(tmp_path / "eval" / "medseg-run-1", {"bundle": "spleen"}) == tmp_path / "eval" / ".trackio"
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "mine"))
     assert store_of(tmp_path / "runs" / "unet2d" / "r", {"bundle": "unet2d"}) == tmp_path / "mine"
 
 
-def test_no_state_is_an_empty_one(tmp_path):
+def test_a_missing_state_is_empty(tmp_path):
     assert read_state(tmp_path) == {}

@@ -149,24 +149,24 @@ def rows(folder, kind="system"):
     return [row for row in found if row["kind"] == kind]
 
 
-def test_it_looks_at_the_first_batch_and_then_when_it_is_time(tmp_path):
+def test_the_machine_is_sampled_at_the_first_batch_and_then_when_due(tmp_path):
     run(tmp_path)
     assert [row["iteration"] for row in rows(tmp_path)] == [1, 4, 7, 10]
     assert rows(tmp_path)[0].items() >= {"epoch": 1, "cpu": 0.5, "ram_free": GB}.items()
 
 
-def test_it_looks_while_it_validates_too_but_not_before_training_began(tmp_path):
+def test_the_machine_is_sampled_during_validation_too(tmp_path):
     run(tmp_path, validate=True, every_n_seconds=20)
     assert [row["iteration"] for row in rows(tmp_path)] == [1, 3, 5, 7, 9, 10, 10, 10]
 
 
 @pytest.mark.parametrize("every", [0, -1])
-def test_it_can_be_turned_off(tmp_path, every):
+def test_sampling_can_be_turned_off(tmp_path, every):
     run(tmp_path, every_n_seconds=every)
     assert rows(tmp_path) == []
 
 
-def test_a_disk_that_fills_up_is_said_in_the_log_and_in_a_row(tmp_path, caplog):
+def test_a_disk_that_fills_up_is_in_the_log_and_in_a_row(tmp_path, caplog):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").write_bytes(bytes(1000))
     left = iter([5000, 1500, 1400, 500])
@@ -182,7 +182,7 @@ def test_a_disk_that_fills_up_is_said_in_the_log_and_in_a_row(tmp_path, caplog):
     assert again.alarms(constant(500), 1000) == []
 
 
-def test_before_the_first_checkpoint_its_size_is_reckoned_from_the_network(tmp_path):
+def test_the_size_of_the_first_checkpoint_is_estimated(tmp_path):
     engine = Engine(lambda *_: None)
     engine.network = torch.nn.Linear(10, 10, bias=False)
     assert System(tmp_path)._checkpoint_bytes(engine) == 3 * 400

@@ -28,14 +28,14 @@ def epoch(pace, clock, batches=4, wait=1.0, work=2.0, after=0.0, saving=0.0, res
     clock.now += saving
 
 
-def test_speed_and_waiting_are_of_training_time_alone(clock):
+def test_speed_and_waiting_leave_out_validation(clock):
     pace = Throughput(clock)
     epoch(pace, clock, after=100.0)
     assert pace.of_epoch() == (pytest.approx(8 / 3), pytest.approx(1 / 3))
     assert pace.seconds == 12
 
 
-def test_a_row_is_about_the_time_since_the_one_before(clock):
+def test_a_row_covers_the_time_since_the_row_before(clock):
     pace = Throughput(clock)
     epoch(pace, clock, wait=0.0)
     assert pace.since_last() == (4.0, 0.0)
@@ -57,7 +57,7 @@ def test_starting_workers_is_waiting(clock):
     assert pace.of_epoch()[1] == 0.5
 
 
-def test_the_time_left_goes_by_whole_epochs_with_validation_and_saving_and_not_by_the_first(clock):
+def test_the_time_left_is_estimated_from_epochs_without_the_first(clock):
     pace = Throughput(clock)
     pace.epoch_started()
     assert pace.seconds_left(0, 4, 5) is None
@@ -84,14 +84,14 @@ def test_only_the_latest_epochs_count(clock):
     assert pace.seconds_left(120, 4, 31) == 12
 
 
-def test_nobody_knows_how_long_an_endless_run_takes(clock):
+def test_the_time_left_of_an_endless_run_is_unknown(clock):
     pace = Throughput(clock)
     epoch(pace, clock)
     assert pace.seconds_left(4, None, 5) is None
     assert pace.seconds_left(4, 4, None) is None
 
 
-def test_an_epoch_that_was_cut_in_two_is_the_sum_of_its_parts_and_its_length_is_not_learnt(clock):
+def test_an_epoch_resumed_in_the_middle_is_the_sum_of_its_parts(clock):
     pace = Throughput(clock)
     epoch(pace, clock)
     epoch(pace, clock, saving=1.0)

@@ -7,7 +7,7 @@ import pytest
 from medseg.monitoring.tracker_row import tracker_config, tracker_row, without_paths
 
 
-def test_settings_versions_and_data_without_places(finished):
+def test_settings_versions_and_data_without_paths(finished):
     found = tracker_config(finished)
     assert found["lr"] == 0.01
     assert found["batch"] == "$@batch_size"
@@ -20,7 +20,7 @@ def test_settings_versions_and_data_without_places(finished):
     assert not [word for word in ("max", "/usr", str(finished), "the-host", "s1", "medseg-run") if word in text]
 
 
-def test_a_run_without_config_says_what_its_record_says(finished):
+def test_a_run_without_config_is_described_by_its_record(finished):
     (finished / "configs" / "train.json").unlink()
     assert set(tracker_config(finished)) == {"bundle", "data", "git", "cases"}
 
@@ -35,13 +35,13 @@ def test_the_bundles_own_config_keeps_what_it_computes(repository, tmp_path):
     assert "output_dir" not in found
 
 
-def test_every_kind_of_row_says_where_it_belongs(lab):
+def test_every_kind_of_row_has_epoch_and_iteration(lab):
     for row in lab.rows_of_a_run()[1:]:
         values = tracker_row(row).values
         assert (values["epoch"], values["iteration"]) == (row["epoch"], row["iteration"])
 
 
-def test_numbers_go_by_their_path_and_what_is_null_is_left_out():
+def test_numbers_are_named_by_their_path_and_nulls_left_out():
     row = {"kind": "validation", "epoch": 2, "mean_dice": 0.5, "dice": {"liver": 0.4, "spleen": None}, "best_dice": 0.5}
     found = tracker_row({**row, "best_epoch": 2, "f1": {"liver": 0.7}})
     assert found.values == {
@@ -68,7 +68,7 @@ def test_pictures_histograms_and_alerts():
 
 
 @pytest.mark.parametrize(("state", "level"), [("failed", "error"), ("interrupted", "warning")])
-def test_an_end_that_is_none_is_an_alert_without_its_reason(state, level):
+def test_an_unfinished_end_is_an_alert_without_its_reason(state, level):
     found = tracker_row({"kind": "end", "state": state, "reason": "no such file: /home/max/x"})
     assert [alert[0] for alert in found.alerts] == [level]
     assert "max" not in str(found)
@@ -82,7 +82,7 @@ def test_a_scan_that_was_segmented():
     assert found.images == [("case/images/s1", "../s1.png", "s1")]
 
 
-def test_a_kind_that_nobody_told_of_gives_its_numbers():
+def test_an_unknown_kind_gives_its_numbers():
     assert tracker_row({"kind": "new", "epoch": 1, "deep": {"a": True}, "b": "text"}).values == {
         "epoch": 1,
         "new/deep/a": 1,
@@ -114,5 +114,5 @@ def test_paths_are_not_named(text):
 @pytest.mark.parametrize(
     "text", ["$@output_dir + '/.cache'", "1/2 of 3/4", "val/dice/liver", "@train#a / 2", "a / b / c"]
 )
-def test_what_is_no_path_stays(text):
+def test_texts_without_paths_stay(text):
     assert without_paths(text) == text

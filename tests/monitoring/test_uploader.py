@@ -35,7 +35,7 @@ def sent(folder):
 
 
 @pytest.mark.parametrize("backend", ["trackio", "wandb"])
-def test_a_feed_that_is_killed_and_started_again_sends_each_row_once(lab, going, backend):
+def test_a_killed_and_restarted_uploader_sends_each_row_once(lab, going, backend):
     Settings.of({"backend": backend, "dashboard": False}).filled(going).save(going)
     for stop in (8, 12):
         process = start(going)
@@ -62,7 +62,7 @@ def test_a_feed_that_is_killed_and_started_again_sends_each_row_once(lab, going,
     assert ids == {Settings.load(going).id}
 
 
-def test_it_ends_with_a_run_whose_process_died(lab, going):
+def test_the_uploader_ends_with_a_run_whose_process_died(lab, going):
     trainer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     record = json.loads((going / "run.json").read_text())
     record |= {"pid": trainer.pid, "pid_started": None}
@@ -78,7 +78,7 @@ def test_it_ends_with_a_run_whose_process_died(lab, going):
     assert read_state(going)["done"]
 
 
-def test_only_one_works_at_a_run(lab, going):
+def test_only_one_uploader_works_at_a_run(lab, going):
     Settings.of({"backend": "trackio", "dashboard": False}).filled(going).save(going)
     process = start(going)
     lab.wait_for(lambda: sent(going) == 5)
@@ -88,7 +88,7 @@ def test_only_one_works_at_a_run(lab, going):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
-def test_sigterm_lets_it_write_what_it_has(lab, going):
+def test_after_sigterm_the_uploader_writes_what_it_has(lab, going):
     Settings.of({"backend": "wandb", "mode": "offline"}).filled(going).save(going)
     process = start(going)
     lab.wait_for(lambda: sent(going) == 5)
@@ -97,7 +97,7 @@ def test_sigterm_lets_it_write_what_it_has(lab, going):
     assert len(lab.history(lab.in_wandb(going))) == 5
 
 
-def test_a_tracker_that_cannot_be_used_is_an_error_that_is_written_down(lab, finished):
+def test_a_tracker_that_fails_is_an_error_in_the_state(lab, finished):
     settings = Settings.of({"backend": "trackio"}).filled(finished)
     (finished / "a-file").touch()
     settings.changed(store=str(finished / "a-file")).save(finished)

@@ -35,5 +35,5 @@ def test_settings_unlike_the_recipe(make_run, repository):
     assert unlike_recipe(Run(make_run("c", bundle=None))) == {}
 
 
-def test_no_epoch_has_no_speed():
+def test_without_epochs_there_is_no_speed():
     assert speed([]) == (None, None)

@@ -59,7 +59,7 @@ def test_a_webhook_gets_what_slack_shows_and_no_path(make_run, server):
     }
 
 
-def test_an_error_is_not_said_along_with_a_run_that_is_given_up_either(make_run):
+def test_a_message_never_has_the_text_of_an_error(make_run):
     error = "OperationalError: no route to db of Max M."
     folder = make_run("demo", state="failed", reason="OperationalError", error=error)
     told = message(folder, "given_up", f"It was started 2 times without coming further. {error}")
@@ -100,7 +100,7 @@ def test_a_webhook_that_fails_or_never_answers_is_a_warning_without_its_address(
     assert "secret" not in caplog.text
 
 
-def test_an_answer_that_is_no_http_and_an_address_that_cannot_be_asked_are_warnings(make_run, caplog):
+def test_a_broken_answer_or_address_is_a_warning(make_run, caplog):
     folder = make_run(state="finished")
     with socket.create_server(("127.0.0.1", 0)) as other:
 
@@ -120,7 +120,7 @@ def test_an_answer_that_is_no_http_and_an_address_that_cannot_be_asked_are_warni
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "example.org/hook", "https:///x"])
-def test_what_is_no_web_address_is_refused_before_anything_is_watched(address):
+def test_a_webhook_that_is_no_web_address_is_refused(address):
     with pytest.raises(ConfigError, match="webhook: the address must begin with http:// or https://"):
         Notifier(webhook=address)
 
@@ -143,5 +143,5 @@ def test_a_command_that_fails_or_hangs_is_a_warning(make_run, caplog, monkeypatc
     assert said[1].startswith("The command was not run to its end")
 
 
-def test_a_run_that_says_nothing_yet_is_told_all_the_same(make_run):
+def test_a_run_without_rows_has_a_message_too(make_run):
     assert message(make_run("new"), "given_up", "")["text"] == "new: given up."

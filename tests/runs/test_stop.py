@@ -25,7 +25,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends(training, tmp_path):
 
 
 @graceful
-def test_one_that_saves_for_long_is_left_alone(training, tmp_path):
+def test_a_run_that_saves_for_long_is_left_alone(training, tmp_path):
     process = training(10_000, "--slow-to-save", 2)
     folder = tmp_path / "runs" / "unet2d" / "run"
     done = stop(folder, 0.3)
@@ -35,7 +35,7 @@ def test_one_that_saves_for_long_is_left_alone(training, tmp_path):
     assert read_record(folder)["state"] == "interrupted"
 
 
-def test_killed_at_once_it_counts_as_stopped_by_somebody(training, tmp_path):
+def test_a_run_killed_with_now_counts_as_stopped(training, tmp_path):
     process = training(10_000)
     folder = tmp_path / "runs" / "unet2d" / "run"
     done = stop(folder, now=True)
@@ -54,7 +54,7 @@ def test_killed_at_once_it_counts_as_stopped_by_somebody(training, tmp_path):
         ({"state": "running", "host": "gpu-7", "pid": 1}, "it runs on another machine, gpu-7. Stop it there."),
     ],
 )
-def test_what_cannot_be_stopped_is_one_error(make_run, record, message):
+def test_a_run_that_cannot_be_stopped_is_an_error(make_run, record, message):
     folder = make_run(**record)
     with pytest.raises(RunError, match=message):
         stop(folder)

@@ -12,7 +12,7 @@ from medseg.runs.record import this_process
     ("text", "lines", "start"),
     [("a\nb\nc\n", 2, 2), ("a\nb\nc", 2, 2), ("a\nb\n", 5, 0), ("a\nb\n", 0, 0), ("", 3, 0), ("a\n\n\n", 1, 3)],
 )
-def test_the_last_lines_begin_behind_the_end_of_one(tmp_path, text, lines, start):
+def test_the_last_lines_begin_after_a_line_end(tmp_path, text, lines, start):
     path = tmp_path / "log"
     path.write_bytes(text.encode())
     assert start_of_last_lines(path, lines) == start
@@ -27,7 +27,7 @@ def test_the_last_lines_of_a_long_file(tmp_path):
         assert path.read_bytes()[start_of_last_lines(path, count) :] == b"".join(lines[-count:])
 
 
-def test_a_log_that_comes_later_is_followed_to_the_end_of_the_run(training, tmp_path):
+def test_a_log_that_appears_later_is_followed_to_the_end(training, tmp_path):
     process = training(1000, "--pause", 0.01)
     folder = tmp_path / "runs" / "unet2d" / "run"
     path = folder / "late.log"
@@ -46,7 +46,7 @@ def test_a_log_that_comes_later_is_followed_to_the_end_of_the_run(training, tmp_
     assert b"".join(got) == b"one\ntwo\n"
 
 
-def test_the_log_of_a_run_on_a_machine_that_vanished_has_an_end(make_run):
+def test_following_the_log_of_a_vanished_machine_ends(make_run):
     folder = make_run(state="running", host="gpu-7", updated="2026-01-01T00:00:00+0000")
     (folder / "log").write_bytes(b"abc")
     got = []
@@ -57,7 +57,7 @@ def test_the_log_of_a_run_on_a_machine_that_vanished_has_an_end(make_run):
     assert got == [b"abc"]
 
 
-def test_without_waiting_what_is_there_comes_although_the_run_goes_on(make_run):
+def test_without_waiting_only_what_exists_is_read(make_run):
     folder = make_run(state="running", **this_process())
     assert list(follow(folder, folder / "log", forever=False)) == []
     (folder / "log").write_bytes(b"abc")

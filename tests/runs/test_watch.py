@@ -73,7 +73,7 @@ def until_over(one, wait_until):
     wait_until(over)
 
 
-def test_a_run_that_died_is_started_again_until_it_finishes(watched, recorder, wait_until):
+def test_a_run_that_died_is_restarted_until_it_finishes(watched, recorder, wait_until):
     one = watched(6, "--die-at", -1)
     until_over(one, wait_until)
     assert one.result == "finished"

@@ -39,7 +39,7 @@ def test_a_run_that_ends_is_finished(tmp_path):
     assert (run.folder / "label_map.json").is_file()
 
 
-def test_ctrl_c_is_interrupted_and_goes_on_up(tmp_path):
+def test_ctrl_c_leaves_the_state_interrupted_and_is_raised(tmp_path):
     def interrupt():
         raise KeyboardInterrupt
 
@@ -50,7 +50,7 @@ def test_ctrl_c_is_interrupted_and_goes_on_up(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
-def test_a_signal_leaves_its_mark_in_the_folder_and_going_on_removes_it(tmp_path):
+def test_a_signal_leaves_a_mark_that_resuming_removes(tmp_path):
     run, mark = make(tmp_path), tmp_path / "unet2d" / "one" / ".stopping"
     seen = []
     with pytest.raises(Interrupted):
@@ -60,7 +60,7 @@ def test_a_signal_leaves_its_mark_in_the_folder_and_going_on_removes_it(tmp_path
     assert seen == [False]
 
 
-def test_an_error_is_kept_in_the_record_and_in_the_log(tmp_path):
+def test_an_error_is_in_the_record_and_in_the_log(tmp_path):
     run = make(tmp_path)
     with pytest.raises(ZeroDivisionError):
         run.train(trainer(lambda: 1 / 0))
@@ -114,7 +114,7 @@ def _hold(folder, held, done):
     run.train(trainer(wait))
 
 
-def test_two_processes_cannot_be_at_one_run(tmp_path):
+def test_two_processes_cannot_compute_one_run(tmp_path):
     context = multiprocessing.get_context("spawn")
     held, done = context.Event(), context.Event()
     folder = tmp_path / "unet2d" / "one"
@@ -131,7 +131,7 @@ def test_two_processes_cannot_be_at_one_run(tmp_path):
     assert json.loads((folder / "run.json").read_text())["state"] == "finished"
 
 
-def test_a_process_that_was_killed_does_not_hold_its_run(tmp_path):
+def test_a_killed_process_does_not_lock_its_run(tmp_path):
     context = multiprocessing.get_context("spawn")
     held, done = context.Event(), context.Event()
     other = context.Process(target=_hold, args=(tmp_path / "unet2d" / "one", held, done))
@@ -185,7 +185,7 @@ def test_every_ending_has_its_row(tmp_path):
     assert run.record["reason"] is None
 
 
-def test_what_cannot_be_recorded_does_not_hide_the_error(tmp_path):
+def test_a_full_disk_does_not_hide_the_error(tmp_path):
     run = make(tmp_path)
 
     def fail():
@@ -197,7 +197,7 @@ def test_what_cannot_be_recorded_does_not_hide_the_error(tmp_path):
         run.train(trainer(fail))
 
 
-def test_what_a_kill_left_half_written_is_removed(tmp_path):
+def test_half_written_files_of_a_kill_are_removed(tmp_path):
     run = make(tmp_path)
     run.folder.mkdir(parents=True)
     for name in (".run.0a1b.partial.json", ".training_history.0a1b.partial.json", ".other.partial.json"):

@@ -29,7 +29,7 @@ class Recorded(LiveRun):
 
 
 @pytest.mark.parametrize("images", [True, False])
-def test_each_row_once_and_pictures_only_where_they_may_go(lab, finished, images):
+def test_each_row_is_sent_once_and_images_only_if_allowed(lab, finished, images):
     live = Recorded(finished, images)
     rows = list(enumerate(lab.rows_of_a_run()))
     assert sum(live.send(number, row) for number, row in rows) == len(rows)
@@ -41,13 +41,13 @@ def test_each_row_once_and_pictures_only_where_they_may_go(lab, finished, images
     assert live.images_sent == len(pictures)
 
 
-def test_a_picture_that_is_not_there_takes_nothing_else_along(finished):
+def test_a_missing_image_does_not_lose_its_row(finished):
     live = Recorded(finished)
     assert live.send(0, {"kind": "image", "epoch": 1, "case": "s1", "file": "previews/none.png"})
     assert live.told == {0: {"epoch": 1}}
 
 
-def test_a_tracker_that_leaves_out_a_part_of_it_cannot_be_made(finished):
+def test_an_incomplete_tracker_cannot_be_made(finished):
     class Half(Recorded):
         finish = LiveRun.finish
 

@@ -32,7 +32,7 @@ def test_two_runs_of_one_name_stay_two(lab, finished, tmp_path):
     assert len(rows) == len(lab.rows_of_a_run()) + 3
 
 
-def test_nothing_goes_out_though_there_is_a_token(lab, finished, monkeypatch):
+def test_nothing_is_sent_away_even_with_a_token(lab, finished, monkeypatch):
     asked = []
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -53,7 +53,7 @@ def test_nothing_goes_out_though_there_is_a_token(lab, finished, monkeypatch):
     assert len(lab.in_trackio(finished)[0]) == len(lab.rows_of_a_run())
 
 
-def test_pictures_stay_home_where_that_is_wanted(lab, finished):
+def test_images_are_not_sent_where_that_is_chosen(lab, finished):
     Settings.of({"backend": "trackio", "images": False}).filled(finished).save(finished)
     lab.feed(finished)
     rows, _, _ = lab.in_trackio(finished)

@@ -42,7 +42,7 @@ def silent():
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_the_server_is_the_one_that_was_named_first(monkeypatch, tmp_path):
+def test_the_configured_server_goes_first(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_BASE_URL")
     assert credentials.server_address() == "https://api.wandb.ai"
     (tmp_path / "wandb").mkdir()
@@ -64,7 +64,7 @@ def test_the_key_is_found_where_wandb_login_put_it(monkeypatch, tmp_path):
     assert credentials.api_key("https://other.org") == "e" * 40
 
 
-def test_a_server_that_takes_the_key_is_no_trouble():
+def test_a_server_that_takes_the_key_is_no_problem():
     with answering(200, {"data": {"viewer": {"id": "1"}}}) as address:
         assert credentials.connection_problem(address, KEY) is None
 
@@ -78,17 +78,17 @@ def test_a_server_that_takes_the_key_is_no_trouble():
         (200, {"data": {"viewer": None}}, "does not know the key"),
     ],
 )
-def test_one_that_does_not_says_so(status, content, said):
+def test_a_server_that_does_not_take_the_key_is_a_problem(status, content, said):
     with answering(status, content) as address:
         assert said in str(credentials.connection_problem(address, KEY))
 
 
-def test_no_key_and_nobody_there():
+def test_a_missing_key_or_server_is_a_problem():
     assert "no key" in str(credentials.connection_problem("http://127.0.0.1:9", None))
     assert "cannot be reached" in str(credentials.connection_problem("http://127.0.0.1:9", KEY))
 
 
-def test_a_silent_server_takes_no_longer_than_it_may():
+def test_a_silent_server_is_waited_for_within_bounds():
     with silent() as address:
         began = time.monotonic()
         assert "does not answer" in str(credentials.connection_problem(address, KEY, 0.5))

@@ -20,7 +20,7 @@ def sent(lab, finished):
     return finished, lab.in_wandb(finished)
 
 
-def test_an_offline_run_holds_every_series_and_names_nothing_of_the_machine(lab, sent):
+def test_an_offline_run_has_every_series_and_nothing_of_the_machine(lab, sent):
     folder, records = sent
     rows = lab.history(records)
     assert [step for step, _ in rows] == list(range(len(lab.rows_of_a_run())))
@@ -57,14 +57,14 @@ def test_an_offline_run_holds_every_series_and_names_nothing_of_the_machine(lab,
     assert b"s0001" in held
 
 
-def test_its_pictures_lie_beside_it(lab, sent):
+def test_the_images_of_an_offline_run_are_beside_it(lab, sent):
     folder, _ = sent
     (location,) = lab.offline_runs(folder)
     pictures = {path.read_bytes() for path in (location / "files" / "media").rglob("*.png")}
     assert pictures == {path.read_bytes() for path in (folder / "previews").glob("*.png")}
 
 
-def test_a_new_start_makes_the_file_anew_and_takes_the_earlier_one_away(lab, sent):
+def test_a_new_start_replaces_the_offline_file(lab, sent):
     folder, records = sent
     (earlier,) = lab.offline_runs(folder)
     (earlier / "mark").touch()
@@ -77,7 +77,7 @@ def test_a_new_start_makes_the_file_anew_and_takes_the_earlier_one_away(lab, sen
     assert [r["run"]["run_id"] for r in again if r["type"] == "run"] == [Settings.load(folder).id]
 
 
-def test_without_a_key_it_is_offline_and_says_so(lab, finished):
+def test_without_a_key_a_run_is_offline_with_the_reason(lab, finished):
     Settings.of({"backend": "wandb"}).filled(finished).save(finished)
     lab.feed(finished)
     state = read_state(finished)
@@ -90,7 +90,7 @@ def steps(server):
     return [row["_step"] for row in server.rows]
 
 
-def test_online_each_row_arrives_once_and_a_later_start_sends_only_what_is_new(lab, finished, wandb_server):
+def test_online_each_row_arrives_once_over_several_starts(lab, finished, wandb_server):
     rows = len(lab.rows_of_a_run())
     Settings.of({"backend": "wandb"}).filled(finished).save(finished)
     lab.feed(finished)
@@ -116,7 +116,7 @@ def test_online_each_row_arrives_once_and_a_later_start_sends_only_what_is_new(l
     assert not host
 
 
-def test_an_offline_stretch_is_sent_later_under_the_same_id(lab, sent, wandb_server):
+def test_offline_rows_are_sent_later_under_the_same_id(lab, sent, wandb_server):
     folder, _ = sent
     done = sync(folder)
     assert (done.mode, done.sent) == ("online", len(lab.rows_of_a_run()))
@@ -125,7 +125,7 @@ def test_an_offline_stretch_is_sent_later_under_the_same_id(lab, sent, wandb_ser
     assert lab.offline_runs(folder) == []  # what is there would be sent twice by hand
 
 
-def test_a_server_that_falls_silent_is_not_waited_for_without_end(lab, finished, wandb_server):
+def test_a_server_that_falls_silent_is_not_waited_for_forever(lab, finished, wandb_server):
     Settings.of({"backend": "wandb"}).filled(finished).save(finished)
     wandb_server.silent.set()
     code = "import os, sys; from medseg.monitoring.backends import wandb_run; wandb_run.PATIENCE = 2.0; "
