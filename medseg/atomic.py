@@ -61,6 +61,9 @@ def atomic_folder(root: str | Path) -> Iterator[Path]:
             root.rmdir()
         partial.rename(root)
     except OSError as error:
+        if root.is_dir() and any(root.iterdir()):
+            problem = "another process wrote this folder in the meantime"
+            raise OutputError(root, problem, "", "Choose another folder.") from error
         raise OutputError(root, "the folder cannot be written", str(error), "Choose another path.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

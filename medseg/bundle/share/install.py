@@ -32,7 +32,6 @@ from medseg.inspection import check_archive, unpack
 from medseg.search_path import search_path
 
 _STALE = 3600.0  # seconds after which a folder that an install left behind belongs to no running one
-_TAKEN = "another install wrote this folder in the meantime"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def install_bundle(
         name = str((manifest or {}).get("bundle") or path.stem)
         target = _require_free(Path(folder) if folder is not None else Path("bundles", folder_name(name)))
         _clear_stale(target)
-        with _new_parents(target), _becoming(target) as partial, errors_name(partial, path.name):
+        with _new_parents(target), atomic_folder(target) as partial, errors_name(partial, path.name):
             _unpack_bundle(path, partial)
             require_clean(partial, trust, path.name)
             bundle = Bundle(partial, trust)
@@ -125,21 +124,6 @@ def _checked_manifest(path: Path) -> dict[str, object] | None:
     if manifest is not None:
         _require_versions(path, manifest.get("made_with"))
     return manifest
-
-
-@contextlib.contextmanager
-def _becoming(target: Path) -> Iterator[Path]:
-    """Give a folder that becomes the bundle's; raise if another install wrote that one in the meantime."""
-    fix = "Choose another folder with -o."
-    try:
-        with atomic_folder(target) as partial:
-            yield partial
-            if target.exists() and any(target.iterdir()):
-                raise OutputError(target, _TAKEN, "", fix)
-    except OutputError as error:
-        if isinstance(error.__cause__, OSError) and target.is_dir() and any(target.iterdir()):
-            raise OutputError(target, _TAKEN, "", fix) from error
-        raise
 
 
 def _clear_stale(target: Path) -> None:

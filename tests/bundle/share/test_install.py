@@ -238,7 +238,7 @@ def test_the_second_of_two_installs_is_refused(packed, tmp_path, monkeypatch):
         (tmp_path / "there" / "theirs").write_text("theirs")
 
     monkeypatch.setattr(install, "run_self_test", others)
-    with pytest.raises(OutputError, match=r"there: another install wrote this folder in the meantime"):
+    with pytest.raises(OutputError, match=r"there: another process wrote this folder in the meantime"):
         install_bundle(packed, tmp_path / "there")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["theirs"]
