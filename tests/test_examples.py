@@ -2,9 +2,12 @@
 
 import ast
 import importlib.util
+import shutil
 from pathlib import Path
 
 import lightning
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -29,6 +32,43 @@ def test_examples_have_a_description_and_at_most_ten_lines(path):
     docstring_lines = len(description.splitlines())
     code = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(code) - docstring_lines <= 10
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, phantom, trained):
+    """The folder of a user: a data set, a scan, a run, masks and their truth."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDSEG_RUNS", str(tmp_path / "runs"))
+    shutil.copytree(trained, tmp_path / "runs" / "first")
+    shutil.copytree(phantom, tmp_path / "dataset")
+    shutil.copy(phantom / "p0002" / "ct.nii.gz", tmp_path / "scan.nii.gz")
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[2:5, 2:5, 2:5], label[5:7, 5:7, 5:7] = 1, 2
+    for folder in ("masks", "truth"):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(label, np.diag([1.5, 1.5, 3.0, 1.0])), tmp_path / folder / "case.nii.gz")
+    return tmp_path
+
+
+def test_an_array_is_segmented_and_its_volume_read(workplace, capsys):
+    prediction = run("segment").prediction
+    assert float(capsys.readouterr().out) == pytest.approx(prediction.mask("liver").sum() * prediction.grid.voxel_ml)
+    assert np.array_equal(nib.load(workplace / "masks" / "scan.nii.gz").dataobj, prediction.array)
+
+
+@pytest.mark.slow
+def test_a_training_is_plotted(workplace, capsys):
+    module = run("train_and_plot")
+    assert list(module.history["epoch"]) == [1, 2]
+    assert module.run.state == "finished"
+    assert (module.run.folder / "report.html").is_file()
+    assert "mean_dice" in capsys.readouterr().out
+
+
+def test_two_folders_are_evaluated(workplace, capsys):
+    run("evaluate")
+    assert capsys.readouterr().out == "1.0 1.0\n"
+    assert "liver" in (workplace / "scores.csv").read_text()
 
 
 def test_our_loss_and_inferer_in_a_plain_monai_script():
