@@ -102,23 +102,26 @@ def check_config(root: str, config: str) -> None:
         config_check.check(Bundle(Path(root)).content(config), context.config())
 
 
-def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
-    """Go on with a run by its folder, with the settings it began with and those that are given.
+def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None, trust: bool = False) -> None:
+    """Resume a run from its folder, with the settings with which it was started and these overrides.
 
-    A run that finished goes on, too, if `max_epochs` is raised.
+    A run that finished trains on if `max_epochs` is raised.
 
     Args:
         folder: the run's folder.
         overrides: values by key; only such as do not change what it has computed so far.
+        trust: True to run it even if it could do more than what is known to be harmless.
 
     Raises:
-        ConfigError: a setting that may not change, see `medseg.bundle.run_identity.compare_configs`.
+        ConfigError: a setting that cannot change, see `medseg.bundle.run_identity.compare_configs`.
         RunError: nothing is left to do.
+        UntrustedError: it could do harm.
     """
     root = Path(folder).resolve()
     overrides = {**(overrides or {}), "resume": str(root)}
+    Bundle.open(root, trust).require_trust("train")  # before anything is fetched from a backup that it names
     update_from_backup(root, overrides)
-    run_bundle(Bundle.open(root), "training", "train", (), overrides)
+    run_bundle(Bundle.open(root, trust), "training", "train", (), overrides)
 
 
 def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
@@ -145,8 +148,9 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     newest_copy(backup, root)
     if read_record(root) == record:
         return False
-    # What went on elsewhere with the same settings is still what was started here.
-    if known and not differences(config, run_identity.read_run_config(root), ignore=HARMLESS_KEYS):
+    # What went on elsewhere with the same settings is still what was started here. Its addresses must be the same too:
+    # what is remembered may send things there without --trust.
+    if known and not differences(config, run_identity.read_run_config(root), ignore=("dataset_dir",)):
         remember_start(root)
     return True
 

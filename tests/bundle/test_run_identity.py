@@ -374,6 +374,24 @@ def test_resuming_from_its_folder_brings_what_the_backup_has_more(settings, runs
     assert not update_from_backup(Bundle.open("unet2d").root, backup)
 
 
+def test_a_copy_from_the_backup_with_other_addresses_is_not_trusted(settings, runs, monkeypatch, tmp_path):
+    import shutil
+
+    backup = {"backup": str(tmp_path / "elsewhere")}
+    interrupted(settings, monkeypatch, max_epochs=3, **backup)
+    (folder,) = folders(runs)
+    first = tmp_path / "first"
+    shutil.copytree(folder, first)
+    interrupted(settings, monkeypatch, after=2, max_epochs=3, **backup)
+    shutil.rmtree(folder)
+    shutil.copytree(first, folder)
+    copy = tmp_path / "elsewhere" / "unet2d" / folder.name / "configs" / "train.json"
+    config = json.loads(copy.read_text())
+    copy.write_text(json.dumps({**config, "monitor": {**config["monitor"], "base_url": "https://example.org"}}))
+    with pytest.raises(UntrustedError, match="sends-elsewhere"):
+        resume_run(folder)
+
+
 def test_a_run_with_a_backup_needs_no_trust_here_and_a_changed_one_does(settings, runs, monkeypatch, tmp_path):
     interrupted(settings, monkeypatch, backup=str(tmp_path / "elsewhere"))
     (folder,) = folders(runs)
