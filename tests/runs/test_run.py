@@ -152,3 +152,16 @@ def test_without_a_metrics_log_the_history_tells_of_the_epochs(complete):
     assert [row["loss"] for row in run.rows_of("epoch")] == [2.0, 1.0]
     assert run.best == Best(0.4, 2, {"liver": 0.4})
     assert run.rows_of("validation")[0]["dice"] == {"liver": 0.4}
+
+
+def test_network_and_report_come_from_the_folder(trained, tmp_path):
+    import torch
+
+    run = Run(trained)
+    weights = torch.load(trained / "models" / "model.pt", weights_only=True)
+    network = run.network().state_dict()
+    assert set(network) == set(weights)
+    assert all(torch.equal(network[name].cpu(), weights[name].cpu()) for name in weights)
+    page = run.report(tmp_path / "report.html")
+    assert "<html" in page.read_text(encoding="utf-8")
+    assert run.history[-1]["epoch"] == run.epoch
