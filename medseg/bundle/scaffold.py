@@ -6,7 +6,6 @@ Not MONAI's `init_bundle`, which writes a skeleton that neither trains nor infer
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import json
 import re
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 from medseg.atomic import atomic_folder, write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import METADATA
+from medseg.bundle.share.versions import METADATA_KEYS, versions
 from medseg.catalogue import catalogue, groups, only_v1
 from medseg.errors import ConfigError, LabelError, OutputError
 from medseg.labels import LabelMap
@@ -121,7 +121,7 @@ def _classes(source: Bundle, recipe: Mapping[str, Mapping[str, Any]], classes: S
         if not _CLASS.fullmatch(name):
             problem = "a class has letters, digits, spaces and . + - _ ( )"
             raise LabelError(f"class '{name}'", problem, "", "Rename it.")
-    repeated = [name for name in names if sum(name.casefold() == other.casefold() for other in names) > 1]
+    repeated = [name for name in names if sum(name.casefold() == listed.casefold() for listed in names) > 1]
     if repeated:
         problem = "a class is named once, in capital or small letters"
         raise LabelError(f"class '{repeated[0]}'", problem, f"got {', '.join(repeated)}", "Remove the repetition.")
@@ -221,15 +221,16 @@ def _metadata(bundle: Bundle, source: Bundle, name: str, authors: str | None) ->
     author = authors or f"The authors of {name}"
     old = copy.deepcopy(source.metadata)
     required = old.get("required_packages_version", {})
+    installed = versions(bundle.root, required)
     metadata = {
         **{key: value for key, value in old.items() if key != "data_source"},
         "name": name,
         "version": _VERSION,
         "changelog": {_VERSION: f"First version, made from {source.name} {old.get('version', '')}".strip()},
-        "monai_version": _installed("monai", old.get("monai_version")),
-        "pytorch_version": _installed("torch", old.get("pytorch_version")),
-        "numpy_version": _installed("numpy", old.get("numpy_version")),
-        "required_packages_version": {package: _installed(package, version) for package, version in required.items()},
+        **{key: installed.get(package, old.get(key)) for key, package in METADATA_KEYS.items()},
+        "required_packages_version": {
+            package: installed.get(package, version) for package, version in required.items()
+        },
         "task": f"Segmentation of {structures}",
         "description": f"{name} learns {structures}. A recipe made from {source.name}: it comes without weights.",
         "authors": author,
@@ -246,14 +247,6 @@ def _metadata(bundle: Bundle, source: Bundle, name: str, authors: str | None) ->
         image |= {"num_channels": inputs, "channel_def": names}
     pred |= {"num_channels": outputs, "channel_def": labels.to_dict()}
     return metadata
-
-
-def _installed(package: str, default: Any) -> Any:
-    """Return the version of an installed package without its build, or `default`."""
-    try:
-        return importlib.metadata.version(package).partition("+")[0]
-    except importlib.metadata.PackageNotFoundError:
-        return default
 
 
 def _readme(metadata: Mapping[str, Any], source: Bundle, train: Mapping[str, Any]) -> str:

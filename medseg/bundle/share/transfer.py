@@ -79,8 +79,8 @@ def fetch(source: str | Path, folder: Path, sha256: str | None = None) -> Path:
 
 def _normalized(source: str | Path) -> str:
     """Return an address with its protocol in small letters."""
-    protocol, separator, rest = str(source).partition("://")
-    return protocol.lower() + separator + rest if separator else str(source)
+    protocol, separator, path = str(source).partition("://")
+    return protocol.lower() + separator + path if separator else str(source)
 
 
 def _is_remote(address: str) -> bool:
@@ -120,17 +120,17 @@ def _single_zip(path: Path) -> Path:
     return Path(_single([str(file) for file in zips], str(path)))
 
 
-def _single(zips: list[str], place: str) -> str:
+def _single(zips: list[str], address: str) -> str:
     """Return the only zip of a place.
 
     Raises:
         DataError: there is none, or more than one.
     """
     if not zips:
-        raise DataError(place, "there is no zip here", "", "Give the address of a packed bundle.")
+        raise DataError(address, "there is no zip here", "", "Give the address of a packed bundle.")
     if len(zips) > 1:
         names = ", ".join(PurePosixPath(Path(name).as_posix()).name for name in zips[:5])
-        raise DataError(place, "there is more than one zip here", names, "Give the address of one of them.")
+        raise DataError(address, "there is more than one zip here", names, "Give the address of one of them.")
     return zips[0]
 
 

@@ -28,13 +28,13 @@ def versions(root: Path, others: Iterable[str] = ()) -> dict[str, str]:
         others: further packages to include.
     """
     recorded = read_record(root).get("versions", {})
-    found = {str(name): _without_build(str(version)) for name, version in recorded.items()}
-    found.setdefault("medseg", medseg.__version__)
+    package_versions = {str(name): _without_build(str(version)) for name, version in recorded.items()}
+    package_versions.setdefault("medseg", medseg.__version__)
     for name in (*METADATA_KEYS.values(), *others):
-        if name not in found:
+        if name not in package_versions:
             with contextlib.suppress(metadata.PackageNotFoundError):
-                found[name] = _without_build(metadata.version(name))
-    return found
+                package_versions[name] = _without_build(metadata.version(name))
+    return package_versions
 
 
 def locked(roots: Iterable[str]) -> dict[str, str]:
