@@ -139,10 +139,11 @@ def test_a_bundle_is_taken_by_path_with_options(trained, scan, predicted):
 
 def test_a_prediction_says_what_it_holds(predictor, scan, tmp_path):
     prediction = medseg.segment(scan, predictor)
-    statistics = {row.structure: row for row in prediction.statistics()}
+    statistics = prediction.statistics()
     assert set(statistics) == set(predictor.labels.structures)
     for name, row in statistics.items():
-        assert row.voxels == int(prediction.mask(name).sum())
+        assert row["voxels"] == int(prediction.mask(name).sum())
+        assert row["volume_ml"] == pytest.approx(row["voxels"] * prediction.grid.voxel_ml)
     assert prediction.mask("liver").dtype == bool
     assert prediction.preview().width > 300
     image = prediction.to_nibabel()

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL.Image import Image
 
 from medseg.data import nifti, write_label_map
 from medseg.errors import DataError, GeometryError
 from medseg.grid import Grid
 from medseg.image_io_2d import read_size
 from medseg.labels import LabelMap
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from medseg.report import StructureStatistics
+from medseg.report import StructureStatistics, structure_statistics
+from medseg.report.figures import overview
 
 Label = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -89,14 +87,20 @@ class Prediction:
         """
         return np.isin(self.label, [self.labels.index(structure) for structure in self.labels.select([name])])
 
-    def statistics(self) -> list[StructureStatistics]:
-        """Return volume (ml), voxels, mean HU and confidence of each structure.
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Return `volume_ml`, `voxels`, `mean_hu`, `touches_border` and `confidence` by structure.
 
         Raises:
             DataError: the scan's voxels were not kept.
         """
-        from medseg.report import structure_statistics
+        return {row.structure: asdict(row) for row in self.statistics_rows()}
 
+    def statistics_rows(self) -> list[StructureStatistics]:
+        """Return `statistics` as rows, in the order of the label map.
+
+        Raises:
+            DataError: the scan's voxels were not kept.
+        """
         return structure_statistics(self._image(), self.label, self.grid, self.labels, self.structures, self.confidence)
 
     def preview(self) -> Image:
@@ -105,8 +109,6 @@ class Prediction:
         Raises:
             DataError: the scan's voxels were not kept.
         """
-        from medseg.report.figures import overview
-
         return overview(self._image(), self.label, self.grid, self.labels, Path(self.source).name)
 
     def _image(self) -> npt.NDArray[Any]:

@@ -65,7 +65,7 @@ class Outputs:
                 write_like(path, structure.astype(np.uint8), prediction.location)
         if any(".statistics." in path.name for path in missing):
             path = mask.with_name(f"{stem(mask)}.statistics.json")
-            save_statistics(path, prediction.statistics(), prediction.grid, prediction.source)
+            save_statistics(path, prediction.statistics_rows(), prediction.grid, prediction.source)
         if prediction.image is not None and any(path.suffix == ".png" for path in missing):
             path = mask.with_name(f"{stem(mask)}.png")
             save_overview(path, prediction.image, prediction.label, prediction.grid, prediction.labels, stem(mask))

@@ -1,4 +1,4 @@
-"""What several commands take: KEY=VALUE pairs, overlays, --trust."""
+"""Options that several commands share: KEY=VALUE pairs, overlays, --trust."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import click
 
 
 def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`KEY=VALUE` to a dictionary; a value is JSON or a Python literal where it is one, else text.
+    """Return `KEY=VALUE` pairs as a dictionary; values are parsed by `parse_value`.
 
     Raises:
-        click.UsageError: a pair without '=', or one key twice.
+        click.UsageError: a pair without '=', or a key that is given twice.
 
-    >>> parse_pairs(("lr=5e-4", "patch_size=[128, 96]", "device=cpu", "resume=False"))
-    {'lr': 0.0005, 'patch_size': [128, 96], 'device': 'cpu', 'resume': False}
+    Example:
+        >>> parse_pairs(("lr=5e-4", "patch_size=[128, 96]", "device=cpu", "resume=False"))
+        {'lr': 0.0005, 'patch_size': [128, 96], 'device': 'cpu', 'resume': False}
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise click.UsageError(
                 f"'{pair}' must be KEY=VALUE, for example lr=5e-4 or train#handler_set#history#folder=x."
             )
-        if key in found:
+        if key in values:
             raise click.UsageError(f"'{key}' is given twice.")
-        found[key] = parse_value(text)
-    return found
+        values[key] = parse_value(text)
+    return values
 
 
 def parse_value(text: str) -> Any:
-    """JSON, else a Python literal, else the text itself."""
+    """Return a value from JSON, or else from a Python literal, or else the text itself."""
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)
@@ -52,5 +53,5 @@ with_overlays = click.option(
 with_trust = click.option(
     "--trust",
     is_flag=True,
-    help="Run the bundle even where it could do more than what is known to be harmless; see medseg bundle inspect.",
+    help="Run the bundle even if it could do more than what is known to be harmless; see medseg bundle inspect.",
 )

@@ -33,9 +33,7 @@ def as_dicom(scan, save_dicom, name="series"):
     return save_dicom(name, hu[:, :, :3], step=5.0, PixelSpacing=(2.0, 2.0))
 
 
-def test_a_dicom_folder_gives_what_its_nifti_gives_on_the_grid_of_the_series(
-    predictor, scan, save_dicom, save, tmp_path
-):
+def test_a_dicom_folder_and_its_nifti_give_the_same_mask(predictor, scan, save_dicom, save, tmp_path):
     folder = as_dicom(scan, save_dicom)
     grid = read_grid(folder)
     contralateral = save("contralateral.nii.gz", read_volume(scan)[0][:, :, :3], grid.affine)
@@ -54,7 +52,7 @@ def test_a_real_dicom_series_and_its_nifti_give_one_mask(trained, real):
     assert np.array_equal(series.label, nifti.label)
 
 
-def test_errors_name_the_dicom_folder_and_not_what_it_was_turned_into(predictor, scan, save_dicom):
+def test_errors_name_the_dicom_folder(predictor, scan, save_dicom):
     folder = as_dicom(scan, save_dicom)
     loaded = predictor.load(folder)
     loaded.item["image"][0, 0, 0, 0] = np.nan
@@ -73,7 +71,7 @@ def test_only_the_named_structures_come_out(trained, predictor, scan, tmp_path):
         Predictor(Bundle(trained), {"device": "cpu"}, only=["livr"])
 
 
-def test_what_a_killed_process_left_is_removed_and_strangers_stay(predictor, scan, tmp_path):
+def test_partial_files_of_a_killed_process_are_removed_and_others_stay(predictor, scan, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     left, stranger = out / ".a.12345678.partial.nii.gz", out / ".b.12345678.partial.nii.gz"
@@ -124,7 +122,7 @@ def test_an_unexpected_error_of_one_scan_names_it(predictor, scan, tmp_path):
     assert isinstance(outcome.error.__cause__, ZeroDivisionError)
 
 
-def test_the_next_is_read_and_the_last_is_written_while_this_one_is_computed():
+def test_reading_computing_and_writing_overlap():
     read_next, wrote_last = threading.Event(), threading.Event()
     threads = {"read": set(), "compute": set(), "write": set()}
 
@@ -155,7 +153,7 @@ def test_the_next_is_read_and_the_last_is_written_while_this_one_is_computed():
 
 @pytest.mark.parametrize("ahead", [True, False])
 @pytest.mark.parametrize("stage", ["read", "compute", "write"])
-def test_one_failure_stops_no_other_and_order_is_kept(ahead, stage):
+def test_a_failure_stops_no_other_and_the_order_stays(ahead, stage):
     def fail(name, item):
         if name == stage and item == 2:
             raise ValueError(f"{name} {item}")
@@ -193,7 +191,7 @@ def test_no_more_than_the_next_is_read():
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-def test_ctrl_c_finishes_what_is_being_written_and_begins_nothing_new(ahead):
+def test_ctrl_c_finishes_the_file_being_written_and_starts_no_other(ahead):
     written, read_items = [], []
 
     def compute(item):

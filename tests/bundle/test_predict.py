@@ -45,7 +45,7 @@ def in_ras(path):
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
-def test_the_mask_has_exactly_the_scans_shape_and_affine_and_the_same_labels(predictor, save, tmp_path, axes):
+def test_a_mask_has_its_scans_shape_affine_and_labels_in_every_orientation(predictor, save, tmp_path, axes):
     source = scan(save, f"{axes}.nii.gz", axes)
     plain = scan(save, "plain.nii.gz")
     mask = predictor.predict_case(source).save(tmp_path / "out" / "mask.nii.gz")
@@ -129,7 +129,7 @@ def test_every_odd_real_file_gives_a_mask_on_its_grid_or_one_clear_error(predict
     assert all(outcomes.values()), outcomes
 
 
-def test_colours_complex_numbers_and_shear_are_refused_by_name(predictor, real):
+def test_colors_complex_numbers_and_shear_are_refused_by_name(predictor, real):
     for name, why in (
         ("totalseg_spine_report_RGB.nii.gz", "the voxels are colors"),
         ("niivue_complex.nii.gz", "the voxels are complex"),
@@ -155,7 +155,7 @@ def test_a_sheared_scan_goes_by_its_voxel_axes_only_when_allowed(trained, save, 
     assert read_grid(found.save(tmp_path / "mask.nii.gz")).matches(read_grid(sheared), tolerance_mm=1e-5)
 
 
-def test_confidence_comes_by_structure_where_it_is_asked_for(trained, phantom):
+def test_confidence_is_given_by_structure_on_request(trained, phantom):
     predictor = Predictor(Bundle(trained), {"device": "cpu"})
     scan = predictor.load(phantom / "p0002" / "ct.nii.gz")
     plain = predictor.segment(scan)
@@ -168,7 +168,7 @@ def test_confidence_comes_by_structure_where_it_is_asked_for(trained, phantom):
     assert all(1 / len(found.labels) < value <= 1 for value in found.confidence.values())
 
 
-def test_a_first_look_gives_what_the_whole_gives_of_a_structure(trained, phantom):
+def test_a_coarse_pass_gives_the_same_labels_of_a_structure(trained, phantom):
     scan, only = phantom / "p0002" / "ct.nii.gz", ["liver"]
     whole = Predictor(Bundle(trained), {"device": "cpu"}, only).predict_case(scan).label
     found = Predictor(Bundle(trained), {"device": "cpu"}, only, coarse_first=True).predict_case(scan).label
@@ -177,7 +177,7 @@ def test_a_first_look_gives_what_the_whole_gives_of_a_structure(trained, phantom
     assert inside.sum() >= 0.95 * (whole > 0).sum()
 
 
-def test_a_look_from_another_side_swaps_left_and_right_back(trained, phantom):
+def test_the_mirrored_view_swaps_left_and_right_back(trained, phantom):
     """Of a scan that is its own mirror image, the labels are their own mirror image, sides swapped."""
     predictor = Predictor(Bundle(trained), {"device": "cpu", "flips": [[0]]})
     scan = predictor.load(phantom / "p0002" / "ct.nii.gz")
@@ -189,7 +189,7 @@ def test_a_look_from_another_side_swaps_left_and_right_back(trained, phantom):
     assert np.mean(contralaterals[label[::-1]] != label) < 1e-4
 
 
-def test_channels_are_no_label_map(trained, phantom):
+def test_logits_are_not_a_label_map(trained, phantom):
     other = Predictor(Bundle(trained), {"device": "cpu", "inferer#decode": "logits"})
     with pytest.raises(GeometryError, match="the network must give one label map"):
         other.predict_case(phantom / "p0002" / "ct.nii.gz")

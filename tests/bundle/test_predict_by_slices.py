@@ -86,7 +86,7 @@ def by_pictures(work, source, folder, dtype):
         ("LAI", None, [0, 255], 256, 1),
     ],
 )
-def test_a_volume_is_what_its_slices_are(trained_slices, save, tmp_path, axes, affine, window, high, context):
+def test_a_volume_equals_its_slices(trained_slices, save, tmp_path, axes, affine, window, high, context):
     source = volume(save, axes, affine, high)
     found = predictor(trained_slices, window=window, context=context).predict_case(source)
     assert found.grid.matches(read_grid(source), tolerance_mm=1e-6)
@@ -100,7 +100,7 @@ def test_a_volume_is_what_its_slices_are(trained_slices, save, tmp_path, axes, a
     assert np.array_equal(np.asanyarray(mask.dataobj), found.label)
 
 
-def test_the_window_says_what_is_black_and_what_is_white(trained_slices, save):
+def test_the_window_decides_what_is_black_and_what_is_white(trained_slices, save):
     values = np.repeat(np.array([-900, -160, -27, 107, 240, 2000], np.int16), 8)[:, None, None] * np.ones((1, 36, 2))
     work = predictor(trained_slices, window=[-160, 240])
     work.network = Levels()
@@ -113,7 +113,7 @@ def test_without_a_window_no_volume_passes(trained_slices, save):
         predictor(trained_slices).predict_case(volume(save))
 
 
-def test_what_does_not_fit_shows_before_anything_is_read(trained_slices, trained):
+def test_settings_that_do_not_fit_are_refused_before_reading(trained_slices, trained):
     with pytest.raises(ConfigError, match="this bundle takes volumes only, not 2D slices"):
         Predictor(Bundle(trained), {"device": "cpu"}, slices=True)
     with pytest.raises(ConfigError, match=r"network: must give logits of shape \(1, 5, 32, 32\)"):
@@ -136,7 +136,7 @@ def test_structures_that_overlap_become_one_label_map(trained_slices, save, tmp_
     assert len(np.unique(wanted)) > 2
 
 
-def test_only_what_is_wanted_comes_out_also_where_it_is_looked_for_first(trained_slices, save):
+def test_only_requested_structures_come_out_with_a_coarse_pass_too(trained_slices, save):
     source = volume(save)
     whole = predictor(trained_slices, window=[0, 255]).predict_case(source).label
     for coarse_first in (False, True):

@@ -75,7 +75,7 @@ def written(out):
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
 
 
-def test_masks_are_what_the_network_says_in_the_colours_of_the_set(predictor, tmp_path):
+def test_masks_hold_the_networks_classes_in_the_colors_of_the_data_set(predictor, tmp_path):
     deep = (noise((32, 32), 3, 3000) + 500).astype(np.uint16)
     source = save(
         tmp_path / "in",
@@ -108,7 +108,7 @@ def test_masks_are_what_the_network_says_in_the_colours_of_the_set(predictor, tm
         assert row["scan"] == ("scan" if row["slice"] == "scan_slice_0007" else "")
 
 
-def test_the_trained_network_itself_is_asked(trained_slices, tmp_path):
+def test_masks_equal_the_trained_networks_argmax(trained_slices, tmp_path):
     predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     with torch.no_grad():  # one epoch taught it next to nothing: let all classes come out
         predictor.network.decode_head.classifier.weight.mul_(1000)
@@ -129,7 +129,7 @@ def test_the_trained_network_itself_is_asked(trained_slices, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(20, 28), (28, 20), (70, 90), (32, 32)])
-def test_a_mark_is_where_it_is_on_the_screen_in_any_size(predictor, tmp_path, shape):
+def test_a_mark_stays_at_its_position_in_images_of_any_size(predictor, tmp_path, shape):
     rows, columns = shape
     picture = np.zeros(shape, np.uint8)
     top, left, bottom, right = rows // 10, columns // 2, rows // 3, columns - 2
@@ -149,7 +149,7 @@ def times(out, *folders):
     return {path: path.stat().st_mtime_ns for folder in folders for path in (out / folder).rglob("*.png")}
 
 
-def test_what_is_there_and_whole_is_kept_and_stands_in_the_table(predictor, tmp_path):
+def test_complete_slices_are_not_segmented_again_and_stay_in_the_table(predictor, tmp_path):
     source = save(tmp_path / "in", **{f"p{n}": noise((30, 26), n).astype(np.uint8) for n in range(5)})
     out, parts = tmp_path / "out", ("masks", "colors", "overlays")
     segment(predictor, source, out)
@@ -211,7 +211,7 @@ def test_areas_are_in_the_mm_of_the_names_that_say_them(predictor, tmp_path):
     assert np.array_equal(pixels(tmp_path / "out/masks/case7_day3_slice_0001.png") == 3, picture.T == 900)
 
 
-def test_only_what_is_wanted_comes_out(trained_slices, tmp_path):
+def test_only_requested_structures_come_out(trained_slices, tmp_path):
     predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, only=["small_bowel"], slices=True)
     predictor.network = Levels()
     grey = noise((32, 32), 1)
@@ -228,7 +228,7 @@ def test_only_what_is_wanted_comes_out(trained_slices, tmp_path):
         assert set(np.unique(pixels(tmp_path / "out" / "masks" / "a.png"))) == found
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(predictor, tmp_path):
+def test_partial_files_of_a_killed_process_are_removed_and_nothing_else(predictor, tmp_path):
     out = tmp_path / "out"
     left = ["masks/.a.12ab34cd.partial.png", "structures/stomach/.a.12ab34cd.partial.png", ".pixels.0a.partial.csv"]
     others = ["runs/one/checkpoints/.last.0a.partial.pt", ".notes.0a.partial.txt", "masks/old.png"]
@@ -240,7 +240,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(predictor, tmp_p
     assert written(out) == sorted(own + others)
 
 
-def test_an_error_of_one_stops_no_other(predictor, tmp_path):
+def test_an_error_of_one_slice_stops_no_other(predictor, tmp_path):
     source = save(tmp_path / "in", **{f"p{n}": noise((32, 32), n).astype(np.uint8) for n in range(3)})
     broken = source / "p1.png"
     content = bytearray(broken.read_bytes())
@@ -255,7 +255,7 @@ def test_an_error_of_one_stops_no_other(predictor, tmp_path):
     assert [path.name for path in sorted((tmp_path / "out" / "masks").iterdir())] == ["p0.png", "p2.png"]
 
 
-def test_what_the_config_of_the_bundle_writes_is_the_same(trained_slices, tmp_path):
+def test_the_bundles_own_config_writes_the_same_files(trained_slices, tmp_path):
     scans = tmp_path / "in" / "case7" / "case7_day3" / "scans"
     save(scans, **{f"slice_000{n}_40_30_1.50_1.25": (noise((30, 40), n, 999)).astype(np.uint16) for n in (1, 2, 3)})
     overrides = {"device": "cpu", "dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "eval")}
@@ -274,7 +274,7 @@ def test_what_the_config_of_the_bundle_writes_is_the_same(trained_slices, tmp_pa
     assert float(table(tmp_path / "out")[0]["area_mm2"]) == int(table(tmp_path / "out")[0]["pixels"]) * 1.875
 
 
-def test_colours_that_do_not_fit_are_refused(tmp_path):
+def test_colors_that_do_not_fit_are_refused(tmp_path):
     labels, path = LabelMap(["liver", "spleen"]), tmp_path / "classes.json"
     assert read_colors(path, labels) is None
     path.write_text(json.dumps({"spleen": [1, 2, 3], "liver": [4, 5, 6], "other": [7, 8, 9]}))
@@ -288,7 +288,7 @@ def test_colours_that_do_not_fit_are_refused(tmp_path):
             read_colors(path, labels)
 
 
-def test_what_has_another_size_than_its_picture_is_no_prediction(tmp_path):
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):
     save(tmp_path, a=np.zeros((6, 8), np.uint8))
     item, labels = {"image": str(tmp_path / "a.png"), "case": "x"}, LabelMap(["liver"])
     assert slice_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False).pixels() == {"liver": 48}
@@ -299,7 +299,7 @@ def test_what_has_another_size_than_its_picture_is_no_prediction(tmp_path):
         slice_prediction(torch.ones(1, 6, 8, dtype=torch.uint8), item, labels, False, only=["spleen"])
 
 
-def test_small_things():
+def test_spacing_and_flattening():
     assert spacing_of({"spacing": [1.5, 2]}) == (1.5, 2.0)
     assert spacing_of({"spacing": (1.0, 1.0)}) == (1.0, 1.0)
     assert spacing_of({}) is None
@@ -319,7 +319,7 @@ def test_masks_of_other_classes_are_never_mixed(predictor, tmp_path, monkeypatch
     assert {name: (out / name).read_bytes() for name in written(out)} == before
 
 
-def test_the_table_keeps_what_was_there_as_long_as_its_mask_is(predictor, tmp_path):
+def test_the_table_keeps_earlier_rows_as_long_as_their_masks_exist(predictor, tmp_path):
     out = tmp_path / "out"
     for name in ("a", "b", "c"):
         segment(predictor, save(tmp_path / name, **{name: noise((32, 32)).astype(np.uint8)}), out)

@@ -86,11 +86,11 @@ def test_trust_lets_it_pass(hostile, phantom, tmp_path):
     assert (tmp_path / "canary").exists()
 
 
-def test_what_a_run_made_passes(trained):
+def test_the_folder_of_a_run_passes(trained):
     require_trust(trained, False)
 
 
-def test_weights_that_would_run_something_are_refused_even_when_trusted(trained, phantom, tmp_path):
+def test_weights_that_would_run_code_are_refused_even_if_trusted(trained, phantom, tmp_path):
     root = Path(shutil.copytree(trained, tmp_path / "b"))
     torch.save(Evil(tmp_path / "canary"), root / "models" / "model.pt")
     with pytest.raises(UntrustedError, match=r"pickle-unsafe in models/model\.pt"):

@@ -71,7 +71,7 @@ def test_a_subset_is_split_alone(prediction, scan, tmp_path):
     assert [path.name for path in files] == ["spleen.nii.gz"]
 
 
-def test_a_whole_mask_is_kept_and_a_damaged_or_foreign_one_is_not(prediction, scan, tmp_path, save):
+def test_a_complete_mask_counts_and_a_damaged_or_misplaced_one_does_not(prediction, scan, tmp_path, save):
     mask = tmp_path / "out" / "a.nii.gz"
     assert existing_mask(mask, scan, LABELS, None) is None
     prediction.save(mask)
@@ -82,7 +82,7 @@ def test_a_whole_mask_is_kept_and_a_damaged_or_foreign_one_is_not(prediction, sc
     assert existing_mask(mask, scan, LABELS, None) is None
 
 
-def test_a_mask_of_other_structures_is_neither_kept_nor_lost(prediction, scan, tmp_path):
+def test_a_mask_of_other_structures_is_an_error_and_stays(prediction, scan, tmp_path):
     mask = prediction.save(tmp_path / "out" / "a.nii.gz")
     for labels, only in ((LabelMap(["liver", "spleen"]), None), (LABELS, ("liver",))):
         with pytest.raises(

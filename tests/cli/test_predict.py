@@ -11,7 +11,7 @@ def scans(phantom):
     return [phantom / "p0002" / "ct.nii.gz", phantom / "p0003" / "ct.nii.gz"]
 
 
-def test_masks_are_named_after_their_scans_and_lie_where_they_lie(medseg, trained, scans, tmp_path):
+def test_masks_have_the_names_and_the_grids_of_their_scans(medseg, trained, scans, tmp_path):
     done = medseg("predict", trained, *scans, "-o", tmp_path / "out", "--preview")
     assert done.code == 0, done.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -35,7 +35,7 @@ def test_a_folder_of_scans_is_segmented(medseg, trained, scans, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
 
 
-def test_what_is_there_is_left_unless_told_otherwise(medseg, trained, scans, tmp_path):
+def test_complete_masks_stay_unless_overwrite_is_given(medseg, trained, scans, tmp_path):
     mask = tmp_path / "out" / "p0002.nii.gz"
     assert medseg("predict", trained, scans[0], "-o", tmp_path / "out").code == 0
     first = mask.stat().st_mtime_ns
@@ -46,7 +46,7 @@ def test_what_is_there_is_left_unless_told_otherwise(medseg, trained, scans, tmp
     assert mask.stat().st_mtime_ns != first
 
 
-def test_one_broken_scan_does_not_stop_the_others_but_shows_in_the_exit_code(medseg, trained, scans, tmp_path):
+def test_a_broken_scan_stops_no_other_and_sets_the_exit_code(medseg, trained, scans, tmp_path):
     broken = tmp_path / "in" / "broken.nii.gz"
     broken.parent.mkdir()
     broken.write_bytes(scans[0].read_bytes()[:-400])
@@ -97,7 +97,14 @@ def test_wrong_arguments_are_one_error_each(medseg, trained, scans, tmp_path):
         "Train the bundle first": ["unet2d", scans[0], "-o", tmp_path / "out"],
         "the folder cannot be written": [trained, scans[0], "-o", tmp_path / "file"],
         "Did you mean 'inferer#overlap'": [trained, scans[0], "-o", tmp_path / "out", "--set", "inferer#overlp=0.5"],
-        "for 3 output channels": [trained, scans[0], "-o", tmp_path / "out", "--set", 'structures=["liver", "spleen"]'],
+        "does not fit the network": [
+            trained,
+            scans[0],
+            "-o",
+            tmp_path / "out",
+            "--set",
+            'structures=["liver", "spleen"]',
+        ],
     }
     for message, arguments in wrong.items():
         done = medseg("predict", *arguments)
@@ -106,7 +113,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained, scans, tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_all_that_can_be_written_beside_a_mask(medseg, trained, scans, tmp_path):
+def test_everything_that_can_be_written_beside_a_mask(medseg, trained, scans, tmp_path):
     out = tmp_path / "out"
     options = ("-o", out, "--stats", "--split", "--roi-subset", "liver", "--roi-subset", "spleen", "--memory", "1TB")
     done = medseg("predict", trained, scans[0], *options)
@@ -126,7 +133,7 @@ def test_all_that_can_be_written_beside_a_mask(medseg, trained, scans, tmp_path)
     assert (out / "p0002.nii.gz").stat().st_mtime_ns == before
 
 
-def test_only_where_something_was_seen_and_how_sure_the_network_is(medseg, trained, scans, tmp_path):
+def test_a_coarse_pass_and_confidence(medseg, trained, scans, tmp_path):
     done = medseg("predict", trained, scans[0], "-o", tmp_path, "--stats", "--roi-subset", "liver", "--coarse-first")
     assert done.code == 0, done.err
     (liver,) = json.loads((tmp_path / "p0002.statistics.json").read_text())["structures"]
@@ -136,7 +143,7 @@ def test_only_where_something_was_seen_and_how_sure_the_network_is(medseg, train
     assert (wrong.code, "--coarse-first needs --roi-subset" in wrong.err) == (2, True)
 
 
-def test_a_damaged_mask_is_made_again_and_the_summary_counts(medseg, trained, scans, tmp_path):
+def test_a_damaged_mask_is_segmented_again_and_the_summary_counts(medseg, trained, scans, tmp_path):
     mask = tmp_path / "out" / "p0002.nii.gz"
     mask.parent.mkdir()
     mask.write_bytes(b"cut short")

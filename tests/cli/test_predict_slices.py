@@ -10,8 +10,8 @@ from medseg.bundle import Bundle, Predictor
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of three pictures of one scan, wider than high."""
+def images(tmp_path):
+    """A folder of three images of one scan, wider than high."""
     for k in (1, 2, 3):
         path = tmp_path / "in" / f"case7_day3_slice_{k:04d}.png"
         path.parent.mkdir(exist_ok=True)
@@ -24,18 +24,18 @@ def pixels(path):
         return np.asarray(image)
 
 
-def test_a_folder_of_pictures_becomes_masks_colours_overlays_and_a_table(medseg, trained_slices, pictures, tmp_path):
+def test_a_folder_of_images_gives_masks_colors_overlays_and_a_table(medseg, trained_slices, images, tmp_path):
     out = tmp_path / "out"
-    done = medseg("predict", trained_slices, pictures, "-o", out)
+    done = medseg("predict", trained_slices, images, "-o", out)
     assert done.code == 0, done.err
     assert "3 segmented, 0 unchanged (--overwrite segments them again), 0 failed." in done.out
     assert f"Masks are in {out / 'masks'}, pixels and areas in {out / 'pixels.csv'}" in done.out
-    names = [path.name for path in sorted(pictures.iterdir())]
+    names = [path.name for path in sorted(images.iterdir())]
     for folder in ("masks", "colors", "overlays"):
         assert sorted(path.name for path in (out / folder).iterdir()) == names
     predictor = Predictor(Bundle(trained_slices), {"device": "cpu"}, slices=True)
     for name in names:
-        item = predictor.preprocessing({"image": str(pictures / name)})
+        item = predictor.preprocessing({"image": str(images / name)})
         assert np.array_equal(pixels(out / "masks" / name), np.asarray(predictor.infer(item["image"][None]))[0, 0])
     with (out / "pixels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -43,8 +43,8 @@ def test_a_folder_of_pictures_becomes_masks_colours_overlays_and_a_table(medseg,
     assert {row["scan"] for row in rows} == {"case7_day3"}
 
 
-def test_what_is_there_is_left_unless_told_otherwise(medseg, trained_slices, pictures, tmp_path):
-    call = ("predict", trained_slices, pictures, "-o", tmp_path / "out")
+def test_complete_masks_stay_unless_overwrite_is_given(medseg, trained_slices, images, tmp_path):
+    call = ("predict", trained_slices, images, "-o", tmp_path / "out")
     assert medseg(*call).code == 0
     mask = tmp_path / "out" / "masks" / "case7_day3_slice_0002.png"
     first = mask.stat().st_mtime_ns
@@ -55,22 +55,22 @@ def test_what_is_there_is_left_unless_told_otherwise(medseg, trained_slices, pic
     assert mask.stat().st_mtime_ns != first
 
 
-def test_one_picture_and_one_structure(medseg, trained_slices, pictures, tmp_path):
-    (picture, *_) = sorted(pictures.iterdir())
+def test_one_image_and_one_structure(medseg, trained_slices, images, tmp_path):
+    (image, *_) = sorted(images.iterdir())
     for number, subset in enumerate(([], ["--roi-subset", "small_bowel"])):
-        done = medseg("predict", trained_slices, picture, "-o", tmp_path / str(number), *subset)
+        done = medseg("predict", trained_slices, image, "-o", tmp_path / str(number), *subset)
         assert done.code == 0, done.err
         assert "1 segmented" in done.out
-    everything, one = (pixels(tmp_path / name / "masks" / picture.name) for name in "01")
+    everything, one = (pixels(tmp_path / name / "masks" / image.name) for name in "01")
     assert np.array_equal(one, np.where(everything == 2, 2, 0))
 
 
-def test_one_broken_picture_stops_no_other_but_shows_in_the_exit_code(medseg, trained_slices, pictures, tmp_path):
-    broken = pictures / "case7_day3_slice_0002.png"
+def test_a_broken_image_stops_no_other_and_sets_the_exit_code(medseg, trained_slices, images, tmp_path):
+    broken = images / "case7_day3_slice_0002.png"
     content = bytearray(broken.read_bytes())
     content[-30] ^= 0xFF
     broken.write_bytes(content)
-    done = medseg("predict", trained_slices, pictures, "-o", tmp_path / "out")
+    done = medseg("predict", trained_slices, images, "-o", tmp_path / "out")
     assert done.code == 1
     assert f"Error: {broken}: the checksum of the IDAT chunk is wrong" in done.err
     assert "2 segmented, 0 unchanged (--overwrite segments them again), 1 failed." in done.out
@@ -89,51 +89,51 @@ VOLUMES = {
 
 
 @pytest.mark.parametrize("option", VOLUMES)
-def test_options_for_volumes_are_wrong_use_with_pictures(medseg, trained_slices, pictures, tmp_path, option):
-    done = medseg("predict", trained_slices, pictures, "-o", tmp_path / "out", *VOLUMES[option])
+def test_options_for_volumes_are_usage_errors_with_images(medseg, trained_slices, images, tmp_path, option):
+    done = medseg("predict", trained_slices, images, "-o", tmp_path / "out", *VOLUMES[option])
     assert done.code == 2
     assert "holds 2D images" in done.err
     assert f"{option} is for volumes." in done.err
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_and_volumes_together_are_wrong_use(medseg, trained_slices, pictures, phantom, tmp_path):
+def test_images_and_volumes_together_are_a_usage_error(medseg, trained_slices, images, phantom, tmp_path):
     scan = phantom / "p0003" / "ct.nii.gz"
-    for inputs in ((pictures, scan), (scan, pictures)):
+    for inputs in ((images, scan), (scan, images)):
         done = medseg("predict", trained_slices, *inputs, "-o", tmp_path / "out")
         assert done.code == 2
-        assert f"{pictures} holds 2D images" in done.err
+        assert f"{images} holds 2D images" in done.err
         assert str(scan) in done.err
         assert "for volumes." in done.err
         assert not (tmp_path / "out").exists()
 
 
-def test_a_bundle_for_volumes_takes_no_pictures(medseg, trained, pictures, tmp_path):
-    done = medseg("predict", trained, pictures, "-o", tmp_path / "out")
+def test_a_bundle_for_volumes_takes_no_images(medseg, trained, images, tmp_path):
+    done = medseg("predict", trained, images, "-o", tmp_path / "out")
     assert done.code == 1
     assert "this bundle takes volumes only, not 2D slices" in done.err
 
 
-def test_masks_do_not_go_where_the_pictures_are(medseg, trained_slices, pictures, tmp_path):
-    before = sorted(pictures.iterdir())
-    for inputs, folder in ((pictures, pictures), (before[0], tmp_path), (pictures, tmp_path / "a" / "..")):
+def test_masks_are_not_written_into_the_folder_of_the_images(medseg, trained_slices, images, tmp_path):
+    before = sorted(images.iterdir())
+    for inputs, folder in ((images, images), (before[0], tmp_path), (images, tmp_path / "a" / "..")):
         done = medseg("predict", trained_slices, inputs, "-o", folder)
         assert done.code == 2
         assert "is in the output folder itself. Choose another folder with -o." in done.err
-    assert sorted(pictures.iterdir()) == before
+    assert sorted(images.iterdir()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
-def test_wrong_arguments_are_one_error_each(medseg, trained_slices, pictures, tmp_path):
+def test_wrong_arguments_are_one_error_each(medseg, trained_slices, images, tmp_path):
     (tmp_path / "file").touch()
     out = tmp_path / "out"
     wrong = {
         "missing.png: there is no such image or folder of images": [tmp_path / "missing.png", "-o", out],
-        "the folder cannot be written": [pictures, "-o", tmp_path / "file"],
-        "Did you mean 'inferer#overlap'": [pictures, "-o", out, "--set", "inferer#overlp=0.5"],
-        "'stomack'": [pictures, "-o", out, "--roi-subset", "stomack"],
+        "the folder cannot be written": [images, "-o", tmp_path / "file"],
+        "Did you mean 'inferer#overlap'": [images, "-o", out, "--set", "inferer#overlp=0.5"],
+        "'stomack'": [images, "-o", out, "--roi-subset", "stomack"],
         "context: the number of neighbors must be a whole number, 0 or more (got 'two')": [
-            pictures,
+            images,
             "-o",
             out,
             "--set",
@@ -145,12 +145,12 @@ def test_wrong_arguments_are_one_error_each(medseg, trained_slices, pictures, tm
         assert done.code == 1, message
         assert message in done.err
         assert done.err.count("Error") == 1
-    untrained = medseg("predict", "segformer2d", pictures, "-o", out)
+    untrained = medseg("predict", "segformer2d", images, "-o", out)
     assert (untrained.code, "Train the bundle first" in untrained.err) == (1, True)
     assert not list(out.glob("*"))
 
 
-def test_a_volume_goes_slice_by_slice_once_its_window_is_said(medseg, trained_slices, save, tmp_path):
+def test_a_volume_is_segmented_slice_by_slice_with_a_window(medseg, trained_slices, save, tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (30, 26, 3)).astype(np.int16)
     scan = save("mr.nii.gz", values, np.diag([-1.5, -1.5, 4, 1]))
     done = medseg("predict", trained_slices, scan, "-o", tmp_path / "out")
@@ -165,23 +165,21 @@ def test_a_volume_goes_slice_by_slice_once_its_window_is_said(medseg, trained_sl
     assert (tmp_path / "out" / "mr.statistics.csv").is_file()
 
 
-def test_a_bundle_that_would_run_code_is_refused_for_pictures_too(
-    medseg, trained_slices, pictures, tmp_path, monkeypatch
-):
+def test_a_bundle_that_would_run_code_is_refused_for_images_too(medseg, trained_slices, images, tmp_path, monkeypatch):
     bundle = tmp_path / "foreign"
     shutil.copytree(trained_slices, bundle)
     config = bundle / "configs" / "inference.json"
     opens = f"$open({str(tmp_path / 'canary')!r}, 'w') or "
     config.write_text(config.read_text().replace('"amp": "$', f'"amp": "{opens}', 1))
-    done = medseg("predict", bundle, pictures, "-o", tmp_path / "out")
+    done = medseg("predict", bundle, images, "-o", tmp_path / "out")
     assert done.code == 1
     assert "--trust" in done.err
     assert not (tmp_path / "canary").exists()
     assert not (tmp_path / "out" / "masks").exists()
 
 
-def test_the_output_may_lie_below_the_input_each_time(medseg, trained_slices, pictures):
-    for said in ("3 segmented", "0 segmented, 3 unchanged"):
-        done = medseg("predict", trained_slices, pictures, "-o", pictures / "out")
+def test_the_output_may_lie_below_the_input_each_time(medseg, trained_slices, images):
+    for summary in ("3 segmented", "0 segmented, 3 unchanged"):
+        done = medseg("predict", trained_slices, images, "-o", images / "out")
         assert done.code == 0, done.err
-        assert said in done.out
+        assert summary in done.out

@@ -105,7 +105,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("message", WRONG)
-def test_what_is_no_even_ct_series_is_refused_with_what_was_found(save_dicom, hu, message):
+def test_a_folder_that_is_not_one_even_ct_series_is_refused(save_dicom, hu, message):
     folder = save_dicom(
         "wrong", np.concatenate([hu, hu], axis=2)[:, :, : 8 if "skip" in WRONG[message] else 4], **WRONG[message]
     )
@@ -146,7 +146,7 @@ def test_a_real_compressed_file_that_is_cut_short_is_refused(real, tmp_path):
         open_series(folder)
 
 
-def test_real_folders_that_are_no_ct_series_are_refused(real):
+def test_real_folders_that_are_not_a_ct_series_are_refused(real):
     odd = real / "odd" / "dicom"
     for folder, why in (
         (odd / "dicom2nifti_failing" / "sliceincrement" / "001", r"most lie 5 mm apart [(]10 mm between"),
@@ -162,7 +162,7 @@ def test_real_folders_that_are_no_ct_series_are_refused(real):
             read_dicom(folder)
 
 
-def test_what_people_lay_beside_a_series_does_not_matter(save_dicom, hu, tmp_path):
+def test_other_files_beside_a_series_are_ignored(save_dicom, hu, tmp_path):
     folder = save_dicom("series", hu)
     for name in (".DS_Store", "Thumbs.db", "DICOMDIR", "notes.txt", "LICENSE"):
         (folder / name).write_text("x")

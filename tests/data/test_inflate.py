@@ -23,7 +23,7 @@ def test_several_members_come_out_one_behind_the_other():
     assert inflate(gzip.compress(CONTENT) * 2) == CONTENT * 2  # of like length, too
 
 
-def test_what_is_not_compressed_stays_as_it_is():
+def test_content_that_is_not_compressed_stays_as_it_is():
     assert inflate(CONTENT) == CONTENT
     assert inflate(b"") == b""
 

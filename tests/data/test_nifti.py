@@ -89,7 +89,7 @@ def test_a_label_without_a_name_is_refused(save, tmp_path):
         write_label_map(tmp_path / "m.nii.gz", np.full((4, 4, 4), 3, np.uint8), source, LABELS)
 
 
-def test_a_place_that_cannot_be_written_is_refused(save, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(save, tmp_path):
     source = save("ct.nii.gz", np.zeros((4, 4, 4), np.int16))
     with pytest.raises(OutputError, match="the folder cannot be written"):
         write_label_map(source / "m.nii.gz", np.zeros((4, 4, 4), np.uint8), source, LABELS)
@@ -101,7 +101,7 @@ def broken(tmp_path, name, content):
     return path
 
 
-def test_what_is_no_nifti_is_refused_with_the_reason(tmp_path, save):
+def test_files_that_are_not_nifti_are_refused_with_the_reason(tmp_path, save):
     whole = save("whole.nii.gz", np.random.default_rng(0).integers(0, 99, (20, 20, 20)).astype(np.int16)).read_bytes()
     cases = {
         "no such file": tmp_path / "missing.nii.gz",
@@ -142,7 +142,7 @@ def test_a_4d_file_is_refused(save):
         read_grid(save("4d.nii.gz", np.zeros((3, 3, 3, 2), np.int16)))
 
 
-def test_a_comment_that_is_no_json_does_not_hide_the_names(save, tmp_path):
+def test_a_comment_that_is_not_json_does_not_hide_the_names(save, tmp_path):
     source = save("ct.nii.gz", np.zeros((4, 4, 4), np.int16))
     assert read_label_names(source) is None
     image = nib.load(source)

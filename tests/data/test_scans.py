@@ -71,7 +71,7 @@ def test_a_scan_is_read_whatever_its_kind(save, save_dicom):
         assert grid.spacing == spacing
 
 
-def test_what_holds_pictures_and_what_holds_scans_with_pictures_beside_them(tmp_path, save, save_dicom):
+def test_folders_of_images_are_told_from_scans_with_previews(tmp_path, save, save_dicom):
     touch(tmp_path, "pictures/day1/a.png", "pictures/notes.txt", "hidden/._a.png", "empty/train.csv")
     assert holds_pictures(tmp_path / "pictures")
     assert holds_pictures(tmp_path / "pictures" / "day1" / "a.png")
