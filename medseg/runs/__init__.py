@@ -1,4 +1,4 @@
-"""A run on disk: read its folder, find it, watch it, stop it, resume it, compare it; without torch and without a daemon.
+"""A run on disk: read its folder, find, watch, stop, resume and compare runs; without torch and without a daemon.
 
 This is the only place that reads or writes the files of a run; `medseg.training` writes them through it.
 """

@@ -126,7 +126,7 @@ class Run:
         return rows
 
     def rows_of(self, kind: str) -> list[Row]:
-        """Return the rows of one kind (`batch`, `epoch`, `validation`, `system`, `warning` ...) as they were written."""
+        """Return the rows of one kind (`batch`, `epoch`, `validation`, `system`, `warning` ...), oldest first."""
         return [row for _, row in self.rows.get(kind, ())]
 
     @property

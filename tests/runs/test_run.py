@@ -73,7 +73,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_the_history_is_a_table_with_a_row_for_each_epoch(make_run):
-    rows = [EPOCHS[0], {"kind": "batch", "loss": 9.0}, EPOCHS[1], validation(2, 0.5, liver=0.75, spleen=None), EPOCHS[2]]
+    rows = [
+        EPOCHS[0],
+        {"kind": "batch", "loss": 9.0},
+        EPOCHS[1],
+        validation(2, 0.5, liver=0.75, spleen=None),
+        EPOCHS[2],
+    ]
     history = Run(make_run(rows=rows)).history
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert [row["loss"] for row in history] == [1, 1 / 2, 1 / 3]

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from medseg.errors import RunError
-from medseg.runs.stop import describe, stop
 from medseg.runs.record import read_record, state_of, this_process
+from medseg.runs.stop import describe, stop
 
 graceful = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from medseg.runs.text_log import follow, last_lines, start_of_last_lines
 from medseg.runs.record import this_process
+from medseg.runs.text_log import follow, last_lines, start_of_last_lines
 
 
 @pytest.mark.parametrize(

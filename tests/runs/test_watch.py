@@ -12,11 +12,11 @@ import pytest
 from medseg.errors import OutputError, RunError
 from medseg.runs import watch as watching
 from medseg.runs.detach import detach
-from medseg.runs.notify import Notifier
-from medseg.runs.stop import stop
-from medseg.runs.watch import WatchPolicy, Watch, watch
 from medseg.runs.metrics_log import append_row
+from medseg.runs.notify import Notifier
 from medseg.runs.record import read_record, state_of
+from medseg.runs.stop import stop
+from medseg.runs.watch import Watch, WatchPolicy, watch
 
 
 class Recorder(Notifier):
@@ -208,9 +208,7 @@ def test_a_restart_is_planned_before_the_message_is_sent(watched):
     assert one._due == 10.0
 
 
-def test_a_damaged_record_or_a_full_disk_does_not_end_the_watching(
-    make_run, recorder, monkeypatch, caplog
-):
+def test_a_damaged_record_or_a_full_disk_does_not_end_the_watching(make_run, recorder, monkeypatch, caplog):
     folders = [make_run(name, state="finished") for name in ("a", "b")]
     whole, looks = (folders[0] / "run.json").read_text(), []
     (folders[0] / "run.json").write_text("{")
