@@ -1,4 +1,4 @@
-"""Cases, their patients, and the split of a data set into training, validation and test."""
+"""Hold cases, their patients, and the split of a data set into training, validation and test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TotalSegmentator's structures: names and indices of versions 1 and 2, groups, contralaterals, typical volumes."""
+"""List TotalSegmentator's structures: names and indices of two versions, groups, contralaterals, typical volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings of a check: severity, kind, place, and what to do about it."""
+"""Report the findings of a check: severity, kind, location, and what to do."""
 
 from __future__ import annotations
 

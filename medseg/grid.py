@@ -1,4 +1,4 @@
-"""The voxel grid of an image in the patient: shape and affine."""
+"""Place the voxel grid of an image in the patient: shape and affine."""
 
 from __future__ import annotations
 

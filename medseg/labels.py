@@ -1,4 +1,4 @@
-"""Label maps: index to name and back, groups, colors, left and right."""
+"""Map label indices to names and back; groups, colors, left and right."""
 
 from __future__ import annotations
 

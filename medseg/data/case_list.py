@@ -1,4 +1,4 @@
-"""Lists that people write by hand: one name per line, a comment behind '#'. Cases to leave out, for example."""
+"""Read and write lists that people edit by hand: one name per line, a comment behind '#'.."""
 
 from __future__ import annotations
 

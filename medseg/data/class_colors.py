@@ -1,4 +1,4 @@
-"""The classes of 2D masks: from `classes.json`, `label_map.json`, or nothing but the masks themselves."""
+"""Read the classes of 2D masks from `classes.json`, `label_map.json`, or nothing but the masks themselves."""
 
 from __future__ import annotations
 

@@ -163,15 +163,35 @@ def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> C
     flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image)
     combinations: list[tuple[int, ...]] = [()]
     for channel, name in enumerate(labels):
-        if name not in masks:
-            continue
-        inside = np.flatnonzero(reader.read(masks[name]))
-        before = flat[inside]
-        new = np.zeros(len(combinations), dtype=np.uint16)
-        for code in np.unique(before):
-            combinations.append((*combinations[code], channel))
-            if len(combinations) > np.iinfo(np.uint16).max:
-                raise DataError(image.parent, "its masks overlap in more than 65,535 combinations")
-            new[code] = len(combinations) - 1
-        flat[inside] = new[before]
+        if name in masks:
+            inside = np.flatnonzero(reader.read(masks[name]))
+            flat[inside] = join_combinations(flat[inside], combinations, channel, image.parent)
     return Combined(codes, tuple(combinations), grid)
+
+
+def join_combinations(
+    codes: npt.NDArray[np.uint16], combinations: list[tuple[Any, ...]], member: Any, thing: object
+) -> npt.NDArray[np.uint16]:
+    """Return the codes of voxels after one more structure has joined the combination of each.
+
+    Args:
+        codes: the combination of each voxel inside the structure.
+        combinations: the members of each code; new combinations are appended.
+        member: of the structure.
+        thing: the name in errors.
+
+    Raises:
+        DataError: there are more than 65,535 combinations.
+
+    Example:
+        >>> combinations = [(), (0,)]
+        >>> join_combinations(np.array([0, 1, 1], np.uint16), combinations, 4, "case").tolist(), combinations
+        ([2, 3, 3], [(), (0,), (4,), (0, 4)])
+    """
+    joined = np.zeros(len(combinations), dtype=np.uint16)
+    for code in np.flatnonzero(np.bincount(codes.ravel(), minlength=len(combinations))):
+        if len(combinations) > np.iinfo(np.uint16).max:
+            raise DataError(thing, "its structures overlap in more than 65,535 combinations")
+        joined[code] = len(combinations)
+        combinations.append((*combinations[code], member))
+    return joined[codes]

@@ -1,4 +1,4 @@
-"""Items of 2D slices to segment, and the classes of a set of slices."""
+"""Make items of 2D slices to segment, and choose the classes of a set of slices."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from medseg.cases import Case, DatasetIndex
 from medseg.data.case_jobs import source_key
 from medseg.data.class_colors import decode_binary, decode_mask, format_codes
 from medseg.data.layouts.kaggle import decode_runs
+from medseg.data.masks import join_combinations
 from medseg.errors import DataError, GeometryError, MedsegError, OutputError
 from medseg.image_io_2d import ClassColors, Image2D, read_image_2d
 from medseg.labels import LabelMap
@@ -260,17 +261,11 @@ class _SliceEncoder:
     def _encode_combinations(
         self, masks: Mapping[str, npt.NDArray[np.bool_]], shape: tuple[int, int]
     ) -> npt.NDArray[Any]:
-        # Codes of this slice first: every mask splits each code it meets into one with and one without it.
-        codes = np.zeros(shape, dtype=np.int64)
+        codes = np.zeros(shape, dtype=np.uint16)
         members: list[tuple[int, ...]] = [()]
         for name, mask in masks.items():
-            before = codes[mask]
-            split = np.zeros(len(members), dtype=np.int64)
-            for code in np.unique(before):
-                split[code] = len(members)
-                members.append((*members[code], self.labels.index(name) - 1))
-            codes[mask] = split[before]
-        # Then those of the scan, which all of its slices share.
+            codes[mask] = join_combinations(codes[mask], members, self.labels.index(name) - 1, "slice")
+        # The slices of a scan share one table of codes.
         scan_codes = np.zeros(len(members), dtype=np.int64)
         for code in np.unique(codes):
             scan_codes[code] = self.codes.setdefault(members[code], len(self.codes))

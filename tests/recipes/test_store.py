@@ -89,10 +89,10 @@ def test_a_store_at_another_spacing_is_refused(prepared, batches):
     while cause.__cause__ is not None:
         cause = cause.__cause__
     assert isinstance(cause, ConfigError)
-    assert "Prepare with --spacing 1.5 1.5 -1, or set data#use_store=false" in str(cause)
+    assert "Prepare with --spacing 1.5 1.5 -1, or train with data#use_store=false" in str(cause)
 
 
 def test_a_store_that_is_asked_for_must_be_there(phantom, batches):
     with pytest.raises(RuntimeError) as caught:
         batches(phantom, **{"data#use_store": True})
-    assert "needs a data set with a slice store" in str(caught.value.__cause__ or caught.value)
+    assert "has no slice store" in str(caught.value.__cause__ or caught.value)

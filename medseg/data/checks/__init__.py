@@ -1,1 +1,1 @@
-"""What the dataset doctor looks for, one module a matter; pure functions on arrays, headers and names."""
+"""Check files, geometry, intensities, structures and data sets: pure functions on arrays, headers and names."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medseg.errors import DataError
+from medseg.data.masks import join_combinations
 from medseg.findings import Finding, error, note, warning
 from medseg.grid import Grid
 
@@ -213,15 +213,10 @@ class Overlaps:
         codes, mask = self.codes[box].T, mask.T
         before = codes[mask]
         counts = np.bincount(before, minlength=len(self.combinations))
-        after = np.zeros(len(counts), dtype=np.uint16)
         for code in np.flatnonzero(counts):
             for member in self.combinations[code]:
                 self.pairs[member, name] += int(counts[code])
-            if len(self.combinations) > np.iinfo(np.uint16).max:
-                raise DataError(name, "the structures overlap in more than 65,535 combinations")
-            after[code] = len(self.combinations)
-            self.combinations.append((*self.combinations[code], name))
-        codes[mask] = after[before]
+        codes[mask] = join_combinations(before, self.combinations, name, name)
 
 
 def check_overlaps(pairs: Mapping[tuple[str, str], int], structures: Mapping[str, Structure]) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""MONAI's datalists: JSON with the keys of the Medical Segmentation Decathlon, read and written."""
+"""Read and write MONAI's datalists: JSON with the keys of the Medical Segmentation Decathlon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain folders paired by name: images/<case>.nii.gz, labels/ (or masks/)<case>.nii.gz, label_map.json beside them."""
+"""Read plain folders paired by name: images/<case>.nii.gz, labels/ (or masks/)<case>.nii.gz, label_map.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of Kaggle's UW-Madison set: train/caseN/caseN_dayD/scans/slice_SSSS_*.png, and run lengths in train.csv.
+"""Read Kaggle's UW-Madison layout: train/caseN/caseN_dayD/scans/slice_SSSS_*.png, and run lengths in train.csv.
 
 UW-Madison GI Tract Image Segmentation: 16-bit MR slices; stomach, small bowel and large bowel may overlap.
 Run lengths are `start length start length ...`, along the rows; the upper left pixel is 1.

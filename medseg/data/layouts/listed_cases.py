@@ -1,4 +1,4 @@
-"""What lies in a folder: cases, structures, split, and what is wrong with names and tables.
+"""List what lies in a folder: cases, structures, split, and what is wrong with names and tables.
 
 Every layout has one function `collect` that returns a `Listing` and refuses nothing that can be reported.
 `medseg.data.discover` raises its first error; `medseg.data.check_dataset` reports all of them and reads the files.

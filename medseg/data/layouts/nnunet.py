@@ -1,4 +1,4 @@
-"""The raw layout of nnU-Net v2: dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz, imagesTs."""
+"""Read nnU-Net's raw layout: dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz, imagesTs."""
 
 from __future__ import annotations
 

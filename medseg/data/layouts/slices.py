@@ -1,4 +1,4 @@
-"""2D slices as images: train/ and valid/, or one folder; images and masks paired by name, never by order."""
+"""Read 2D slices: train/ and valid/, or one folder; images and masks paired by name, never by order."""
 
 from __future__ import annotations
 

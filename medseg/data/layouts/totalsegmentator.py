@@ -1,4 +1,4 @@
-"""The layout of the TotalSegmentator data set: sXXXX/ct.nii.gz and sXXXX/segmentations/<structure>.nii.gz.
+"""Read the TotalSegmentator layout: sXXXX/ct.nii.gz and sXXXX/segmentations/<structure>.nii.gz.
 
 Version 1 of the set has 104 structures, version 2 has 117; any subset of either is accepted. The seven that only
 version 1 has (the chambers of the heart, the pulmonary artery, the face) stay structures of their own: no
@@ -8,12 +8,12 @@ structure of version 2 is the same anatomy.
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Split
 from medseg.catalogue import in_order, structure_names
 from medseg.data.layouts.listed_cases import Listing
-from medseg.data.nifti import stem
 from medseg.errors import did_you_mean
 from medseg.findings import Finding, error, note, warning
 
@@ -65,15 +65,19 @@ def _list_masks(folder: Path, valid: set[str]) -> tuple[dict[str, Path], list[Fi
     masks, findings = {}, []
     if not (folder / IMAGE).is_file():
         findings.append(error("image-missing", folder / IMAGE, "the case has no CT", "Fetch it, or remove the folder."))
-    for path in sorted((folder / MASKS).glob("*")):
-        name = stem(path)
-        if path.name.startswith("."):
+    mask_folder = folder / MASKS
+    # Names instead of paths: a set has 145,000 masks.
+    file_names = sorted(os.listdir(mask_folder)) if mask_folder.is_dir() else []  # noqa: PTH208
+    for file_name in file_names:
+        name = file_name.removesuffix(".nii.gz")
+        if file_name.startswith("."):
             continue
-        if not path.name.endswith(".nii.gz"):
+        path = mask_folder / file_name
+        if name in valid and name != file_name:
+            masks[name] = path
+        elif name == file_name:
             message = "the file is not read, because masks are named <structure>.nii.gz"
             findings.append(warning("mask-ignored", path, message, "Rename it, or move it elsewhere."))
-        elif name in valid:
-            masks[name] = path
         else:
             message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"
             fix = did_you_mean(name, valid, "Rename it, or move it elsewhere.")
