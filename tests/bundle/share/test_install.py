@@ -197,7 +197,7 @@ def test_leftovers_of_a_killed_install_are_removed(packed, tmp_path, monkeypatch
     hours = time.time() - 7200
     for path in (*old.rglob("*"), old):
         os.utime(path, (hours, hours))
-    with pytest.raises(ConfigError, match="Known by name") as caught:
+    with pytest.raises(ConfigError, match="there is no bundle or run of that name") as caught:
         find_bundle("zzz")
     assert "partial" not in str(caught.value)
     install_bundle(packed, self_test=False)

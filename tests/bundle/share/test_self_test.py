@@ -121,7 +121,7 @@ def bundle(folder, inference, **metadata):
     (folder / "configs").mkdir(parents=True)
     (folder / "configs" / "inference.json").write_text(json.dumps(inference))
     (folder / "configs" / "metadata.json").write_text(json.dumps({"name": "made-up", **metadata}))
-    return Bundle(folder)
+    return Bundle(folder, trust=True)
 
 
 PLACES = {"dataset_dir": None, "output_dir": "out"}
