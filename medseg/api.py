@@ -22,7 +22,7 @@ from medseg.bundle import Bundle, Prediction, Predictor, SlicePrediction, run_bu
 from medseg.bundle.predict import LoadedScan
 from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
-from medseg.data.scans import holds_pictures
+from medseg.data.volumes import holds_pictures
 from medseg.errors import GeometryError, InputError, RunError
 from medseg.grid import Grid
 from medseg.runs import Run

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
@@ -18,6 +18,10 @@ from medseg.data import read_grid
 from medseg.errors import DataError, MedsegError
 from medseg.grid import Grid
 from medseg.inference import StreamingInferer, memory
+
+if TYPE_CHECKING:
+    from medseg.bundle.slice_writer import SliceWriter
+    from medseg.bundle.volume_writer import VolumeWriter
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -139,34 +143,6 @@ class ScanResult:
     files: tuple[Path, ...] = ()
 
 
-class Writer(Protocol):
-    """Write predictions; `VolumeWriter` and `SliceWriter` do."""
-
-    @property
-    def items(self) -> Sequence[Any]:
-        """What to segment: paths of scans, or items of slices."""
-
-    @property
-    def needs_image(self) -> bool:
-        """Whether the scan's voxels are needed to write."""
-
-    @property
-    def needs_confidence(self) -> bool:
-        """Whether the confidence of each structure is needed."""
-
-    def begin(self) -> None:
-        """Remove what a killed process left, before anything is read."""
-
-    def existing(self, item: Any) -> AnyPrediction | None:
-        """Return the prediction of a complete mask that is there already."""
-
-    def write(self, item: Any, prediction: AnyPrediction, is_new: bool) -> ScanResult:
-        """Write a prediction, or what is missing beside one that is there."""
-
-    def close(self) -> None:
-        """Write what belongs to all of them, at the end."""
-
-
 class BatchPredictor:
     """Segment many scans or slices: read, compute and write in three threads.
 
@@ -188,7 +164,7 @@ class BatchPredictor:
     def __init__(
         self,
         predictor: Predictor,
-        writer: Writer,
+        writer: VolumeWriter | SliceWriter,
         overwrite: bool = False,
         budget: int | None = None,
         progress: bool = False,
@@ -199,8 +175,9 @@ class BatchPredictor:
         self.options = replace(predictor.options, confidence=writer.needs_confidence, progress=progress)
         self.need: memory.Need | None = None
         self.counts: Counter[str] = Counter()
+        self._items: list[Any] = list(writer.items)
         self._refused: dict[Any, MedsegError] = {}
-        self._ahead = len(writer.items) > 1
+        self._ahead = len(self._items) > 1
         writer.begin()
         if not predictor.slices:
             self._plan(budget)
@@ -213,7 +190,7 @@ class BatchPredictor:
             ram = budget - resources.process_ram()
             gpu = None if gpu is None else budget
         plans = []
-        for scan in self.writer.items:
+        for scan in self._items:
             try:
                 shapes = shapes_of(self.predictor, read_grid(scan))
                 if shapes is None:
@@ -235,7 +212,7 @@ class BatchPredictor:
 
         Every error is a MedsegError that names the scan or the file.
         """
-        for outcome in run_pipelined(self.writer.items, self._read, self._compute, self._write, self._ahead):
+        for outcome in run_pipelined(self._items, self._read, self._compute, self._write, self._ahead):
             if outcome.error is not None:
                 self.counts["failed"] += 1
                 error = naming_error(outcome.error, outcome.item)

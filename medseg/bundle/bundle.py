@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
+from medseg import inspection
 from medseg.bundle import config_check
-from medseg.bundle import trust as gate
 from medseg.bundle.evaluation_context import METADATA, BundleParser
 from medseg.config.merge import merge
 from medseg.errors import ConfigError, did_you_mean
+from medseg.runs.resume import was_started_here
 from medseg.search_path import search_path
 
 # MONAI warns at each LoadImaged that an optional DICOM decoder of NVIDIA is missing; medseg does not use it.
@@ -54,6 +55,23 @@ def find_overlay(name: str | Path, root: Path) -> Path:
     names = sorted({file.stem for folder in folders for file in folder.glob("*.json")} - configs)
     fix = did_you_mean(path.stem, names, f"There are: {', '.join(names)}." if names else "")
     raise ConfigError(f"overlay '{name}'", "there is no JSON file or overlay of that name", fix=fix)
+
+
+def require_trust(root: str | Path, trust: bool, use: str = "train", overlays: Iterable[str | Path] = ()) -> None:
+    """Refuse a bundle that could do more than what is known to be harmless, unless it is trusted.
+
+    Args:
+        root: its folder, or a zip of it.
+        trust: True if the user trusts it; then the findings are only logged.
+        use: what it is to be used for. Where a training would send things matters to `train` alone, and not if this
+            user started the run in the folder.
+        overlays: JSON files that are to be laid over its configs.
+
+    Raises:
+        UntrustedError: a finding could do harm; names it.
+        BundleError: there is no bundle.
+    """
+    inspection.require_trust(root, trust, use, overlays, was_started_here(root))
 
 
 class Bundle:
@@ -124,7 +142,7 @@ class Bundle:
         """Refuse to be used if it could do harm, unless it is trusted; what passed once is not inspected again.
 
         Args:
-            use: what it is to be used for, see `medseg.bundle.trust.require_trust`.
+            use: what it is to be used for, see the function `require_trust`.
             overlays: files or names that are to be laid over its configs.
 
         Raises:
@@ -132,7 +150,7 @@ class Bundle:
         """
         key = use, tuple(find_overlay(overlay, self.root) for overlay in overlays)
         if key not in self._passed:
-            gate.require_trust(self.root, self.trust, *key)
+            require_trust(self.root, self.trust, *key)
             self._passed.add(key)
 
     def resolve(

@@ -92,7 +92,7 @@ def command(
     overrides = parse_pairs(pairs)
     if coarse_first and not only:
         raise click.UsageError("--coarse-first needs --roi-subset NAME: the structures to search for.")
-    from medseg.data.scans import holds_pictures
+    from medseg.data.volumes import holds_pictures
 
     show_traceback = bool((context.obj or {}).get("traceback"))
     images = [path for path in inputs if holds_pictures(path)]
@@ -138,7 +138,7 @@ def command(
 
 def _targets(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Return the mask of each scan."""
-    from medseg.data.scans import find_scans, scan_name
+    from medseg.data.volumes import find_scans, scan_name
 
     targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in find_scans(inputs, dicom=True)}
     for scan, target in targets.items():

@@ -17,11 +17,10 @@ from medseg.data.masks import Merged, merge_masks
 from medseg.data.nifti import write_label_map
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.prepare_cases import PrepareConfig, Prepared, prepare
-from medseg.data.scans import find_scans, scan_name
 from medseg.data.slice_items import choose_labels, slice_items
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import StoredCase, StoredVolume, read_store
-from medseg.data.volumes import read_grid, read_volume
+from medseg.data.volumes import find_scans, read_grid, read_volume, scan_name
 
 if TYPE_CHECKING:
     from medseg.data.volume_reader import VolumeReader

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from medseg.bundle import Bundle, resume_run, run_bundle
+from medseg.bundle.bundle import require_trust
 from medseg.bundle.run import update_from_backup
 from medseg.bundle.run_identity import compare_configs, json_config, log_changes, result_config
-from medseg.bundle.trust import require_trust
 from medseg.config.diff import differences
 from medseg.errors import ConfigError, RunError, UntrustedError
 from medseg.runs.record import read_record

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 import medseg
-from medseg.bundle.trust import require_trust
+from medseg.bundle.bundle import require_trust
 from medseg.cli.main import cli
 from medseg.errors import UntrustedError, WeightsError
 

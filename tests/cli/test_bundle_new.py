@@ -84,7 +84,7 @@ def test_a_source_from_others_must_be_trusted(medseg, here, monkeypatch):
             raise ConfigError(root, "must be trusted")
 
     assert medseg("bundle", "new", "model", "--classes", "liver", "--into", "foreign").code == 0
-    monkeypatch.setattr("medseg.bundle.trust.require_trust", require_trust)
+    monkeypatch.setattr("medseg.bundle.bundle.require_trust", require_trust)
     command = "bundle", "new", "mine", "--classes", "liver", "--from", here / "foreign" / "model"
     assert "must be trusted" in medseg(*command).err
     assert not (here / "bundles").exists()

@@ -19,13 +19,12 @@ from packaging.version import InvalidVersion, Version
 
 import medseg
 from medseg.atomic import atomic_folder
-from medseg.bundle.bundle import Bundle
+from medseg.bundle.bundle import Bundle, require_trust
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.archive import folder_name
 from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt
 from medseg.bundle.share.self_test import SelfTest, run_self_test
 from medseg.bundle.share.transfer import fetch
-from medseg.bundle.trust import require_trust
 from medseg.bundle.verify.manifest import compare, read_manifest
 from medseg.errors import BundleError, DataError, OutputError, UntrustedError
 from medseg.inspection import check_archive, unpack

@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from medseg.atomic import atomic_path, write_json, write_text
-from medseg.bundle.bundle import Bundle
+from medseg.bundle.bundle import Bundle, require_trust
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share import self_test
 from medseg.bundle.share.archive import folder_name, write_archive
@@ -24,7 +24,6 @@ from medseg.bundle.share.card import TrainingHistory, card_text, history_of, kee
 from medseg.bundle.share.guards import errors_name, require_clean, sigterm_as_interrupt
 from medseg.bundle.share.stage import CARD, LABELS, NetworkFacts, StagedBundle, describe, recipe_config, stage
 from medseg.bundle.share.versions import LOCK, lock_text
-from medseg.bundle.trust import require_trust
 from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 from medseg.bundle.verify.weights import UNREADABLE, read_state
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError, first_line
