@@ -123,7 +123,7 @@ def train(
         UntrustedError: see `load`.
 
     Example:
-        >>> run = medseg.train("unet2d", "Totalsegmentator_dataset", ["quick"], lr=0.001)  # doctest: +SKIP
+        >>> run = medseg.train("unet2d", "Totalsegmentator_dataset", ["poly"], max_epochs=20)  # doctest: +SKIP
         >>> run.best.dice  # doctest: +SKIP
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)

@@ -70,9 +70,9 @@ def test_python_refuses_it_before_anything_of_it_runs(hostile, tmp_path):
 def test_an_overlay_is_inspected_with_the_bundle(repository, tmp_path):
     (tmp_path / "overlay.json").write_text(json.dumps({"lr": f"$open({str(tmp_path / 'canary')!r}, 'w') and 1"}))
     bundle = medseg.Bundle.open("unet2d")
-    bundle.resolve("train", {}, ["quick"])
+    bundle.resolve("train", {}, ["poly"])
     with pytest.raises(UntrustedError, match="overlay"):
-        bundle.resolve("train", {}, ["quick", tmp_path / "overlay.json"])
+        bundle.resolve("train", {}, ["poly", tmp_path / "overlay.json"])
     assert not (tmp_path / "canary").exists()
 
 
