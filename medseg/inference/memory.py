@@ -1,6 +1,6 @@
 """Estimate from shapes alone what segmenting a scan needs in memory, before anything is computed.
 
-The figures are meant to be within a factor of two of what is measured; docs/how-to/predict.md says how.
+The figures are meant to be within a factor of two of what is measured; docs/how-to/predict.md compares them.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def to_torchscript(network: torch.nn.Module, path: str | Path, shape: Sequence[i
         samples: inputs of that rank, such as real slices, to compare in addition to random ones.
 
     Raises:
-        GeometryError: the shape is none, or the network does not take it.
+        GeometryError: the shape has not 4 or 5 sizes above 0, or the network does not take it.
         OutputError: the network cannot be traced, or its trace gives other values, or the file cannot be written.
 
     Example:
@@ -82,7 +82,7 @@ def to_onnx(network: torch.nn.Module, path: str | Path, shape: Sequence[int], *s
         samples: inputs of that rank, such as real slices, to compare in addition to random ones.
 
     Raises:
-        GeometryError: the shape is none, or the network does not take it.
+        GeometryError: the shape has not 4 or 5 sizes above 0, or the network does not take it.
         OutputError: the network cannot be exported, or its export gives other values, or the file cannot be written.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
