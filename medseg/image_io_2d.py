@@ -36,13 +36,11 @@ class ClassColors:
         names: the classes, the background first.
         codes: of each class: a color `(r, g, b)`, or the one value `(v,)` that a grey mask has there.
         colored: whether the codes are colors.
-        generic: whether the names are made up, because no file names the classes.
     """
 
     names: tuple[str, ...]
     codes: tuple[tuple[int, ...], ...]
     colored: bool = False
-    generic: bool = False
 
     @classmethod
     def indexed(cls, names: Sequence[str]) -> ClassColors:

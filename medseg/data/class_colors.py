@@ -101,13 +101,13 @@ def infer_class_colors(masks: Iterable[Path]) -> ClassColors:
         occurs[np.unique(values)] = True
     present = np.flatnonzero(occurs)
     if present[-1] == 255 and len(present) <= 2:
-        return ClassColors((BACKGROUND, "class_1"), ((0,), (255,)), generic=True)
+        return ClassColors((BACKGROUND, "class_1"), ((0,), (255,)))
     if present[-1] > 64 or present[-1] == 0:
         listed = ", ".join(str(value) for value in present[:8])
         problem = "masks without named classes must hold class indices, or 0 and 255"
         raise LabelError("masks", problem, f"got the values {listed}", _EXAMPLE)
     names = (BACKGROUND, *(f"class_{index}" for index in range(1, present[-1] + 1)))
-    return ClassColors(names, ClassColors.indexed(names).codes, generic=True)
+    return ClassColors.indexed(names)
 
 
 def decode_mask(image: Image2D, colors: ClassColors, location: object = "mask") -> DecodedMask:

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from medseg.cases import Case
-from medseg.data import PrepareConfig, merge_masks, open_dataset, prepare, training_items
+from medseg.data import PrepareConfig, convert, discover, merge_masks, open_dataset, prepare, training_items
 from medseg.data.case_list import write_exclude
 from medseg.data.datasets import read_renumbered
 from medseg.errors import ConfigError, DataError, GeometryError, LabelError
@@ -242,3 +243,26 @@ def test_a_case_without_annotations_is_left_out_with_a_warning(phantom, tmp_path
     assert f"annotated there: {first}" in caplog.text
     with pytest.raises(DataError, match="no training case has an annotation"):
         training_items(partly(phantom, tmp_path, **{first: (), second: ()}), LABELS)
+
+
+def test_excluded_cases_may_lack_files(case, save, tmp_path):
+    save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"s0002/ct\.nii\.gz: the case has no CT"):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    write_exclude(tmp_path / "x.txt", {"s0002": "image-missing"})
+    opened = open_dataset(case, LABELS, tmp_path / "cache", BOTH, exclude=tmp_path / "x.txt")
+    assert [case.id for case in opened.cases] == ["s0001"]
+
+
+def test_prepare_and_convert_keep_patients(phantom, tmp_path):
+    shutil.copytree(phantom, tmp_path / "set")
+    rows = ["image_id;split;patient", "p0000;train;ann", "p0001;train;ann", "p0002;val;", "p0003;test;"]
+    (tmp_path / "set" / "meta.csv").write_text("\n".join(rows))
+    prepare(tmp_path / "set", tmp_path / "prepared", PrepareConfig(("liver",)))
+    for layout in ("nnunet", "datalist"):
+        convert(tmp_path / "set", tmp_path / layout, layout, "liver")
+    for name in ("prepared", "nnunet", "datalist"):
+        dataset = discover(tmp_path / name)
+        assert dataset.patients == {"p0000": "ann", "p0001": "ann", "p0002": "p0002", "p0003": "p0003"}
+        with pytest.raises(DataError, match="patient 'ann' is in two subsets"):
+            dataset.with_split({"train": ["p0000"], "val": ["p0001"]})
