@@ -67,8 +67,10 @@ def history_of(root: Path) -> TrainingHistory:
     data = run.config.get("data")
     phantom = isinstance(data, Mapping) and data.get("phantom")
     epoch = number_of(run.record.get("epoch"))
+    optimizer = run.config.get("optimizer")
+    settings = {**(optimizer if isinstance(optimizer, Mapping) else {}), **run.config}
     return TrainingHistory(
-        settings={key: run.config[key] for key in _SETTINGS if _is_plain(run.config.get(key))},
+        settings={key: settings[key] for key in _SETTINGS if _is_plain(settings.get(key))},
         cases=sizes,
         data=str(run.record["data"]) if run.record.get("data") else None,
         epochs=None if epoch is None else int(epoch),

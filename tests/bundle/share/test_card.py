@@ -22,7 +22,8 @@ def run(tmp_path):
         rows.append({"kind": "validation", "epoch": epoch, "iteration": epoch * 5, "mean_dice": dice, "dice": parts})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "configs").mkdir()
-    config = {"lr": 0.01, "seed": 7, "batch_size": "$1 + 1", "variant": "/home/miller/b0", "dataset_dir": "/secret"}
+    config = {"lr": 0.01, "seed": 7, "batch_size": "$1 + 1", "variant": "/home/miller/b0", "dataset_dir": "/secret",
+              "optimizer": {"_target_": "torch.optim.AdamW", "lr": "@lr", "weight_decay": 0.02}}  # fmt: skip
     (tmp_path / "configs" / "train.json").write_text(json.dumps(config))
     return tmp_path
 
@@ -32,7 +33,7 @@ def test_the_history_is_of_the_best_epoch_and_names_no_case(run):
     assert (history.best_epoch, history.mean_dice, history.epochs, history.seconds) == (2, 0.8, 3, 180.0)
     assert history.dice == {"liver": 0.8, "spleen|left": 0.4, "aorta": None}
     assert history.cases == {"train": 2, "val": 1, "test": 0}
-    assert history.settings == {"lr": 0.01, "seed": 7}
+    assert history.settings == {"lr": 0.01, "weight_decay": 0.02, "seed": 7}
     assert metrics_of(history) == {"val_mean_dice": 0.8, "val_dice_liver": 0.8, "val_dice_spleen|left": 0.4}
     text = card_text({"name": "it", "version": "1"}, LABELS, history)
     assert not [name for name in ("miller", "smith", "jones", "secret") if name in text]
