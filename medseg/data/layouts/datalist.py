@@ -92,6 +92,9 @@ def _read_entry(path: Path, entry: Any, listing: Listing) -> Case | None:
     annotated = listing.labels.structures if listing.labels and label else None
     if isinstance(entry.get("annotated"), list):
         annotated = tuple(str(name) for name in entry["annotated"])
+    elif entry.get("annotated") is not None:
+        message = f"'annotated' of case {id} must be a list of structures, and is {str(entry['annotated'])[:60]}"
+        listing.findings.append(error("datalist", path, message, "Correct it, or remove it.").of(id))
     patient = str(entry["patient"]) if entry.get("patient") not in (None, "") else None
     try:
         case = Case(id, image, label, annotated=annotated, patient=patient)

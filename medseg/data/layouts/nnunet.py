@@ -68,7 +68,8 @@ def collect(root: Path, content: Mapping[str, Any]) -> Listing:
     if expected != len(pairs):
         message = f"numTraining is {expected}, but there are {len(pairs)} cases with labels"
         listing.findings.append(warning("case-count", path, message, "Look for files that are missing."))
-    annotated, patients = _mapping(content, "annotated"), _mapping(content, "patients")
+    annotated = _mapping(content, "annotated", (list,), path, listing.findings)
+    patients = _mapping(content, "patients", (str, int), path, listing.findings)
     test = _pair_test_cases(root, listing.findings)
     for id, (image, label) in sorted({**pairs, **test}.items()):
         names = tuple(annotated.get(id, labels.structures)) if label is not None else None
@@ -77,14 +78,23 @@ def collect(root: Path, content: Mapping[str, Any]) -> Listing:
     for id in sorted(pairs.keys() & test):
         message = f"{pairs[id][0].name} is a training case, too"
         listing.findings.append(error("same-id", str(test[id][0]), message, "Keep it in one of the folders.").of(id))
-    split = _first_fold(root / SPLITS_FILE, set(pairs), listing.findings)
+    split = _first_fold(root / SPLITS_FILE, set(pairs), listed is None, listing.findings)
     listing.split = Split(split.train, split.val, tuple(sorted(test)))
     return listing
 
 
-def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _mapping(
+    content: Mapping[str, Any], key: str, types: tuple[type, ...], path: Path, findings: list[Finding]
+) -> Mapping[str, Any]:
+    """Return what a key of `dataset.json` gives for each case; values of another kind are reported, not ignored."""
     value = content.get(key)
-    return value if isinstance(value, dict) else {}
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(entry, types) for entry in value.values()):
+        message = f"'{key}' must give each case {'a list of structures' if list in types else 'its patient'}"
+        findings.append(error("datalist", path, message, f"Correct it, or remove '{key}'."))
+        return {}
+    return value
 
 
 def write_description(dataset: DatasetIndex, labels: LabelMap, name: str) -> Path:
@@ -215,7 +225,8 @@ def _pair_test_cases(root: Path, findings: list[Finding]) -> dict[str, tuple[Pat
     return {id: (image, truth.get(id)) for id, image in images.items()}
 
 
-def _first_fold(path: Path, ids: set[str], findings: list[Finding]) -> Split:
+def _first_fold(path: Path, ids: set[str], by_name: bool, findings: list[Finding]) -> Split:
+    """Return the first fold; `by_name` if cases were paired by name, so that files without a partner are reported."""
     if not path.is_file():
         return Split()
     folds = read_json(path)
@@ -225,7 +236,7 @@ def _first_fold(path: Path, ids: set[str], findings: list[Finding]) -> Split:
         findings.append(folds if isinstance(folds, Finding) else error("meta", path, message, "Write it again."))
         return Split()
     for id in (*first["train"], *first["val"]):
-        if id not in ids and not _has_file(path.parent, id):
+        if id not in ids and not (by_name and _has_file(path.parent, id)):
             message = f"its first fold names '{id}', which is no case of {IMAGES_TR}"
             findings.append(error("meta", path, message, "Split the cases anew, or remove it."))
     without = sorted(ids - {*first["train"], *first["val"]})

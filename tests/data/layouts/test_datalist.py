@@ -54,6 +54,16 @@ def test_a_broken_datalist_names_itself(tmp_path, text):
         discover(tmp_path / "datalist.json")
 
 
+def test_annotated_must_be_a_list(tmp_path):
+    path = tmp_path / "datalist.json"
+    write_datalist(path, make(tmp_path, "abc"), LabelMap(["liver"]))
+    content = json.loads(path.read_text())
+    content["training"][1]["annotated"] = "liver"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="'annotated' of case b must be a list of structures, and is liver"):
+        discover(path)
+
+
 def decathlon(folder: Path, **changes: object) -> Path:
     """A folder of the Medical Segmentation Decathlon with two cases to train on and one to test."""
     for name in ("imagesTr/a_1", "labelsTr/a_1", "imagesTr/b.x", "labelsTr/b.x", "imagesTs/c"):

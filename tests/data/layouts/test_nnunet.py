@@ -146,6 +146,28 @@ def test_annotated_structures_are_read_back(raw):
     assert discover(raw).case("b_1").annotated == ("liver", "spleen")
 
 
+def test_a_fold_that_names_an_unlisted_case_is_refused(raw):
+    listed = {"a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    describe(raw, dataset=listed, numTraining=1)
+    (raw / "splits_final.json").write_text('[{"train": ["a", "b_1"], "val": []}]')
+    with pytest.raises(DataError, match="its first fold names 'b_1', which is no case of imagesTr"):
+        discover(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"annotated": ["a"]}, "'annotated' must give each case a list of structures"),
+        ({"annotated": {"a": "liver"}}, "'annotated' must give each case a list of structures"),
+        ({"patients": [1]}, "'patients' must give each case its patient"),
+    ],
+)
+def test_what_is_annotated_and_whose_it_is_is_never_guessed(raw, changes, message):
+    describe(raw, **changes)
+    with pytest.raises(DataError, match=f"dataset.json: {message}"):
+        discover(raw)
+
+
 def test_missing_folders_and_empty_ones_are_named(raw):
     for path in [*(raw / "imagesTr").iterdir(), *(raw / "labelsTr").iterdir()]:
         path.unlink()
