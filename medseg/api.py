@@ -22,7 +22,7 @@ from medseg.bundle import Bundle, Prediction, Predictor, SlicePrediction, run_bu
 from medseg.bundle.predict import LoadedScan
 from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
-from medseg.data.volumes import holds_pictures
+from medseg.data.volumes import holds_images_2d
 from medseg.errors import GeometryError, InputError, RunError
 from medseg.grid import Grid
 from medseg.runs import Run
@@ -91,7 +91,7 @@ def segment(
         >>> prediction.save("masks/scan.nii.gz")  # doctest: +SKIP
     """
     volume = _as_volume(image, affine)
-    is_slice = holds_pictures(image) if isinstance(image, (str, Path)) else volume[0].ndim == 2
+    is_slice = holds_images_2d(image) if isinstance(image, (str, Path)) else volume[0].ndim == 2
     if not isinstance(bundle, Predictor):
         bundle = load(bundle, **{"slices": is_slice and _takes_slices(bundle), **options})
     elif options:

@@ -159,6 +159,17 @@ def test_a_prediction_says_what_it_holds(predictor, scan, tmp_path):
             read()
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_an_array_in_memory_is_never_changed(predictor, scan, predicted, dtype):
+    voxels, grid = read_volume(scan)
+    voxels = np.asfortranarray(voxels.astype(dtype))
+    before = voxels.copy()
+    prediction = medseg.segment(voxels, predictor, affine=grid.affine)
+    assert np.array_equal(voxels, before)
+    assert np.array_equal(prediction.image, before)
+    assert np.array_equal(prediction.array, predicted[0])
+
+
 def test_the_network_is_a_bare_torch_module(predictor):
     assert isinstance(predictor, Predictor)
     assert not predictor.network.training

@@ -44,8 +44,8 @@ class Prediction:
         >>> grid = Grid((2, 2, 1), np.diag([10.0, 10.0, 10.0, 1.0]))
         >>> label = np.array([[[1], [0]], [[1], [2]]], np.uint8)
         >>> prediction = Prediction(label, grid, LabelMap(["liver", "spleen"]))
-        >>> int(prediction.mask("liver").sum()) * grid.voxel_ml
-        2.0
+        >>> int(prediction.mask("liver").sum())  # voxels; times grid.voxel_ml it is the volume
+        2
     """
 
     label: Label

@@ -13,7 +13,7 @@ from medseg.atomic import remove_partial
 from medseg.bundle.batch_predict import AnyPrediction, ScanResult
 from medseg.bundle.prediction import Prediction
 from medseg.data import read_grid, read_volume
-from medseg.data.nifti import read_label_names, read_looked_for, stem, write_like
+from medseg.data.nifti import read_label_names, read_restriction, stem, write_like
 from medseg.errors import DataError, InputError
 from medseg.labels import LabelMap
 from medseg.report import save_overview, save_statistics
@@ -166,7 +166,7 @@ def existing_mask(mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...
         return None
     if label.size and not 0 <= int(label.min()) <= int(label.max()) < len(labels):
         return None
-    if names is not None and (names != labels or read_looked_for(mask) != only):
+    if names is not None and (names != labels or read_restriction(mask) != only):
         raise DataError(
             mask,
             "a mask of other structures is there already",

@@ -92,10 +92,10 @@ def command(
     overrides = parse_pairs(pairs)
     if coarse_first and not only:
         raise click.UsageError("--coarse-first needs --roi-subset NAME: the structures to search for.")
-    from medseg.data.volumes import holds_pictures
+    from medseg.data.volumes import holds_images_2d
 
     show_traceback = bool((context.obj or {}).get("traceback"))
-    images = [path for path in inputs if holds_pictures(path)]
+    images = [path for path in inputs if holds_images_2d(path)]
     if images:
         options: dict[str, object] = {"--coarse-first": coarse_first, "--allow-shear": allow_shear, "--split": split}
         options |= {"--stats": stats, "--preview": preview, "--monitor": backend, "--memory": budget}

@@ -28,6 +28,9 @@ _IGNORED = {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".pdf", ".p
 _UNEVEN = 0.1  # how far a slice may lie from its position on an even grid, as a share of the spacing
 _SHIFT_MM = 0.1  # how far a slice may be shifted within its plane
 _ANGLE = 1e-3  # how far two direction cosines may differ
+_CONVERT = "Convert the series to NIfTI, for example with dcm2niix."
+_SEPARATE = "Give each series a folder of its own."
+_COPY_AGAIN = "Copy the series again, or give each volume a folder of its own."
 _KEYWORDS = (
     *("SeriesInstanceUID", "SeriesNumber", "Modality", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns"),
     *("PhotometricInterpretation", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -156,12 +159,8 @@ def open_series(folder: str | Path) -> Series:
         else:
             headers.append(header)
     if broken:
-        raise DataError(
-            folder,
-            f"{len(broken)} of {len(paths)} files are cut short or hold no image",
-            _names(broken),
-            "Copy the series again, or take these files out.",
-        )
+        problem = f"{len(broken)} of {len(paths)} files are cut short or hold no image"
+        raise DataError(folder, problem, _names(broken), "Copy the series again, or take these files out.")
     _require_one_ct_series(folder, headers)
     return _on_even_grid(folder, headers)
 
@@ -176,32 +175,21 @@ def _require_one_ct_series(folder: Path, headers: Sequence[SliceHeader]) -> None
             number = members[0].text("SeriesNumber") or "without a number"
             modality = members[0].text("Modality") or "no modality"
             descriptions.append(f"series {number} ({modality}, {len(members)} files)")
-        raise DataError(
-            folder,
-            f"the folder holds {len(by_series)} series",
-            ", ".join(sorted(descriptions)[:8]),
-            "Give each series a folder of its own.",
-        )
+        listed = ", ".join(sorted(descriptions)[:8])
+        raise DataError(folder, f"the folder holds {len(by_series)} series", listed, _SEPARATE)
     modalities = sorted({header.text("Modality") or "none" for header in headers})
     if modalities != ["CT"]:
         raise DataError(folder, "the series is not a CT", f"Modality {', '.join(modalities)}", "Give a CT series.")
     for header in headers:
         frames, samples = header.numbers("NumberOfFrames", 1), header.numbers("SamplesPerPixel", 1)
         if frames and frames[0] > 1:
-            raise DataError(
-                header.path,
-                f"the file holds {frames[0]:.0f} frames (enhanced multi-frame DICOM), not one slice",
-                fix="Convert it to NIfTI first, for example with dcm2niix.",
-            )
+            problem = f"the file holds {frames[0]:.0f} frames (enhanced multi-frame DICOM), not one slice"
+            raise DataError(header.path, problem, fix=_CONVERT)
         if samples and samples[0] > 1:
             raise DataError(header.path, "the file holds colors, not HU", "", "Give the CT itself, not an image of it.")
         if header.text("PhotometricInterpretation") == "MONOCHROME1":
             # It says that low values are shown white. GDCM inverts them, and every HU would be wrong.
-            raise DataError(
-                header.path,
-                "its gray values are stored inverted (MONOCHROME1)",
-                fix="Convert the series to NIfTI with a tool that keeps HU, for example dcm2niix.",
-            )
+            raise DataError(header.path, "its gray values are stored inverted (MONOCHROME1)", fix=_CONVERT)
 
 
 def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
@@ -212,11 +200,9 @@ def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
     along_row, along_column = cosines[:3], cosines[3:]
     lengths = np.linalg.norm([along_row, along_column], axis=1)
     if min(spacing) <= 0 or abs(lengths - 1).max() > 1e-3 or abs(along_row @ along_column) > 1e-3:
-        raise GeometryError(
-            folder,
-            "the pixel spacing must be positive and the orientation at right angles",
-            f"pixel spacing {spacing.tolist()}, orientation {cosines.tolist()}",
-        )
+        values = f"pixel spacing {spacing.tolist()}, orientation {cosines.tolist()}"
+        problem = "the pixel spacing must be positive and the orientation at right angles"
+        raise GeometryError(folder, problem, values)
     normal = np.cross(along_row, along_column)
     normal /= np.linalg.norm(normal)
     positions = _positions(folder, headers)
@@ -227,11 +213,8 @@ def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
     in_plane = positions - positions[order[0]] - np.outer(depth - depth[order[0]], normal)
     shift = float(np.linalg.norm(in_plane, axis=1).max())
     if shift > _SHIFT_MM:
-        raise GeometryError(
-            folder,
-            f"the slices are shifted by up to {shift:.3g} mm within their plane (a tilted gantry)",
-            fix="Resample the series onto a grid without tilt first.",
-        )
+        problem = f"the slices are shifted by up to {shift:.3g} mm within their plane (a tilted gantry)"
+        raise GeometryError(folder, problem, fix="Resample the series onto a grid without tilt first.")
     affine = np.eye(4)
     affine[:3, 0] = along_row * spacing[1]  # PixelSpacing is between rows, then between columns
     affine[:3, 1] = along_column * spacing[0]
@@ -254,9 +237,7 @@ def _common(
     if abs(table - table[0]).max() > tolerance:
         kinds = Counter("\\".join(f"{number:g}" for number in row) for row in table.round(3))
         listed = ", ".join(f"{row} in {times} files" for row, times in kinds.most_common(4))
-        raise GeometryError(
-            folder, f"the slices have {len(kinds)} different {noun}", listed, "Give each volume a folder of its own."
-        )
+        raise GeometryError(folder, f"the slices have {len(kinds)} different {noun}", listed, _SEPARATE)
     return np.asarray(table[0])
 
 
@@ -279,29 +260,18 @@ def _even_step(folder: Path, headers: Sequence[SliceHeader], depth: npt.NDArray[
     usual = float(np.median(steps[steps > 1e-3])) if (steps > 1e-3).any() else 0.0
     doubles = [k for k, step in enumerate(steps) if step <= max(1e-3, 0.05 * usual)]
     if doubles:
-        raise GeometryError(
-            folder,
-            "two slices lie at one position",
-            ", ".join(f"{headers[k].path.name} and {headers[k + 1].path.name}" for k in doubles[:3]),
-            "Take the duplicates out, or give each volume a folder of its own.",
-        )
+        pairs = ", ".join(f"{headers[k].path.name} and {headers[k + 1].path.name}" for k in doubles[:3])
+        raise GeometryError(folder, "two slices lie at one position", pairs, f"Take the duplicates out. {_SEPARATE}")
     gaps = [k for k, step in enumerate(steps) if step > 1.5 * usual]
     if gaps:
         parts = [f"{steps[k]:.3g} mm between {headers[k].path.name} and {headers[k + 1].path.name}" for k in gaps[:3]]
-        raise GeometryError(
-            folder,
-            f"slices are missing: most lie {usual:.4g} mm apart",
-            ", ".join(parts),
-            "Copy the series again, or give each volume a folder of its own.",
-        )
+        problem = f"slices are missing: most lie {usual:.4g} mm apart"
+        raise GeometryError(folder, problem, ", ".join(parts), _COPY_AGAIN)
     step = float(depth[-1] - depth[0]) / (len(depth) - 1)
     deviation = float(abs(depth - depth[0] - step * np.arange(len(depth))).max())
     if deviation > _UNEVEN * step:
-        raise GeometryError(
-            folder,
-            f"the slices are unevenly spaced, from {steps.min():.4g} to {steps.max():.4g} mm",
-            fix="Resample the series onto an even grid first.",
-        )
+        problem = f"the slices are unevenly spaced, from {steps.min():.4g} to {steps.max():.4g} mm"
+        raise GeometryError(folder, problem, fix="Resample the series onto an even grid first.")
     return step
 
 

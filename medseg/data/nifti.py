@@ -272,7 +272,7 @@ def read_label_names(file: Any) -> LabelMap | None:
     return LabelMap.from_dict(content["labels"], source=file) if "labels" in content else None
 
 
-def read_looked_for(path: str | Path) -> tuple[str, ...] | None:
+def read_restriction(path: str | Path) -> tuple[str, ...] | None:
     """Return the structures that a label map was restricted to; None where it was not, or does not say."""
     only = _comment(path).get("only")
     return tuple(str(name) for name in only) if isinstance(only, list) else None

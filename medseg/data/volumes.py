@@ -109,7 +109,7 @@ def scan_name(path: str | Path) -> str:
     return parent if name.lower() in _GENERIC and parent else name
 
 
-def holds_pictures(path: str | Path) -> bool:
+def holds_images_2d(path: str | Path) -> bool:
     """Return whether a path is a 2D image (PNG and the like), or a folder of them with no scan in it or below it."""
     path = Path(path)
     if not path.is_dir():

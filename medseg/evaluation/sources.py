@@ -16,7 +16,7 @@ from medseg.data.layouts import datalist, discover
 from medseg.data.layouts.listed_cases import volumes
 from medseg.data.layouts.nnunet import DESCRIPTION
 from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
-from medseg.data.nifti import read_label_names, read_looked_for, stem
+from medseg.data.nifti import read_label_names, read_restriction, stem
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.grid import Grid
 from medseg.labels import BACKGROUND, LabelMap
@@ -135,7 +135,7 @@ def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:
                 "Give a file with the names, or the word totalsegmentator, with --truth-labels or --prediction-labels.",
             )
         labels = read_names(beside)
-    return Source(case, path, labels=labels, structures=read_looked_for(path) or labels.structures)
+    return Source(case, path, labels=labels, structures=read_restriction(path) or labels.structures)
 
 
 def memory_source(

@@ -9,7 +9,7 @@ from medseg import resources
 from medseg.bundle import BatchPredictor, Bundle, Predictor, VolumeWriter
 from medseg.bundle.batch_predict import run_pipelined, shapes_of
 from medseg.data import read_grid, read_volume
-from medseg.data.nifti import read_looked_for
+from medseg.data.nifti import read_restriction
 from medseg.errors import DataError, LabelError, OutputError
 
 
@@ -66,7 +66,7 @@ def test_only_the_named_structures_come_out(trained, predictor, scan, tmp_path):
     found = some.predict_case(scan)
     indices = [found.labels.index(name) for name in ("liver", "spleen")]
     assert np.array_equal(found.label, np.where(np.isin(whole, indices), whole, 0))
-    assert read_looked_for(found.save(tmp_path / "m.nii.gz")) == found.only == some.labels.select(["liver", "spleen"])
+    assert read_restriction(found.save(tmp_path / "m.nii.gz")) == found.only == some.labels.select(["liver", "spleen"])
     with pytest.raises(LabelError, match="Did you mean 'liver'"):
         Predictor(Bundle(trained), {"device": "cpu"}, only=["livr"])
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medseg.data import read_grid, read_volume
-from medseg.data.volumes import find_scans, holds_pictures, scan_name
+from medseg.data.volumes import find_scans, holds_images_2d, scan_name
 from medseg.errors import DataError
 
 
@@ -73,21 +73,21 @@ def test_a_scan_is_read_whatever_its_kind(save, save_dicom):
 
 def test_folders_of_images_are_told_from_scans_with_previews(tmp_path, save, save_dicom):
     touch(tmp_path, "pictures/day1/a.png", "pictures/notes.txt", "hidden/._a.png", "empty/train.csv")
-    assert holds_pictures(tmp_path / "pictures")
-    assert holds_pictures(tmp_path / "pictures" / "day1" / "a.png")
-    assert not holds_pictures(tmp_path / "pictures" / "notes.txt")
+    assert holds_images_2d(tmp_path / "pictures")
+    assert holds_images_2d(tmp_path / "pictures" / "day1" / "a.png")
+    assert not holds_images_2d(tmp_path / "pictures" / "notes.txt")
     for name in ("hidden", "empty"):
-        assert not holds_pictures(tmp_path / name)
+        assert not holds_images_2d(tmp_path / name)
     scan = save("scans/a.nii.gz", np.zeros((2, 2, 2), np.int16))
-    assert not holds_pictures(scan)
+    assert not holds_images_2d(scan)
     touch(tmp_path, "scans/previews/a.png", "scans/a.png")  # as medseg predict --preview leaves them
-    assert not holds_pictures(tmp_path / "scans")
+    assert not holds_images_2d(tmp_path / "scans")
     series = save_dicom("series", np.zeros((4, 3, 2), np.int16))
     touch(tmp_path, "series/look.png")
-    assert not holds_pictures(series)
-    assert not holds_pictures(series / "IM001.dcm")
+    assert not holds_images_2d(series)
+    assert not holds_images_2d(series / "IM001.dcm")
     (series / "IM001.dcm").rename(series / "IM001")  # whatever it is called
     (series / "IM002.dcm").unlink()
-    assert not holds_pictures(series)
+    assert not holds_images_2d(series)
     (series / "IM001").unlink()
-    assert holds_pictures(series)
+    assert holds_images_2d(series)
