@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg.cases import Case
-from medseg.data.checks import files, geometry, intensities, relations
+from medseg.data.checks import files, geometry, intensities
 from medseg.data.checks.files import Volume
 from medseg.data.checks.structures import (
     Box,
@@ -20,7 +20,10 @@ from medseg.data.checks.structures import (
     air_below,
     check_binary,
     check_overlaps,
+    check_ribs,
+    check_sides,
     check_structures,
+    check_vertebrae,
     measure,
     names_of,
     nonzero_box,
@@ -132,7 +135,7 @@ def check_case(job: CaseJob, labels: LabelMap | None = None, preview: bool = Fal
     findings += check_structures(structures)
     findings += check_overlaps(overlaps.pairs if overlaps else {}, structures)
     if not any(finding.code == "no-geometry" for finding in findings):  # else left and up are unknown
-        for check in (relations.check_sides, relations.check_vertebrae, relations.check_ribs):
+        for check in (check_sides, check_vertebrae, check_ribs):
             findings += check(structures)
     if absent and job.case.masks:
         message = f"{len(absent)} masks are empty, which says that these structures are absent"

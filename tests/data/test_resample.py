@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientation, Spacing
 
-from medseg.data.resampling import body_box, crop, resample
+from medseg.data.resample import body_box, crop, resample
 from medseg.errors import GeometryError
 from medseg.grid import Grid, to_ras
 
