@@ -197,7 +197,7 @@ def _detach_watch(
 @click.command(short_help="Send the rows of a run that its tracker lacks.")
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @click.option("--backend", help="wandb or trackio.  [default: the run's own, else trackio]")
-@click.option("--offline", is_flag=True, help="With wandb: make its offline file anew instead of asking its server.")
+@click.option("--offline", is_flag=True, help="With wandb: make its offline file again instead of asking its server.")
 @with_runs
 @click.pass_context
 def sync(context: click.Context, names: tuple[str, ...], backend: str | None, offline: bool, runs: Path | None) -> None:

@@ -173,7 +173,7 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
     Args:
         folder: the run's folder.
         backend: `trackio` or `wandb`. Default: the run's own, else trackio.
-        offline: make W&B's offline file anew instead of asking its server.
+        offline: make W&B's offline file again instead of asking its server.
 
     Raises:
         RunError: nothing was recorded, another uploader works at it, or the tracker cannot be reached.

@@ -33,7 +33,7 @@ class History:
 
     The metrics log is only ever appended to; rows of this handler have `kind` `begin`, `batch`, `epoch`, `validation`
     or `image` (drawn by `Previews`). Each batch and epoch is recorded once over the life of a run. The file
-    `training_history.json` is written anew at each epoch, whole or not at all, with a list for each series; `dice` is
+    `training_history.json` is written again at each epoch, whole or not at all, with a list for each series; `dice` is
     by structure, null where a structure was absent from truth and prediction.
 
     Of a loss with `parts` (`medseg.losses`), and of MONAI's `DiceCELoss`, Dice and cross-entropy are recorded, too.

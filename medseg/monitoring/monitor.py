@@ -76,7 +76,7 @@ class Monitor:
         engine.add_event_handler(Events.COMPLETED, self._completed)
 
     def start(self, engine: Any) -> None:
-        """Write the settings to the run's folder and start the uploader; training goes on whatever comes of it."""
+        """Write the settings to the run's folder and start the uploader; training continues whatever happens to it."""
         self._process = None
         self._restarts = 0
         self._announced = ""
@@ -89,7 +89,7 @@ class Monitor:
                     fix = "pip install 'medseg[monitor]'"
                     logger.info("The run is not shown live: %s is not installed (%s)", settings.backend, fix)
                     return
-                if not is_uploading(self.folder):  # else one works at this run already, and goes on
+                if not is_uploading(self.folder):  # else one works at this run already and continues
                     (self.folder / FOLDER / STATE).unlink(missing_ok=True)
                 self._process = start(self.folder)
                 atexit.register(self._at_exit)
@@ -194,7 +194,7 @@ class Monitor:
             logger.log(logging.WARNING if state.get("mode") == "offline" else logging.INFO, text)
 
     def _at_exit(self) -> None:
-        """Wait while the uploader sends what is left and makes progress; then it goes on alone."""
+        """Wait while the uploader sends what is left and makes progress; then it continues alone."""
         if self._process is None or not is_uploading(self.folder):
             return
         stopped = read_record(self.folder).get("state") in (INTERRUPTED, FAILED)

@@ -44,7 +44,7 @@ class RunningMean:
         return total / number if number else None
 
     def clear(self) -> None:
-        """Start anew."""
+        """Start again from zero."""
         self._waiting = []
         self._sums = {}
         self._last = {}

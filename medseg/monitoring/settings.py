@@ -134,7 +134,7 @@ class Settings:
             names = [field.name for field in dataclasses.fields(cls) if field.name in content]
             return cls(**{name: content[name] for name in names})
         except (OSError, ValueError, TypeError, ConfigError) as error:
-            fix = "Remove the file; it will be made anew."
+            fix = "Remove the file; it will be made again."
             raise RunError(path, "the settings of the monitor cannot be read", str(error), fix) from error
 
     def save(self, folder: str | Path) -> None:

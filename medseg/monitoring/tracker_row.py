@@ -16,7 +16,7 @@ _ENDED = {"failed": "error", "interrupted": "warning"}
 _LONGEST_TITLE = 63
 _URL = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\",;)]+|\\\\[^\s\\'\"]+\\[^\n'\",;):]*")
 # Two parts at least: '/.cache' within an expression says nothing of the machine. Names may hold spaces, and where such
-# a name ends cannot be told: what follows goes with it, up to the next mark.
+# a name ends cannot be told: what follows is taken with it, up to the next mark.
 _PATH = re.compile(
     r"(?<![\w@#%./\\])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s/\\'\",;:)][^/\\'\",;:)\n]*[/\\](?:[^\n'\",;):]|:(?!\s))*"
 )

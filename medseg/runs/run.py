@@ -311,7 +311,7 @@ def run_state(folder: str | Path, record: Mapping[str, Any] | None = None, now: 
 
     Args:
         folder: the run's folder.
-        record: its record. Default: read anew.
+        record: its record. Default: read again.
         now: the time from which the silence is counted, Unix seconds.
 
     Raises:

@@ -45,3 +45,16 @@ def test_previews_attach_to_a_plain_evaluator(tmp_path):
     Previews(tmp_path, LabelMap(["liver"]), draw=lambda *arguments: None).attach(evaluator)
     evaluator.run([[]])
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_tracker_that_is_not_installed_is_one_line(tmp_path, monkeypatch, caplog):
+    import importlib.util
+
+    caplog.set_level("INFO", "medseg")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    trainer = Engine(lambda engine, batch: None)
+    Monitor(tmp_path, {"backend": "trackio"}).attach(trainer)
+    trainer.run([0, 1], max_epochs=1)
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("medseg")]
+    assert messages == ["The run is not shown live: trackio is not installed (pip install 'medseg[monitor]')"]
+    assert not (tmp_path / "monitor" / "state.json").exists()

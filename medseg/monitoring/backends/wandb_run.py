@@ -121,7 +121,7 @@ class WandbRun(LiveRun):
         )
 
     def has(self, number: int) -> bool:
-        """Return True if the server has the row; an offline file is made anew and has none."""
+        """Return True if the server has the row; an offline file is made again and has none."""
         return number < self._first
 
     def log(self, number: int, row: Mapping[str, Any], values: dict[str, Any]) -> None:
@@ -191,7 +191,7 @@ def connection_problem(address: str, key: str | None, seconds: float = 4.0) -> s
     if not key:
         return f"there is no key for {address} (wandb login, or WANDB_API_KEY, gives one)"
     answer = [f"{address} does not answer within {seconds:g} s"]
-    # A timeout of the socket starts anew with each byte, so a thread bounds the whole.
+    # A timeout of the socket starts again with each byte, so a thread bounds the whole.
     thread = threading.Thread(target=_ask, args=(address, key, seconds, answer), daemon=True)
     thread.start()
     thread.join(seconds)
