@@ -116,7 +116,7 @@ def train(
         data: the data set; None for the phantom that comes with medseg.
         overlays: files or names of overlays, later ones overrule earlier ones.
         trust: see `load`.
-        **overrides: keys of its train.json; `**{"trainer#amp": True}` for those below others.
+        **overrides: keys of its train.json; `**{"train#trainer#amp": True}` for those below others.
 
     Raises:
         ConfigError: a key that means nothing.
