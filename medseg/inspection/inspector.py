@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from typing import Any
 
 from medseg.config.references import is_plain, key_path
 from medseg.errors import UntrustedError
-from medseg.findings import Finding, error, printable, ranked, warning
+from medseg.findings import Finding, error, note, printable, ranked, warning
 from medseg.inspection import tool_settings, weights
 from medseg.inspection.configs import TRUST_FIX, Part, is_config, judge_configs, strings
 from medseg.inspection.contents import METADATA, Contents, open_contents
@@ -238,14 +239,20 @@ class _Inspector:
 
     def _command(self, words: Any) -> None:
         """Judge the settings of a recorded command. medseg does not give it again, but a user may, who finds it."""
+        if words is None:
+            return
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            self._error("command-unsafe", f"{RECORD}, command", "it is no list of words", TRUST_FIX)
+            return
         settings: dict[str, Any] = {}
-        for word in words if isinstance(words, list) else ():
-            key, equals, text = str(word).removeprefix("--").partition("=")
-            if equals and is_plain(key_path(key)):
-                try:
-                    settings[key] = json.loads(text)
-                except (ValueError, RecursionError):
-                    settings[key] = text
+        for word, following in zip(words, [*words[1:], "--"], strict=True):
+            key, equals, text = word.removeprefix("--").partition("=")
+            if word.startswith("--") and not equals and not following.startswith("--"):
+                text = following  # as MONAI's command line has it
+            elif not equals:
+                continue
+            if is_plain(key_path(key)):
+                settings[key] = _value(text)
         try:
             findings = judge_configs({f"{RECORD}, command": settings}).findings
         except UnreadableError as problem:
@@ -253,6 +260,11 @@ class _Inspector:
             return
         for finding in findings:
             self._error("command-unsafe", finding.location, finding.message, TRUST_FIX)
+        for key, value in settings.items():
+            if value and (key_path(key).rpartition("#")[2] == "base_url" or "base_url" in strings(value)):
+                # The config of the run names the same server, and is judged for that.
+                message = f"given again, it would tell a server of the run: {printable(key)}={printable(str(value))}"
+                self.findings.append(note("sends-elsewhere", f"{RECORD}, command", message, TRUST_FIX))
 
     def _file(self, name: str) -> Iterator[Finding]:
         lower, location = name.lower(), printable(name)
@@ -318,6 +330,16 @@ class _Inspector:
         text = self._read(name)[:2000].decode("utf-8", "replace")
         first = next((line.strip() for line in text.splitlines() if line.strip()), "")
         return next((short for words, short in _LICENSES.items() if words in text), printable(first, 80))
+
+
+def _value(text: str) -> Any:
+    """Return what the value of a setting in a command means: JSON, a literal of Python, or the text itself."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
 
 
 def _text(value: Any) -> str:

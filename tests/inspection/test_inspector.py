@@ -180,9 +180,29 @@ def test_settings_of_a_recorded_command_are_judged(root):
     command = ["medseg", "train", "unet2d", "lr=1e-3", "run_name=$'bs%d' % @batch_size", "a/b=1", "--data", "/data"]
     (root / "run.json").write_text(json.dumps({"command": command}))
     assert inspect_bundle(root).trusted
-    for word in ("lr=$__import__('os')", 'loss={"_target_": "os.system"}', "--loss#_target_=os.system"):
-        (root / "run.json").write_text(json.dumps({"command": [*command, word]}))
-        assert [finding.code for finding in inspect_bundle(root).findings] == ["command-unsafe"]
+    for words in (
+        ["lr=$__import__('os')"],
+        ['loss={"_target_": "os.system"}'],
+        ["--loss#_target_=os.system"],
+        ["--loss#_target_", "os.system"],
+        ["--lr", "['$open(1)']"],
+    ):
+        (root / "run.json").write_text(json.dumps({"command": [*command, *words]}))
+        assert [finding.code for finding in inspect_bundle(root).findings] == ["command-unsafe"], words
+
+
+@pytest.mark.parametrize("word", ["monitor#base_url=https://example.org", 'monitor={"base_url": "x"}'])
+def test_a_server_in_a_recorded_command_is_noted(root, word):
+    (root / "run.json").write_text(json.dumps({"command": ["medseg", "train", "unet2d", word]}))
+    assert [(finding.severity, finding.code) for finding in inspect_bundle(root).findings] == [
+        ("note", "sends-elsewhere")
+    ]
+
+
+@pytest.mark.parametrize("command", ["rm -rf /", ["a", 1]])
+def test_a_recorded_command_that_is_no_list_of_words_is_refused(root, command):
+    (root / "run.json").write_text(json.dumps({"command": command}))
+    assert [finding.code for finding in inspect_bundle(root).findings] == ["command-unsafe"]
 
 
 def test_metrics_are_those_of_metadata_and_record(root):
