@@ -6,6 +6,5 @@ import medseg
 
 scan = nibabel.load("scan.nii.gz")
 prediction = medseg.segment(scan.get_fdata(), "runs/first", affine=scan.affine)  # a run's folder, or a bundle
-volumes = {row.structure: row.volume_ml for row in prediction.statistics()}
-print(volumes["liver"])
+print(prediction.statistics()["liver"]["volume_ml"])
 prediction.save("masks/scan.nii.gz")
