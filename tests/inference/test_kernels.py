@@ -50,18 +50,18 @@ def test_without_numba_kernels_fall_back_to_torch():
 def test_labels_between_layers_are_those_of_interpolated_logits(seed, weighted, smooth, fraction):
     below, above = layer(seed, weighted=weighted, smooth=smooth), layer(seed + 1, weighted=not weighted, smooth=smooth)
     rows, columns = axis(7, 11, seed), axis(6, 4, seed + 2)
-    found = interpolate_labels(below, above, fraction, rows, columns)
+    result = interpolate_labels(below, above, fraction, rows, columns)
     logits = interpolate_logits(below, above, fraction, rows, columns)
     top = logits.topk(2, dim=-1).values
     clear = (top[..., 0] - top[..., 1] > 1e-5) & torch.from_numpy(rows.inside[:, None] & columns.inside)
-    assert torch.equal(found.long()[clear], logits.argmax(-1)[clear])
-    assert not found[-1].any()
-    assert not found[:, -1].any()
+    assert torch.equal(result.long()[clear], logits.argmax(-1)[clear])
+    assert not result[-1].any()
+    assert not result[:, -1].any()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "_loops", lambda: None)
         other = interpolate_labels(below, above, fraction, rows, columns)
-    assert torch.equal(found[clear], other[clear])
-    assert found.dtype == other.dtype == torch.uint8
+    assert torch.equal(result[clear], other[clear])
+    assert result.dtype == other.dtype == torch.uint8
 
 
 def test_interpolation_is_that_of_numpy():
@@ -78,9 +78,9 @@ def test_interpolation_is_that_of_numpy():
 @pytest.mark.parametrize(("channels", "kind"), [(5, torch.uint8), (256, torch.uint8), (257, torch.int16)])
 def test_the_first_of_equals_is_the_largest(channels, kind):
     sums = torch.randint(0, 3, (6, 7, channels)).float()
-    found = argmax_channels(sums)
-    assert found.dtype == kind
-    assert torch.equal(found.long(), torch.from_numpy(sums.numpy().argmax(-1)))
+    result = argmax_channels(sums)
+    assert result.dtype == kind
+    assert torch.equal(result.long(), torch.from_numpy(sums.numpy().argmax(-1)))
 
 
 def test_a_plain_pick_interpolates_nothing():

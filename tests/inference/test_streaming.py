@@ -152,19 +152,19 @@ def test_slices_may_lie_along_any_axis(axis):
 def test_context_gives_each_slice_its_neighbors():
     volume = torch.rand(1, 1, 12, 12, 5)
     net = network(3)
-    found = StreamingInferer((12, 12), context=1)(volume, net)
+    result = StreamingInferer((12, 12), context=1)(volume, net)
     with torch.no_grad():
         for k in range(5):
             stack = torch.cat([volume[0, :, :, :, min(max(j, 0), 4)] for j in (k - 1, k, k + 1)])
-            assert torch.equal(found[0, 0, :, :, k].long(), net(stack[None]).argmax(dim=1)[0])
+            assert torch.equal(result[0, 0, :, :, k].long(), net(stack[None]).argmax(dim=1)[0])
 
 
 def test_multilabel_channels_are_decoded_one_by_one():
     volume, net = torch.rand(1, 1, 10, 12, 4), network()
-    found = StreamingInferer((12, 12), multilabel=True, threshold=0.6)(volume, net)
+    result = StreamingInferer((12, 12), multilabel=True, threshold=0.6)(volume, net)
     with torch.no_grad():
         logits = SliceInferer(roi_size=(12, 12), sw_batch_size=1, spatial_dim=2, mode="gaussian")(volume, net)
-    assert torch.equal(found.bool(), torch.sigmoid(logits) > 0.6)
+    assert torch.equal(result.bool(), torch.sigmoid(logits) > 0.6)
 
 
 def test_logits_are_those_of_monai():
@@ -177,7 +177,9 @@ def test_logits_are_those_of_monai():
 
 def test_flipped_views_are_averaged_with_contralaterals_exchanged():
     volume, net, contralaterals = torch.rand(1, 1, 12, 12, 3), network(), [0, 2, 1, 3, 4]
-    found = StreamingInferer((12, 12), flips=[[0], [0, 1]], contralaterals=contralaterals, decode="logits")(volume, net)
+    result = StreamingInferer((12, 12), flips=[[0], [0, 1]], contralaterals=contralaterals, decode="logits")(
+        volume, net
+    )
     with torch.no_grad():
 
         def plain(part):
@@ -185,7 +187,7 @@ def test_flipped_views_are_averaged_with_contralaterals_exchanged():
 
         expected = plain(volume) + plain(volume.flip(2)).flip(2)[:, contralaterals]
         expected += plain(volume.flip((2, 3))).flip((2, 3))[:, contralaterals]
-    assert torch.allclose(found, expected / 3, atol=1e-5)
+    assert torch.allclose(result, expected / 3, atol=1e-5)
 
 
 def test_only_the_requested_structures_come_out():
@@ -249,9 +251,9 @@ def test_half_precision_stays_close_on_a_real_network():
 
 def test_geometry_and_trace_are_kept_on_the_networks_grid():
     volume = MetaTensor(torch.rand(1, 1, 8, 8, 2), affine=3 * torch.eye(4), applied_operations=[{"class": "Spacing"}])
-    found = StreamingInferer((8, 8))(volume, network())
-    assert torch.equal(found.affine, volume.affine)
-    assert found.applied_operations == volume.applied_operations
+    result = StreamingInferer((8, 8))(volume, network())
+    assert torch.equal(result.affine, volume.affine)
+    assert result.applied_operations == volume.applied_operations
 
 
 @pytest.mark.parametrize(
@@ -328,10 +330,10 @@ def test_multilabel_channels_of_images_are_decoded_one_by_one():
     net, images = network(classes=3), torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = net(images) > 0
-    found = StreamingInferer((16, 16), multilabel=True)(images, net)
-    assert found.shape == (2, 3, 16, 16)
-    assert torch.equal(found, expected.to(torch.uint8))
-    assert 0 < found.float().mean() < 1
+    result = StreamingInferer((16, 16), multilabel=True)(images, net)
+    assert result.shape == (2, 3, 16, 16)
+    assert torch.equal(result, expected.to(torch.uint8))
+    assert 0 < result.float().mean() < 1
 
 
 @pytest.mark.parametrize(("size", "source"), [((16, 24), (32, 48)), ((16, 24), (10, 15)), ((24, 18), (40, 30))])
@@ -353,9 +355,9 @@ def test_labels_of_an_image_lie_on_the_grid_it_was_read_on(size, source):
 
 def test_an_image_keeps_its_metadata_and_a_batch_has_none():
     image = MetaTensor(torch.rand(1, 8, 8), affine=3 * torch.eye(4), meta={"filename_or_obj": "a.png"})
-    found = StreamingInferer((8, 8))(image[None], network())
-    assert torch.equal(found.affine, image.affine)
-    assert found.meta["filename_or_obj"] == "a.png"
+    result = StreamingInferer((8, 8))(image[None], network())
+    assert torch.equal(result.affine, image.affine)
+    assert result.meta["filename_or_obj"] == "a.png"
     many = list_data_collate([{"image": image}, {"image": image}])["image"]
     assert type(StreamingInferer((8, 8))(many, network())) is torch.Tensor
 

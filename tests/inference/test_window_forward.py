@@ -12,19 +12,19 @@ def net(windows):
 @pytest.mark.parametrize("shape", [(2, 1, 5, 6), (2, 1, 3, 5, 6)])
 def test_channels_come_last_with_the_layers_in_front(shape):
     windows = torch.rand(shape)
-    found = WindowForward(net, slices=len(shape) == 4)(windows)
+    result = WindowForward(net, slices=len(shape) == 4)(windows)
     expected = net(windows).movedim(1, -1)
-    assert torch.equal(found, expected[:, None] if len(shape) == 4 else expected)
-    assert found.is_contiguous()
-    assert found.dtype == torch.float32
+    assert torch.equal(result, expected[:, None] if len(shape) == 4 else expected)
+    assert result.is_contiguous()
+    assert result.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("axis", "flip", "dim"), [(2, 0, 2), (2, 1, 3), (0, 1, 2), (0, 2, 3), (1, 0, 2), (1, 2, 3)])
 def test_flips_are_named_by_the_axes_of_the_volume(axis, flip, dim):
     windows = torch.rand(1, 1, 5, 6)
-    found = WindowForward(net, flips=[[flip]], axis=axis, slices=True)(windows)
+    result = WindowForward(net, flips=[[flip]], axis=axis, slices=True)(windows)
     expected = (net(windows) + net(windows.flip(dim)).flip(dim)) / 2
-    assert torch.allclose(found[:, 0], expected.movedim(1, -1))
+    assert torch.allclose(result[:, 0], expected.movedim(1, -1))
 
 
 def test_arguments_go_to_the_network():

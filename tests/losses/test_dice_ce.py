@@ -63,11 +63,11 @@ def test_value_and_gradient_are_monais(way, shape, options):
         logits, labels = example(shape, last)
         reference = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, **options)
         expected, slope = with_gradient(reference, logits, labels)
-        found, ours = with_gradient(DiceCELoss(**options), logits, labels)
-        assert float(found) == pytest.approx(float(expected), rel=1e-6, abs=1e-6)
+        result, ours = with_gradient(DiceCELoss(**options), logits, labels)
+        assert float(result) == pytest.approx(float(expected), rel=1e-6, abs=1e-6)
         assert float((ours - slope).abs().max()) <= 1e-5 * float(slope.abs().max())
         assert ours.stride() == logits.stride()
-        assert found.dtype == torch.float32
+        assert result.dtype == torch.float32
 
 
 def test_the_gradient_is_that_of_finite_differences():
@@ -86,9 +86,9 @@ def test_half_precision_is_computed_in_single(way, kind):
     for last in (False, True):
         logits, labels = example((2, 9, 16, 15), last)
         low = logits.detach().to(kind)
-        found, slope = with_gradient(DiceCELoss(), low, labels)
+        result, slope = with_gradient(DiceCELoss(), low, labels)
         expected, exact = with_gradient(DiceCELoss(), low.float(), labels)
-        assert found == expected
+        assert result == expected
         assert slope.dtype == kind
         torch.testing.assert_close(slope, exact.to(kind), rtol=torch.finfo(kind).eps, atol=1e-7)
 
@@ -97,8 +97,8 @@ def test_autocast_and_a_scaled_loss_work():
     logits, labels = example((2, 4, 8, 8))
     expected, slope = with_gradient(DiceCELoss(), logits, labels)
     with torch.autocast("cpu", torch.bfloat16):
-        found, scaled = with_gradient(lambda *one: 1024 * DiceCELoss()(*one), logits, labels)
-    assert float(found) == pytest.approx(1024 * float(expected))
+        result, scaled = with_gradient(lambda *one: 1024 * DiceCELoss()(*one), logits, labels)
+    assert float(result) == pytest.approx(1024 * float(expected))
     torch.testing.assert_close(scaled, 1024 * slope)
 
 
@@ -119,17 +119,17 @@ def test_other_memory_layouts_are_copied(way, turn):
     logits, labels = example((2, 5, 12, 14))
     strided, labels = turn(logits.detach()).requires_grad_(), turn(labels)
     expected = with_gradient(DiceCELoss(), strided.detach().contiguous(), labels)
-    found = DiceCELoss()(strided, labels)
-    (slope,) = torch.autograd.grad(found, strided)
-    assert found == expected[0]
+    result = DiceCELoss()(strided, labels)
+    (slope,) = torch.autograd.grad(result, strided)
+    assert result == expected[0]
     assert torch.equal(slope, expected[1])
 
 
 def test_one_spatial_axis(way):
     logits, labels = example((2, 5, 40))
     expected, slope = with_gradient(monai.losses.DiceCELoss(to_onehot_y=True, softmax=True), logits, labels)
-    found, ours = with_gradient(DiceCELoss(), logits, labels)
-    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    result, ours = with_gradient(DiceCELoss(), logits, labels)
+    assert float(result) == pytest.approx(float(expected), rel=1e-6)
     torch.testing.assert_close(ours, slope, rtol=1e-5, atol=1e-7)
 
 
@@ -140,9 +140,9 @@ def test_the_sum_does_not_depend_on_the_number_of_threads(way):
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            found = with_gradient(DiceCELoss(), logits, labels)
-            assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
-            torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-9)
+            result = with_gradient(DiceCELoss(), logits, labels)
+            assert float(result[0]) == pytest.approx(float(expected[0]), rel=1e-6)
+            torch.testing.assert_close(result[1], expected[1], rtol=1e-5, atol=1e-9)
     finally:
         torch.set_num_threads(threads)
 
@@ -154,17 +154,17 @@ def test_ignored_voxels_take_no_part(way, ignored):
     labels[0, 0, :, 7:] = ignored
     labels[0, 0, :, :7][labels[0, 0, :, :7] == ignored] = 0
     options = {"label_smoothing": 0.1, "batch": True}
-    found, slope = with_gradient(DiceCELoss(ignore_index=ignored, **options), logits, labels)
-    expected, kept = with_gradient(DiceCELoss(**options), logits[..., :7], labels[..., :7])
-    assert float(found) == pytest.approx(float(expected), rel=1e-6)
-    torch.testing.assert_close(slope[..., :7], kept)
+    result, slope = with_gradient(DiceCELoss(ignore_index=ignored, **options), logits, labels)
+    expected, remaining = with_gradient(DiceCELoss(**options), logits[..., :7], labels[..., :7])
+    assert float(result) == pytest.approx(float(expected), rel=1e-6)
+    torch.testing.assert_close(slope[..., :7], remaining)
     assert not slope[..., 7:].any()
 
 
 def test_a_batch_that_is_ignored_has_no_gradient():
     logits, _ = example((1, 4, 6, 10))
-    found, slope = with_gradient(DiceCELoss(ignore_index=9), logits, torch.full((1, 1, 6, 10), 9))
-    assert found.isfinite()
+    result, slope = with_gradient(DiceCELoss(ignore_index=9), logits, torch.full((1, 1, 6, 10), 9))
+    assert result.isfinite()
     assert not slope.any()
 
 
@@ -177,8 +177,8 @@ def test_focal_loss_is_monais_with_softmax(way):
         return 6 * focal(logits, labels)
 
     expected, slope = with_gradient(reference, logits, labels)
-    found, ours = with_gradient(DiceCELoss(lambda_dice=0.0, focal_gamma=2.0), logits, labels)
-    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    result, ours = with_gradient(DiceCELoss(lambda_dice=0.0, focal_gamma=2.0), logits, labels)
+    assert float(result) == pytest.approx(float(expected), rel=1e-6)
     torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-8)
 
 
@@ -190,10 +190,12 @@ def merged_by_hand(logits, labels, annotated_mask, **options):
     total = 0.0
     for one, label, row in zip(logits, labels, annotated_mask, strict=True):
         rest = torch.cat([one[:1], one[~row]]).logsumexp(dim=0, keepdim=True)
-        kept = torch.cat([rest, one[1:][row[1:]]])[None]
+        remaining = torch.cat([rest, one[1:][row[1:]]])[None]
         numbers = torch.zeros(len(row), dtype=torch.long)
         numbers[row] = torch.arange(int(row.sum()))
-        total = total + monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, **options)(kept, numbers[label][None])
+        total = total + monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, **options)(
+            remaining, numbers[label][None]
+        )
     return total
 
 
@@ -219,8 +221,8 @@ def test_structures_that_are_not_annotated_are_part_of_the_background(way, optio
             return one + sum(dices) / (int(annotated_mask.sum()) - 3 * (not background))
 
         expected, slope = with_gradient(by_hand, logits, labels)
-        found, ours = with_gradient(DiceCELoss(**options), logits, labels, annotated_mask)
-        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+        result, ours = with_gradient(DiceCELoss(**options), logits, labels, annotated_mask)
+        assert float(result) == pytest.approx(float(expected), rel=1e-6)
         torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-8)
 
 
@@ -230,15 +232,15 @@ def test_the_loss_of_a_batch_by_hand():
     labels = torch.tensor([[[0, 2]], [[0, 1]]])
     annotated_mask = torch.tensor([[True, True, True], [True, True, False]])
     tiny = {"smooth_nr": 0.0, "smooth_dr": 1e-12}
-    found = DiceCELoss(lambda_ce=0.0, batch=True, **tiny)(probability.log(), labels, annotated_mask)
+    result = DiceCELoss(lambda_ce=0.0, batch=True, **tiny)(probability.log(), labels, annotated_mask)
     background = 2 * (0.5 + 0.9) / (0.5 + 0.2 + 0.9 + 0.4 + 2)
     first, second = 2 * 0.6 / (0.3 + 0.1 + 0.1 + 0.6 + 1), 2 * 0.7 / (0.2 + 0.7 + 1)
-    assert float(found) == pytest.approx(1 - (background + first + second) / 3, abs=1e-6)
-    found = DiceCELoss(lambda_dice=0.0)(probability.log(), labels, annotated_mask)
-    assert float(found) == pytest.approx(-np.log([0.5, 0.7, 0.9, 0.6]).mean(), abs=1e-6)
-    found = DiceCELoss(lambda_ce=0.0, include_background=False, **tiny)(probability.log(), labels, annotated_mask)
+    assert float(result) == pytest.approx(1 - (background + first + second) / 3, abs=1e-6)
+    result = DiceCELoss(lambda_dice=0.0)(probability.log(), labels, annotated_mask)
+    assert float(result) == pytest.approx(-np.log([0.5, 0.7, 0.9, 0.6]).mean(), abs=1e-6)
+    result = DiceCELoss(lambda_ce=0.0, include_background=False, **tiny)(probability.log(), labels, annotated_mask)
     dices = [0.0, 2 * 0.7 / 1.9, 2 * 0.6 / (0.7 + 1)]
-    assert float(found) == pytest.approx(1 - sum(dices) / 3, abs=1e-6)
+    assert float(result) == pytest.approx(1 - sum(dices) / 3, abs=1e-6)
 
 
 def test_the_background_is_not_pulled_towards_any_of_its_parts(way):
@@ -378,6 +380,6 @@ def test_a_gpu_gives_what_the_cpu_gives(options):
     annotated_mask = torch.rand(2, 118) > 0.3
     for annotated in (None, annotated_mask):
         expected, slope = with_gradient(DiceCELoss(**options), logits, labels, annotated)
-        found, ours = with_gradient(DiceCELoss(**options).cuda(), logits.cuda(), labels.cuda(), annotated)
-        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+        result, ours = with_gradient(DiceCELoss(**options).cuda(), logits.cuda(), labels.cuda(), annotated)
+        assert float(result) == pytest.approx(float(expected), rel=1e-6)
         torch.testing.assert_close(ours.cpu(), slope, rtol=1e-4, atol=1e-8)

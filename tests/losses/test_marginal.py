@@ -31,8 +31,8 @@ def test_with_softmax_it_is_dice_ce_loss(batch):
     for options in ({"reduction": "sum"}, {"batch": True}):
         theirs = MarginalLoss(MonaiDiceCE(to_onehot_y=True, softmax=True, **options))
         expected, ours = slope(DiceCELoss(**options), logits, labels, KNOWN)
-        found, gradient = slope(theirs, logits, labels, KNOWN)
-        torch.testing.assert_close(found, expected)
+        result, gradient = slope(theirs, logits, labels, KNOWN)
+        torch.testing.assert_close(result, expected)
         torch.testing.assert_close(gradient, ours, rtol=1e-4, atol=1e-7)
 
 
@@ -55,18 +55,18 @@ def test_with_sigmoid_unannotated_channels_have_no_gradient(batch):
     truth = (torch.rand(2, 4, 9, 8) > 0.5).float()
     loss = MarginalLoss(DiceFocalLoss(sigmoid=True, gamma=0.0, batch=True), sigmoid=True)
     value, gradient = slope(loss, logits, truth, KNOWN)
-    kept = KNOWN[:, 1:]
-    assert not gradient[~kept].any()
-    assert gradient[kept].any()
-    changed = torch.where(kept[:, :, None, None], truth, 1 - truth)
+    remaining = KNOWN[:, 1:]
+    assert not gradient[~remaining].any()
+    assert gradient[remaining].any()
+    changed = torch.where(remaining[:, :, None, None], truth, 1 - truth)
     assert loss(logits, changed, KNOWN) == value
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    probability = torch.sigmoid(logits) * kept[:, :, None, None]
-    truth = truth * kept[:, :, None, None]
+    probability = torch.sigmoid(logits) * remaining[:, :, None, None]
+    truth = truth * remaining[:, :, None, None]
     dice = 1 - (2 * (probability * truth).sum((0, 2, 3)) + 1e-5) / (
         probability.sum((0, 2, 3)) + truth.sum((0, 2, 3)) + 1e-5
     )
-    torch.testing.assert_close(value, dice.mean() + (entropy * kept[:, :, None, None]).mean())
+    torch.testing.assert_close(value, dice.mean() + (entropy * remaining[:, :, None, None]).mean())
 
 
 def test_fully_annotated_it_is_the_inner_loss(batch):

@@ -61,10 +61,10 @@ def test_along_a_trajectory_of_100_steps_value_and_gradient_are_monais(slices):
         expected = theirs(logits, label)
         expected.backward()
         leaf = logits.detach().requires_grad_()
-        found = ours(leaf, label)
-        found.backward()
+        result = ours(leaf, label)
+        result.backward()
         optimizer.step()
-        assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+        assert float(result.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
         assert float((leaf.grad - logits.grad).abs().max()) <= 1e-5 * float(logits.grad.abs().max())
         values.append(float(expected.detach()))
     assert values[-1] < 0.7 * values[0]  # it went somewhere
@@ -81,8 +81,8 @@ def final_dice(slices, criterion, seed, precision=None, steps=300):
         criterion(logits, label).backward()
         optimizer.step()
     with torch.no_grad():
-        found = net.eval()(seen).argmax(dim=1, keepdim=True)
-    return float(np.nanmean(dice(confusion_matrix(found, truth, classes))))
+        result = net.eval()(seen).argmax(dim=1, keepdim=True)
+    return float(np.nanmean(dice(confusion_matrix(result, truth, classes))))
 
 
 def test_trained_freely_dice_is_monais_within_the_spread_of_seeds(slices):

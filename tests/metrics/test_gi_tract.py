@@ -86,12 +86,12 @@ def test_a_hole_counts_by_all_voxels_and_not_by_surfaces():
 def test_label_maps_are_their_masks():
     draw = np.random.default_rng(0)
     truth, prediction = draw.integers(0, 4, (2, 7, 6, 5))
-    found = gi_tract_scores(prediction, truth, num_classes=4)
+    result = gi_tract_scores(prediction, truth, num_classes=4)
     stacked = [np.stack([part == number for number in (1, 2, 3)]) for part in (prediction, truth)]
     expected = gi_tract_scores(*stacked)
-    np.testing.assert_array_equal(found.dice, expected.dice)
-    np.testing.assert_array_equal(found.hausdorff, expected.hausdorff)
-    assert found.dice.shape == (3, 5)
+    np.testing.assert_array_equal(result.dice, expected.dice)
+    np.testing.assert_array_equal(result.hausdorff, expected.hausdorff)
+    assert result.dice.shape == (3, 5)
 
 
 def test_wrong_shapes_labels_and_arguments_are_refused():

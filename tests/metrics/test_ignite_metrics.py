@@ -154,11 +154,11 @@ def test_distances_need_a_spacing():
 def test_a_slice_takes_its_spacing_from_the_affine_too():
     affine = torch.diag(torch.tensor([2.0, 3.0, 1.0]))
     slices = [[MetaTensor(part[..., 0].as_tensor(), affine=affine)] for part in volumes(0)]
-    found = VolumeScores(LABELS, measures=["asd_mm"])
-    found.update(slices)
+    result = VolumeScores(LABELS, measures=["asd_mm"])
+    result.update(slices)
     expected = VolumeScores(LABELS, measures=["asd_mm"], spacing=(2.0, 3.0))
     expected.update(slices)
-    assert found.compute() == expected.compute()
+    assert result.compute() == expected.compute()
 
 
 def test_an_unknown_measure_is_refused_with_the_nearest_one():
@@ -234,16 +234,16 @@ def test_images_without_a_structure_count_only_when_it_is_predicted():
 def test_pixel_f1_takes_multilabel_masks():
     truth = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 1]])
     prediction = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 1, 1]])
-    found = run_f1([([prediction], [truth])], PixelF1(LABELS, multilabel=True)).metric_details["f1"]["by_structure"]
-    assert found == {"liver": pytest.approx(2 / 3), "spleen": None, "kidney_left": 1.0}
+    result = run_f1([([prediction], [truth])], PixelF1(LABELS, multilabel=True)).metric_details["f1"]["by_structure"]
+    assert result == {"liver": pytest.approx(2 / 3), "spleen": None, "kidney_left": 1.0}
 
 
 def test_pixel_f1_leaves_out_structures_that_were_not_annotated():
-    said = [["liver"]]
-    state = run_f1([([torch.tensor([[1, 2, 2]])], [torch.tensor([[1, 0, 0]])], said)])
+    annotated = [["liver"]]
+    state = run_f1([([torch.tensor([[1, 2, 2]])], [torch.tensor([[1, 0, 0]])], annotated)])
     assert state.metric_details["f1"]["by_structure"] == {"liver": 1.0, "spleen": None, "kidney_left": None}
     with pytest.raises(LabelError, match="not among the annotated structures"):
-        PixelF1(LABELS).update(([torch.tensor([[0]])], [torch.tensor([[2]])], said))
+        PixelF1(LABELS).update(([torch.tensor([[0]])], [torch.tensor([[2]])], annotated))
 
 
 def test_pixel_f1_without_an_image_is_an_error():
@@ -258,13 +258,13 @@ SCANS = ("case1_day2", "case1_day9", "case7_day0")
 def scans_of(seed=0):
     """Of each scan prediction and truth, `(slices, rows, columns)`; the last has no spleen, none has a kidney."""
     rng = np.random.default_rng(seed)
-    found = {}
+    result = {}
     for scan, slices in zip(SCANS, (4, 1, 3), strict=True):
         truth = rng.integers(0, 2 if scan == SCANS[2] else 3, (slices, 6, 5))
         truth[0] = 0  # a slice with nothing in it
         wrong = rng.random(truth.shape) < 0.2
-        found[scan] = (np.where(wrong, rng.integers(0, truth.max() + 1, truth.shape), truth), truth)
-    return found
+        result[scan] = (np.where(wrong, rng.integers(0, truth.max() + 1, truth.shape), truth), truth)
+    return result
 
 
 def dice(prediction, truth):
@@ -355,12 +355,12 @@ def test_scan_dice_is_not_the_mean_of_its_slices():
 def test_slices_without_a_scan_are_cases_of_their_own():
     slices = cut(scans_of())
     lists = [[torch.tensor(one[side])[None] for one in slices] for side in (0, 1)]
-    found, expected = ScanDice(LABELS), VolumeDice(LABELS)
+    result, expected = ScanDice(LABELS), VolumeDice(LABELS)
     for half in (slice(0, 5), slice(5, None)):  # and those of one batch are not those of the next
-        found.update((lists[0][half], lists[1][half]))
+        result.update((lists[0][half], lists[1][half]))
         expected.update((lists[0][half], lists[1][half]))
-    assert found.compute() == pytest.approx(expected.compute())
-    assert found.compute() != pytest.approx(by_hand(scans_of())[1])
+    assert result.compute() == pytest.approx(expected.compute())
+    assert result.compute() != pytest.approx(by_hand(scans_of())[1])
 
 
 def test_scan_dice_leaves_out_structures_that_were_not_annotated():

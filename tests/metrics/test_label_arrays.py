@@ -12,9 +12,9 @@ from medseg.metrics import label_arrays
 @pytest.mark.parametrize(("classes", "kind"), [(256, np.uint8), (257, np.uint16)])
 def test_label_maps_become_the_smallest_integer_type(classes, kind):
     for given in (np.array([0, 3], np.int64), np.array([0.0, 3.0]), torch.tensor([0, 3]), MetaTensor([0.0, 3.0])):
-        found = label_arrays.class_indices(given, classes, "truth")
-        assert found.dtype == kind
-        assert found.tolist() == [0, 3]
+        result = label_arrays.class_indices(given, classes, "truth")
+        assert result.dtype == kind
+        assert result.tolist() == [0, 3]
 
 
 def test_a_label_map_of_the_right_type_is_not_copied():

@@ -31,12 +31,12 @@ TWICE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scop
 def test_dice_and_iou_are_monais_where_the_truth_has_the_structure(either, seed, classes, order):
     rng = np.random.default_rng(seed)
     truth, prediction = (np.array(one, order=order) for one in rng.integers(0, classes, (2, 6, 5, 4)))
-    found = overlap_scores(confusion_matrix(prediction, truth, classes))
+    result = overlap_scores(confusion_matrix(prediction, truth, classes))
     hot = [one_hot(torch.tensor(part)[None, None], classes) for part in (prediction, truth)]
     metric = DiceMetric(include_background=False, reduction="none", ignore_empty=True)
     for ours, expected in (
-        (found.dice, metric(*hot)[0].numpy()),
-        (found.iou, compute_iou(*hot, include_background=False, ignore_empty=True)[0].numpy()),
+        (result.dice, metric(*hot)[0].numpy()),
+        (result.iou, compute_iou(*hot, include_background=False, ignore_empty=True)[0].numpy()),
     ):
         present = ~np.isnan(expected)
         np.testing.assert_allclose(ours[present], expected[present], atol=1e-6)
@@ -47,7 +47,7 @@ def test_dice_and_iou_are_monais_where_the_truth_has_the_structure(either, seed,
 def test_every_score_is_that_of_counting_voxels(either, seed, structures, kind):
     rng = np.random.default_rng(seed)
     truth, prediction = rng.integers(0, 2 if kind is bool else structures + 1, (2, 3, 4, 5)).astype(kind)
-    found = overlap_scores(confusion_matrix(prediction, truth, structures + 1))
+    result = overlap_scores(confusion_matrix(prediction, truth, structures + 1))
     for index in range(structures):
         t, p = truth == index + 1, prediction == index + 1
         both, either_ = (t & p).sum(), (t | p).sum()
@@ -60,7 +60,7 @@ def test_every_score_is_that_of_counting_voxels(either, seed, structures, kind):
             ("relative_volume_error", int(p.sum()) - int(t.sum()), t.sum()),
         ):
             expected = part / whole if whole else math.nan
-            assert getattr(found, name)[index] == pytest.approx(expected, nan_ok=True), name
+            assert getattr(result, name)[index] == pytest.approx(expected, nan_ok=True), name
 
 
 def test_a_confusion_matrix_by_hand(either):
@@ -99,23 +99,23 @@ def test_every_state_of_a_structure_by_hand(truth, prediction, expected, state, 
                 make()
         return
     mask = [True, annotated]
-    for found in (overlap_scores(counts, mask), multilabel_overlap(*hot, mask)):
-        assert found.states == (state if annotated else "not annotated",)
-        assert found.dice[0] == pytest.approx(expected if annotated else math.nan, nan_ok=True)
-        assert found.predicted[0] == (sum(prediction) if annotated else 0)
+    for result in (overlap_scores(counts, mask), multilabel_overlap(*hot, mask)):
+        assert result.states == (state if annotated else "not annotated",)
+        assert result.dice[0] == pytest.approx(expected if annotated else math.nan, nan_ok=True)
+        assert result.predicted[0] == (sum(prediction) if annotated else 0)
 
 
 def test_predictions_of_unannotated_structures_count_as_background():
     truth = np.array([0, 0, 1, 1, 1])  # liver; nobody looked for the spleen
     prediction = np.array([2, 2, 1, 1, 2])
-    found = overlap_scores(confusion_matrix(prediction, truth, 3), [True, True, False])
-    assert found.dice[0] == pytest.approx(2 * 2 / (2 + 3))  # one voxel of liver was missed, none is false
-    assert found.precision[0] == 1.0
-    assert found.recall[0] == pytest.approx(2 / 3)
-    assert math.isnan(found.dice[1])
-    assert math.isnan(found.precision[1])
+    result = overlap_scores(confusion_matrix(prediction, truth, 3), [True, True, False])
+    assert result.dice[0] == pytest.approx(2 * 2 / (2 + 3))  # one voxel of liver was missed, none is false
+    assert result.precision[0] == 1.0
+    assert result.recall[0] == pytest.approx(2 / 3)
+    assert math.isnan(result.dice[1])
+    assert math.isnan(result.precision[1])
     as_background = np.where(prediction == 2, 0, prediction)
-    assert found.dice[0] == dice(confusion_matrix(as_background, truth, 3))[0]
+    assert result.dice[0] == dice(confusion_matrix(as_background, truth, 3))[0]
 
 
 def test_precision_and_recall_are_nan_without_voxels():
@@ -131,10 +131,10 @@ def test_precision_and_recall_are_nan_without_voxels():
 
 def test_dice_by_structure_has_the_names():
     truth, prediction = np.array([[1, 1], [0, 3]]), np.array([[1, 0], [0, 3]])
-    found = dice_by_structure(prediction, truth, LABELS)
-    assert found["liver"] == pytest.approx(2 / 3)
-    assert math.isnan(found["spleen"])
-    assert found["kidney_left"] == 1.0
+    result = dice_by_structure(prediction, truth, LABELS)
+    assert result["liver"] == pytest.approx(2 / 3)
+    assert math.isnan(result["spleen"])
+    assert result["kidney_left"] == 1.0
     partly = dice_by_structure(prediction, truth, LABELS, annotated=["liver", "kidney_left"])
     assert {name for name, score in partly.items() if not math.isnan(score)} == {"liver", "kidney_left"}
 

@@ -25,13 +25,13 @@ SPACINGS = st.tuples(*[st.floats(0.3, 6.0)] * 3)
 
 def cube(shape, *corners):
     """Class 1 in one box, `(start, stop)` along each axis."""
-    found = np.zeros(shape, np.uint8)
-    found[tuple(slice(*pair) for pair in corners)] = 1
-    return found
+    result = np.zeros(shape, np.uint8)
+    result[tuple(slice(*pair) for pair in corners)] = 1
+    return result
 
 
-def figures(found, tolerances=(1.0, 3.0)):
-    return [found.asd(), found.hausdorff(), *(found.nsd(tolerance) for tolerance in tolerances)]
+def figures(result, tolerances=(1.0, 3.0)):
+    return [result.asd(), result.hausdorff(), *(result.nsd(tolerance) for tolerance in tolerances)]
 
 
 def monai(prediction, truth, classes, spacing, tolerance):
@@ -48,10 +48,10 @@ def monai(prediction, truth, classes, spacing, tolerance):
 
 
 def compare(prediction, truth, classes, spacing, tolerance):
-    found = surface_distances(prediction, truth, classes, spacing)
+    result = surface_distances(prediction, truth, classes, spacing)
     expected = monai(prediction, truth, classes, spacing, tolerance)
     checked = 0
-    for index, one in enumerate(found):
+    for index, one in enumerate(result):
         if one.comparable:
             ours = [one.asd(), one.hausdorff(), one.nsd(tolerance)]
             np.testing.assert_allclose(ours, [float(part[index]) for part in expected], rtol=2e-5)
@@ -103,28 +103,28 @@ def test_brute_force_finds_the_same_partners(either, seed, spacing, classes):
         np.argwhere((part > 0) & ~ndimage.binary_erosion(part > 0, cross)) * spacing for part in (prediction, truth)
     ]
     apart = np.linalg.norm(edges[0][:, None] - edges[1][None], axis=-1)
-    found = surface_distances(prediction, truth, classes, spacing)[-1]
-    np.testing.assert_allclose(np.sort(found.to_truth), np.sort(apart.min(axis=1)), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(np.sort(found.to_prediction), np.sort(apart.min(axis=0)), rtol=1e-12, atol=1e-12)
+    result = surface_distances(prediction, truth, classes, spacing)[-1]
+    np.testing.assert_allclose(np.sort(result.to_truth), np.sort(apart.min(axis=1)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.sort(result.to_prediction), np.sort(apart.min(axis=0)), rtol=1e-12, atol=1e-12)
 
 
 def test_far_away_partners_are_found_by_the_tree(either):
     truth, prediction = cube((90, 4, 4), (0, 1), (0, 1), (0, 1)), cube((90, 4, 4), (89, 90), (0, 1), (0, 1))
-    found = surface_distances(prediction, truth, 2, (2.0, 1.0, 1.0))[0]
-    assert found.to_truth.tolist() == found.to_prediction.tolist() == [178.0]
+    result = surface_distances(prediction, truth, 2, (2.0, 1.0, 1.0))[0]
+    assert result.to_truth.tolist() == result.to_prediction.tolist() == [178.0]
     assert surface_distances(prediction, truth, 2, (0.01, 0.01, 1000.0))[0].hausdorff() == pytest.approx(0.89)
 
 
 def test_two_cubes_one_voxel_apart_by_hand(either):
     truth, prediction = cube((9, 9, 9), (2, 5), (2, 5), (2, 5)), cube((9, 9, 9), (2, 5), (2, 5), (3, 6))
-    found = surface_distances(prediction, truth, 2, (1.0, 1.0, 3.0))[0]
+    result = surface_distances(prediction, truth, 2, (1.0, 1.0, 3.0))[0]
     # 26 surface voxels each. Of the prediction's 9 new ones each is 3 mm from a voxel of the truth; of its other 17
     # the one that is the truth's center is 1 mm from the truth's surface, the rest lie on it.
-    assert sorted(found.to_truth.tolist()) == [0.0] * 16 + [1.0] + [3.0] * 9
-    assert found.asd() == pytest.approx((1 + 27) / 26)
-    assert found.nsd(1.0) == pytest.approx(17 / 26)
-    assert found.nsd(3.0) == 1.0
-    assert found.hausdorff() == 3.0
+    assert sorted(result.to_truth.tolist()) == [0.0] * 16 + [1.0] + [3.0] * 9
+    assert result.asd() == pytest.approx((1 + 27) / 26)
+    assert result.nsd(1.0) == pytest.approx(17 / 26)
+    assert result.nsd(3.0) == 1.0
+    assert result.hausdorff() == 3.0
 
 
 def test_hd95_is_interpolated_and_the_larger_of_both_directions(either):
@@ -132,10 +132,10 @@ def test_hd95_is_interpolated_and_the_larger_of_both_directions(either):
     truth[0, :20] = 1
     prediction = truth.copy()
     prediction[0, 25:30] = 1
-    found = surface_distances(prediction, truth, 2, (1.0, 1.0))[0]
-    assert sorted(found.to_truth.tolist()) == [0.0] * 2 + [6.0, 10.0]  # along a line only its ends are surface
-    assert found.hausdorff() == pytest.approx(np.percentile([0, 0, 6, 10], 95))
-    assert found.hausdorff(100.0) == 10.0
+    result = surface_distances(prediction, truth, 2, (1.0, 1.0))[0]
+    assert sorted(result.to_truth.tolist()) == [0.0] * 2 + [6.0, 10.0]  # along a line only its ends are surface
+    assert result.hausdorff() == pytest.approx(np.percentile([0, 0, 6, 10], 95))
+    assert result.hausdorff(100.0) == 10.0
 
 
 def test_a_single_slice_is_measured_in_2d(either):
@@ -150,8 +150,8 @@ def test_a_single_slice_is_measured_in_2d(either):
 def test_a_sheared_grid_measures_in_mm_and_not_along_its_axes(either):
     sheared = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     truth, prediction = cube((6, 6, 6), (1, 2), (4, 5), (1, 2)), cube((6, 6, 6), (4, 5), (1, 2), (1, 2))
-    (found,) = surface_distances(prediction, truth, 2, sheared)
-    assert found.hausdorff() == pytest.approx(np.linalg.norm(sheared @ [3, -3, 0]))
+    (result,) = surface_distances(prediction, truth, 2, sheared)
+    assert result.hausdorff() == pytest.approx(np.linalg.norm(sheared @ [3, -3, 0]))
     rng = np.random.default_rng(0)
     one, other = np.asfortranarray(rng.integers(0, 2, (5, 6, 7))), np.asfortranarray(rng.integers(0, 2, (5, 6, 7)))
     fortran = surface_distances(one, other, 2, sheared)[0]
@@ -190,11 +190,11 @@ def test_a_tolerance_holds_where_the_spacing_was_rounded(either):
 def test_surface_voxels_have_a_neighbor_of_another_label(either):
     label = np.zeros((4, 4, 4), np.uint8)
     label[1:4, 1:4, 1:4], label[0, :, :] = 1, 2
-    found = surface.surface_voxels(label)
-    assert found[2, 2, 2] == 0  # all six neighbors are class 1
-    assert found[1, 2, 2] == 1  # class 2 lies before it
-    assert (found[0] == 2).all()  # the border
-    assert np.count_nonzero(found == 1) == 26
+    result = surface.surface_voxels(label)
+    assert result[2, 2, 2] == 0  # all six neighbors are class 1
+    assert result[1, 2, 2] == 1  # class 2 lies before it
+    assert (result[0] == 2).all()  # the border
+    assert np.count_nonzero(result == 1) == 26
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 1, 1), (1, 1), (1, 1, -2), (1, np.nan, 1), np.zeros((3, 3)), (1, 1, 1, 1)])

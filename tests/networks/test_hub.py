@@ -115,15 +115,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.asked.append(self.path)
         owner, model, _, _, file = self.path.strip("/").split("/")
         content = self.files.get(file)
-        found = f"{owner}/{model}" == NAME and content is not None
-        self.send_response(200 if found else 404)
-        if not found:
+        result = f"{owner}/{model}" == NAME and content is not None
+        self.send_response(200 if result else 404)
+        if not result:
             self.send_header("X-Error-Code", "EntryNotFound" if f"{owner}/{model}" == NAME else "RepoNotFound")
         self.send_header("X-Repo-Commit", "a" * 40)
         self.send_header("ETag", f'"{file}"')
         self.send_header("Content-Length", str(len(content or b"")))
         self.end_headers()
-        if found and body:
+        if result and body:
             self.wfile.write(content)
 
 

@@ -241,7 +241,7 @@ def test_saved_weights_are_loaded_again(transformers, tmp_path):
 
 def test_checkpointing_gives_the_same_gradients_and_keeps_less(transformers):
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
-    gradients, kept = [], []
+    gradients, saved = [], []
     for on in (False, True):
         network = tiny(drop_path=0.0, dropout=0.0, gradient_checkpointing=on).train()
         sizes = []
@@ -251,8 +251,8 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_less(transformers):
             loss = network(image).square().mean()
         loss.backward()
         gradients.append([weight.grad for weight in network.parameters()])
-        kept.append(sum(sizes))
-    assert kept[1] < 0.7 * kept[0]
+        saved.append(sum(sizes))
+    assert saved[1] < 0.7 * saved[0]
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
@@ -295,9 +295,9 @@ def agrees(network, path):
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for size in SIZES:
         image = torch.randn(*size)
-        (found,) = session.run(None, {"image": image.numpy()})
+        (result,) = session.run(None, {"image": image.numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), network(image), atol=1e-4, rtol=0)
+            torch.testing.assert_close(torch.from_numpy(result), network(image), atol=1e-4, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
