@@ -64,14 +64,14 @@ def run_bundle(
     bundle.resolve(config, overrides, overlays)
     files = [bundle.config_file(config), *(find_overlay(overlay, bundle.root) for overlay in overlays)]
     folder = bundle.root / "configs"
-    # MONAI warns that overlays lie elsewhere, which matters only to who does not name metadata and logging.
+    # MONAI warns that overlays are in another folder, which matters only where metadata and logging are not named.
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as location:
         nulls = {key: value for key, value in overrides.items() if value is None}
         if nulls:  # MONAI takes them for arguments that were not given; in a file they say what they say
             files.append(Path(location, "nulls.json"))
             write_json(files[-1], nulls)
-        if bundle.is_ours:  # what MONAI says of foreign configs, that they can run any code, is said for those alone
+        if bundle.is_ours:  # MONAI warns that a config can run any code, which matters for foreign ones only
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         workflow = BundleWorkflow(
             bundle.root,
@@ -143,14 +143,14 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     backup = overrides.get("backup", config.get("backup"))
     if not isinstance(backup, str) or backup[:1] in ("$", "@", "%"):
         return False
-    known = was_started_here(root)
+    started_here = was_started_here(root)
     record = read_record(root)
     newest_copy(backup, root)
     if read_record(root) == record:
         return False
     # What went on elsewhere with the same settings is still what was started here. Its addresses must be the same too:
     # what is remembered may send things there without --trust.
-    if known and not differences(config, run_identity.read_run_config(root), ignore=("dataset_dir",)):
+    if started_here and not differences(config, run_identity.read_run_config(root), ignore=("dataset_dir",)):
         remember_start(root)
     return True
 
@@ -165,7 +165,7 @@ def start_run(
     backup: str | None = None,
     config: str = "train",
 ) -> TrainingRun:
-    """The run of the config that is being evaluated: an unfinished one of the same identity, or a new one.
+    """Return the run of the config that is being evaluated: an unfinished one of the same identity, or a new one.
 
     Nothing is written before it trains, but for a run that is brought here from its backup.
 
@@ -175,13 +175,13 @@ def start_run(
         dataset: what it trains on.
         labels: the classes of the network.
         name: what the run is called.
-        resume: whether an unfinished run is gone on with; a run's folder or name goes on with that one.
+        resume: True to resume an unfinished run of the same identity; the folder or the name of a run to resume that.
         backup: where a copy of the run is kept, see `medseg.training.Backup`; None keeps none.
         config: which config is being evaluated.
 
     Raises:
         ConfigError: called outside of the evaluation of a config; a backup that cannot be; or a run that was asked
-            for and may not go on with what has changed.
+            for and cannot be resumed with what has changed.
         RunError: the bundle is the folder of a run whose backup got further.
     """
     context = current_context()
@@ -191,55 +191,55 @@ def start_run(
     bundle = Bundle(Path(root))
     data = run_identity.data_fingerprints(dataset)
     harmless = tuple(bundle.metadata.get("harmless_keys", ()))
-    who = identity(run_identity.result_config(run_identity.json_config(merged), harmless), data["data"])
+    run_hash = identity(run_identity.result_config(run_identity.json_config(merged), harmless), data["data"])
     parent = Path(output_dir).resolve() / bundle.name
 
     def newest(folder: Path) -> Path:
         return folder if backup is None else newest_copy(backup, folder, in_use=folder == bundle.root)
 
     if isinstance(resume, str):
-        found: Path | None = run_identity.resumable_run(
+        existing: Path | None = run_identity.resumable_run(
             resume, parent, bundle.name, merged, data, config, newest, harmless
         )
     else:
-        found = _unfinished(bundle, parent, who, backup) if resume else None
-    if found is not None:
-        logger.info("This run was started before: going on in %s", found)
-        run_identity.log_changes(found, merged, config)
+        existing = _unfinished(bundle, parent, run_hash, backup) if resume else None
+    if existing is not None:
+        logger.info("This run was started before and is resumed in %s", existing)
+        run_identity.log_changes(existing, merged, config)
     elif resume:
         run_identity.log_similar_runs(parent, merged, data, config, harmless)
-    about: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "bundle": bundle.name,
         "name": name,
         "dataset": str(dataset.root),
         **data,
-        "cases": {side: list(getattr(dataset.split, side)) for side in ("train", "val", "test")},
+        "cases": {subset: list(getattr(dataset.split, subset)) for subset in ("train", "val", "test")},
         "command": sys.argv,
         "working_directory": str(Path().resolve()),
     }
 
-    def furnish(folder: Path) -> None:
+    def prepare(folder: Path) -> None:
         _write_bundle(folder, bundle, config, merged, labels, context)
         remember_start(folder)
         palette = dataset.class_colors
-        if palette is not None and palette.colored:  # so that masks have the colors of the set
-            said = dict(zip(palette.names, palette.codes, strict=True))
-            write_json(folder / "classes.json", {name: list(said[name]) for name in labels.names if name in said})
+        if palette is not None and palette.colored:  # so that masks get the colors of the data set
+            colors = dict(zip(palette.names, palette.codes, strict=True))
+            write_json(folder / "classes.json", {name: list(colors[name]) for name in labels.names if name in colors})
 
-    folder = found or new_folder(parent, name)
+    folder = existing or new_folder(parent, name)
     copy_elsewhere = None if backup is None else Backup(backup, folder)
     if copy_elsewhere is not None:
         copy_elsewhere.check()
-    run = TrainingRun(folder, who, about, furnish, copy_elsewhere)
+    run = TrainingRun(folder, run_hash, facts, prepare, copy_elsewhere)
     context.run = run
     return run
 
 
-def _unfinished(bundle: Bundle, parent: Path, who: str, backup: str | None) -> Path | None:
-    """The run of this identity to go on with: the bundle's own folder, or one of the runs here or in the backup."""
-    if run_identity.is_run(bundle.root) and run_identity.is_unfinished(bundle.root, who):
+def _unfinished(bundle: Bundle, parent: Path, run_hash: str, backup: str | None) -> Path | None:
+    """Return the run of this identity to resume: the bundle's own folder, or one of the runs here or in the backup."""
+    if run_identity.is_run(bundle.root) and run_identity.is_unfinished(bundle.root, run_hash):
         return bundle.root if backup is None else newest_copy(backup, bundle.root, in_use=True)
-    return fetch(backup, who, parent) if backup is not None else find_unfinished(parent, who)
+    return fetch(backup, run_hash, parent) if backup is not None else find_unfinished(parent, run_hash)
 
 
 def _write_bundle(
@@ -257,7 +257,7 @@ def _write_bundle(
         effective["output_dir"] = recipe["output_dir"]  # where the run's folder lies is seen from the folder itself
     data = effective.get("dataset_dir")
     if isinstance(data, str) and Path(data).exists():
-        effective["dataset_dir"] = str(Path(data).resolve())  # so that the run can go on from anywhere
+        effective["dataset_dir"] = str(Path(data).resolve())  # so that the run can be resumed from any folder
     backup = effective.get("backup")
     if isinstance(backup, str) and backup[:1] not in ("$", "@", "%") and "://" not in backup and "::" not in backup:
         effective["backup"] = str(Path(backup).expanduser().resolve())
@@ -276,35 +276,37 @@ def _write_bundle(
 
 
 def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap, context: EvaluationContext) -> dict[str, Any]:
-    """The bundle's metadata with the run's own channels.
+    """Return the bundle's metadata with the run's own channels.
 
     `channel_def` of the output names the values of the label map that inference writes: also where the channels
     overlap and the network has none for the background.
     """
-    own = copy.deepcopy(dict(metadata))
-    tensors = own.get("network_data_format", {})
-    image, pred = tensors.get("inputs", {}).get("image"), tensors.get("outputs", {}).get("pred")
-    inputs, outputs = context.value("in_channels"), context.value("out_channels")
+    content = copy.deepcopy(dict(metadata))
+    tensors = content.get("network_data_format", {})
+    image = tensors.get("inputs", {}).get("image")
+    pred = tensors.get("outputs", {}).get("pred")
+    inputs = context.value("in_channels")
+    outputs = context.value("out_channels")
     if image is not None and inputs not in (None, image.get("num_channels")):
         names = {str(channel): f"image_{channel}" for channel in range(inputs)}
         image |= {"num_channels": inputs, "channel_def": names}
     if pred is not None:
         pred |= {"channel_def": labels.to_dict()} | ({} if outputs is None else {"num_channels": outputs})
-    return own
+    return content
 
 
-def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[str, Any]:
+def _shared(content: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in which everything that the recipe shares with the one that runs is as it runs.
 
     Shared is what both recipes have in the same words (network, preprocessing, spacing ...), whole or entry by entry
     of the same component, and whatever that refers to.
     """
-    result = dict(other)
-    shared = [key for key in other if key not in HARMLESS_KEYS and key in recipe]
+    result = dict(content)
+    shared = [key for key in content if key not in HARMLESS_KEYS and key in recipe]
     new: set[str] = set()
     for key in shared:
-        result[key] = _as_it_ran(other[key], recipe[key], effective.get(key))
-        if result[key] != other[key]:
+        result[key] = _as_it_ran(content[key], recipe[key], effective.get(key))
+        if result[key] != content[key]:
             new |= {top_key(path) for path in used_paths(result[key])}
     while new:
         key = new.pop()
@@ -314,14 +316,14 @@ def _shared(other: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping
     return result
 
 
-def _as_it_ran(other: Any, recipe: Any, effective: Any) -> Any:
+def _as_it_ran(content: Any, recipe: Any, effective: Any) -> Any:
     """Return a value as it ran where both recipes have the same; of two components of one class entry by entry."""
-    if other == recipe:
+    if content == recipe:
         return effective
-    parts = (other, recipe, effective)
+    parts = (content, recipe, effective)
     if not all(isinstance(part, Mapping) for part in parts) or len({part.get(TARGET) for part in parts}) != 1:
-        return other
+        return content
     return {
         key: _as_it_ran(value, recipe[key], effective[key]) if key in recipe and key in effective else value
-        for key, value in other.items()
+        for key, value in content.items()
     }
