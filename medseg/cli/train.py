@@ -37,7 +37,7 @@ def command(
     anything starts. Giving the same command again goes on with a run that did not finish.
 
     \b
-    medseg train unet2d --data ~/Totalsegmentator_dataset --with quick lr=5e-4
+    medseg train unet2d --data ~/Totalsegmentator_dataset --with poly lr=5e-4
     medseg train unet2d --with fast_cpu --with demo
     """
     overrides = parse_pairs(pairs)
