@@ -32,7 +32,7 @@ _PASS_AFFINE = "Pass affine=, the 4x4 matrix from voxel index to mm in RAS, as n
 
 def load(
     bundle: str | Path | Bundle,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     *,
     coarse_first: bool = False,
     allow_shear: bool = False,
@@ -44,7 +44,7 @@ def load(
 
     Args:
         bundle: its folder or name, or the folder of a run.
-        only: structures or groups that may come out; all others become background.
+        only: a structure or group, or several, that may come out; all others become background.
         coarse_first: with `only`, run the network only where a first, coarse pass finds one of them.
         allow_shear: take a scan whose axes are not perpendicular by its voxel axes.
         slices: whether it is for 2D slices (PNG and the like) and not for volumes.
@@ -60,7 +60,8 @@ def load(
         >>> masks = [medseg.segment(scan, predictor) for scan in ("a.nii.gz", "b.nrrd")]  # doctest: +SKIP
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
-    return Predictor(opened, overrides, only, coarse_first, allow_shear, slices)
+    structures = [only] if isinstance(only, str) else only
+    return Predictor(opened, overrides, structures, coarse_first, allow_shear, slices)
 
 
 def segment(
@@ -90,6 +91,7 @@ def segment(
         >>> prediction = medseg.segment("scan.nii.gz", "runs/unet2d/20261122-120000-demo")  # doctest: +SKIP
         >>> prediction.save("masks/scan.nii.gz")  # doctest: +SKIP
     """
+    image = Path(image).expanduser() if isinstance(image, (str, Path)) else image
     volume = _as_volume(image, affine)
     is_slice = holds_images_2d(image) if isinstance(image, (str, Path)) else volume[0].ndim == 2
     if not isinstance(bundle, Predictor):
@@ -128,7 +130,7 @@ def train(
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
     if data is not None:
-        overrides["dataset_dir"] = str(data)
+        overrides["dataset_dir"] = str(Path(data).expanduser())
     run = run_bundle(opened, "training", "train", overlays, overrides)
     if run is None:
         raise RunError(opened.root, "its train.json starts no run", fix="Its `run` key must call start_run.")

@@ -133,6 +133,7 @@ def test_a_bundle_is_taken_by_path_with_options(trained, scan, predicted):
     assert np.array_equal(prediction.array, np.where(predicted[0] == liver, liver, 0))
     assert prediction.structures == ("liver",)
     assert set(prediction.confidence) <= {"liver", "spleen", "kidney_left", "kidney_right"}
+    assert medseg.load(trained, "liver", device="cpu").only == ("liver",)
     with pytest.raises(InputError, match="a loaded Predictor takes no options"):
         medseg.segment(scan, medseg.load(trained, device="cpu"), only=["liver"])
 
@@ -168,6 +169,15 @@ def test_an_array_in_memory_is_never_changed(predictor, scan, predicted, dtype):
     assert np.array_equal(voxels, before)
     assert np.array_equal(prediction.image, before)
     assert np.array_equal(prediction.array, predicted[0])
+
+
+def test_paths_may_begin_with_a_tilde(trained, scan, predicted, monkeypatch):
+    monkeypatch.setenv("HOME", str(trained.parent))
+    monkeypatch.setenv("USERPROFILE", str(trained.parent))
+    predictor = medseg.load(f"~/{trained.name}", device="cpu")
+    monkeypatch.setenv("HOME", str(scan.parent))
+    monkeypatch.setenv("USERPROFILE", str(scan.parent))
+    assert np.array_equal(medseg.segment("~/ct.nii.gz", predictor).array, predicted[0])
 
 
 def test_the_network_is_a_bare_torch_module(predictor):

@@ -28,7 +28,7 @@ def find_bundle(name: str | Path) -> Path:
     Raises:
         ConfigError: there is none; the error lists the names there are.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     for folder in [path, *(home / "bundles" / path for home in search_path())]:
         if (folder / "configs" / METADATA).is_file():
             return folder
