@@ -12,7 +12,6 @@ from ignite.engine import Events
 
 from medseg.atomic import remove_partial
 from medseg.errors import ConfigError, WeightsError
-from medseg.training.amp import scaler_of
 from medseg.training.checkpoint_files import (
     BEST,
     LAST,
@@ -24,7 +23,8 @@ from medseg.training.checkpoint_files import (
     require_same,
     write,
 )
-from medseg.training.rng import rng_state, set_rng_state
+from medseg.training.seeding import rng_state, set_rng_state
+from medseg.training.step import scaler_of
 
 logger = logging.getLogger(__name__)
 

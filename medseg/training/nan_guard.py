@@ -18,7 +18,7 @@ from monai.engines.utils import IterationEvents
 
 from medseg.errors import ConfigError, TrainingError
 from medseg.runs.metrics_log import append_row
-from medseg.training.amp import scaler_of, steps_now, unscale
+from medseg.training.step import scaler_of, steps_now, unscale
 
 logger = logging.getLogger(__name__)
 

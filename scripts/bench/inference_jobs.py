@@ -258,7 +258,7 @@ if __name__ == "__main__":
     arguments = json.loads(sys.argv[2])
     made_in, few = str(arguments.pop("out")), int(arguments.pop("warm"))
     if arguments.pop("keep", False):
-        import_module("medseg.training.allocator").keep_freed_memory()
+        import_module("medseg.training.device").keep_freed_memory()
     for _ in range(2 if few < 96 else 1):
         JOBS[sys.argv[1]](**arguments, layers=few)()
     job = JOBS[sys.argv[1]](**arguments, layers=None)

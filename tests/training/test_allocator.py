@@ -9,7 +9,7 @@ from medseg.training import allocator
 
 CODE = """
 import resource
-from medseg.training.allocator import keep_freed_memory
+from medseg.training.device import keep_freed_memory
 import numpy as np
 done = {call}
 def faults():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.training.rng import rng_kept, rng_state, set_rng_state
+from medseg.training.seeding import rng_kept, rng_state, set_rng_state
 
 
 def draw():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medseg.training.amp import scaler_of, steps_now, unscale
+from medseg.training.step import scaler_of, steps_now, unscale
 
 
 def at(iteration, scaler=None, accumulation=1, length=None):

@@ -5,7 +5,7 @@ import torch
 from monai.engines import SupervisedTrainer
 
 from medseg.training import LrSchedule
-from medseg.training.schedule import steps_per_epoch
+from medseg.training.handlers import steps_per_epoch
 
 
 def parts(make):

@@ -10,7 +10,7 @@ from monai.inferers import SimpleInferer
 
 from medseg.errors import ConfigError, DeviceError
 from medseg.training import DryRun, try_network
-from medseg.training.rng import rng_state
+from medseg.training.seeding import rng_state
 
 
 def network(channels=1, classes=3):

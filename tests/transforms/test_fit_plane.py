@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from medseg.errors import ConfigError, DataError
 from medseg.inference import StreamingInferer
 from medseg.transforms import LoadSlice2Dd, ResizeKeepAspectd
-from medseg.transforms.resize import fitted
+from medseg.transforms.resample import fitted
 
 
 def random(*shape, seed=0):

@@ -1,4 +1,4 @@
-"""The end of a run that no longer gets better."""
+"""Small handlers of a training: the learning rate, when to stop, and several handlers as one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,60 @@ import ignite.handlers
 from ignite.engine import Events
 
 from medseg.errors import ConfigError
+from medseg.training.checkpoints import accumulating
 
 logger = logging.getLogger(__name__)
+
+
+class AttachHandlers:
+    """Attach a mapping of handlers to an engine, in their order; what is None is left out.
+
+    Not a list of handlers, as MONAI's engines take it: in a mapping, an overlay changes or removes one by its name.
+
+    Args:
+        handlers: handlers by name, such as `medseg.bundle.default_handlers` returns.
+    """
+
+    def __init__(self, handlers: Mapping[str, Any]) -> None:
+        self.handlers = {name: handler for name, handler in handlers.items() if handler is not None}
+
+    def attach(self, engine: Any) -> None:
+        """Attach them all."""
+        for handler in self.handlers.values():
+            handler.attach(engine)
+
+
+class LrSchedule:
+    """Step a schedule of the learning rate after each epoch, or after each step of the optimizer.
+
+    Not MONAI's `LrScheduleHandler`, which steps after each batch where it does not step by the epoch: where gradients
+    of several batches are added up, that one is through its schedule too early, and steps before the optimizer did.
+
+    Args:
+        lr_scheduler: torch's scheduler; one that goes by steps is made for `steps_per_epoch` of them in each epoch.
+        epoch_level: whether it goes by epochs.
+    """
+
+    def __init__(self, lr_scheduler: Any, epoch_level: bool = True) -> None:
+        self.lr_scheduler, self.epoch_level = lr_scheduler, epoch_level
+
+    def attach(self, engine: Any) -> None:
+        """Step after epochs, or after those iterations that end a step of the optimizer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED if self.epoch_level else Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Step, if the optimizer did."""
+        if self.epoch_level or not accumulating(engine):
+            self.lr_scheduler.step()
+
+
+def steps_per_epoch(batches: int, accumulation_steps: int = 1) -> int:
+    """How often the optimizer steps in an epoch; the last batches count, however few they are.
+
+    >>> steps_per_epoch(13, 2)
+    7
+    """
+    return -(-batches // accumulation_steps)
 
 
 class EarlyStopping:
