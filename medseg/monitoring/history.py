@@ -29,7 +29,7 @@ class History:
 
     Not MONAI's `StatsHandler` or `MetricsSaver`: they print, or save one epoch's table; this is the record of the
     whole run from which curves, trackers and reports are made. Attach it after the validation and before what saves
-    checkpoints; its state is in `engine.state.kept`, and loss and mean scores of the epoch in `engine.state.scores`.
+    checkpoints; its state is in `engine.state.stateful`, and loss and mean scores of the epoch in `engine.state.scores`.
 
     The metrics log is only ever appended to; rows of this handler have `kind` `begin`, `batch`, `epoch`, `validation`
     or `image` (drawn by `Previews`). Each batch and epoch is recorded once over the life of a run. The file
@@ -81,9 +81,9 @@ class History:
         """Follow the trainer."""
         if getattr(engine.state, "rank", 0) > 0:
             return
-        if getattr(engine.state, "kept", None) is None:
-            engine.state.kept = {}
-        engine.state.kept["history"] = self
+        if getattr(engine.state, "stateful", None) is None:
+            engine.state.stateful = {}
+        engine.state.stateful["history"] = self
         self.norm.attach(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)

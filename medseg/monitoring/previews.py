@@ -124,7 +124,7 @@ class Previews:
 
 def _epoch(engine: Any) -> int:
     """Return the epoch, 0 for the validation before the first."""
-    return 0 if getattr(engine.state, "first_look", False) else int(engine.state.epoch)
+    return 0 if getattr(engine.state, "sanity_check", False) else int(engine.state.epoch)
 
 
 def busiest_slice(truth: np.ndarray[Any, Any]) -> int:

@@ -49,7 +49,7 @@ class System:
     """Record GPU load and memory, CPU, RAM, disk and /dev/shm as `system` rows, and warn before they run out.
 
     It looks after a batch of training or validation, when it is time; there is no thread. A warning goes to the log
-    and to a `warning` row, once, and again when it gets worse; its state is in `engine.state.kept`. The share of
+    and to a `warning` row, once, and again when it gets worse; its state is in `engine.state.stateful`. The share of
     waiting for data is the one that `History` writes to `engine.state.data_wait`.
 
     Args:
@@ -83,9 +83,9 @@ class System:
         """Look after batches of the trainer, and of the validator once training has begun."""
         if getattr(engine.state, "rank", 0) > 0 or self.every <= 0:
             return
-        if getattr(engine.state, "kept", None) is None:
-            engine.state.kept = {}
-        engine.state.kept["system"] = self
+        if getattr(engine.state, "stateful", None) is None:
+            engine.state.stateful = {}
+        engine.state.stateful["system"] = self
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._look, True)
         if self.validator is not None:

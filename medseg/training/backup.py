@@ -1,4 +1,4 @@
-"""A copy of a run off the machine, sent while it trains."""
+"""Send a copy of a run to another place while it trains."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from medseg.runs.record import RECORD
 
 logger = logging.getLogger(__name__)
 
-# What goes along with each checkpoint: small, and together with it all that a run needs to go on.
+# Sent with each checkpoint: small files that, together with it, are all that a run needs to resume.
 _ALONG = ("*.jsonl", "*.log", "label_map.json", "training_history.json", "LICENSE", "configs/*", "docs/*",
           "monitor/*.json", "previews/*.png", RECORD)  # fmt: skip
 _CHECKPOINTS = "checkpoints"
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
-ANSWERS = 60.0  # seconds that a place is given to answer
+ANSWERS = 60.0  # seconds in which a place must answer
 _SNAPSHOTS = ".backup"
 FIX = "Check it, or leave out backup."
 
@@ -32,18 +32,18 @@ FIX = "Check it, or leave out backup."
 class Backup:
     """Keep a copy of a run in another place: a folder, `s3://`, `sftp://`, whatever fsspec knows.
 
-    Files are sent by a thread of its own, so training never waits for the network. Of a file that is written again
-    before it was sent, only the newest is sent. Each is sent under another name, its size is compared, and it is moved
-    then: what has its final name there is whole. What fails is tried again, with growing pauses, and said once.
+    A thread sends the files, so training never waits for the network. Of a file that is written again before it was
+    sent, only the newest version is sent. Each file is sent under a temporary name, its size is compared, and then it
+    is moved: a file with its final name is complete. Failures are retried with growing pauses, and logged once.
 
-    The copy lies in `<url>/<bundle>/<name of the run's folder>`; `medseg.training.restore.fetch` brings it back.
+    The copy is in `<url>/<bundle>/<name of the run's folder>`; `medseg.training.restore.fetch` brings it back.
 
     Args:
         url: where the copies of runs go.
         folder: the folder of the run.
-        timeout: seconds that the end of a run waits for what is still to be sent.
+        timeout: seconds that the end of a run waits for files that are still to be sent.
         hurry: the same where the run was interrupted, or failed.
-        check_timeout: seconds that the place is given to answer at the start.
+        check_timeout: seconds in which the place must answer at the start.
     """
 
     def __init__(
@@ -54,24 +54,30 @@ class Backup:
         hurry: float = 4.0,
         check_timeout: float = ANSWERS,
     ) -> None:
-        self.url, self.folder = url, Path(folder)
-        self.timeout, self.hurry, self.check_timeout = timeout, hurry, check_timeout
+        self.url = url
+        self.folder = Path(folder)
+        self.timeout = timeout
+        self.hurry = hurry
+        self.check_timeout = check_timeout
         self.location, path = run_with_timeout(
             check_timeout, lambda: open_filesystem(url, f"backup={url}", FIX), f"backup={url}", FIX
         )
         self.target = f"{path}/{self.folder.parent.name}/{self.folder.name}"
-        self._wanted: dict[str, None] = {}  # in the order in which they were asked for
+        self._queue: dict[str, None] = {}  # names of files, in the order in which they were queued
         self._sent: dict[str, tuple[int, int]] = {}
         self._changed = threading.Condition()
-        self._closing, self._busy, self._over = False, False, False
-        self.snapshots = os.name == "nt"  # where a file that is being read cannot be replaced by a newer one
-        self._outside, self._to_say = False, list[str]()
-        self._failing = set[str]()
+        self._closing = False
+        self._busy = False
+        self._over = False
+        self.snapshots = os.name == "nt"  # Windows cannot replace a file that is being read
+        self._outside = False  # whether a file outside of the folder was reported
+        self._to_report: list[str] = []
+        self._failing: set[str] = set()
         self._thread: threading.Thread | None = None
         self._pause = _FIRST_PAUSE
 
     def check(self) -> None:
-        """See that the place can be written, with a small file that is removed again.
+        """Check that the place can be written, with a small file that is removed again.
 
         Raises:
             OutputError: it cannot, or does not answer in `check_timeout` seconds.
@@ -93,20 +99,20 @@ class Backup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what is left, for as long as there is time."""
+        """Send the remaining files, within the timeout."""
         self.close(self.timeout if kind is None else self.hurry)
 
     def send(self, path: str | Path) -> None:
-        """Have a file of the run sent, with all that has changed of what goes along; never waits, never raises."""
-        self._say()
+        """Queue a file of the run, with the small files that changed; never waits, never raises."""
+        self._report()
         inside = self._name(Path(path))
         if inside is None and not self._outside:
             self._outside = True
             logger.warning("%s lies outside of %s: no copy of it is kept in %s", path, self.folder, self.url)
         with self._changed:
             for name in [*self._along(), *([inside] if inside is not None else [])]:
-                self._wanted.pop(name, None)
-                self._wanted[name] = None
+                self._queue.pop(name, None)
+                self._queue[name] = None
                 if self.snapshots:
                     self._snap(name)
             self._changed.notify_all()
@@ -115,7 +121,7 @@ class Backup:
                 self._thread.start()
 
     def close(self, timeout: float) -> bool:
-        """Send what is left, in at most `timeout` seconds; gives whether all was sent."""
+        """Send the remaining files in at most `timeout` seconds; return whether all were sent."""
         if self._thread is None and not self.folder.is_dir():
             return True
         self.send(self.folder / RECORD)
@@ -123,10 +129,10 @@ class Backup:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            while (self._wanted or self._busy) and time.monotonic() < until:
+            while (self._queue or self._busy) and time.monotonic() < until:
                 self._changed.wait(min(0.5, max(0.0, until - time.monotonic())))
-            left, self._over = list(self._wanted), True
-        self._say()
+            left, self._over = list(self._queue), True
+        self._report()
         shutil.rmtree(self.folder / _SNAPSHOTS, ignore_errors=True)
         if left or self._busy:
             logger.warning(
@@ -135,21 +141,21 @@ class Backup:
         return not left and not self._busy
 
     def _name(self, path: Path) -> str | None:
-        """The path in the run's folder, which may be a link to elsewhere there; None for what lies outside."""
-        for given in (os.path.abspath, os.path.realpath):
+        """Return the path inside the run's folder, which may itself be a link; None for a file outside."""
+        for resolve in (os.path.abspath, os.path.realpath):
             with contextlib.suppress(ValueError):  # another drive
-                name = Path(os.path.relpath(given(path), given(self.folder))).as_posix()
+                name = Path(os.path.relpath(resolve(path), resolve(self.folder))).as_posix()
                 if not name.startswith(".."):
                     return name
         return None
 
     def _along(self) -> list[str]:
-        found = [path for pattern in _ALONG for path in sorted(self.folder.glob(pattern)) if path.is_file()]
-        names = [path.relative_to(self.folder).as_posix() for path in found if PARTIAL not in path.name]
+        paths = [path for pattern in _ALONG for path in sorted(self.folder.glob(pattern)) if path.is_file()]
+        names = [path.relative_to(self.folder).as_posix() for path in paths if PARTIAL not in path.name]
         return [name for name in names if self._sent.get(name) != _stamp(self.folder / name)]
 
     def _snap(self, name: str) -> None:
-        """Copy a file to where nobody writes but this; called while the thread is not about to open it."""
+        """Copy a file to a folder of this class's own; called while the thread is not about to open it."""
         with contextlib.suppress(OSError):
             copy = self._source(name)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -161,16 +167,16 @@ class Backup:
         return self.folder / _SNAPSHOTS / name if self.snapshots else self.folder / name
 
     def _work(self) -> None:
-        """What the thread does: one file after the other until the run is closed and all is sent."""
+        """Send one file after the other until the run is closed and all are sent; runs in the thread."""
         self._tidy()
         while True:
             with self._changed:
-                while not self._wanted and not self._closing:
+                while not self._queue and not self._closing:
                     self._changed.wait()
-                if not self._wanted or self._over:
+                if not self._queue or self._over:
                     return
-                name = next(iter(self._wanted))
-                del self._wanted[name]
+                name = next(iter(self._queue))
+                del self._queue[name]
                 self._busy = True
             try:
                 self._send(name)
@@ -188,10 +194,10 @@ class Backup:
 
     def _fail(self, name: str, error: Exception) -> None:
         if not self._failing:
-            self._to_say.append(f"{type(error).__name__}: {error}".splitlines()[0])
+            self._to_report.append(f"{type(error).__name__}: {error}".splitlines()[0])
         self._failing.add(name)
         with self._changed:
-            self._wanted[name] = None  # behind the others, which it must not hold up
+            self._queue[name] = None  # at the end of the queue, so that it delays no other file
             if not self._closing:
                 self._changed.wait_for(lambda: self._closing, self._pause)
         if self._closing:
@@ -201,7 +207,7 @@ class Backup:
     def _send(self, name: str) -> None:
         source = self._source(name)
         if not source.is_file():
-            return  # removed since, for newer ones have taken its place
+            return  # removed since: newer checkpoints replaced it
         parent, _, last = f"{self.target}/{name}".rpartition("/")
         partial = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}{PARTIAL}"
         self.location.makedirs(parent, exist_ok=True)
@@ -211,9 +217,9 @@ class Backup:
             with source.open("rb") as file, self.location.open(partial, "wb") as copy:
                 while chunk := file.read(2**22):
                     size += copy.write(chunk)
-            there = self.location.info(partial)["size"]
-            if there != size:
-                raise OSError(f"{name} arrived with {there} of {size} bytes")
+            arrived = self.location.info(partial)["size"]
+            if arrived != size:
+                raise OSError(f"{name} arrived with {arrived} of {size} bytes")
             self._move(partial, f"{parent}/{last}")
         except BaseException:
             with contextlib.suppress(Exception):
@@ -224,13 +230,13 @@ class Backup:
             self._thin_out(parent)
 
     def _move(self, partial: str, final: str) -> None:
-        """Put a file in its place in one step where the place has such a step, else by a copy that it makes itself."""
+        """Move a file to its final name, in one step where the file system can do that."""
         if "file" in _protocols(self.location):
             Path(partial).replace(final)
             return
         try:
             self.location.mv(partial, final)
-        except Exception:  # some places, SMB for one, move onto no file that is there
+        except Exception:  # some file systems, such as SMB, do not replace an existing file
             if not self.location.exists(final):
                 raise
             aside = f"{partial.removesuffix(PARTIAL)}.before{PARTIAL}"
@@ -251,22 +257,22 @@ class Backup:
                 self.location.rm_file(path)
 
     def _tidy(self) -> None:
-        """Remove what a process that was killed left half sent."""
+        """Remove temporary files of a process that was killed while it sent."""
         with contextlib.suppress(Exception):
             for path in self.location.find(self.target):
                 if path.endswith(PARTIAL):
                     self.location.rm_file(path)
 
-    def _say(self) -> None:
-        """Warn of what failed, from the thread that trains, for the rows of a run have one writer."""
-        while self._to_say:
-            said = self._to_say.pop(0)
-            what = "Training goes on, and it is tried again."
-            logger.warning("The copy in %s cannot be written (%s). %s", self.url, said, what)
-            text = f"The copy of the run cannot be written, the log says why. {what}"
+    def _report(self) -> None:
+        """Warn of failures, from the thread that trains: the rows of a run have one writer."""
+        while self._to_report:
+            reason = self._to_report.pop(0)
+            consequence = "Training continues, and sending is retried."
+            logger.warning("The copy in %s cannot be written (%s). %s", self.url, reason, consequence)
+            text = f"The copy of the run cannot be written, the log says why. {consequence}"
             with contextlib.suppress(OSError):
-                where = {"epoch": None, "iteration": None, "level": "warning", "title": "Backup fails", "text": text}
-                append_row(self.folder, {"kind": "warning", "time": round(time.time(), 3), **where})
+                row = {"epoch": None, "iteration": None, "level": "warning", "title": "Backup fails", "text": text}
+                append_row(self.folder, {"kind": "warning", "time": round(time.time(), 3), **row})
 
 
 def _protocols(location: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not at all, and checked when they are read."""
+"""Write checkpoints whole or not at all, and check them when they are read."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ def write(path: Path, content: Any, previous: Path | None = None) -> None:
                 torch.save(content, file)
         except RuntimeError as error:  # torch's own, around the system's
             reason = str(error.__context__ or error).splitlines()[0]
-            raise OutputError(path, "must be writable", reason, "Free space or choose another place.") from error
+            raise OutputError(
+                path, f"it cannot be written: {reason}", "", "Free space, or choose another folder."
+            ) from error
         if previous is not None and path.is_file():
             _keep(path, previous)
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Give the file at `path` the name `previous` as well; where one file has one name only, that one instead."""
+    """Give the file at `path` the name `previous` as well; move it where the file system has no hard links."""
     link = previous.with_name(f".{previous.stem}.link.partial{previous.suffix}")
     try:
         link.unlink(missing_ok=True)
@@ -61,7 +63,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU, after every record was held against its checksum.
+    """Return the content of a checkpoint, on the CPU, after every record was compared with its checksum.
 
     Raises:
         WeightsError: the file is damaged.
@@ -70,15 +72,15 @@ def read(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
         if wrong is not None:
-            raise ValueError(f"a wrong checksum of {wrong}")
+            raise ValueError(f"the checksum of {wrong} is wrong")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (*_DAMAGE, NotImplementedError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(path, "must be a whole checkpoint", reason, "Start anew with resume=false.") from error
+        raise WeightsError(path, f"the checkpoint is damaged: {reason}", "", "Start a new run with --fresh.") from error
 
 
 def read_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is whole: the last, the one before, or one of those that stay; None without any.
+    """Return the newest checkpoint that is not damaged: last, previous, or one of those that stay; None without any.
 
     Raises:
         WeightsError: there are some, and all are damaged.
@@ -93,7 +95,7 @@ def read_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             first = first or error
             continue
         if first is not None:
-            logger.warning("%s is damaged (%s): going on from the one before, %s", first.thing, first.came, path)
+            logger.warning("%s: %s. Resuming from the one before, %s", first.thing, first.problem, path)
         return path, content
     if first is not None:
         raise first
@@ -101,17 +103,17 @@ def read_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def epoch_name(epoch: int, scores: Mapping[str, float] | None = None) -> str:
-    """The name of a checkpoint that stays; by name the later epoch comes last.
+    """Return the name of a checkpoint that stays; sorted by name the latest epoch is last.
 
     >>> epoch_name(5), epoch_name(5, {"loss": 0.41234, "mean_dice": 0.831})
     ('epoch_0005.pt', 'epoch_0005_loss0.412_dice0.831.pt')
     """
-    said = "".join(f"_{name.removeprefix('mean_')}{value:.3f}" for name, value in (scores or {}).items())
-    return f"epoch_{epoch:04d}{said}.pt"
+    suffix = "".join(f"_{name.removeprefix('mean_')}{value:.3f}" for name, value in (scores or {}).items())
+    return f"epoch_{epoch:04d}{suffix}.pt"
 
 
 def prune(folder: Path, keep: int | None) -> None:
-    """Of the checkpoints that stay, leave the newest `keep`; None leaves all."""
+    """Remove the checkpoints that stay but for the newest `keep`; None removes none."""
     if keep is not None:
         for path in sorted(folder.glob("epoch_*.pt"), reverse=True)[keep:]:
             with contextlib.suppress(OSError):
@@ -119,13 +121,13 @@ def prune(folder: Path, keep: int | None) -> None:
 
 
 def plain(value: Any, name: str) -> Any:
-    """`value` out of numbers, strings, tensors, lists and dicts alone, all that a checkpoint is read back from.
+    """Return `value` made of numbers, strings, tensors, lists and dicts alone, which `weights_only` loading reads.
 
     Raises:
         TypeError: it holds anything else.
 
-    >>> plain({"best": np.float64(0.5), "seen": (1, 2)}, "history")
-    {'best': 0.5, 'seen': [1, 2]}
+    >>> plain({"best": np.float64(0.5), "shape": (1, 2)}, "history")
+    {'best': 0.5, 'shape': [1, 2]}
     """
     if value is None or isinstance(value, (bool, int, str, torch.Tensor)) or type(value) is float:
         return value
@@ -134,27 +136,28 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, Mapping):
-        return {plain(key, name): plain(one, name) for key, one in value.items()}
+        return {plain(key, name): plain(entry, name) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one, name) for one in value]
+        return [plain(entry, name) for entry in value]
     raise TypeError(f"{name}: a state must hold numbers, strings, tensors, lists and dicts, not {type(value).__name__}")
 
 
 def require_same(path: Path, network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """See that weights belong to a network.
+    """Check that weights belong to a network.
 
     Raises:
         WeightsError: other names or shapes; the first few of them.
     """
-    own = network.state_dict()
+    expected = network.state_dict()
     differ = [
-        f"'{name}' is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} here"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+        f"'{name}' is {tuple(weights[name].shape)} there and {tuple(expected[name].shape)} here"
+        for name in expected
+        if name in weights and weights[name].shape != expected[name].shape
     ]
-    differ += [f"'{name}' is not there" for name in own if name not in weights]
-    differ += [f"'{name}' is not here" for name in weights if name not in own]
+    differ += [f"'{name}' is not there" for name in expected if name not in weights]
+    differ += [f"'{name}' is not here" for name in weights if name not in expected]
     if differ:
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-        fix = "Give the network the settings it was trained with, or start anew with resume=false."
-        raise WeightsError(path, "must hold the weights of this network", "; ".join(differ[:3]) + more, fix)
+        problem = f"its weights are of another network: {'; '.join(differ[:3])}{more}"
+        fix = "Give the network the settings it was trained with, or start a new run with --fresh."
+        raise WeightsError(path, problem, "", fix)

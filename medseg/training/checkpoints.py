@@ -1,4 +1,4 @@
-"""Checkpoints: what a run goes on from, in the middle of an epoch too, and the weights that are best."""
+"""Checkpoints: what a run resumes from, in the middle of an epoch too, and its best weights."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from medseg.training.checkpoint_files import (
     write,
 )
 from medseg.training.seeding import rng_state, set_rng_state
-from medseg.training.step import scaler_of
+from medseg.training.step import accumulating, scaler_of
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Save a trainer every few minutes and at each epoch, and let it go on from there when it starts again.
+    """Save a trainer every few minutes and at each epoch, and let it resume from there when it starts again.
 
     Not MONAI's `CheckpointSaver`: it writes in place, so a kill in the middle leaves a broken file, and in a
     config it cannot hold the trainer it is given to (a circular reference). This handler takes the trainer when
-    it is attached. It belongs after the validation and the history in the list: what a checkpoint goes on from
-    has been recorded by then. `Resume` at the head of the list loads before any other handler starts.
+    it is attached. Attach it after the validation and the history: what a checkpoint resumes from has been recorded
+    by then. `Resume` at the head of the list loads before any other handler starts.
 
     `last.pt`, `previous.pt` (the one before it) and `epoch_NNNN.pt` hold network, optimizer, scheduler, AMP's
-    scaler, the trainer's iteration, the best score, chance, gradients between accumulated batches, and the state of
-    every handler in `engine.state.kept`; `best.pt` and `model_path` hold the weights that validated best,
+    scaler, the trainer's iteration, the best score, random state, gradients between accumulated batches, and the state
+    of every handler in `engine.state.stateful`; `best.pt` and `model_path` hold the weights that validated best,
     `model_path` as a plain `state_dict`.
 
     Once the iterations of an epoch are done, `last.pt` is written before the epoch is validated, unless that would
-    cost more than a twentieth of the time since the last one. A run that goes on from there validates first.
+    cost more than a twentieth of the time since the last one. A run that resumes from there validates first.
 
     Args:
         folder: where the checkpoints go.
@@ -81,15 +81,21 @@ class Checkpoints:
     ) -> None:
         for name, value in (("every", every), ("keep", keep), ("every_minutes", every_minutes)):
             if value is not None and value < 0:
-                raise ConfigError(name, "must not be below 0", str(value))
-        self.folder, self.model_path, self.every, self.keep = Path(folder), Path(model_path), every, keep
-        self.every_minutes, self.scores_in_filenames, self.backup = every_minutes, scores_in_filenames, backup
-        self.network, self.validator = network, validator
+                raise ConfigError(f"checkpoints#{name}", "it must be 0 or more", f"got {value}")
+        self.folder = Path(folder)
+        self.model_path = Path(model_path)
+        self.every = every
+        self.keep = keep
+        self.every_minutes = every_minutes
+        self.scores_in_filenames = scores_in_filenames
+        self.backup = backup
+        self.network = network
+        self.validator = validator
         self._parts: dict[str, Any] = {"network": network, "optimizer": optimizer}
         if lr_scheduler is not None:
             self._parts["lr_scheduler"] = lr_scheduler
         self.saved = 0  # the iteration of the newest checkpoint
-        self.loaded = False  # whether it is known where the trainer goes on
+        self.loaded = False  # whether it is known where the trainer resumes
         self._loaded = self._due = self._last_is_damaged = self._finished_elsewhere = False
         self._when, self._took = time.monotonic(), 0.0
 
@@ -103,12 +109,12 @@ class Checkpoints:
 
     @property
     def best(self) -> tuple[float, int]:
-        """The best score and its epoch; -1 before the first validation."""
+        """Return the best score and its epoch; -1 before the first validation."""
         state = self.validator.state if self.validator is not None else None
-        return (float(state.best_metric), int(state.best_metric_epoch)) if state is not None else (-1.0, -1)
+        return (float(getattr(state, "best_metric", -1.0)), int(getattr(state, "best_metric_epoch", -1)))
 
     def load(self, engine: Any) -> None:
-        """Go on from the newest whole checkpoint, where there is one; once.
+        """Resume from the newest good checkpoint, where there is one; once.
 
         Raises:
             WeightsError: all are damaged, or they belong to another network.
@@ -116,15 +122,15 @@ class Checkpoints:
         if self._loaded:
             return
         self._loaded, self._when = True, time.monotonic()
-        if engine.state.rank == 0:
+        if getattr(engine.state, "rank", 0) == 0:
             remove_partial(self.folder)
             for left in self.model_path.parent.glob(f".{self.model_path.stem}.*.partial{self.model_path.suffix}"):
                 left.unlink(missing_ok=True)
-        found = read_newest(self.folder)
-        if found is None:
+        newest = read_newest(self.folder)
+        if newest is None:
             self.loaded = True
             return
-        path, content = found
+        path, content = newest
         self._last_is_damaged = path.name != LAST
         try:
             require_same(path, self.network, content["network"])
@@ -134,19 +140,19 @@ class Checkpoints:
             self._load_position(engine, content["trainer"])
             self._load_scaler(engine, content.get("scaler"))
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            found_text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            fix = "Start anew with resume=false."
-            raise WeightsError(path, "must be a checkpoint of this run", found_text, fix) from error
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(".")
+            fix = "Start a new run with --fresh."
+            raise WeightsError(path, f"it is no checkpoint of this run: {reason}", "", fix) from error
         if self.validator is not None:
             self.validator.state.best_metric, self.validator.state.best_metric_epoch = content["best"]
         self._load_gradients(engine, content.get("gradients", {}), content.get("scaler"))
         # a scheduler asks whether the optimizer has made a step: it has, in the process before
         vars(self._parts["optimizer"])["_opt_called"] = engine.state.iteration > 0
-        kept = getattr(engine.state, "kept", None) or {}
-        for name, state in content.get("kept", {}).items():
-            if name in kept:
-                kept[name].load_state_dict(state)
-        if engine.state.rank == 0 and "rng" in content:
+        handlers = getattr(engine.state, "stateful", None) or {}
+        for name, state in content.get("stateful", {}).items():
+            if name in handlers:
+                handlers[name].load_state_dict(state)
+        if getattr(engine.state, "rank", 0) == 0 and "rng" in content:
             set_rng_state(content["rng"])
         self._due, self.saved = bool(content.get("epoch_due", False)), engine.state.iteration
         self.loaded = True
@@ -154,10 +160,10 @@ class Checkpoints:
         where = f"epoch {engine.state.epoch} of {engine.state.max_epochs}"
         if engine.state.iteration % length:
             where = f"iteration {engine.state.iteration % length} of {length} in epoch {engine.state.epoch + 1}"
-        logger.info("Going on after %s%s, from %s", where, " (not validated yet)" if self._due else "", path)
+        logger.info("Resuming after %s%s, from %s", where, " (not validated yet)" if self._due else "", path)
 
     def finish_last(self, engine: Any) -> None:
-        """Finish an epoch that is due when all handlers have started, those that were attached after this one too."""
+        """Finish an epoch that is due only when all handlers have started, those attached after this one too."""
         self._finished_elsewhere = True
         engine.add_event_handler(Events.STARTED, self._finish)
 
@@ -166,9 +172,9 @@ class Checkpoints:
             self._finish(engine)
 
     def _finish(self, engine: Any) -> None:
-        """Do what the end of an epoch brings, where a checkpoint was written before it.
+        """Fire the end of an epoch, where a checkpoint was written before it.
 
-        To the other handlers it is an epoch that goes on, with no iteration left to do.
+        To the other handlers it is an epoch that is resumed with no iteration left.
         """
         if self._due:
             self._due = False
@@ -188,18 +194,18 @@ class Checkpoints:
         Raises:
             OutputError: it cannot be written; the one before it stays whole.
         """
-        if engine.state.rank > 0 or engine.state.iteration == self.saved:
+        if getattr(engine.state, "rank", 0) > 0 or engine.state.iteration == self.saved:
             return
         length = engine.state.epoch_length
         self._save_last(engine, self._content(engine, due=bool(length) and engine.state.iteration % length == 0))
 
     def save(self, engine: Any) -> None:
-        """Write what this epoch gives.
+        """Write the checkpoints of this epoch.
 
         Raises:
             OutputError: a file cannot be written; the one before it stays whole.
         """
-        if engine.state.rank > 0:
+        if getattr(engine.state, "rank", 0) > 0:
             return
         epoch, best = engine.state.epoch, self.best
         content = self._content(engine, due=False)
@@ -218,14 +224,16 @@ class Checkpoints:
         content = {name: part.state_dict() for name, part in self._parts.items()}
         position = {"iteration": state.iteration, "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
         content |= {"trainer": position, "best": self.best, "epoch_due": due, "rng": rng_state()}
-        kept = getattr(state, "kept", None) or {}
-        content["kept"] = {name: plain(part.state_dict(), name) for name, part in kept.items()}
+        handlers = getattr(state, "stateful", None) or {}
+        content["stateful"] = {name: plain(handler.state_dict(), name) for name, handler in handlers.items()}
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and scaler.is_enabled():
             content["scaler"] = scaler.state_dict()
         if accumulating(engine):
             parameters = self.network.named_parameters()
-            content["gradients"] = {name: one.grad for name, one in parameters if one.grad is not None}
+            content["gradients"] = {
+                name: parameter.grad for name, parameter in parameters if parameter.grad is not None
+            }
         return content
 
     def _save_last(self, engine: Any, content: dict[str, Any]) -> None:
@@ -242,7 +250,7 @@ class Checkpoints:
             self.backup.send(path)
 
     def _load_gradients(self, engine: Any, gradients: dict[str, torch.Tensor], scaler: dict[str, Any] | None) -> None:
-        """Gradients between accumulated batches, in the scale that AMP has now, or without one."""
+        """Restore gradients between accumulated batches, in the scale that AMP has now, or without one."""
         now = scaler_of(engine)
         factor = (now.get_scale() if now is not None else 1.0) / (scaler or {}).get("scale", 1.0)
         for name, parameter in self.network.named_parameters():
@@ -255,7 +263,7 @@ class Checkpoints:
         iteration, length = int(state["iteration"]), engine.state.epoch_length
         before = state.get("epoch_length")
         if length and before and length != before:
-            logger.warning("An epoch had %d iterations and has %d now: going on at an epoch's start", before, length)
+            logger.warning("An epoch had %d iterations and has %d now: resuming at the start of one", before, length)
             iteration = iteration // before * length
         engine.load_state_dict(
             {"iteration": iteration, "epoch_length": length or before, "max_epochs": engine.state.max_epochs}
@@ -263,14 +271,14 @@ class Checkpoints:
 
     @staticmethod
     def _load_scaler(engine: Any, state: dict[str, Any] | None) -> None:
-        """Give AMP's scaler, which the trainer makes anew at each start, the scale it had; a CPU has none."""
+        """Restore the scale of AMP's scaler, which the trainer makes anew at each start; a CPU has no scaler."""
         scaler = getattr(engine, "scaler", None)
         if state and scaler is not None and scaler.is_enabled():
             scaler.load_state_dict(state)
 
 
 class Resume:
-    """Let the trainer go on from its newest checkpoint before any other handler starts.
+    """Let the trainer resume from its newest checkpoint before any other handler starts.
 
     Not MONAI's `CheckpointLoader`: what is loaded, and from where, is what the `Checkpoints` of the same trainer
     knows; this handler stands for its place in the list, which is the head.
@@ -283,26 +291,19 @@ class Resume:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Any) -> None:
-        """Load, where the trainer has checkpoints."""
+        """Load the newest checkpoint, if the trainer has `Checkpoints`."""
         checkpoints = getattr(engine.state, "checkpoints", None)
         if checkpoints is not None:
             checkpoints.load(engine)
 
 
-def accumulating(engine: Any) -> bool:
-    """Whether the trainer is between two batches of one step of the optimizer."""
-    steps, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
-    done = engine.state.iteration % length if length else engine.state.iteration
-    return bool(steps > 1 and done % steps)
-
-
 def restore_order(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Give a network's weights the order in memory that they were saved in.
+    """Give a network's weights the memory layout that they were saved in.
 
-    Inference may bring them to channels last; what is computed with them then differs in its last bits.
+    Inference may change it to channels last, and what is computed with the weights then differs in its last bits.
     """
-    for name, own in network.state_dict(keep_vars=True).items():
+    for name, weight in network.state_dict(keep_vars=True).items():
         saved = weights[name]
-        if own.stride() != saved.stride():
-            ordered = torch.empty_strided(saved.size(), saved.stride(), dtype=own.dtype, device=own.device)
-            own.data = ordered.copy_(saved)
+        if weight.stride() != saved.stride():
+            ordered = torch.empty_strided(saved.size(), saved.stride(), dtype=weight.dtype, device=weight.device)
+            weight.data = ordered.copy_(saved)

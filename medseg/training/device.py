@@ -16,37 +16,36 @@ from medseg.errors import DeviceError
 logger = logging.getLogger(__name__)
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # M_* of malloc.h
-_SAID = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+_ALLOCATOR_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed, instead of giving every big buffer back to the system and asking for it anew.
+    """Let glibc keep freed memory, instead of returning every big buffer to the system and asking for it again.
 
-    A training step on a CPU frees and takes hundreds of MB, and each time the system clears them: it takes up to 1.7
-    times as long. What the process holds at its highest is held until it ends. Nothing is done without glibc, or
-    where the environment already says how its allocator shall behave.
+    A training step on a CPU frees and takes hundreds of MB, and each time the system clears the pages: without this a
+    step takes up to 1.7 times as long. The process then holds its highest memory use until it ends. Nothing is done
+    without glibc, or where the environment configures its allocator.
 
     Returns:
-        whether it was set.
+        Whether it was set.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _SAID):
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _ALLOCATOR_VARIABLES):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    done = [
-        mallopt(option, value) for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-    ]
-    logger.debug("glibc keeps freed memory: %s", all(done))
-    return all(done)
+    options = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
+    results = [mallopt(option, value) for option, value in options]
+    logger.debug("glibc keeps freed memory: %s", all(results))
+    return all(results)
 
 
 def select_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of that name; `auto` is CUDA where it is there, else the CPU.
+    """Return the device of that name; `auto` is CUDA where it is available, else the CPU.
 
     Raises:
-        DeviceError: the device is not there, or no device has that name.
+        DeviceError: the device is not available, or no device has that name.
 
     >>> select_device("cpu")
     device(type='cpu')
@@ -56,40 +55,37 @@ def select_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"device '{name}'", "must be auto, cpu, cuda or cuda:N", "another name") from error
+        raise DeviceError(f"device '{name}'", "torch knows no such device", "", "Use auto, cpu or cuda:0.") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise DeviceError(
-                f"device '{device}'",
-                "must be on this machine and usable by torch",
-                f"{count} CUDA devices",
-                "Use device=cpu, or install a torch build for your GPU's driver.",
-            )
+            problem = f"torch can use {count} CUDA devices on this machine"
+            fix = "Use device=cpu, or install a torch build for your GPU's driver."
+            raise DeviceError(f"device '{device}'", problem, "", fix)
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps'", "must be on this machine", "none", "Use device=cpu.")
+        raise DeviceError("device 'mps'", "torch cannot use it on this machine", "", "Use device=cpu.")
     return device
 
 
 def default_workers() -> int:
-    """How many loader processes suit this machine: none where they are spawned, else up to 8, one core left over.
+    """Return how many loader processes suit this machine: up to 8 with one core left over, none where they are spawned.
 
-    On Windows and macOS a process is spawned and takes a copy of the whole cache along.
+    On Windows and macOS a process is spawned, and would take a copy of the whole cache along.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores - 1) if sys.platform == "linux" and cores > 2 else 0
 
 
 def prepare(device: str | torch.device, seed: int, benchmark: bool = True) -> torch.device:
-    """See that the device is there, seed Python, numpy and torch, and set cuDNN; on a CPU, keep freed memory.
+    """Check the device, seed Python, numpy and torch, and set cuDNN; on a CPU, let glibc keep freed memory.
 
     Args:
         device: see `select_device`.
         seed: of everything that is drawn in this process.
-        benchmark: let cuDNN try its algorithms; faster, and no longer the same to the last bit on a GPU.
+        benchmark: let cuDNN try its algorithms; faster, but no longer the same to the last bit on a GPU.
 
     Raises:
-        DeviceError: the device is not there.
+        DeviceError: the device is not available.
     """
     chosen = select_device(device)
     if chosen.type == "cpu":

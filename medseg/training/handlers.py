@@ -11,7 +11,7 @@ import ignite.handlers
 from ignite.engine import Events
 
 from medseg.errors import ConfigError
-from medseg.training.checkpoints import accumulating
+from medseg.training.step import accumulating
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ class AttachHandlers:
 
     Args:
         handlers: handlers by name, such as `medseg.bundle.default_handlers` returns.
+
+    Example:
+        >>> AttachHandlers({"clip": ClipGradients(optimizer, 12), "progress": None}).attach(trainer)  # doctest: +SKIP
     """
 
     def __init__(self, handlers: Mapping[str, Any]) -> None:
@@ -34,11 +37,18 @@ class AttachHandlers:
             handler.attach(engine)
 
 
+def save_with_checkpoints(engine: Any, name: str, handler: Any) -> None:
+    """Let checkpoints hold the state of a handler: whatever is in `engine.state.stateful`, by name."""
+    if getattr(engine.state, "stateful", None) is None:
+        engine.state.stateful = {}
+    engine.state.stateful[name] = handler
+
+
 class LrSchedule:
     """Step a schedule of the learning rate after each epoch, or after each step of the optimizer.
 
     Not MONAI's `LrScheduleHandler`, which steps after each batch where it does not step by the epoch: where gradients
-    of several batches are added up, that one is through its schedule too early, and steps before the optimizer did.
+    of several batches are accumulated, that one ends its schedule too early, and steps before the optimizer did.
 
     Args:
         lr_scheduler: torch's scheduler; one that goes by steps is made for `steps_per_epoch` of them in each epoch.
@@ -46,7 +56,8 @@ class LrSchedule:
     """
 
     def __init__(self, lr_scheduler: Any, epoch_level: bool = True) -> None:
-        self.lr_scheduler, self.epoch_level = lr_scheduler, epoch_level
+        self.lr_scheduler = lr_scheduler
+        self.epoch_level = epoch_level
 
     def attach(self, engine: Any) -> None:
         """Step after epochs, or after those iterations that end a step of the optimizer."""
@@ -59,7 +70,7 @@ class LrSchedule:
 
 
 def steps_per_epoch(batches: int, accumulation_steps: int = 1) -> int:
-    """How often the optimizer steps in an epoch; the last batches count, however few they are.
+    """Return how often the optimizer steps in an epoch; the last batches count, however few they are.
 
     >>> steps_per_epoch(13, 2)
     7
@@ -71,81 +82,80 @@ class EarlyStopping:
     """End a run after `patience` validations in a row that are no better than the best before them.
 
     Not Ignite's `EarlyStopping`, which does the counting here: that one wants the trainer when it is made, which in a
-    config is a circular reference, and takes a score that is not a number for the best one. This handler takes the
-    trainer when it is attached. Validations are counted, not epochs; a score that is not a number (no structure to
-    measure) is no improvement. The count goes into the checkpoints; `engine.state.stop_reason` says why the run ended.
+    config is a circular reference, and takes NaN for the best score. Validations are counted, not epochs; NaN (no
+    structure to measure) is no improvement. The count goes into the checkpoints; `engine.state.stop_reason` says why
+    the run ended.
 
     Args:
         validator: the evaluator whose key metric is the score, larger is better.
         patience: validations without improvement after which the run ends, at least 1.
-        min_delta: what a score must be above the best before it to count as better.
+        min_delta: how much a score must be above the best before it to count as better.
 
     Raises:
-        ConfigError: a patience below 1 or a `min_delta` below 0.
+        ConfigError: `patience` is below 1 or `min_delta` below 0.
     """
 
     def __init__(self, validator: Any, patience: int, min_delta: float = 0.0) -> None:
         require_patience(patience)
         if not min_delta >= 0:
-            raise ConfigError("early_stopping, min_delta", "must be 0 or more", f"{min_delta}")
-        self.validator, self.patience, self.min_delta = validator, patience, float(min_delta)
+            raise ConfigError("early_stopping#min_delta", "it must be 0 or more", f"got {min_delta}")
+        self.validator = validator
+        self.patience = patience
+        self.min_delta = float(min_delta)
         self._trainer: Any = None
-        self._count: Any = None
+        self._counter: Any = None
 
     def attach(self, engine: Any) -> None:
-        """Count whatever validation runs while this trainer does, but for the first look."""
+        """Count every validation while this trainer runs, except the sanity validation."""
         self._trainer = engine
-        self._count = ignite.handlers.EarlyStopping(
+        self._counter = ignite.handlers.EarlyStopping(
             self.patience, lambda _: self._score(), engine, threshold=self.min_delta, cumulative=True
         )
-        self._count.best_score = -math.inf  # so that a first score that is not a number counts, too
-        self._count.logger = logger
-        kept = getattr(engine.state, "kept", None)
-        if kept is None:
-            kept = engine.state.kept = {}
-        kept["early_stopping"] = self
+        self._counter.best_score = -math.inf  # so that a first score of NaN counts as well
+        self._counter.logger = logger
+        save_with_checkpoints(engine, "early_stopping", self)
         self.validator.add_event_handler(Events.COMPLETED, self._validated)
 
     def _score(self) -> float:
         state = self.validator.state
-        score = float(state.metrics.get(state.key_metric_name, math.nan))
+        score = float(state.metrics.get(getattr(state, "key_metric_name", ""), math.nan))
         return -math.inf if math.isnan(score) else score
 
     def _validated(self, _: Any) -> None:
-        if getattr(self.validator.state, "first_look", False):
+        if getattr(self.validator.state, "sanity_check", False):
             return
-        self._count(self.validator)
-        if self._count.counter >= self.patience:
-            self._say()
+        self._counter(self.validator)
+        if self._counter.counter >= self.patience:
+            self._record_reason()
 
-    def _say(self) -> None:
-        count, best = self._count.counter, self._count.best_score
-        than = f"better than {best:.4f}" if math.isfinite(best) else "with a score"
-        reason = f"early stopping: no validation {than} in the last {count}"
+    def _record_reason(self) -> None:
+        best = self._counter.best_score
+        comparison = f"better than {best:.4f}" if math.isfinite(best) else "with a score"
+        reason = f"early stopping: no validation {comparison} in the last {self._counter.counter}"
         self._trainer.state.stop_reason = reason
         logger.info("The run ends here, %s", reason)
 
     def state_dict(self) -> dict[str, Any]:
-        """The count and the best score that it goes by; None where there was none."""
-        best = self._count.best_score
-        return {"counter": self._count.counter, "best_score": best if math.isfinite(best) else None}
+        """Return the count and the best score that it goes by; None where there was no score."""
+        best = self._counter.best_score
+        return {"counter": self._counter.counter, "best_score": best if math.isfinite(best) else None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting; a run that had stopped already stops again, unless `patience` was raised since."""
+        """Resume counting; a run that had stopped already stops again, unless `patience` was raised since."""
         best = state["best_score"]
-        self._count.counter = int(state["counter"])
-        self._count.best_score = -math.inf if best is None else float(best)
-        if self._count.counter >= self.patience:
-            self._say()
+        self._counter.counter = int(state["counter"])
+        self._counter.best_score = -math.inf if best is None else float(best)
+        if self._counter.counter >= self.patience:
+            self._record_reason()
             self._trainer.terminate()
 
 
 def require_patience(patience: int | None) -> None:
-    """See that a patience can be meant, before a data set is read for it; None is none.
+    """Check a patience before a data set is read for it; None is for no early stopping.
 
     Raises:
         ConfigError: it is no whole number of 1 or more.
     """
     if patience is not None and (not isinstance(patience, int) or isinstance(patience, bool) or patience < 1):
-        rule = "must be a whole number of validations, 1 or more, or null"
-        raise ConfigError("early_stopping", rule, f"{patience!r}")
+        problem = "it must be a whole number of validations, 1 or more, or null"
+        raise ConfigError("early_stopping#patience", problem, f"got {patience!r}")

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, counted without taking it."""
+"""Estimate how much memory a training step takes, without taking it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch.func import functional_call
 
 @dataclass(frozen=True)
 class Memory:
-    """What a training step holds at its fullest, in bytes.
+    """Hold what a training step takes at its peak, in bytes.
 
     Args:
         parameters: the network's weights and buffers.
         gradients: of the weights.
-        optimizer: what the optimizer keeps for each weight.
+        optimizer: the state of the optimizer.
         batch: image and label.
         activations: what the forward pass keeps for the backward pass.
-        logits: what the network says, and what the loss makes of it.
-        working: what the backward pass adds where it is widest.
+        logits: the network's output, and the buffers of the loss.
+        working: what the backward pass adds at its peak.
     """
 
     parameters: int
@@ -37,7 +37,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Return the sum."""
         fixed = self.parameters + self.gradients + self.optimizer
         return fixed + self.batch + self.activations + self.logits + self.working
 
@@ -50,12 +50,12 @@ def estimate(
     loss_buffers: float = 2.0,
     width: float = 1.0,
 ) -> Memory:
-    """The memory of a training step, from a run of the network on tensors that have a shape and no content.
+    """Estimate the memory of a training step, by running the network on tensors that have a shape and no content.
 
     Args:
         network: the network, on whatever device.
         input_shape: `(B, C, I, J[, K])` of a batch.
-        optimizer: what steps; None for one that keeps nothing.
+        optimizer: the optimizer; None for one without a state.
         lower: whether it computes in 16 bit (`amp`, or bfloat16 on a CPU).
         loss_buffers: how many buffers of the size of the logits, in 32 bit, the loss makes.
         width: all channels but those of input and output times this: 0.5 for a network half as wide.
@@ -68,21 +68,21 @@ def estimate(
     saved: dict[int, tuple[Any, torch.Size]] = {}
     with FakeTensorMode():
         state = {
-            name: torch.empty(one.shape, dtype=one.dtype, requires_grad=one.requires_grad)
-            for name, one in [*network.named_parameters(), *network.named_buffers()]
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
         }
-        own = {one.untyped_storage()._cdata for one in state.values()}
+        weights_of_network = {tensor.untyped_storage()._cdata for tensor in state.values()}
         image = torch.empty(tuple(input_shape))
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own:
+            if storage._cdata not in weights_of_network:
                 saved[storage._cdata] = (storage, tensor.shape)
             return tensor
 
         try:
             network.train()
-            with torch.autocast("cpu", torch.bfloat16, enabled=lower), saved_tensors_hooks(keep, lambda one: one):
+            with torch.autocast("cpu", torch.bfloat16, enabled=lower), saved_tensors_hooks(keep, lambda tensor: tensor):
                 output = functional_call(network, state, (image,))
         finally:
             network.train(was_training)
@@ -93,13 +93,14 @@ def estimate(
             for number, (storage, shape) in saved.items()
             if number != image.untyped_storage()._cdata
         ]
-    weights = sum(one.nbytes * _share(one.shape[:2], outer, width) for one in state.values())
-    trained = sum(one.nbytes * _share(one.shape[:2], outer, width) for one in state.values() if one.requires_grad)
+    sizes_of_weights = {name: w.nbytes * _share(w.shape[:2], outer, width) for name, w in state.items()}
+    weights = sum(sizes_of_weights.values())
+    trained = sum(size for name, size in sizes_of_weights.items() if state[name].requires_grad)
     pixels = math.prod(input_shape) // inner_in
     return Memory(
         parameters=int(weights),
         gradients=int(trained),
-        optimizer=int(trained * _kept_by(optimizer)),
+        optimizer=int(trained * _state_size(optimizer)),
         batch=image.nbytes + 4 * pixels,
         activations=int(sum(sizes)),
         logits=int(result.nbytes + 4 * result.numel() * loss_buffers),
@@ -108,18 +109,19 @@ def estimate(
 
 
 def _share(channels: Sequence[int], outer: set[int], width: float) -> float:
-    """What is left of a tensor when the channels along these of its axes, but those of input and output, shrink."""
+    """Return the share of a tensor that remains when its channels, but those of input and output, shrink."""
     return math.prod(width if size > 1 and size not in outer else 1.0 for size in channels)
 
 
-def _kept_by(optimizer: torch.optim.Optimizer | None) -> float:
-    """How many tensors of the size of its parameters an optimizer keeps, by what it holds or by its kind."""
+def _state_size(optimizer: torch.optim.Optimizer | None) -> float:
+    """Return the size of an optimizer's state in multiples of its parameters, measured or by its kind."""
     if optimizer is None:
         return 0.0
-    parameters = sum(one.nbytes for group in optimizer.param_groups for one in group["params"])
-    held = [one for state in optimizer.state.values() for one in state.values() if isinstance(one, torch.Tensor)]
-    if held and parameters:
-        return float(sum(one.nbytes for one in held) / parameters)
+    parameters = sum(parameter.nbytes for group in optimizer.param_groups for parameter in group["params"])
+    entries = [entry for state in optimizer.state.values() for entry in state.values()]
+    size = sum(entry.nbytes for entry in entries if isinstance(entry, torch.Tensor))
+    if size and parameters:
+        return float(size / parameters)
     if "betas" in optimizer.defaults:
         return 2.0
     return 1.0 if optimizer.defaults.get("momentum") else 0.0

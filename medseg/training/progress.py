@@ -1,4 +1,4 @@
-"""How far a run is and how long it will take: a bar on a terminal, a line an epoch everywhere."""
+"""Show how far a run is and how long it will take: a bar on a terminal, a line an epoch everywhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from ignite.engine import Events
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from medseg.training.step import loss_of
 from medseg.units import duration
 
 logger = logging.getLogger(__name__)
 
-_PAUSE = 0.2  # seconds between two looks at the bar
+_PAUSE = 0.2  # seconds between two updates of the bar
 
 
 class ProgressBar:
-    """A bar over the whole run with loss, Dice and the time left.
+    """Show a bar over the whole run with loss, Dice and the time left.
 
     Not Ignite's `ProgressBar`: that one is over one epoch, and says nothing of the end of the run.
 
@@ -34,12 +35,14 @@ class ProgressBar:
         self.validator = validator
         self._bar: Progress | None = None
         self._loss: Any = float("nan")
-        self._began, self._first, self._shown = 0.0, 0, 0.0
+        self._began = 0.0
+        self._first = 0
+        self._shown = 0.0
         self._streams: list[tuple[logging.StreamHandler[Any], Any]] = []
 
     def attach(self, engine: Any) -> None:
-        """Show the trainer's way, and the validator's where there is one. It belongs last in the list."""
-        if engine.state.rank > 0:
+        """Follow the trainer, and the validator where there is one. Attach it last."""
+        if getattr(engine.state, "rank", 0) > 0:
             return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
@@ -73,8 +76,7 @@ class ProgressBar:
                 self._streams.append((handler, handler.setStream(sys.stderr)))
 
     def _step(self, engine: Any) -> None:
-        output: Any = engine.state.output
-        self._loss = (output[0] if isinstance(output, list) else output)["loss"].detach()
+        self._loss = loss_of(engine)
         if time.perf_counter() - self._shown >= _PAUSE:  # reading the loss waits for a GPU
             self._show(engine)
 
@@ -90,17 +92,17 @@ class ProgressBar:
             self._bar.update(self._task, note=f"validating {(done - 1) % total + 1}/{total}")
 
     def _note(self) -> str:
-        best = self.validator.state.best_metric if self.validator is not None else -1
+        best = getattr(self.validator.state, "best_metric", -1) if self.validator is not None else -1
         return f"loss {float(self._loss):.3f}" + (f", best Dice {best:.3f}" if best >= 0 else "")
 
     def _epoch(self, engine: Any) -> None:
         self._show(engine)
         done, total = engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length
-        here = done - self._first if self._began else 0  # none, where an epoch was trained before a restart
+        here = done - self._first if self._began else 0  # 0 where an epoch was trained before a restart
         pace = (time.perf_counter() - self._began) / max(1, here)
         text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {float(self._loss):.4f}"
         state = self.validator.state if self.validator is not None else None
-        if state is not None and state.metrics and state.epoch == engine.state.epoch:
+        if hasattr(state, "best_metric") and state.metrics and state.epoch == engine.state.epoch:
             now = state.metrics.get(state.key_metric_name, float("nan"))
             text += f", Dice {now:.4f} (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
         logger.info("%s, %s", text, f"{duration(pace * (total - done))} left" if here > 0 else "trained before")

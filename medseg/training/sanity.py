@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.data import list_data_collate
+from monai.engines import default_prepare_batch
 
 from medseg.errors import ConfigError, DeviceError, MedsegError
 from medseg.training.seeding import rng_kept
@@ -17,41 +18,52 @@ logger = logging.getLogger(__name__)
 
 
 class DryRun:
-    """Take the first training sample through everything that a step does, but for the step.
+    """Take the first training sample through everything that a step does, except the step itself.
 
-    Not `SanityValidation`, which tries what follows an epoch. What does not fit is named: where the network lies and
-    where its input, the shapes of image, output and label, a loss that is no number. The run's chance is the same after
-    it as before, and so are the weights.
+    Not `SanityValidation`, which tries what follows an epoch. An error names what does not fit: the devices of network
+    and input, the shapes of image, output and label, a loss that is NaN. Random state and weights are the same after it
+    as before.
 
     Args:
         dataset: of the training; its first item is taken.
         out_channels: of the network.
+        network: the network; by default the trainer's, as MONAI's has it.
+        loss: the loss; by default the trainer's.
     """
 
     affects_result = False  # see medseg.bundle.run_identity
 
-    def __init__(self, dataset: Sequence[Any], out_channels: int) -> None:
-        self.dataset, self.out_channels = dataset, out_channels
+    def __init__(
+        self, dataset: Sequence[Any], out_channels: int, network: torch.nn.Module | None = None, loss: Any = None
+    ) -> None:
+        self.dataset = dataset
+        self.out_channels = out_channels
+        self.network = network
+        self.loss = loss
 
     def attach(self, engine: Any) -> None:
-        """Try it when the trainer starts."""
+        """Run when the trainer starts."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Any) -> None:
-        """Try it.
+        """Try one sample.
 
         Raises:
-            DeviceError: weights that do not lie where the run computes.
+            DeviceError: weights that are not where the run computes.
             ConfigError: anything else that does not fit.
         """
-        network, device = engine.network, torch.device(engine.state.device)
+        network = self.network or engine.network
+        loss_function = self.loss or engine.loss_function
+        device = torch.device(getattr(engine.state, "device", None) or next(network.parameters()).device)
+        prepare = getattr(engine, "prepare_batch", default_prepare_batch)
         with rng_kept(), torch.no_grad():
             batch = list_data_collate([self.dataset[0]])
-            image, target = engine.prepare_batch(batch, device, engine.non_blocking)
+            image, target = prepare(batch, device, getattr(engine, "non_blocking", False))
             training = network.training
             try:
-                logits = try_network(network.eval(), image, self.out_channels, device, engine.amp, engine.inferer)
-                loss = _loss(engine.loss_function, logits, target)
+                amp, inferer = getattr(engine, "amp", False), getattr(engine, "inferer", None)
+                logits = try_network(network.eval(), image, self.out_channels, device, amp, inferer)
+                loss = _loss(loss_function, logits, target)
             finally:
                 network.train(training)
         logger.info("One sample went through: %s to %s, loss %.3f", tuple(image.shape), tuple(logits.shape), loss)
@@ -65,101 +77,106 @@ def try_network(
     amp: bool = False,
     inferer: Any = None,
 ) -> torch.Tensor:
-    """What a network says of one batch; an error that says what does not fit.
+    """Return a network's output for one batch, or raise an error that says what does not fit.
 
     Args:
         network: on `device`.
         image: `(B, C, *spatial)`, on `device`.
-        out_channels: that it must give, at the image's size.
-        device: where all of it must lie.
+        out_channels: of the output, which must have the image's size.
+        device: where weights and image must be.
         amp: whether CUDA computes in half precision.
-        inferer: calls the network, as a trainer's does; None calls it itself.
+        inferer: calls the network, as a trainer's does; None calls it directly.
 
     Raises:
-        DeviceError: weights or image that lie elsewhere; ConfigError: an image it cannot take, an output of another
-        shape or with NaN in it.
+        DeviceError: weights or the image are elsewhere.
+        ConfigError: the network does not take the image, or its output has another shape or holds NaN.
     """
     for name, tensor in [*network.named_parameters(), *network.named_buffers(), ("its input", image)]:
         if tensor.device.type != device.type or (device.index is not None and tensor.device.index != device.index):
-            raise DeviceError(
-                f"network, {name}", f"must lie on {device}, where the run computes", str(tensor.device),
-                "Move the network as a whole: network.to(device).",
-            )  # fmt: skip
+            problem = f"it is on {tensor.device}, and the run computes on {device}"
+            raise DeviceError(f"network, {name}", problem, "", "Move the whole network: network.to(device).")
     shape = tuple(image.shape)
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=amp and device.type == "cuda"):
             logits = network(image) if inferer is None else inferer(image, network)
     except MedsegError:
         raise
-    except Exception as error:  # whatever a network raises at an input that it was not made for
-        found = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise ConfigError("network", f"must take an image of shape {shape}", found, "See in_channels.") from error
-    wanted = (shape[0], out_channels, *shape[2:])
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
-        came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(
-            "network", f"must give logits of shape {wanted} for an image of {shape}", str(came), "See out_channels."
-        )
+    except Exception as error:  # whatever a network raises for an input that it was not made for
+        problem = f"it does not take an image of shape {shape}: {_first_line(error)}"
+        raise ConfigError("network", problem, "", "Check in_channels.") from error
+    expected = (shape[0], out_channels, *shape[2:])
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        came = str(tuple(logits.shape)) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        problem = f"its output for an image of {shape} must have the shape {expected}"
+        raise ConfigError("network", problem, f"got {came}", "Check out_channels.")
     if not bool(torch.isfinite(logits).all()):
-        raise ConfigError(
-            "network", "must give finite logits", "NaN or infinite ones", "See the weights it begins with."
-        )
+        raise ConfigError("network", "its output holds NaN or infinity", "", "Check the weights it starts with.")
     return logits
 
 
 def _loss(function: Any, logits: torch.Tensor, target: Any) -> float:
     label = target["label"] if isinstance(target, dict) else target
     if label.shape[2:] != logits.shape[2:]:
-        raise ConfigError(
-            "label", f"must have the size of the image, {tuple(logits.shape[2:])}", str(tuple(label.shape[2:]))
-        )
+        size, expected = tuple(label.shape[2:]), tuple(logits.shape[2:])
+        raise ConfigError("label", f"it must have the size of the image, {expected}", f"got {size}")
     try:
         value = float(function(logits, target))
     except MedsegError:
         raise
     except Exception as error:
-        found = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        rule = f"must take logits {tuple(logits.shape)} and labels {tuple(label.shape)}"
-        raise ConfigError("loss", rule, found) from error
+        shapes = f"logits {tuple(logits.shape)} and labels {tuple(label.shape)}"
+        raise ConfigError("loss", f"it does not take {shapes}: {_first_line(error)}") from error
     if value != value:
-        raise ConfigError("loss", "must be a number for the first sample", "NaN")
+        raise ConfigError("loss", "it is NaN for the first sample", "", "Check the image and the label of that case.")
     return value
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(".")
 
 
 class SanityValidation:
     """Run the validator over one batch before training starts, then forget what it measured.
 
-    Not MONAI's `ValidationHandler(exec_at_start=...)`: that one runs every volume, and its score of an
-    untrained network stays as the best so far.
-
-    While it runs, `validator.state.first_look` is True. The run's chance is the same after it as before.
+    Not MONAI's `ValidationHandler(exec_at_start=...)`: that one runs every volume, and its score of an untrained
+    network stays as the best so far. While it runs, `validator.state.sanity_check` is True. The random state is the
+    same after it as before.
 
     Args:
-        validator: a MONAI evaluator.
+        validator: an evaluator, MONAI's or Ignite's.
+        data: what a plain Ignite evaluator runs over; MONAI's has its own.
     """
 
     affects_result = False  # see medseg.bundle.resuming
 
-    def __init__(self, validator: Any) -> None:
+    def __init__(self, validator: Any, data: Any = None) -> None:
         self.validator = validator
+        self.data = data
 
     def attach(self, engine: Engine) -> None:
         """Run when the trainer starts."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Validate one batch, unless the run goes on from a checkpoint."""
+        """Validate one batch, unless the run resumes from a checkpoint."""
         state = self.validator.state
-        if not state.epoch_length or engine.state.iteration:
+        if engine.state.iteration or not (state.epoch_length or self.data):
             return
         logger.info("Checking validation with one batch before the first epoch")
-        kept = state.epoch_length, state.best_metric, state.best_metric_epoch
-        state.epoch_length, state.first_look = 1, True
+        names = ("epoch_length", "best_metric", "best_metric_epoch")
+        before = {name: getattr(state, name) for name in names if hasattr(state, name)}
+        state.sanity_check = True
         try:
             with rng_kept():
-                self.validator.run(1)
+                if self.data is not None:
+                    self.validator.run(self.data, max_epochs=1, epoch_length=1)
+                else:
+                    state.epoch_length = 1
+                    self.validator.run(1)
         finally:
-            state.epoch_length, state.best_metric, state.best_metric_epoch = kept
-            state.first_look = False
+            state = self.validator.state
+            for name, value in before.items():
+                setattr(state, name, value)
+            state.sanity_check = False
             state.metrics.clear()
-            state.metric_details.clear()
+            getattr(state, "metric_details", {}).clear()

@@ -1,4 +1,9 @@
-"""Random numbers as a function of (seed, epoch, case, draw), and the state of all generators."""
+"""Random numbers as a function of (seed, epoch, case, draw), and the state of all generators.
+
+Not MONAI's and PyTorch's way of one generator a worker: there a sample depends on how many workers there are and on
+what they drew before, and a run that stops in the middle of an epoch cannot resume bit for bit. Here the sampler hands
+out keys that identify each draw, so any process makes the same sample of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from medseg.training.signals import end_workers_at_exit, ignore_signals
 
 
 def rng_state() -> dict[str, Any]:
-    """Where all generators are, as tensors and numbers, so that `torch.load(weights_only=True)` reads it.
+    """Return the state of all generators, as tensors and numbers that `torch.load(weights_only=True)` reads.
 
     >>> state = rng_state()
     >>> first = torch.rand(1)
@@ -39,20 +44,20 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put all generators where `rng_state` found them; a GPU that is not here any more is passed over."""
+    """Restore all generators to a state of `rng_state`; a GPU that is gone is skipped."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available():
-        for number, one in enumerate(state.get("cuda", ())[: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(one, number)
+        for number, cuda_state in enumerate(state.get("cuda", ())[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(cuda_state, number)
 
 
 @contextlib.contextmanager
 def rng_kept() -> Iterator[None]:
-    """Let what happens inside draw as it likes: afterwards all generators are where they were."""
+    """Restore all generators at the end, whatever was drawn inside."""
     state = rng_state()
     try:
         yield
@@ -61,24 +66,24 @@ def rng_kept() -> Iterator[None]:
 
 
 class SampleKey(NamedTuple):
-    """One draw: of which epoch, from which case (position in the data set), the how-manieth of it."""
+    """Identify one draw: its epoch, its case (position in the data set), and its number among the draws of the case."""
 
     epoch: int
     case: int
     draw: int
 
 
-def chance(seed: int, key: SampleKey) -> np.random.RandomState:
-    """The chance of one draw; unlike keys give unlike chance.
+def random_state(seed: int, key: SampleKey) -> np.random.RandomState:
+    """Return the random state of one draw; different keys give different ones.
 
-    >>> chance(0, SampleKey(1, 2, 3)).randint(10**6) == chance(0, SampleKey(1, 3, 2)).randint(10**6)
+    >>> random_state(0, SampleKey(1, 2, 3)).randint(10**6) == random_state(0, SampleKey(1, 3, 2)).randint(10**6)
     False
     """
     return np.random.RandomState(np.random.PCG64(np.random.SeedSequence([seed, *key])))
 
 
 class EpochSampler(torch.utils.data.Sampler[SampleKey]):
-    """The order of an epoch's draws: every case as often as the others, shuffled by (seed, epoch).
+    """Give the order of an epoch's draws: every case as often as the others, shuffled by (seed, epoch).
 
     Not PyTorch's `RandomSampler` or `DistributedSampler`: it can start in the middle of an epoch, and the
     keys of an epoch are the same whatever the number of ranks. `SetSamplerEpoch` keeps it at the trainer's epoch.
@@ -91,43 +96,46 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
         ranks: number of processes.
 
     Raises:
-        ConfigError: no case or no draw; a rank that cannot be.
+        ConfigError: no case, no draw, or a rank that does not exist.
     """
 
     def __init__(self, cases: int, draws: int = 1, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
         if cases < 1 or draws < 1 or not 0 <= rank < ranks:
-            raise ConfigError(
-                "EpochSampler",
-                "needs at least one case, one draw, and a rank below the number of ranks",
-                f"cases={cases}, draws={draws}, rank={rank}, ranks={ranks}",
-            )
-        self.cases, self.draws, self.seed, self.rank, self.ranks = cases, draws, seed, rank, ranks
-        self.epoch, self.start = 1, 0
+            problem = "it needs at least one case, one draw, and a rank below the number of ranks"
+            raise ConfigError("EpochSampler", problem, f"got cases={cases}, draws={draws}, rank={rank}, ranks={ranks}")
+        self.cases = cases
+        self.draws = draws
+        self.seed = seed
+        self.rank = rank
+        self.ranks = ranks
+        self.epoch = 1
+        self.start = 0
 
     def set_position(self, epoch: int, start: int = 0) -> None:
-        """Go to an epoch (from 1 on), leaving out its first `start` samples of this rank once."""
-        self.epoch, self.start = epoch, start
+        """Go to an epoch (from 1 on), and skip its first `start` samples of this rank once."""
+        self.epoch = epoch
+        self.start = start
 
     def __len__(self) -> int:
-        """Samples of a whole epoch on this rank; uneven ends are filled from the front."""
+        """Return the samples of an epoch on this rank; uneven ends are filled from the front."""
         return -(-self.cases * self.draws // self.ranks)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        """The keys of the epoch, from the place where it was told to start."""
+        """Yield the keys of the epoch, from `start` on."""
         total = self.cases * self.draws
         order = np.random.default_rng([self.seed, self.epoch]).permutation(total)
-        whole = np.resize(order, len(self) * self.ranks)[self.rank :: self.ranks]
+        numbers = np.resize(order, len(self) * self.ranks)[self.rank :: self.ranks]
         start, self.start = self.start, 0
-        for number in whole[start:]:
+        for number in numbers[start:]:
             yield SampleKey(self.epoch, int(number) // self.draws, int(number) % self.draws)
 
 
 class SetSamplerEpoch:
     """Keep a sampler where the trainer is: in its epoch, and behind the iterations of it that are done.
 
-    Not what MONAI does by itself for a `DistributedSampler`, which knows epochs alone. Beside that, what a data
-    loader draws for itself when an epoch begins (a seed for its processes) is taken from nobody: chance is the same
-    before an epoch's first batch and after, whether that batch is the first or one in the middle.
+    Not what MONAI does by itself for a `DistributedSampler`, which knows epochs alone. It also restores the random
+    state after a data loader drew a seed for its processes at the start of an epoch: so the state is the same before
+    an epoch's first batch and after it, whether the epoch is entered at its first batch or in the middle.
 
     Args:
         sampler: the sampler of the training data.
@@ -135,7 +143,8 @@ class SetSamplerEpoch:
     """
 
     def __init__(self, sampler: EpochSampler, batch_size: int | None = None) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
+        self.sampler = sampler
+        self.batch_size = batch_size
         self._rng: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -144,25 +153,26 @@ class SetSamplerEpoch:
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._first_batch)
 
     def __call__(self, engine: Engine) -> None:
-        """Go to the epoch, and in it to where the trainer goes on.
+        """Go to the epoch, and in it to where the trainer resumes.
 
         Raises:
-            ConfigError: in the middle of an epoch, and nobody says how large a batch is; an epoch of more iterations
-                than the data loader has batches.
+            ConfigError: the batch size is not known in the middle of an epoch, or an epoch has more iterations than the
+                data loader has batches.
         """
         state = engine.state
         batches = len(state.dataloader) if isinstance(state.dataloader, Sized) else None
         if batches is not None and state.epoch_length is not None:
             if state.epoch_length > batches:
-                rule = f"must be at most {batches}, the batches of the data loader"
-                fix = "More samples_per_case give longer epochs."
-                raise ConfigError("train#trainer#epoch_length", rule, str(state.epoch_length), fix)
+                problem = f"it must be at most {batches}, the batches of the data loader"
+                fix = "Raise samples_per_case for longer epochs."
+                raise ConfigError("train#trainer#epoch_length", problem, f"got {state.epoch_length}", fix)
             if state.epoch_length < batches:  # each epoch in its own order, whether the one before was seen or not
                 engine._dataloader_iter = None
         done = state.iteration % state.epoch_length if state.epoch_length else 0
         size = self.batch_size or getattr(state.dataloader, "batch_size", None)
         if done and size is None:
-            raise ConfigError("SetSamplerEpoch", "needs batch_size to go on in the middle of an epoch", "none")
+            problem = "the batch size is not known, which resuming in the middle of an epoch needs"
+            raise ConfigError("SetSamplerEpoch", problem, "", "Give batch_size.")
         self.sampler.set_position(state.epoch, done * (size or 0))
         self._rng = rng_state()
 
@@ -173,7 +183,7 @@ class SetSamplerEpoch:
 
 
 class SeededDataset(torch.utils.data.Dataset[Any]):
-    """A MONAI data set whose random transforms draw by the key of the sample.
+    """Let the random transforms of a MONAI data set draw by the key of the sample.
 
     Args:
         dataset: a MONAI data set, its `transform` a `Compose`; `CacheDataset(copy_cache=False)` for speed.
@@ -186,23 +196,24 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
     def __init__(self, dataset: Any, seed: int = 0) -> None:
         transform = getattr(dataset, "transform", None)
         if not isinstance(transform, Compose):
-            raise ConfigError(
-                "SeededDataset", "needs a MONAI data set with a Compose as transform", type(dataset).__name__
-            )
-        self.dataset, self.seed, self._guarded = dataset, seed, False
+            problem = "the data set must be MONAI's, with a Compose as its transform"
+            raise ConfigError("SeededDataset", problem, f"got {type(dataset).__name__}")
+        self.dataset = dataset
+        self.seed = seed
+        self._guarded = False
         end_workers_at_exit()
         self._random = [step for step in transform.flatten().transforms if isinstance(step, Randomizable)]
 
     def __len__(self) -> int:
-        """Number of cases."""
+        """Return the number of cases."""
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> Any:
-        """The sample that the key means."""
+        """Return the sample that the key identifies."""
         if not self._guarded and torch.utils.data.get_worker_info() is not None:
             self._guarded = True
             ignore_signals()
-        state = chance(self.seed, key)
+        state = random_state(self.seed, key)
         for step in self._random:
             step.set_random_state(state=state)
         return self.dataset[key.case]

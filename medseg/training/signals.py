@@ -1,4 +1,4 @@
-"""Signals that end a run: what was computed is saved, and the exit code says that the run can be gone on with."""
+"""Save a run when a signal ends it, and leave with an exit code that says it can be resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WAITS, _STEPS, _ENDS = "waits for data", "makes a step", "starts, or ends an ep
 
 
 class Interrupted(SystemExit):
-    """A run was stopped from outside and can be gone on with; the exit code is `medseg.runs.record.RESUMABLE`.
+    """Report that a run was stopped from outside and can be resumed; the exit code is `medseg.runs.record.RESUMABLE`.
 
     Args:
         reason: the name of the signal.
@@ -36,17 +36,17 @@ class Interrupted(SystemExit):
         self.reason = reason
 
     def __str__(self) -> str:
-        """The reason: Ignite logs what an exception says."""
+        """Return the reason, which Ignite logs."""
         return f"stopped by {self.reason}"
 
 
 class Interruption:
-    """While it is entered, SIGTERM and SIGINT save the trainer and leave with `Interrupted`.
+    """Save the trainer and leave with `Interrupted` when SIGTERM or SIGINT arrives in this context.
 
     Not Ignite's `Checkpoint` or `TimeLimit`, which know no signals. A step that was begun is finished; while the
     trainer waits for data it is saved and left at once; before the first iteration and while an epoch is validated
-    it is left at once, for there a checkpoint lies already. The first signal brings back the system's own action,
-    so that a second one stops at once. A signal that was ignored (by `nohup`, say) stays ignored.
+    it is left at once, for a checkpoint exists already. The first signal restores the system's own action, so that a
+    second one stops at once. A signal that was ignored (by `nohup`, say) stays ignored.
 
     Args:
         trainer: the trainer; saved by its `Checkpoints`, where it has them.
@@ -61,7 +61,7 @@ class Interruption:
         self._level: int | None = None
 
     def __enter__(self) -> Interruption:
-        """Follow the trainer, and take the signals where this is the main thread."""
+        """Follow the trainer, and handle the signals if this is the main thread."""
         on = getattr(self.trainer, "add_event_handler", lambda *_: None)
         on(Events.EPOCH_STARTED, self._enter_phase, _WAITS)
         on(Events.GET_BATCH_COMPLETED, self._enter_phase, _STEPS)
@@ -78,7 +78,7 @@ class Interruption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Save what is not saved yet, end the loader's processes, give the signals back, and leave if asked to."""
+        """Save what is not saved yet, end the loader's processes, restore the signals, and leave if asked to."""
         if kind is None and not self.reason:
             self._give_back()
             return
@@ -96,8 +96,9 @@ class Interruption:
     def _received(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked process of the data loader, which is not the one to stop
             return
-        for one in self._before:  # a terminal that closes sends SIGHUP twice; a second of the others stops at once
-            signal.signal(one, signal.SIG_IGN if one.name == "SIGHUP" else signal.SIG_DFL)
+        # A terminal that closes sends SIGHUP twice; a second one of the other signals stops at once.
+        for handled in self._before:
+            signal.signal(handled, signal.SIG_IGN if handled.name == "SIGHUP" else signal.SIG_DFL)
         self.reason = signal.Signals(number).name
         if self.folder is not None:
             with contextlib.suppress(OSError):
@@ -108,7 +109,7 @@ class Interruption:
             ignite.setLevel(logging.CRITICAL)
             raise Interrupted(self.reason)
         with contextlib.suppress(RuntimeError):  # the signal came in the middle of writing a line
-            logger.info("%s: finishing this iteration, then saving; once more stops at once", self.reason)
+            logger.info("%s: finishing this iteration, then saving; a second signal stops at once", self.reason)
 
     def _enter_phase(self, engine: Any, phase: str) -> None:
         self._phase = phase
@@ -122,7 +123,7 @@ class Interruption:
             engine.terminate(skip_completed=True)
 
     def _epoch(self, engine: Any) -> None:
-        if self.reason:  # raised where nothing passes an exception on
+        if self.reason:  # Ignite passes an exception on from an iteration only
             engine.terminate(skip_completed=True)
 
     def _save(self) -> None:
@@ -132,7 +133,7 @@ class Interruption:
 
     def _give_back(self) -> None:
         for number, before in self._before.items():
-            if not (self.reason and number.name == "SIGHUP"):  # what is left to write and to send is not cut either
+            if not (self.reason and number.name == "SIGHUP"):  # what is left to write and send must finish
                 signal.signal(number, before)
         self._before.clear()
         if self._level is not None:
@@ -140,7 +141,7 @@ class Interruption:
 
 
 def ignore_signals() -> None:
-    """For a process of the data loader: Ctrl-C and SIGTERM reach the whole group, and the trainer still wants data."""
+    """Ignore signals in a data loader's process: they reach the whole group, and the trainer still needs data."""
     for name in _NAMES:
         number = getattr(signal, name, None)
         if number is not None:
@@ -154,7 +155,7 @@ def end_workers() -> None:
         return
     number = getattr(signal, "SIGCHLD", None)
     main = threading.current_thread() is threading.main_thread()
-    # torch takes the death of a loader's process for a fault
+    # torch takes the death of a loader's process for an error
     before = signal.signal(number, signal.SIG_DFL) if number is not None and main else None
     try:
         for child in children:
@@ -167,7 +168,7 @@ def end_workers() -> None:
 
 
 def end_workers_at_exit() -> None:
-    """Let this process end them when it exits: multiprocessing would send SIGTERM, and wait for ever."""
+    """End the data loader's processes when this one exits: multiprocessing would send SIGTERM, and wait for ever."""
     if os.getpid() not in _exits:
         _exits.add(os.getpid())
         multiprocessing.util.Finalize(None, end_workers, exitpriority=10)

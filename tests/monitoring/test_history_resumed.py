@@ -54,12 +54,12 @@ def train(folder, start=None, stop=None, every=2):
     saved = {}
 
     def save(engine):
-        kept = {name: part.state_dict() for name, part in engine.state.kept.items()}
+        kept = {name: part.state_dict() for name, part in engine.state.stateful.items()}
         saved[engine.state.iteration] = {
             "iteration": engine.state.iteration,
             "network": {name: value.clone() for name, value in network.state_dict().items()},
             "best": (evaluator.state.best_metric, evaluator.state.best_metric_epoch),
-            "kept": json.loads(json.dumps(kept)),
+            "stateful": json.loads(json.dumps(kept)),
         }
         if engine.state.iteration == stop:
             raise Killed
@@ -67,8 +67,8 @@ def train(folder, start=None, stop=None, every=2):
     def load(engine):
         network.load_state_dict(start["network"])
         evaluator.state.best_metric, evaluator.state.best_metric_epoch = start["best"]
-        for name, part in engine.state.kept.items():
-            part.load_state_dict(start["kept"][name])
+        for name, part in engine.state.stateful.items():
+            part.load_state_dict(start["stateful"][name])
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, save)
     if start:
@@ -120,6 +120,6 @@ def test_an_uninterrupted_run_has_every_series(whole):
 
 def test_a_checkpoint_without_a_history_begins_the_epochs_sums_anew(tmp_path):
     saved = train(tmp_path, stop=8)
-    start = {**saved[7], "kept": {**saved[7]["kept"], "history": saved[2]["kept"]["history"]}}
+    start = {**saved[7], "stateful": {**saved[7]["stateful"], "history": saved[2]["stateful"]["history"]}}
     train(tmp_path, start=start)
     assert [row["epoch"] for row in rows(tmp_path) if row["kind"] == "epoch"] == [1, 2, 3]

@@ -18,7 +18,7 @@ def volume(case):
     return {"image": torch.rand(1, 1, 12, 10, 4), "label": label, "case": [case]}
 
 
-def run(folder, epochs=(1,), first_look=False, draw=panels, **options):
+def run(folder, epochs=(1,), sanity_check=False, draw=panels, **options):
     evaluator = SupervisedEvaluator(
         torch.device("cpu"),
         [volume("a"), volume("b"), volume("c")],
@@ -26,7 +26,7 @@ def run(folder, epochs=(1,), first_look=False, draw=panels, **options):
         inferer=lambda inputs, net: (inputs > 0.5).to(torch.uint8),
         val_handlers=[Previews(folder, LABELS, draw, **options)],
     )
-    evaluator.state.first_look = first_look
+    evaluator.state.sanity_check = sanity_check
     for epoch in epochs:
         evaluator.run(epoch)
     return evaluator
@@ -48,15 +48,15 @@ def test_only_every_nth_epoch_is_drawn_or_none(tmp_path):
 
 
 def test_the_validation_before_training_is_epoch_0(tmp_path):
-    run(tmp_path / "previews", first_look=True, cases=1)
+    run(tmp_path / "previews", sanity_check=True, cases=1)
     assert [path.name for path in (tmp_path / "previews").iterdir()] == ["epoch_0000_a.png"]
 
 
 def test_images_from_before_training_stay_when_a_run_is_resumed(tmp_path):
     first = tmp_path / "epoch_0000_a.png"
-    run(tmp_path, first_look=True, cases=1)
+    run(tmp_path, sanity_check=True, cases=1)
     before = first.stat().st_mtime_ns
-    assert not hasattr(run(tmp_path, first_look=True, cases=1).state, "pictures")
+    assert not hasattr(run(tmp_path, sanity_check=True, cases=1).state, "pictures")
     assert first.stat().st_mtime_ns == before
 
 

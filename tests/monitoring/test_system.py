@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_is_in_the_log_and_in_a_row(tmp_path, caplog):
     assert rows(tmp_path, "warning")[0]["title"] == "The disk is nearly full"
     said = [record.levelno for record in caplog.records if "disk is nearly full" in record.message]
     assert said == [logging.WARNING, logging.ERROR]
-    state = trainer.state.kept["system"].state_dict()
+    state = trainer.state.stateful["system"].state_dict()
     assert state == {"announced": {"disk": "error"}}
     again = System(tmp_path)
     again.load_state_dict(state)

@@ -43,8 +43,8 @@ class Tape:
         self.pause, self.pause_validation = pause, pause_validation
 
     def attach(self, engine):
-        engine.state.kept = getattr(engine.state, "kept", None) or {}
-        engine.state.kept["tape"] = self
+        engine.state.stateful = getattr(engine.state, "stateful", None) or {}
+        engine.state.stateful["tape"] = self
         engine.add_event_handler(Events.STARTED, lambda: (self.folder / STARTED).touch())
         engine.add_event_handler(Events.ITERATION_STARTED, self.step)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.loss)

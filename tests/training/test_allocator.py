@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from medseg.training import allocator
+from medseg.training import device
 
 CODE = """
 import resource
@@ -47,5 +47,5 @@ def test_who_has_set_the_allocator_keeps_what_was_set():
 
 
 def test_without_glibc_nothing_is_done(monkeypatch):
-    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
-    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: ("", ""))
+    assert not device.keep_freed_memory()

@@ -8,7 +8,7 @@ from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 
 from medseg.errors import ConfigError, OutputError, WeightsError
 from medseg.training import Checkpoints, Resume
-from medseg.training.checkpoints import accumulating
+from medseg.training.step import accumulating
 
 DATA = [
     {"image": torch.randn(4, 2, generator=torch.Generator().manual_seed(i)), "label": torch.full((4, 1), float(i))}
@@ -88,7 +88,7 @@ def test_last_best_and_every_second_epoch_are_kept(tmp_path):
         "previous.pt",
     ]
     last = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
-    assert set(last) == {"network", "optimizer", "lr_scheduler", "trainer", "best", "epoch_due", "rng", "kept"}
+    assert set(last) == {"network", "optimizer", "lr_scheduler", "trainer", "best", "epoch_due", "rng", "stateful"}
 
 
 def test_the_model_is_the_best_one_and_not_the_last(tmp_path):
@@ -273,13 +273,13 @@ class Counter:
 
 def test_a_handler_that_is_kept_goes_on_where_it_was_and_a_new_one_is_left_alone(tmp_path):
     checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1))
-    trainer.state.kept = {"one": Counter()}
-    trainer.state.kept["one"].count = 7
+    trainer.state.stateful = {"one": Counter()}
+    trainer.state.stateful["one"].count = 7
     checkpoints.save(trainer)
     checkpoints, trainer = handler(tmp_path, torch.nn.Linear(2, 1))
-    trainer.state.kept = {"one": Counter(), "two": Counter()}
+    trainer.state.stateful = {"one": Counter(), "two": Counter()}
     checkpoints.load(trainer)
-    assert [one.count for one in trainer.state.kept.values()] == [7, 0]
+    assert [one.count for one in trainer.state.stateful.values()] == [7, 0]
 
 
 def test_gradients_that_are_not_used_yet_are_kept(tmp_path):

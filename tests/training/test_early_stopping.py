@@ -22,14 +22,14 @@ class Told(IgniteMetricHandler):
         return next(self.scores)
 
 
-def run(scores, patience=2, min_delta=0.0, interval=1, epochs=10, kept=None, first_look=False):
+def run(scores, patience=2, min_delta=0.0, interval=1, epochs=10, kept=None, sanity_check=False):
     """How far a trainer goes whose validations give these scores, and what it keeps."""
     network = torch.nn.Linear(2, 1)
     evaluator = SupervisedEvaluator(
         torch.device("cpu"), DATA, network, key_val_metric={"dice": Told(scores)}, decollate=False
     )
     stop = EarlyStopping(evaluator, patience, min_delta)
-    handlers = [SanityValidation(evaluator)] if first_look else []
+    handlers = [SanityValidation(evaluator)] if sanity_check else []
     handlers += [stop, ValidationHandler(interval, evaluator)]
     trainer = SupervisedTrainer(
         torch.device("cpu"), epochs, DATA, network, torch.optim.SGD(network.parameters(), lr=0.1),
@@ -37,7 +37,7 @@ def run(scores, patience=2, min_delta=0.0, interval=1, epochs=10, kept=None, fir
     )  # fmt: skip
     if kept is not None:
         trainer.add_event_handler(
-            Events.STARTED, lambda engine: engine.state.kept["early_stopping"].load_state_dict(kept)
+            Events.STARTED, lambda engine: engine.state.stateful["early_stopping"].load_state_dict(kept)
         )
     ended = []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: ended.append(engine.state.epoch))
@@ -85,12 +85,12 @@ def test_validations_are_counted_and_not_epochs():
 
 
 def test_the_first_look_is_no_validation():
-    assert run([0.9, 0.1, 0.2, 0.2, 0.2], first_look=True)[0][-1] == 4
+    assert run([0.9, 0.1, 0.2, 0.2, 0.2], sanity_check=True)[0][-1] == 4
 
 
 def test_the_count_goes_on_after_a_resume():
     _, state = run([0.5, 0.4], epochs=2, patience=3)
-    kept = state.kept["early_stopping"].state_dict()
+    kept = state.stateful["early_stopping"].state_dict()
     assert kept == {"counter": 1, "best_score": 0.5}
     assert run([0.5, 0.4], patience=3, kept=kept)[0][-1] == 2
     assert run([0.6, 0.4, 0.4, 0.4], patience=3, kept=kept)[0][-1] == 4
@@ -98,7 +98,7 @@ def test_the_count_goes_on_after_a_resume():
 
 def test_a_run_that_had_stopped_stops_again_unless_it_may_wait_longer():
     _, state = run([0.5, 0.4, 0.4])
-    kept = state.kept["early_stopping"].state_dict()
+    kept = state.stateful["early_stopping"].state_dict()
     ended, again = run([], kept=kept)
     assert ended == []
     assert again.stop_reason == state.stop_reason
@@ -107,7 +107,7 @@ def test_a_run_that_had_stopped_stops_again_unless_it_may_wait_longer():
 
 def test_no_score_at_all_is_kept_as_none():
     _, state = run([NAN], epochs=1)
-    assert state.kept["early_stopping"].state_dict() == {"counter": 1, "best_score": None}
+    assert state.stateful["early_stopping"].state_dict() == {"counter": 1, "best_score": None}
 
 
 @pytest.mark.parametrize(("patience", "delta"), [(0, 0), (2.5, 0), (True, 0), (1, -1), (1, NAN)])
@@ -120,5 +120,5 @@ def test_a_patience_is_looked_at_before_anything_is_read():
     require_patience(None)
     require_patience(20)
     for wrong in (0, "5", 2.5, True):
-        with pytest.raises(ConfigError, match=r"early_stopping: must be a whole number .* or null"):
+        with pytest.raises(ConfigError, match=r"early_stopping#patience: it must be a whole number .* or null"):
             require_patience(wrong)

@@ -34,7 +34,7 @@ def run(inferer=None, epochs=2, iteration=0):
 
     @evaluator.on(Events.ITERATION_COMPLETED)
     def note(engine):
-        seen.append((trainer.state.epoch, trainer.state.iteration, getattr(engine.state, "first_look", False)))
+        seen.append((trainer.state.epoch, trainer.state.iteration, getattr(engine.state, "sanity_check", False)))
 
     @evaluator.on(Events.EPOCH_COMPLETED)
     def best(engine):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medseg.errors import ConfigError
-from medseg.training import PrecisionInferer, has_bf16, inferer
+from medseg.training import PrecisionInferer, has_bf16, step
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from medseg.training import PrecisionInferer, has_bf16, inferer
     ],
 )
 def test_the_network_runs_in_bfloat16_where_that_is_faster(monkeypatch, precision, hardware, kind):
-    monkeypatch.setattr(inferer, "has_bf16", lambda: hardware)
+    monkeypatch.setattr(step, "has_bf16", lambda: hardware)
     network = torch.nn.Conv2d(1, 2, 3)
     found = PrecisionInferer(precision)(torch.ones(1, 1, 8, 8), network)
     assert found.dtype == kind

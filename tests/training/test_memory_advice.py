@@ -11,6 +11,15 @@ from medseg.training.memory_advice import Device, advise
 
 FEATURES = [8, 8, 16, 32, 64, 8]
 SETTINGS = {
+    "train": {
+        "dataset": {"cache_rate": "@cached"},
+        "dataloader": {"batch_size": "@batch_size", "num_workers": 2},
+        "trainer": {"accumulation_steps": "@accumulation_steps", "amp": "@amp"},
+    },
+    "validate": {"inferer": "@inferer"},
+    "accumulation_steps": 1,
+    "amp": False,
+    "cached": 1.0,
     "batch_size": 8,
     "patch_size": [64, 64],
     "network_def": {"_target_": "BasicUNet", "features": FEATURES, "in_channels": "@in_channels"},
@@ -69,7 +78,12 @@ def test_what_was_measured_corrects_what_was_estimated(network):
 
 
 def test_settings_that_are_made_from_others_are_left_alone(network):
-    ways = advise(network, SHAPE, 1, {"batch_size": "@b", "patch_size": "@p", "network_def": {"features": "@f"}})
+    settings = {
+        "train": {"dataloader": {"batch_size": "$@b * 2"}},
+        "patch_size": "@p",
+        "network_def": {"features": "@f"},
+    }
+    ways = advise(network, SHAPE, 1, settings)
     assert ways == []
 
 
@@ -150,7 +164,7 @@ def test_the_config_is_read_from_the_folder_of_the_run(tmp_path):
 
 
 def test_validation_has_ways_of_its_own():
-    assert "sw_batch_size=1" in note_of(RuntimeError(CPU), validates=True)
+    assert "inferer#sw_batch_size=1" in note_of(RuntimeError(CPU), validates=True)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +173,8 @@ def test_validation_has_ways_of_its_own():
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's "
                       "workers are out of shared memory. Please try to raise your shared memory limit."), "--shm-size"),
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>"), "--shm-size"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "cache_rate"),
-        (MemoryError(), "cache_rate"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "cached=0.5"),
+        (MemoryError(), "train#dataloader#num_workers=0"),
     ],
 )  # fmt: skip
 def test_processes_that_load_data_have_ways_of_their_own(error, word):

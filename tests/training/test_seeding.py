@@ -151,7 +151,7 @@ def test_epochs_shorter_than_the_loader_are_the_same_whether_the_one_before_was_
 
 
 def test_an_epoch_longer_than_the_loader_is_refused():
-    with pytest.raises(ConfigError, match=r"epoch_length: must be at most 6.*samples_per_case"):
+    with pytest.raises(ConfigError, match=r"epoch_length: it must be at most 6.*samples_per_case"):
         batches_of(lambda engine, data: engine.run(data, max_epochs=1, epoch_length=7), *loader())
 
 
@@ -172,7 +172,7 @@ def test_the_chance_of_the_process_is_left_alone():
 
 
 def test_a_data_set_that_cannot_be_seeded_is_refused():
-    with pytest.raises(ConfigError, match="needs a MONAI data set with a Compose"):
+    with pytest.raises(ConfigError, match="the data set must be MONAI's, with a Compose"):
         SeededDataset([1, 2, 3])
 
 
@@ -191,7 +191,7 @@ def test_in_the_middle_of_an_epoch_somebody_must_know_how_large_a_batch_is():
     engine = Engine(lambda *_: None)
     SetSamplerEpoch(EpochSampler(CASES, DRAWS)).attach(engine)
     engine.load_state_dict({"iteration": 2, "max_epochs": 2, "epoch_length": 6})
-    with pytest.raises(ConfigError, match="needs batch_size"):
+    with pytest.raises(ConfigError, match="the batch size is not known"):
         engine.run(range(6))
 
 

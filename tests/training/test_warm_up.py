@@ -92,7 +92,7 @@ def test_it_runs_when_the_trainer_starts_and_stops_it():
         train_handlers=[DryRun(items(), out_channels=4)],
         decollate=False,
     )
-    with pytest.raises(ConfigError, match="See out_channels"):
+    with pytest.raises(ConfigError, match="Check out_channels"):
         trainer.run()
     assert trainer.state.iteration == 0
 
@@ -109,13 +109,13 @@ class Two(torch.nn.Module):
 
 
 WRONG = {
-    r"network: must take an image of shape \(1, 2, 8, 8\).*See in_channels": {"data": items(channels=2)},
-    r"must give logits of shape \(1, 4, 8, 8\) for an image of \(1, 1, 8, 8\) (\(1, 3, 8, 8\)": {"classes": 4},
-    r"must give logits of shape .* but found list": {"net": torch.nn.Sequential(network(), Two())},
-    r"network: must give finite logits (NaN": {"net": infinite()},
-    r"label: must have the size of the image, \(8, 8\) (\(8, 9\)": {"data": items(label=(8, 9))},
-    r"loss: must take logits \(1, 3, 8, 8\) and labels \(1, 1, 8, 8\)": {"loss": torch.nn.CrossEntropyLoss()},
-    r"loss: must be a number for the first sample (NaN": {"loss": lambda logits, _: logits.sum() * np.nan},
+    r"network: it does not take an image of shape \(1, 2, 8, 8\).*Check in_channels": {"data": items(channels=2)},
+    r"for an image of \(1, 1, 8, 8\) must have the shape \(1, 4, 8, 8\) \(got \(1, 3, 8, 8\)\)": {"classes": 4},
+    r"must have the shape .* \(got list\)": {"net": torch.nn.Sequential(network(), Two())},
+    "network: its output holds NaN or infinity": {"net": infinite()},
+    r"label: it must have the size of the image, \(8, 8\) \(got \(8, 9\)\)": {"data": items(label=(8, 9))},
+    r"loss: it does not take logits \(1, 3, 8, 8\) and labels \(1, 1, 8, 8\)": {"loss": torch.nn.CrossEntropyLoss()},
+    "loss: it is NaN for the first sample": {"loss": lambda logits, _: logits.sum() * np.nan},
 }
 
 
@@ -131,14 +131,14 @@ def test_weights_that_lie_elsewhere_are_named():
     net = network()
     net[3] = torch.nn.Conv2d(4, 3, 1, device="meta")
     with pytest.raises(
-        DeviceError, match=r"network, 3\.weight: must lie on cpu.*but found meta.*network\.to\(device\)"
+        DeviceError, match=r"network, 3\.weight: it is on meta, and the run computes on cpu.*network\.to\(device\)"
     ):
         warm_up(net=net)
     net = network()
     net[1].running_mean = torch.zeros(4, device="meta")
-    with pytest.raises(DeviceError, match=r"network, 1\.running_mean: must lie on cpu"):
+    with pytest.raises(DeviceError, match=r"network, 1\.running_mean: it is on meta"):
         warm_up(net=net)
-    with pytest.raises(DeviceError, match=r"network, its input: must lie on cpu.*but found meta"):
+    with pytest.raises(DeviceError, match=r"network, its input: it is on meta"):
         try_network(network(), torch.zeros(1, 1, 8, 8, device="meta"), 3, torch.device("cpu"))
 
 
