@@ -130,7 +130,7 @@ def default_handlers(
                 "network": network,
                 "optimizer": optimizer,
                 "lr_scheduler": lr_scheduler,
-                "backup": getattr(run, "backup", None),
+                "backup": run.backup,
             },
             (),
         ),

@@ -29,7 +29,7 @@ class History:
 
     Not MONAI's `StatsHandler` or `MetricsSaver`: they print, or save one epoch's table; this is the record of the
     whole run from which curves, trackers and reports are made. Attach it after the validation and before what saves
-    checkpoints; its state is in `engine.state.stateful`, and loss and mean scores of the epoch in `engine.state.scores`.
+    checkpoints; its state is in `engine.state.stateful`, loss and mean scores of the epoch in `engine.state.scores`.
 
     The metrics log is only ever appended to; rows of this handler have `kind` `begin`, `batch`, `epoch`, `validation`
     or `image` (drawn by `Previews`). Each batch and epoch is recorded once over the life of a run. The file

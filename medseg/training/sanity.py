@@ -147,7 +147,7 @@ class SanityValidation:
         data: what a plain Ignite evaluator runs over; MONAI's has its own.
     """
 
-    affects_result = False  # see medseg.bundle.resuming
+    affects_result = False  # see medseg.bundle.run_identity
 
     def __init__(self, validator: Any, data: Any = None) -> None:
         self.validator = validator

@@ -16,16 +16,16 @@ from medseg.transforms.slice_patches import IndexSlicesd, RandSlicePatchd
 
 
 class MultiHotd(MapTransform):
-    """Codes of combinations to one channel for each structure.
+    """Turn codes of combinations into one channel for each structure.
 
     Not MONAI's `AsDiscreted(to_onehot)`: there a voxel has one class; here it may belong to several.
 
     Args:
         keys: codes `(1, *spatial)`; become `(num_channels, *spatial)`, uint8 0 or 1.
-        num_channels: structures, the background is none of them.
+        num_channels: the number of structures, without the background.
 
     Raises:
-        LabelError: the item holds no `combinations`, or a code they do not list.
+        LabelError: the item has no `combinations`, or a code that they do not list.
     """
 
     def __init__(self, keys: KeysCollection, num_channels: int) -> None:
@@ -33,12 +33,11 @@ class MultiHotd(MapTransform):
         self.num_channels = num_channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Spread the codes, and drop their table from the item."""
+        """Spread the codes, and remove their table from the item."""
         item = dict(data)
         if "combinations" not in item:
-            raise LabelError(
-                f"case {item.get('case', '?')}", "needs 'combinations'", "none", "Open it with overlaps='keep'."
-            )
+            problem = "its item has no 'combinations' of overlapping structures"
+            raise LabelError(f"case {item.get('case', '?')}", problem, "", "Open the data set with overlaps='keep'.")
         combinations = item.pop("combinations")
         table = torch.zeros(len(combinations), self.num_channels, dtype=torch.uint8)
         for code, channels in enumerate(combinations):
@@ -46,9 +45,8 @@ class MultiHotd(MapTransform):
         for key in self.key_iterator(item):
             codes = torch.as_tensor(item[key])[0].long()
             if int(codes.max()) >= len(combinations):
-                raise LabelError(
-                    f"case {item.get('case', '?')}", f"lists {len(combinations)} codes", f"code {int(codes.max())}"
-                )
+                problem = f"its label holds code {int(codes.max())}, and {len(combinations)} codes are listed"
+                raise LabelError(f"case {item.get('case', '?')}", problem)
             spread = table.T.contiguous()[:, codes]
             item[key] = spread
         return item

@@ -33,9 +33,9 @@ class WindowHUd(MapTransform):
         super().__init__(keys)
         table = np.asarray(points, dtype=np.float64)
         if table.ndim != 2 or table.shape[1] != 2 or len(table) < 2:
-            raise ConfigError("WindowHUd", "needs at least two [HU, value] pairs", repr(points))
+            raise ConfigError("WindowHUd", "points must be two or more [HU, value] pairs", f"got {points}")
         if (np.diff(table[:, 0]) <= 0).any() or (np.diff(table[:, 1]) < 0).any():
-            raise ConfigError("WindowHUd", "needs HU that rise and values that do not fall", repr(points))
+            raise ConfigError("WindowHUd", "HU must rise from point to point, and values not fall", f"got {points}")
         self.hu, self.values = table.T
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -56,15 +56,15 @@ SCAN = "scan"
 
 
 class ScaleWindowd(MapTransform):
-    """Values of a volume to 0 (what was black in the pictures) up to 1 (what was white).
+    """Scale a volume to 0 (what was black in the training images) up to 1 (what was white).
 
-    Not MONAI's `ScaleIntensityd` or `ScaleIntensityRanged`, one of which it is: which one is for whoever knows how the
-    pictures were made, and while nobody has said so, no volume passes.
+    Not MONAI's `ScaleIntensityd` or `ScaleIntensityRanged`, one of which it runs: which one depends on how the images
+    were made, which a network of PNG slices cannot know, so no volume passes before `window` says it.
 
     Args:
         keys: volumes; become float32.
-        window: `[low, high]`, the values that were black and white, such as HU; `scan` for the least and the greatest
-            value of the volume, as pictures of more than 8 bits are read (`LoadSlice2Dd`); None refuses.
+        window: `[low, high]`, the values that were black and white, such as HU; `scan` for the lowest and highest
+            value of the volume, as images of more than 8 bits are read (`LoadSlice2Dd`); None refuses.
 
     Raises:
         ConfigError: anything else; at the first volume, None.
@@ -74,9 +74,9 @@ class ScaleWindowd(MapTransform):
         self, keys: KeysCollection, window: Sequence[float] | str | None, allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        ends = None if window is None or isinstance(window, str) else [float(one) for one in window]
+        ends = None if window is None or isinstance(window, str) else [float(end) for end in window]
         if (isinstance(window, str) and window != SCAN) or (ends is not None and not _rises(ends)):
-            raise ConfigError("window", "must be [low, high], scan or null", repr(window))
+            raise ConfigError("window", "it must be [low, high], scan or null", f"got {window!r}")
         self.scale: Any = None
         if window == SCAN:
             self.scale = ScaleIntensity(0.0, 1.0)
@@ -88,10 +88,9 @@ class ScaleWindowd(MapTransform):
         if self.scale is None:
             raise ConfigError(
                 "window",
-                "must say which values of a volume are black and which white in the pictures that were trained on",
-                "null",
-                "Give --set window=[-160,240] (those of a CT window, in HU), or --set window=scan where the pictures "
-                "had 16 bits.",
+                "it is not known which values were black and white in the images that the network was trained on",
+                "",
+                "Give --set window=[-160,240] (a CT window, in HU), or --set window=scan for images of 16 bits.",
             )
         item = dict(data)
         for key in self.key_iterator(item):
@@ -104,10 +103,10 @@ def _rises(ends: Sequence[float]) -> bool:
 
 
 class Standardize:
-    """`(image - mean) / std`, channel by channel; grey becomes as many channels as there are means.
+    """Compute `(image - mean) / std`, channel by channel; gray becomes as many channels as there are means.
 
     Not MONAI's `NormalizeIntensity`: that one takes single images and as many channels as it has means; this one takes
-    batches as well, so that training, which augments grey images first, does what inference does.
+    batches as well, so that training, which augments gray images first, does what inference does.
 
     Args:
         mean: of each channel, or one for all.
@@ -116,18 +115,18 @@ class Standardize:
             and `std`. 0 for none.
 
     Raises:
-        ConfigError: lists of different lengths, or a deviation that is not above 0.
+        ConfigError: lists of different lengths, or a standard deviation that is not above 0.
 
     >>> Standardize([0.5, 0.0], [0.5, 1.0])(torch.ones(1, 2, 2))[:, 0, 0].tolist()
     [1.0, 1.0]
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], context: int = 0) -> None:
-        if not mean or len(mean) != len(std) or not all(one > 0 for one in std):
+        if not mean or len(mean) != len(std) or not all(value > 0 for value in std):
             raise ConfigError(
                 "Standardize",
-                "needs a mean and a deviation above 0 for each channel",
-                f"mean={list(mean)}, std={list(std)}",
+                "it needs a mean and a standard deviation above 0 for each channel",
+                f"got mean={list(mean)}, std={list(std)}",
             )
         if context:
             mean = [statistics.fmean(mean)]
@@ -136,7 +135,7 @@ class Standardize:
         self.std = torch.tensor(std)
 
     def __call__(self, image: torch.Tensor, channel_axis: int = 0) -> torch.Tensor:
-        """The image in these units, float32.
+        """Return the standardized image, float32.
 
         Args:
             image: `(C, *spatial)`, from 0 to 1.
@@ -147,15 +146,20 @@ class Standardize:
         """
         channels, means = image.shape[channel_axis], len(self.mean)
         if means not in (1, channels) and channels != 1:
-            raise DataError("An image", f"must have 1 channel or {means}, for so many means there are", str(channels))
+            raise DataError("image", f"it must have 1 channel or {means}, one for each mean", f"got {channels}")
         shape = (-1, *(1,) * (image.ndim - 1 - channel_axis))
-        mean, std = (one.reshape(shape).to(image.device) for one in (self.mean, self.std))
-        done: torch.Tensor = (image.float() - mean) / std
-        return done
+        mean = self.mean.reshape(shape).to(image.device)
+        std = self.std.reshape(shape).to(image.device)
+        result: torch.Tensor = (image.float() - mean) / std
+        return result
+
+    def batch(self, images: torch.Tensor) -> torch.Tensor:
+        """Standardize a batch of images, `(B, C, *spatial)`."""
+        return self(images, channel_axis=1)
 
 
 class Standardized(MapTransform):
-    """`Standardize` for items.
+    """Standardize items, see `Standardize`.
 
     Args:
         keys: images `(C, *spatial)`.
@@ -177,7 +181,7 @@ class Standardized(MapTransform):
 
     def batch(self, images: torch.Tensor) -> torch.Tensor:
         """Standardize a batch of images `(B, C, *spatial)`, as `AugmentBatch` does once it has augmented them."""
-        return self.standardize(images, channel_axis=1)
+        return self.standardize.batch(images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Standardize every key."""

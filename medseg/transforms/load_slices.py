@@ -1,4 +1,4 @@
-"""Slices from pictures, the way round they have on the screen."""
+"""Load 2D slices from image files, oriented as on the screen."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class LoadSlice2Dd(MapTransform):
     """Load slices as `(C, rows, columns)`: the first axis of space runs down the screen, the second to the right.
 
     Not MONAI's `LoadImaged`: its PNG reader gives columns first, scales nothing, and knows no neighbors. The affine
-    holds the spacing alone (rows, columns, mm), for a picture does not say which side of it is left. The paths of
-    neighbors, the spacing and the range leave the item, what is left of it can be batched.
+    holds the spacing alone (rows, columns, mm), for an image file does not say which side of it is left. The paths of
+    neighbors, the spacing and the range are removed from the item, so that it can be batched.
 
     Args:
         keys: paths of pictures. Images become float32 from 0 to 1: up to 8 bits white is 1; with more the scan's range
             (`limits` of the item) becomes 0 and 1, or the slice's own where it has none.
         label_key: which of the keys is a label: indices or codes, `(1, rows, columns)`, as they are in the file.
-        channels: of an image without context: 1 (grey) or 3 (colours, or grey three times).
-        context: neighbors on each side whose grey images are the channels instead, lowest first: 2 * context + 1. The
+        channels: of an image without context: 1 (gray) or 3 (colors, or gray three times).
+        context: neighbors on each side whose gray images are the channels instead, lowest first: 2 * context + 1. The
             item must name them (`neighbors`, see `DatasetIndex.items`); without them the slice is repeated.
 
     Raises:
@@ -51,10 +51,10 @@ class LoadSlice2Dd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if channels not in (1, 3) or context < 0:
             raise ConfigError(
-                "LoadSlice2Dd", "needs 1 or 3 channels and a context of 0 or more", f"{channels}, {context}"
+                "LoadSlice2Dd", "channels must be 1 or 3, and context 0 or more", f"got {channels} and {context}"
             )
         self.label_key, self.channels, self.context = label_key, channels, context
-        self._said = False
+        self._warned = False
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load every key."""
@@ -77,7 +77,7 @@ class LoadSlice2Dd(MapTransform):
         picture = read_image_2d(path)
         if picture.values.ndim != 2:
             raise DataError(
-                path, "must be a label of one channel", "colours", "Open the set with medseg.data.open_dataset."
+                path, "must be a label of one channel", "colors", "Open the set with medseg.data.open_dataset."
             )
         return picture.values.astype(np.uint8 if not picture.deep else np.int32)[None]
 
@@ -86,20 +86,20 @@ class LoadSlice2Dd(MapTransform):
         ends = (float(limits[0]), float(limits[1])) if limits is not None else None
         if not self.context:
             picture = read_image_2d(path)
-            if picture.loss and not self._said and "16 bits" in picture.loss:
-                self._said = True
+            if picture.loss and not self._warned and "16 bits" in picture.loss:
+                self._warned = True
                 logger.warning("%s: not read: %s; so it is of all such pictures", path, picture.loss)
             return intensities(picture, self.channels, ends)
         count = 2 * self.context + 1
-        around = [str(one) for one in data.get("neighbors", [path] * count)]
+        around = [str(neighbor) for neighbor in data.get("neighbors", [path] * count)]
         if len(around) != count:
             raise ConfigError(
                 path, f"needs {count} neighbors in its item", str(len(around)), "Name context there, too."
             )
-        loaded = {one: intensities(read_image_2d(one), 1, ends) for one in dict.fromkeys(around)}
+        loaded = {neighbor: intensities(read_image_2d(neighbor), 1, ends) for neighbor in dict.fromkeys(around)}
         first = loaded[path] if path in loaded else loaded[around[self.context]]
-        odd = next((one for one in around if loaded[one].shape != first.shape), None)
-        if odd is not None:
-            size = f"{loaded[odd].shape[1]} rows and {loaded[odd].shape[2]} columns"
-            raise DataError(odd, f"must have the size of {path}, for they are neighbors", size)
-        return np.concatenate([loaded[one] for one in around])
+        other_size = next((neighbor for neighbor in around if loaded[neighbor].shape != first.shape), None)
+        if other_size is not None:
+            size = f"{loaded[other_size].shape[1]} rows and {loaded[other_size].shape[2]} columns"
+            raise DataError(other_size, f"it must have the size of its neighbor {path}", f"got {size}")
+        return np.concatenate([loaded[neighbor] for neighbor in around])

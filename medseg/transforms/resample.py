@@ -51,7 +51,7 @@ class Spacingd(MonaiSpacingd):
         return item
 
 
-_UNEVEN = 1.2  # sides of a pixel that a network of square ones does not know any more
+_UNEVEN = 1.2  # ratio of the sides of a pixel from which on a network of square pixels is misled
 
 
 class ResizeKeepAspectd(MapTransform):
@@ -59,16 +59,16 @@ class ResizeKeepAspectd(MapTransform):
 
     Not MONAI's `Resized`, which stretches to the size, or (`size_mode="longest"`) counts all axes of a volume; it is
     what scales here, and `SpatialPad` what fills up. Where something gets smaller it is smoothed first. The affine goes
-    along, so that labels find their way back (`StreamingInferer` with `output_grid="source"`).
+    along, so that labels can be brought back (`StreamingInferer` with `output_grid="source"`).
 
     Args:
-        keys: pictures `(C, rows, columns)` or volumes `(C, rows, columns, slices)`; become `(C, *size)` or
+        keys: images `(C, rows, columns)` or volumes `(C, rows, columns, slices)`; become `(C, *size)` or
             `(C, *size, slices)`.
         size: `(rows, columns)` afterwards.
         label_key: which of the keys is a label: each pixel becomes the nearest one, not a mean.
 
     Raises:
-        ConfigError: a size that cannot be.
+        ConfigError: `size` is not two whole numbers above 0.
         DataError: another number of axes.
     """
 
@@ -78,7 +78,7 @@ class ResizeKeepAspectd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
             raise ConfigError(
-                "ResizeKeepAspectd, size", "must be two whole numbers above 0, rows and columns", repr(size)
+                "ResizeKeepAspectd, size", "it must be two whole numbers above 0, rows and columns", f"got {size!r}"
             )
         self.size, self.label_key = (int(size[0]), int(size[1])), label_key
 
@@ -93,28 +93,28 @@ class ResizeKeepAspectd(MapTransform):
         if image.ndim not in (3, 4):
             raise DataError(
                 "ResizeKeepAspectd",
-                "takes pictures (C, rows, columns) or volumes with slices last",
-                f"{tuple(image.shape)}",
+                "it takes images (C, rows, columns) or volumes with the slices last",
+                f"got {tuple(image.shape)}",
             )
         plane = image.shape[1:3]
         rows, columns = _spacing(image)
         if max(rows, columns) > _UNEVEN * min(rows, columns):
             name = getattr(image, "meta", {}).get("filename_or_obj", "an image")
-            logger.warning("%s: its slices have pixels of %.3g x %.3g mm and are shown squeezed", name, rows, columns)
+            logger.warning("%s: its pixels are %.3g x %.3g mm, so the network sees it squeezed", name, rows, columns)
         inner = fitted(plane, self.size)
-        rest = [-1] * (image.ndim - 3)
+        more = [-1] * (image.ndim - 3)
         if tuple(plane) != inner:
             smooth = "bilinear" if image.ndim == 3 else "trilinear"
             mode = "nearest-exact" if label else smooth
             shrinks = not label and inner[0] < plane[0]
             dtype = image.dtype  # torch interpolates no whole numbers but uint8, and MONAI gives float32 in any case
-            image = Resize([*inner, *rest], mode=mode, anti_aliasing=shrinks, dtype=torch.float32)(image)
+            image = Resize([*inner, *more], mode=mode, anti_aliasing=shrinks, dtype=torch.float32)(image)
             image = image.to(dtype) if label else image
-        return SpatialPad([*self.size, *rest])(image)
+        return SpatialPad([*self.size, *more])(image)
 
 
 def _spacing(image: torch.Tensor) -> tuple[float, float]:
-    """Lengths, mm, along the first two axes; 1 where nobody says."""
+    """Return the spacing, mm, along the first two axes; 1 where it is not known."""
     if not isinstance(image, MetaTensor):
         return 1.0, 1.0
     steps = np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, :2], axis=0)
@@ -122,11 +122,11 @@ def _spacing(image: torch.Tensor) -> tuple[float, float]:
 
 
 def fitted(plane: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a plane once it is scaled to fit into `size`.
+    """Return rows and columns of a plane once it is scaled to fit into `size`.
 
     >>> fitted((512, 512), (288, 288)), fitted((310, 360), (288, 288)), fitted((30, 60), (40, 40))
     ((288, 288), (248, 288), (20, 40))
     """
-    factor = min(wanted / have for wanted, have in zip(size, plane, strict=True))
-    rows, columns = (max(1, min(wanted, round(have * factor))) for wanted, have in zip(size, plane, strict=True))
+    factor = min(target / length for target, length in zip(size, plane, strict=True))
+    rows, columns = (max(1, min(target, round(length * factor))) for target, length in zip(size, plane, strict=True))
     return rows, columns

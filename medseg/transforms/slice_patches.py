@@ -2,7 +2,7 @@
 
 Not MONAI's `RandCropByLabelClassesd`: that one looks through the whole volume for every class at each draw, or
 keeps the indices of all voxels of all classes in memory; with 118 classes either costs more than the network.
-Here each volume is looked through once, and only which slices hold which class is kept.
+Here each volume is searched once, and only which slices hold which class is remembered.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ INDEX, ANNOTATED = "slice_index", "annotated"
 
 
 def _plane(volume: Any, k: int) -> torch.Tensor:
-    """Slice `k` of a volume, `(C, I, J)`; of one on disk (with `read_slice`) nothing else is read."""
+    """Return slice `k` of a volume, `(C, I, J)`; of a volume on disk (with `read_slice`) only that is read."""
     if hasattr(volume, "read_slice"):
         return torch.from_numpy(volume.read_slice(k))[None]
     return _plain(volume)[..., k]
 
 
 def _plain(volume: Any) -> torch.Tensor:
-    """The tensor without MONAI's metadata, whose bookkeeping at every slice costs more than the slice."""
+    """Return the tensor without MONAI's metadata, whose bookkeeping at every slice costs more than the slice."""
     tensor = torch.as_tensor(volume)
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
 
 
 def _codes_with(item: Mapping[Hashable, Any], structure: int) -> torch.Tensor:
-    """The values of the label that mean the structure: itself, or every combination it takes part in."""
+    """Return the label values of a structure: itself, or every combination that contains it."""
     if "combinations" not in item:
         return torch.tensor([structure])
     codes = [code for code, channels in enumerate(item["combinations"]) if structure - 1 in channels]
@@ -44,7 +44,7 @@ def _codes_with(item: Mapping[Hashable, Any], structure: int) -> torch.Tensor:
 class IndexSlicesd(MapTransform):
     """Note which slices along the last axis hold which structure, for `RandSlicePatchd`.
 
-    Deterministic, so that CacheDataset does it once. Adds `slice_index`, a bool array `(structures, K)`
+    Deterministic, so that CacheDataset runs it once. Adds `slice_index`, a bool array `(structures, K)`
     without the background, and sees that no label is out of range. Tensors of the label's size keep shape and
     values, and lie slice by slice in memory afterwards, so that a slice is read in one go.
 
@@ -69,25 +69,27 @@ class IndexSlicesd(MapTransform):
                 item[key] = value.movedim(-1, 0).contiguous().movedim(0, -1)
         label = _plain(item[self.first_key(item)])[0]
         values = len(item["combinations"]) if "combinations" in item else self.num_classes
-        least, most = int(label.min()), int(label.max())
-        if least < 0 or most >= values:
+        lowest, highest = int(label.min()), int(label.max())
+        if lowest < 0 or highest >= values:
             raise LabelError(
-                f"case {item.get('case', '?')}", f"must hold labels from 0 to {values - 1}", f"{least} to {most}"
+                f"case {item.get('case', '?')}",
+                f"its labels must be from 0 to {values - 1}",
+                f"got {lowest} to {highest}",
             )
-        found = torch.zeros(values, label.shape[-1], dtype=torch.bool)
+        occurs = torch.zeros(values, label.shape[-1], dtype=torch.bool)
         for k in range(label.shape[-1]):
-            found[torch.unique(label[..., k]).long(), k] = True
-        rows = [found[_codes_with(item, structure)].any(dim=0) for structure in range(1, self.num_classes)]
+            occurs[torch.unique(label[..., k]).long(), k] = True
+        rows = [occurs[_codes_with(item, structure)].any(dim=0) for structure in range(1, self.num_classes)]
         item[INDEX] = torch.stack(rows).numpy()
         return item
 
 
 class RandSlicePatchd(RandomizableTransform, MapTransform):
-    """Draw one 2D patch from a volume: a slice along the last axis, and a place in it.
+    """Draw one 2D patch from a volume: a slice along the last axis, and a position in it.
 
-    With probability `foreground_prob` a structure is drawn, all that occur in the volume alike, then a slice
-    that holds it, then one of its voxels; the patch holds that voxel at a place drawn alike. Otherwise
-    slice and place are drawn alike from all there are. What lies outside the volume is filled up. Where the item
+    With probability `foreground_prob` a structure is drawn evenly from those in the volume, then a slice
+    that holds it, then one of its voxels; the patch holds that voxel at a random position. Otherwise slice and
+    position are drawn evenly from all. Outside of the volume the patch is padded. Where the item
     holds `annotated` (bool, a class each, the background first), only structures that are annotated are drawn.
 
     Args:
@@ -97,11 +99,11 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         patch_size: `(h, w)` along the first two axes.
         context: neighboring slices on each side that join the image as channels, lowest first; at the
             ends of the volume the last slice is repeated. Channels of the image: `2 * context + 1`.
-        foreground_prob: how often the patch is drawn by structure.
+        foreground_prob: probability that the patch is drawn around a structure.
         fill: value of the image outside the volume.
 
     Raises:
-        DataError: a patch size or a probability that cannot be; `slice_index` missing from the item.
+        DataError: a patch size or a probability is out of range; `slice_index` is missing from the item.
     """
 
     def __init__(
@@ -118,8 +120,8 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         if len(patch_size) != 2 or min(patch_size) < 1 or context < 0 or not 0 <= foreground_prob <= 1:
             raise DataError(
                 "RandSlicePatchd",
-                "needs two positive sizes, context of 0 or more and a probability",
-                f"patch_size={patch_size}, context={context}, foreground_prob={foreground_prob}",
+                "it needs two sizes above 0, a context of 0 or more and a probability",
+                f"got patch_size={patch_size}, context={context}, foreground_prob={foreground_prob}",
             )
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_key, self.context, self.foreground_prob, self.fill = label_key, context, foreground_prob, fill
@@ -127,10 +129,10 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         self._label = torch.zeros(1, 0, 0)
 
     def randomize(self, data: Mapping[Hashable, Any]) -> None:
-        """Draw slice and place for one item."""
+        """Draw slice and position for one item."""
         height, width, slices = data[self.label_key].shape[1:]
         if INDEX not in data:
-            raise DataError("RandSlicePatchd", f"needs '{INDEX}' in the item", "none", "Put IndexSlicesd before it.")
+            raise DataError("RandSlicePatchd", f"the item has no '{INDEX}'", "", "Put IndexSlicesd before it.")
         index = data[INDEX]
         occurs = index.any(axis=1)
         if ANNOTATED in data:
@@ -141,15 +143,15 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
             row = int(self.R.choice(present))
             self._slice = int(self.R.choice(np.flatnonzero(index[row])))
             self._label = _plane(data[self.label_key], self._slice)
-            held = np.flatnonzero(torch.isin(self._label[0], _codes_with(data, row + 1)).numpy())
-            voxel = np.unravel_index(int(self.R.choice(held)), (height, width))
+            voxels = np.flatnonzero(torch.isin(self._label[0], _codes_with(data, row + 1)).numpy())
+            voxel = np.unravel_index(int(self.R.choice(voxels)), (height, width))
         else:
             self._slice = int(self.R.randint(slices))
             self._label = _plane(data[self.label_key], self._slice)
         self._corner = (self._start(height, 0, voxel), self._start(width, 1, voxel))
 
     def _start(self, size: int, axis: int, voxel: Any) -> int:
-        """Where the patch starts along one axis; negative where the volume is smaller and is centred."""
+        """Return where the patch starts along one axis; negative where the volume is smaller and is centered."""
         patch = self.patch_size[axis]
         if size <= patch:
             return -((patch - size) // 2)
@@ -159,7 +161,7 @@ class RandSlicePatchd(RandomizableTransform, MapTransform):
         return int(self.R.randint(low, high + 1))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Draw, then cut the patch out of every key; the volumes themselves stay as they are."""
+        """Draw, then cut the patch out of every key; the volumes are not changed."""
         self.randomize(data)
         item = {key: value for key, value in data.items() if key != INDEX}
         for key in self.key_iterator(item):

@@ -11,7 +11,7 @@ import numpy as np
 def test_it_trains_segments_compares_and_writes_everything_it_names(medseg, tmp_path):
     small = ["max_epochs=1", "samples_per_case=4", "val_interval=1", "num_workers=0", "device=cpu"]
     phantom = '{"train": 2, "val": 1, "test": 2, "seed": 1, "size": [48, 40], "spacing": [8, 7, 20], "region": "trunk"}'
-    settings = [part for pair in [*small, f"phantom={phantom}", "patch_size=[48, 40]"] for part in ("--set", pair)]
+    settings = [part for pair in [*small, f"data#phantom={phantom}", "patch_size=[48, 40]"] for part in ("--set", pair)]
     done = medseg("demo", "-o", tmp_path / "demo", *settings)
     assert done.code == 0, done.err
     for step in ("[1/4]", "[2/4]", "[3/4]", "[4/4]"):

@@ -152,7 +152,7 @@ def test_a_broken_data_set_is_one_error_and_no_run(medseg, copy, runs, small, da
     [
         (["lrr=0.5"], "config key 'lrr': the bundle has no such key, and nothing refers to it"),
         (["train#trainer#max_epoch=3"], "Did you mean 'train#trainer#max_epochs'?"),
-        (["--with", "quik"], "Did you mean 'quick'?"),
+        (["--with", "round1_quik"], "Did you mean 'round1_quick'?"),
         (['structures=["livr"]'], "Did you mean 'liver'?"),
         (['split={"train": ["p9"], "val": ["p0000"], "test": null}'], "has 4 cases, but not this one"),
         (["device=gpu"], "must be auto, cpu, cuda or cuda:N"),

@@ -102,7 +102,7 @@ def test_whichever_got_further_is_gone_on_with(url, run, iteration, state, taken
         assert text == ("what is here" if taken == "here" else "weights of epoch 1")
     older = list(run.parent.glob(".older/*/checkpoints/last.pt"))
     assert [path.read_text() for path in older] == (["what is here"] if taken == "backup" else [])
-    assert ("had got further" in caplog.text) == (taken == "backup")
+    assert ("got further than this machine" in caplog.text) == (taken == "backup")
 
 
 def test_a_finished_run_is_not_fetched_and_one_that_says_it_runs_is_with_a_warning(url, run, tmp_path, caplog):
@@ -112,7 +112,7 @@ def test_a_finished_run_is_not_fetched_and_one_that_says_it_runs_is_with_a_warni
     progress(run, 9, "running")
     sent(url, run)
     assert fetch(url, "abc", tmp_path / "b" / "unet2d") is not None
-    assert "See that it is not" in caplog.text
+    assert "Make sure that it is not" in caplog.text
 
 
 class Place(fsspec.get_filesystem_class("memory")):
@@ -294,7 +294,7 @@ def test_a_copy_that_comes_back_short_leaves_nothing(url, run, tmp_path, monkeyp
     sent(url, run)
     location, _ = fsspec.core.url_to_fs(url)
     monkeypatch.setattr(type(location), "get_file", lambda self, path, target, **_: Path(target).write_text("x"))
-    with pytest.raises(OutputError, match="brought here whole"):
+    with pytest.raises(OutputError, match="cannot be copied from the backup"):
         fetch(url, "abc", tmp_path / "other" / "unet2d")
     assert list((tmp_path / "other" / "unet2d").iterdir()) == []
 

@@ -29,7 +29,9 @@ def test_another_loss_gets_the_label_alone():
 
 def test_another_loss_never_takes_what_nobody_looked_for_as_background():
     given = batch(annotated=torch.tensor([[True, True, False], [True, True, True]]))
-    with pytest.raises(ConfigError, match=r"DiceCELoss takes what is not annotated in a case for background.*MarginalLoss"):
+    with pytest.raises(
+        ConfigError, match=r"DiceCELoss takes what is not annotated in a case for background.*MarginalLoss"
+    ):
         PrepareBatch(MonaiDiceCE())(given, "cpu")
 
 

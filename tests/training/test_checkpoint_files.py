@@ -39,7 +39,7 @@ def test_a_file_that_was_cut_is_refused(tmp_path, share):
     path = tmp_path / "last.pt"
     files.write(path, CONTENT)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(WeightsError, match="must be a whole checkpoint"):
+    with pytest.raises(WeightsError, match="the checkpoint is damaged"):
         files.read(path)
 
 
@@ -134,7 +134,7 @@ except OutputError as error:
 def test_where_the_system_refuses_to_write_the_one_before_stays(tmp_path):
     path = tmp_path / "last.pt"
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
-    assert "last.pt: must be writable (" in done.stdout
+    assert "last.pt: it cannot be written: " in done.stdout
     assert "File too large" in done.stdout
     assert files.read(path) == {"number": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["last.pt"]

@@ -15,7 +15,7 @@ def test_auto_takes_what_there_is():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_where_there_is_none_says_what_to_do():
-    with pytest.raises(DeviceError, match=r"'cuda:0'.*found 0 CUDA devices.*device=cpu"):
+    with pytest.raises(DeviceError, match=r"'cuda:0'.*torch can use 0 CUDA devices.*device=cpu"):
         select_device("cuda:0")
 
 

@@ -49,7 +49,7 @@ def test_a_run_that_is_gone_on_with_by_name_is_its_newest_copy(parent, location)
 def test_a_folder_that_is_in_use_is_not_set_aside(parent, location):
     here = made(parent / "one", 1000)
     made(location / "unet2d" / "one", 4000)
-    with pytest.raises(RunError, match="as far as its backup [(]iteration 1000 of 4000"):
+    with pytest.raises(RunError, match="it is at iteration 1000, and its backup at 4000"):
         newest_copy(str(location), here, in_use=True)
     assert json.loads((here / "run.json").read_text())["iteration"] == 1000
 
@@ -57,7 +57,7 @@ def test_a_folder_that_is_in_use_is_not_set_aside(parent, location):
 def test_another_run_of_the_same_name_is_not_written_over(parent, location):
     here = made(parent / "one", 1000)
     made(location / "unet2d" / "one", 10, started="2026-01-02")
-    with pytest.raises(RunError, match="without another run of that name"):
+    with pytest.raises(RunError, match="it holds another run of this name"):
         newest_copy(str(location), here)
 
 

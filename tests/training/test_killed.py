@@ -77,7 +77,7 @@ def same(one, other, where=""):
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key in one:
-            if (where, key) != ("/kept", "history"):
+            if (where, key) != ("/stateful", "history"):
                 same(one[key], other[key], f"{where}/{key}")
     elif isinstance(one, list | tuple):
         assert len(one) == len(other), where

@@ -110,8 +110,8 @@ def test_a_mark_in_a_smaller_picture_comes_back_to_its_place(tmp_path):
 
 def test_what_cannot_be_is_refused():
     for size in ((8,), (8, 8, 8), (0, 8), 8, (8.5, 8)):
-        with pytest.raises(ConfigError, match="ResizeKeepAspectd, size: must be two whole numbers above 0"):
+        with pytest.raises(ConfigError, match="ResizeKeepAspectd, size: it must be two whole numbers above 0"):
             ResizeKeepAspectd("image", size)
     for shape in ((8, 8), (1, 8, 8, 8, 8)):
-        with pytest.raises(DataError, match=r"takes pictures \(C, rows, columns\) or volumes"):
+        with pytest.raises(DataError, match=r"takes images \(C, rows, columns\) or volumes"):
             ResizeKeepAspectd("image", (8, 8))({"image": torch.zeros(shape)})

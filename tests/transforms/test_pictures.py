@@ -143,12 +143,12 @@ def test_what_is_left_of_an_item_can_be_batched(tmp_path):
 
 
 def test_what_cannot_be_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="1 or 3 channels"):
+    with pytest.raises(ConfigError, match="channels must be 1 or 3"):
         LoadSlice2Dd("image", channels=4)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("L", (5, 4)).save(tmp_path / "b.png")
     with pytest.raises(DataError, match=r"a\.png: must be a label of one channel"):
         LoadSlice2Dd("label")({"label": tmp_path / "a.png"})
     names = [str(tmp_path / name) for name in ("a.png", "a.png", "b.png")]
-    with pytest.raises(DataError, match=r"b\.png: must have the size of .*a\.png"):
+    with pytest.raises(DataError, match=r"b\.png: it must have the size of its neighbor .*a\.png"):
         LoadSlice2Dd("image", context=1)({"image": names[0], "neighbors": names})

@@ -25,12 +25,12 @@ def test_a_scan_becomes_0_to_1_by_its_own_ends():
 def test_while_nobody_has_said_which_no_volume_passes():
     scale = ScaleWindowd("image", None)
     with pytest.raises(
-        ConfigError, match=r"window: must say which values .* black and which white.*window=\[-160,240\]"
+        ConfigError, match=r"window: it is not known which values were black and white.*window=\[-160,240\]"
     ):
         scale({"image": VOLUME})
 
 
 @pytest.mark.parametrize("window", ["slice", [0], [1, 2, 3], [5, 5], [240, -160]])
 def test_other_windows_are_refused(window):
-    with pytest.raises(ConfigError, match=r"window: must be \[low, high\], scan or null"):
+    with pytest.raises(ConfigError, match=r"window: it must be \[low, high\], scan or null"):
         ScaleWindowd("image", window)

@@ -45,7 +45,7 @@ def test_volumes_lie_slice_by_slice_and_stay_what_they_are():
 
 @pytest.mark.parametrize("value", [4, 200])
 def test_a_label_out_of_range_names_the_case(value):
-    with pytest.raises(LabelError, match=f"case s1: must hold labels from 0 to 3 [(]0 to {value}"):
+    with pytest.raises(LabelError, match=f"case s1: its labels must be from 0 to 3 [(]got 0 to {value}"):
         IndexSlicesd("label", 4)(
             {**item(), "label": torch.full((1, 4, 4, 2), value).index_fill(3, torch.tensor([0]), 0)}
         )

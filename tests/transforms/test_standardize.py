@@ -56,10 +56,10 @@ def test_items_come_out_as_float32_and_the_rest_stays():
 
 @pytest.mark.parametrize(("mean", "std"), [([], []), ([0.5], [0.5, 0.5]), ([0.5], [0.0]), ([0.5, 0.5], [1.0, -1.0])])
 def test_means_without_a_deviation_are_refused(mean, std):
-    with pytest.raises(ConfigError, match="Standardize: needs a mean and a deviation above 0 for each channel"):
+    with pytest.raises(ConfigError, match="Standardize: it needs a mean and a standard deviation above 0"):
         Standardize(mean, std)
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(DataError, match=r"must have 1 channel or 3, .* but found 2"):
+    with pytest.raises(DataError, match=r"it must have 1 channel or 3, .*got 2"):
         Standardize(MEAN, STD)(torch.zeros(2, 4, 4))

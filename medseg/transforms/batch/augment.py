@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on the GPU where there is one: what `RandAugmentd` drew is done here."""
+"""Augment whole batches, on the GPU where there is one, as `RandAugmentd` has drawn for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medseg.transforms.batch import intensity
 from medseg.transforms.batch.draws import DRAWN, Draws, RandAugmentd
 from medseg.transforms.batch.warp import matrices, warp
 
-Twins = npt.NDArray[np.int64]
+Pairs = npt.NDArray[np.int64]
 _INTENSITIES: tuple[tuple[Callable[..., torch.Tensor], tuple[str, ...]], ...] = (
     (intensity.gamma, ("gamma",)),
     (intensity.scale, ("factor",)),
@@ -28,15 +28,16 @@ _INTENSITIES: tuple[tuple[Callable[..., torch.Tensor], tuple[str, ...]], ...] = 
 
 
 class AugmentBatch:
-    """A trainer's `prepare_batch` that augments: the batch goes to the device, and there what was drawn is done.
+    """Move a batch to the device and augment it there; a trainer's `prepare_batch`.
 
-    Not MONAI's `PrepareBatchDefault`, which only moves the batch; it is what does that here, too.
+    Not MONAI's `PrepareBatchDefault`, which only moves the batch. In a plain PyTorch loop it takes a batch of the
+    loader and returns images and labels.
 
     Args:
-        augment: what drew for the samples, among the transforms of the training data; None leaves batches as they are.
+        augment: the `RandAugmentd` among the transforms of the training data; None leaves batches as they are.
         prepare_batch: how the batch goes to the device; gives image and label first.
         label_dtype: what the label becomes on the device, for it travels fastest in the smallest type; None leaves it.
-        then: what is done to the images `(B, C, H, W)` once they are augmented, such as `Standardize(...).batch`.
+        then: called with the images `(B, C, H, W)` once they are augmented, such as `Standardized(...).batch`.
 
     Raises:
         ConfigError: samples for which nothing was drawn.
@@ -51,8 +52,11 @@ class AugmentBatch:
         then: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         if augment is not None and not isinstance(augment, RandAugmentd):
-            raise ConfigError("AugmentBatch", "needs the RandAugmentd that draws, or None", type(augment).__name__)
-        self.augment, self.prepare_batch, self.label_dtype, self.then = augment, prepare_batch, label_dtype, then
+            raise ConfigError("AugmentBatch", "augment must be a RandAugmentd or None", f"got {type(augment).__name__}")
+        self.augment = augment
+        self.prepare_batch = prepare_batch
+        self.label_dtype = label_dtype
+        self.then = then
 
     def __call__(
         self,
@@ -61,14 +65,14 @@ class AugmentBatch:
         non_blocking: bool = False,
         **options: Any,
     ) -> Any:
-        """Image and label of the batch on the device, augmented; what else `prepare_batch` gives stays."""
-        images, labels, *rest = self.prepare_batch(batchdata, device, non_blocking, **options)
+        """Return images and labels on the device, augmented, and whatever else `prepare_batch` returns."""
+        images, labels, *more = self.prepare_batch(batchdata, device, non_blocking, **options)
         if self.augment is not None:
             if DRAWN not in batchdata:
                 raise ConfigError(
                     "AugmentBatch",
-                    f"needs '{DRAWN}' in the batch",
-                    "none",
+                    f"the batch has no '{DRAWN}'",
+                    "",
                     "Put the same RandAugmentd last among the transforms of the training data.",
                 )
             draws = Draws.of(batchdata[DRAWN])
@@ -77,7 +81,7 @@ class AugmentBatch:
             images = self.then(_plain(images))
         if self.label_dtype is not None:
             labels = labels.to(self.label_dtype)
-        return (images, labels, *rest)
+        return (images, labels, *more)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -86,9 +90,9 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def augment_batch(
-    images: torch.Tensor, labels: torch.Tensor, draws: Draws, contralaterals: Twins | None = None
+    images: torch.Tensor, labels: torch.Tensor, draws: Draws, contralaterals: Pairs | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do to each sample what was drawn for it, in the order of `RandAugmentd`.
+    """Augment each sample as was drawn for it, in the order of `RandAugmentd`.
 
     Args:
         images: `(B, C, H, W)`, floating point, finite; stay as they are.
@@ -119,21 +123,19 @@ def augment_batch(
 
 def _check(images: torch.Tensor, labels: torch.Tensor, draws: Draws) -> None:
     if not isinstance(labels, torch.Tensor) or images.ndim != 4 or labels.ndim != 4:
-        found = f"{tuple(images.shape)} and {tuple(labels.shape) if isinstance(labels, torch.Tensor) else labels}"
-        raise DataError("A batch to augment", "needs 2D images (B, C, H, W) and labels (B, L, H, W)", found)
+        shapes = f"{tuple(images.shape)} and {tuple(labels.shape) if isinstance(labels, torch.Tensor) else labels}"
+        raise DataError("batch", "images must be (B, C, H, W) and labels (B, L, H, W)", f"got {shapes}")
     if images.shape[2:] != labels.shape[2:] or not len(images) == len(labels) == len(draws.angle):
-        found = f"images {tuple(images.shape)}, labels {tuple(labels.shape)}, draws for {len(draws.angle)}"
-        raise DataError("A batch to augment", "needs images, labels and draws that fit", found)
+        shapes = f"images {tuple(images.shape)}, labels {tuple(labels.shape)}, draws for {len(draws.angle)}"
+        raise DataError("batch", "images, labels and draws do not fit", f"got {shapes}")
     if not images.is_floating_point():
-        raise DataError("A batch to augment", "needs images of floating point", str(images.dtype))
+        raise DataError("batch", "images must be of floating point", f"got {images.dtype}")
 
 
-def _swapped(labels: torch.Tensor, contralaterals: Twins, swapped: npt.NDArray[np.intp]) -> torch.Tensor:
-    """The labels with the classes of paired structures exchanged in some samples."""
+def _swapped(labels: torch.Tensor, contralaterals: Pairs, swapped: npt.NDArray[np.intp]) -> torch.Tensor:
+    """Return the labels with the classes of paired structures exchanged in some samples."""
     if labels.shape[1] not in (1, len(contralaterals) - 1):
-        raise LabelError(
-            "A batch to augment", f"needs 1 or {len(contralaterals) - 1} channels of labels", str(labels.shape[1])
-        )
+        raise LabelError("batch", f"labels must have 1 or {len(contralaterals) - 1} channels", f"got {labels.shape[1]}")
     which = torch.from_numpy(swapped).to(labels.device, non_blocking=True)
     table = torch.from_numpy(contralaterals).to(labels.device, non_blocking=True)
     some = labels[which]
@@ -142,19 +144,19 @@ def _swapped(labels: torch.Tensor, contralaterals: Twins, swapped: npt.NDArray[n
 
 
 def _change(images: torch.Tensor, draws: Draws) -> None:
-    """Change the intensities of the images for which it was drawn, in place."""
+    """Change intensities in place, of the images for which that was drawn."""
     numbers = draws._asdict()
-    wanted = [~np.isnan(numbers[fields[0]]) for _, fields in _INTENSITIES]
+    drawn_for = [~np.isnan(numbers[fields[0]]) for _, fields in _INTENSITIES]
     if images.device.type == "cpu":
         # one image after the other, while the cache still holds it
-        for number, todo in enumerate(np.stack(wanted, axis=1).tolist()):
-            one = slice(number, number + 1)
-            for (deed, fields), drawn in zip(_INTENSITIES, todo, strict=True):
+        for number, todo in enumerate(np.stack(drawn_for, axis=1).tolist()):
+            sample = slice(number, number + 1)
+            for (change, fields), drawn in zip(_INTENSITIES, todo, strict=True):
                 if drawn:
-                    images[one].copy_(deed(images[one], *(numbers[field][one] for field in fields)))
+                    images[sample].copy_(change(images[sample], *(numbers[field][sample] for field in fields)))
         return
-    for (deed, fields), drawn in zip(_INTENSITIES, wanted, strict=True):
+    for (change, fields), drawn in zip(_INTENSITIES, drawn_for, strict=True):
         chosen = np.flatnonzero(drawn)
         if len(chosen):
             which = torch.from_numpy(chosen).to(images.device, non_blocking=True)
-            images.index_copy_(0, which, deed(images[which], *(numbers[field][chosen] for field in fields)))
+            images.index_copy_(0, which, change(images[which], *(numbers[field][chosen] for field in fields)))

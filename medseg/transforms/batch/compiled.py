@@ -13,14 +13,14 @@ _jit = numba.njit(nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reas
 
 
 @_jit
-def _between(start, step, least, most, low, high, margin):  # type: ignore[no-untyped-def]
-    """The part of `low..high` whose places `start + step * j` lie from `least` to `most`, less `margin` at each end.
+def _between(start, step, lowest, highest, low, high, margin):  # type: ignore[no-untyped-def]
+    """Return the part of `low..high` whose `start + step * j` is from `lowest` to `highest`, less `margin` at each end.
 
     With a margin of 1 all of it surely does, with one of -1 all else surely does not.
     """
     if abs(step) < 1e-9:  # as good as none; divided by it, numbers would have no end
-        return (low, high) if least + margin * 1e-3 <= start < most - margin * 1e-3 else (low, low)
-    first, last = (least - start) / step, (most - start) / step
+        return (low, high) if lowest + margin * 1e-3 <= start < highest - margin * 1e-3 else (low, low)
+    first, last = (lowest - start) / step, (highest - start) / step
     if step < 0:
         first, last = last, first
     # in floating point, before it may be too large for a whole number
@@ -29,22 +29,22 @@ def _between(start, step, least, most, low, high, margin):  # type: ignore[no-un
 
 
 @_jit
-def _at_the_border(image, label, at_i, at_j, moved, found):  # type: ignore[no-untyped-def]
-    """One place of which the image may hold fewer than four neighbors, or none."""
+def _at_the_border(image, label, at_i, at_j, moved, warped):  # type: ignore[no-untyped-def]
+    """Interpolate one position that may have fewer than four neighbors in the image, or none."""
     channels, height, width = image.shape
-    seen = -1 < at_i < height and -1 < at_j < width
-    top, left = (int(np.floor(at_i)), int(np.floor(at_j))) if seen else (0, 0)
+    touches = -1 < at_i < height and -1 < at_j < width
+    top, left = (int(np.floor(at_i)), int(np.floor(at_j))) if touches else (0, 0)
     for c in range(channels):
         total = np.float32(0)
-        for k in range(4 if seen else 0):
+        for k in range(4 if touches else 0):
             y, x = top + k // 2, left + k % 2
             if 0 <= y < height and 0 <= x < width:
                 total += image[c, y, x] * np.float32((1 - abs(at_i - y)) * (1 - abs(at_j - x)))
         moved[c] = total
-    near_i, near_j = (int(np.rint(at_i)), int(np.rint(at_j))) if seen else (-1, -1)
+    near_i, near_j = (int(np.rint(at_i)), int(np.rint(at_j))) if touches else (-1, -1)
     inside = 0 <= near_i < height and 0 <= near_j < width
     for c in range(label.shape[0]):
-        found[c] = label[c, near_i, near_j] if inside else 0
+        warped[c] = label[c, near_i, near_j] if inside else 0
 
 
 @_jit
@@ -60,8 +60,8 @@ def _read(values):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def warp(image, label, where, moved, found):  # type: ignore[no-untyped-def]
-    """Fill `moved` from `image`, `(C, H, W)`, and `found` from `label`, `(L, H, W)`; `where` as in `matrices`.
+def warp(image, label, where, moved, warped):  # type: ignore[no-untyped-def]
+    """Fill `moved` from `image`, `(C, H, W)`, and `warped` from `label`, `(L, H, W)`; `where` as in `matrices`.
 
     Returns:
         a number that means nothing, so that what is read ahead is not left out.
@@ -97,13 +97,13 @@ def warp(image, label, where, moved, found):  # type: ignore[no-untyped-def]
                 upper, lower = a + beside[j] * (b - a), d + beside[j] * (e - d)
                 row[j] = upper + below[j] * (lower - upper)
         for c in range(kinds):
-            plane_of, row_of = values[c], found[c, i]
+            plane_of, row_of = values[c], warped[c, i]
             for j in range(low, high):
                 row_of[j] = plane_of[np.uint32(nearest[j])]
         moved[:, i, :first], moved[:, i, last:] = 0, 0
-        found[:, i, :first], found[:, i, last:] = 0, 0
+        warped[:, i, :first], warped[:, i, last:] = 0, 0
         for j in range(first, low):
-            _at_the_border(image, label, start_i + step_i * j, start_j + step_j * j, moved[:, i, j], found[:, i, j])
+            _at_the_border(image, label, start_i + step_i * j, start_j + step_j * j, moved[:, i, j], warped[:, i, j])
         for j in range(high, last):
-            _at_the_border(image, label, start_i + step_i * j, start_j + step_j * j, moved[:, i, j], found[:, i, j])
+            _at_the_border(image, label, start_i + step_i * j, start_j + step_j * j, moved[:, i, j], warped[:, i, j])
     return ahead

@@ -1,8 +1,8 @@
-"""What is done to each sample of a batch: drawn here, one row of numbers a sample, done in `augment`.
+"""Draw how each sample of a batch is augmented, one row of numbers a sample; `augment` applies them.
 
-Not MONAI's random transforms, which draw and do in one: there each sample is worked on alone, by a loader process,
-with metadata kept for every step. Here the loader draws only, so that the chance of a sample stays a function of
-(seed, epoch, case, draw), and the deed is done to the whole batch, on the GPU where there is one.
+Not MONAI's random transforms, which draw and apply at once: there each sample is processed alone, by a loader process,
+with metadata recorded for every step. Here the loader only draws, so that the random state of a sample stays a function
+of (seed, epoch, case, draw), and the whole batch is augmented at once, on the GPU where there is one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _OTHERS = {
 
 
 class Draws(NamedTuple):
-    """What was drawn for the samples of a batch, each field `(B,)`; NaN where that is not done to the sample.
+    """Hold what was drawn for the samples of a batch, each field `(B,)`; NaN where it does not apply to a sample.
 
     Args:
-        mirror_i: 1 where the first axis is turned round.
-        mirror_j: 1 where the second axis is.
+        mirror_i: 1 where the first axis is flipped.
+        mirror_j: 1 where the second axis is flipped.
         angle: of the rotation, radians.
         shift_i: pixels along the first axis.
         shift_j: pixels along the second.
@@ -76,28 +76,28 @@ class Draws(NamedTuple):
 
     @classmethod
     def of(cls, rows: Any) -> Draws:
-        """The draws of a batch from the rows of its samples, `(B, fields)`.
+        """Return the draws of a batch from the rows of its samples, `(B, fields)`.
 
         Raises:
-            DataError: another shape, or a number without end.
+            DataError: another shape, or infinity.
         """
         table = np.asarray(rows, dtype=np.float64)
         if table.ndim != 2 or table.shape[1] != len(cls._fields) or np.isinf(table).any():
             raise DataError(
                 f"'{DRAWN}' of the batch",
-                f"must hold a row of {len(cls._fields)} finite numbers or NaN for each sample",
-                f"shape {table.shape}",
-                "It comes from RandAugmentd.",
+                f"it must have a row of {len(cls._fields)} finite numbers or NaN for each sample",
+                f"got shape {table.shape}",
+                "Take it from RandAugmentd.",
             )
         return cls(*table.T)
 
 
 class RandAugmentd(RandomizableTransform):
-    """Draw how a 2D sample is augmented; `AugmentBatch` does it to the batch.
+    """Draw how a 2D sample is augmented; `AugmentBatch` then augments the batch.
 
     Adds a row of numbers (`Draws`, float64) to the item as `augment`. Each argument is None, for never, or a mapping
     with a probability `prob` and the range of MONAI's transform; each is drawn for itself, evenly from its range.
-    A range is a pair, or a number r for -r to r. They are done in the order in which they stand here.
+    A range is a pair, or a number r for -r to r. They are applied in the order of the arguments.
 
     Args:
         mirror: MONAI's `RandFlipd`: `{"prob", "axes"}`, for each of the axes alike. Axis 0, left and right in RAS,
@@ -118,8 +118,8 @@ class RandAugmentd(RandomizableTransform):
         label_key: the label, `(1, H, W)` class indices or `(structures, H, W)`.
 
     Raises:
-        ConfigError: a probability outside 0..1, a range that cannot be, a key that means nothing.
-        LabelError: mirrored left and right without knowing what is paired.
+        ConfigError: a probability outside 0..1, a range that is not valid, an unknown key.
+        LabelError: left and right are mirrored, and it is not known what is paired.
         DataError: an item whose image and label do not fit, are not 2D, or hold NaN; names the case.
 
     >>> augment = RandAugmentd(noise={"prob": 1.0, "std": 0.1}).set_random_state(0)
@@ -147,20 +147,20 @@ class RandAugmentd(RandomizableTransform):
         self.image_key, self.label_key = image_key, label_key
         self._prob = np.zeros(len(Draws._fields))
         self._low, self._high = np.zeros(len(Draws._fields)), np.ones(len(Draws._fields))
-        # which chance decides on which field: those of one transform are done together or not at all
-        self._chance = np.array([0, 1, 2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 7, 8, 8, 9])
+        # Which probability decides on which field: those of one transform apply together or not at all.
+        self._group = np.array([0, 1, 2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 7, 8, 8, 9])
         axes = self._mirror(mirror or {"prob": 0.0})
         self._affine(affine or {"prob": 0.0})
-        given = (gamma, scale_intensity, shift_intensity, contrast, noise, smooth, low_resolution)
+        settings = (gamma, scale_intensity, shift_intensity, contrast, noise, smooth, low_resolution)
         fields = (("gamma",), ("factor",), ("offset",), ("contrast",), ("std", "noise_seed"), ("sigma_i", "sigma_j"))
-        for (name, word), setting, places in zip(_OTHERS.items(), given, (*fields, ("zoom",)), strict=True):
+        for (name, word), setting, places in zip(_OTHERS.items(), settings, (*fields, ("zoom",)), strict=True):
             if setting is not None:
                 prob = _prob(name, setting, (word,))
                 low, high = _range(name, word, setting.get(word))
                 for location in places:
                     self._set(location, prob, low, high)
         self._set("noise_seed", float(self._prob[Draws._fields.index("std")]), 0.0, 2.0**31)
-        self.contralaterals = _twins(labels, bool(self._prob[0]) and 0 in axes)
+        self.contralaterals = _contralaterals(labels, bool(self._prob[0]) and 0 in axes)
         self._row = self._low
 
     def _set(self, field: str, prob: float, low: float, high: float) -> None:
@@ -171,7 +171,7 @@ class RandAugmentd(RandomizableTransform):
         prob = _prob("mirror", setting, ("axes",))
         axes = list(setting.get("axes", [0, 1]))
         if not set(axes) <= {0, 1}:
-            raise ConfigError("mirror#axes", "must be among 0 and 1, the axes of a slice", repr(axes))
+            raise ConfigError("mirror#axes", "it must be 0, 1 or both, the axes of a slice", f"got {axes!r}")
         for axis in axes:
             self._set(Draws._fields[axis], prob, 1.0, 1.0)
         return axes
@@ -181,28 +181,28 @@ class RandAugmentd(RandomizableTransform):
         for word, places in zip(_AFFINE, (("angle",), ("shift_i", "shift_j"), ("scale_i", "scale_j")), strict=True):
             value = setting.get(word, 0.0)
             each = [value] * len(places) if isinstance(value, int | float) else list(value)
-            if len(each) != len(places) or not all(_finite(one) and one >= 0 for one in each):
+            if len(each) != len(places) or not all(_finite(number) and number >= 0 for number in each):
                 raise ConfigError(
-                    f"affine#{word}", f"must be a number of 0 or more, or {len(places)} of them", repr(value)
+                    f"affine#{word}", f"it must be a number of 0 or more, or {len(places)} of them", f"got {value!r}"
                 )
-            middle = 1.0 if word == "scale_range" else 0.0
-            if middle and max(each) >= 1:
-                raise ConfigError(f"affine#{word}", "must be below 1, or nothing is left of the image", repr(value))
-            for location, most in zip(places, each, strict=True):
-                self._set(location, prob, middle - most, middle + most)
+            center = 1.0 if word == "scale_range" else 0.0
+            if center and max(each) >= 1:
+                raise ConfigError(f"affine#{word}", "it must be below 1, or the image vanishes", f"got {value!r}")
+            for field, reach in zip(places, each, strict=True):
+                self._set(field, prob, center - reach, center + reach)
 
     def randomize(self, data: Any = None) -> None:
         """Draw one row."""
-        chances = int(self._chance[-1]) + 1
-        drawn = self.R.random_sample(chances + len(self._low))
-        row = self._low + (self._high - self._low) * drawn[chances:]
+        groups = int(self._group[-1]) + 1
+        drawn = self.R.random_sample(groups + len(self._low))
+        row = self._low + (self._high - self._low) * drawn[groups:]
         seed = Draws._fields.index("noise_seed")
         row[seed] = np.floor(row[seed])
-        row[drawn[:chances][self._chance] >= self._prob] = np.nan
+        row[drawn[:groups][self._group] >= self._prob] = np.nan
         self._row = row
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Look at the sample, and add the row."""
+        """Check the sample, and add the row."""
         item = dict(data)
         self._check(item)
         self.randomize()
@@ -213,17 +213,15 @@ class RandAugmentd(RandomizableTransform):
         case = f"case {item.get('case', '?')}"
         image, label = item[self.image_key], item[self.label_key]
         if image.ndim != 3 or label.ndim != 3:
-            rule = "needs a 2D image (C, H, W) and a 2D label (C, H, W)"
-            raise DataError(case, rule, f"{tuple(image.shape)} and {tuple(label.shape)}")
+            problem = "image and label must be 2D, (C, H, W)"
+            raise DataError(case, problem, f"got {tuple(image.shape)} and {tuple(label.shape)}")
         if image.shape[1:] != label.shape[1:]:
-            rule = "needs image and label of one size"
-            raise DataError(case, rule, f"{tuple(image.shape[1:])} and {tuple(label.shape[1:])}")
+            problem = "image and label must have one size"
+            raise DataError(case, problem, f"got {tuple(image.shape[1:])} and {tuple(label.shape[1:])}")
         image = torch.as_tensor(image)
-        # a sum is several times faster than looking at each, and finite only if all are
+        # A sum is several times faster than a test of each value, and finite only if all values are.
         if not math.isfinite(float(image.sum(dtype=torch.float32))) and not bool(torch.isfinite(image).all()):
-            raise DataError(
-                case, "needs finite intensities", "NaN or infinity in the image", "Check it: medseg data check."
-            )
+            raise DataError(case, "its image holds NaN or infinity", "", "Check it with medseg data check.")
 
 
 def _finite(value: Any) -> bool:
@@ -231,43 +229,43 @@ def _finite(value: Any) -> bool:
 
 
 def _prob(name: str, setting: Mapping[str, Any], words: Sequence[str]) -> float:
-    """The probability of a transform, its keys looked through."""
+    """Return the probability of a transform, and check its keys."""
     if not isinstance(setting, Mapping):
-        raise ConfigError(name, f"must be a mapping with prob, {', '.join(words)}", repr(setting))
+        raise ConfigError(name, f"it must be a mapping with prob, {', '.join(words)}", f"got {setting!r}")
     for key in setting:
         if key not in ("prob", *words):
             raise ConfigError(
                 f"{name}#{key}",
-                f"must be one of prob, {', '.join(words)}",
-                "no such key",
+                f"{name} has the keys prob, {', '.join(words)}",
+                "",
                 did_you_mean(key, ("prob", *words)),
             )
     prob = setting.get("prob")
     if not _finite(prob) or not 0 <= prob <= 1:  # type: ignore[operator]
-        raise ConfigError(f"{name}#prob", "must be a probability from 0 to 1", repr(prob))
+        raise ConfigError(f"{name}#prob", "it must be a probability from 0 to 1", f"got {prob!r}")
     return float(prob)  # type: ignore[arg-type]
 
 
 def _range(name: str, word: str, value: Any) -> tuple[float, float]:
-    """Lowest and highest of a range."""
+    """Return the lowest and highest value of a range."""
     lowest = 0.0 if word == "std" else -value if isinstance(value, int | float) else None
     pair = list(value or ()) if lowest is None else [lowest, value]
-    if len(pair) != 2 or not all(_finite(one) for one in pair) or (word == "std" and pair[1] < 0):
-        wanted = "a number of 0 or more" if word == "std" else "a number or a pair of them"
-        raise ConfigError(f"{name}#{word}", f"must be {wanted}", repr(value))
+    if len(pair) != 2 or not all(_finite(number) for number in pair) or (word == "std" and pair[1] < 0):
+        kind = "a number of 0 or more" if word == "std" else "a number or a pair of them"
+        raise ConfigError(f"{name}#{word}", f"it must be {kind}", f"got {value!r}")
     low, high = float(min(pair)), float(max(pair))
     if word in ("gamma", "sigma", "zoom_range") and (low <= 0 or (word == "zoom_range" and high > 1)):
         limit = "above 0 and at most 1" if word == "zoom_range" else "above 0"
-        raise ConfigError(f"{name}#{word}", f"must be a pair {limit}", repr(value))
+        raise ConfigError(f"{name}#{word}", f"it must be a pair {limit}", f"got {value!r}")
     return low, high
 
 
-def _twins(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | None:
-    """For each label the one it becomes where left and right are swapped; None where they never are."""
+def _contralaterals(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | None:
+    """Return for each label the label it becomes where left and right are swapped; None where they never are."""
     if not needed:
         return None
     if labels is None:
-        raise LabelError("mirror", "must know which structures are paired", "no labels", "Give labels, or axes: [1].")
+        raise LabelError("mirror", "it is not known which structures are paired", "", "Give labels, or axes: [1].")
     alone = [
         name
         for index, name in enumerate(labels.names)
@@ -276,9 +274,9 @@ def _twins(labels: LabelMap | None, needed: bool) -> npt.NDArray[np.int64] | Non
     if alone:
         raise LabelError(
             "mirror",
-            "must not turn left and right round where one of a pair is no label",
-            f"{', '.join(alone[:3])} without the other side",
-            "Add the other side to structures, or mirror axes: [1] alone.",
+            f"left and right cannot be mirrored: {', '.join(alone[:3])} has no contralateral among the labels",
+            "",
+            "Add it to structures, or mirror axes: [1] alone.",
         )
-    table = [index if (other := labels.contralateral(index)) is None else other for index in range(len(labels))]
+    table = [index if (pair := labels.contralateral(index)) is None else pair for index in range(len(labels))]
     return np.array(table, dtype=np.int64)

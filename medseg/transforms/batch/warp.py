@@ -1,4 +1,4 @@
-"""Rotation, scale, shift and mirror of a whole batch in one step: bilinear for images, nearest for labels.
+"""Rotate, scale, shift and mirror a whole batch in one step: bilinear for images, nearest for labels.
 
 Compiled with numba where it is installed (the extra `fast`) and the batch lies in RAM, which takes half the time there;
 in torch (`grid_sample`) otherwise.
@@ -25,7 +25,7 @@ _READY: set[torch.dtype] = set()
 
 
 def matrices(draws: Draws) -> Matrices:
-    """Where each pixel comes from, `(B, 2, 3)`: pixels from the middle of the image, first axis first.
+    """Return where each pixel comes from, `(B, 2, 3)`: pixels from the center of the image, first axis first.
 
     MONAI's `AffineGrid`: rotation times shift times scale. What is mirrored is mirrored before that. What was not
     drawn stays as it is.
@@ -40,8 +40,8 @@ def matrices(draws: Draws) -> Matrices:
     rotation[:, 0, 1] = -rotation[:, 1, 0]
     linear = rotation * np.stack(scales, axis=1)[:, None, :]
     shift = rotation @ np.stack(shifts, axis=1)[:, :, None]
-    found: Matrices = np.concatenate([linear, shift], axis=2) * np.stack(turned, axis=1)[:, :, None]
-    return found
+    result: Matrices = np.concatenate([linear, shift], axis=2) * np.stack(turned, axis=1)[:, :, None]
+    return result
 
 
 def warp(
@@ -65,12 +65,12 @@ def warp(
     if len(chosen) == len(images):
         return _sampled(images, labels, where)
     which = torch.from_numpy(chosen).to(images.device, non_blocking=True)
-    moved, found = _sampled(images[which], labels[which], where[chosen])
-    return images.index_copy(0, which, moved), labels.index_copy(0, which, found)
+    moved, warped = _sampled(images[which], labels[which], where[chosen])
+    return images.index_copy(0, which, moved), labels.index_copy(0, which, warped)
 
 
 def compiled(images: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Whether the compiled kernel can be used with these."""
+    """Return whether the compiled kernel can be used with these tensors."""
     return (
         images.device.type == "cpu"
         and images.dtype == torch.float32
@@ -92,9 +92,9 @@ def _compiled(
     images: torch.Tensor, labels: torch.Tensor, where: Matrices, chosen: Indices
 ) -> tuple[torch.Tensor, torch.Tensor]:
     kernels: Any = _kernels()
-    moved, found = torch.empty(images.shape, dtype=images.dtype), torch.empty(labels.shape, dtype=labels.dtype)
+    moved, warped = torch.empty(images.shape, dtype=images.dtype), torch.empty(labels.shape, dtype=labels.dtype)
     arrays = [tensor.contiguous().numpy() for tensor in (images, labels)]
-    into = moved.numpy(), found.numpy()
+    into = moved.numpy(), warped.numpy()
     drawn = set(chosen.tolist())
 
     def work(part: slice) -> None:
@@ -109,7 +109,7 @@ def _compiled(
     parallel_slices(len(images), work, torch.get_num_threads() if labels.dtype in _READY else 1)
     if drawn:
         _READY.add(labels.dtype)
-    return moved, found
+    return moved, warped
 
 
 def _sampled(images: torch.Tensor, labels: torch.Tensor, where: Matrices) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,5 +127,5 @@ def _sampled(images: torch.Tensor, labels: torch.Tensor, where: Matrices) -> tup
     )
     moved = functional.grid_sample(wide, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     exact = labels if labels.dtype == wide.dtype else labels.to(wide.dtype)
-    found = functional.grid_sample(exact, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved.to(images.dtype), found.to(labels.dtype)
+    warped = functional.grid_sample(exact, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.to(images.dtype), warped.to(labels.dtype)

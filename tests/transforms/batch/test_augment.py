@@ -152,7 +152,7 @@ def test_left_and_right_mirrored_swaps_channels_of_overlapping_structures():
     _, labelled = augment_batch(images, labels, draws(2, mirror_i=[1, NAN]), TWINS)
     assert torch.equal(labelled[0], labels[0].flip(1)[[0, 2, 1, 4, 3]])
     assert torch.equal(labelled[1], labels[1])
-    with pytest.raises(LabelError, match="needs 1 or 5 channels of labels [(]3"):
+    with pytest.raises(LabelError, match="labels must have 1 or 5 channels [(]got 3"):
         augment_batch(images, labels[:, :3], draws(2, mirror_i=[1, NAN]), TWINS)
 
 
@@ -199,7 +199,7 @@ def test_the_label_gets_its_type_at_last():
     for augment in (None, RandAugmentd()):
         found = AugmentBatch(augment, label_dtype=torch.int64)(given, torch.device("cpu"))[1]
         assert torch.equal(found, labels.long())
-        assert AugmentBatch(augment)(given, torch.device("cpu"))[1].dtype == torch.uint8
+        assert AugmentBatch(augment, label_dtype=None)(given, torch.device("cpu"))[1].dtype == torch.uint8
 
 
 def test_what_else_prepare_batch_gives_stays():
@@ -211,22 +211,22 @@ def test_what_else_prepare_batch_gives_stays():
 
 def test_batches_without_draws_are_refused():
     images, labels = batch()
-    with pytest.raises(ConfigError, match=r"needs 'augment' in the batch, .*Put the same RandAugmentd last"):
+    with pytest.raises(ConfigError, match=r"the batch has no 'augment'.*Put the same RandAugmentd last"):
         AugmentBatch(RandAugmentd())({"image": images, "label": labels}, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="needs the RandAugmentd that draws, or None [(]dict"):
+    with pytest.raises(ConfigError, match="augment must be a RandAugmentd or None [(]got dict"):
         AugmentBatch({"noise": 1})
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "says"),
     [
-        (torch.rand(2, 1, 8, 8), torch.zeros(2, 1, 8, 9), "images, labels and draws that fit"),
-        (torch.rand(2, 1, 8, 8), torch.zeros(3, 1, 8, 8), "images, labels and draws that fit"),
+        (torch.rand(2, 1, 8, 8), torch.zeros(2, 1, 8, 9), "images, labels and draws do not fit"),
+        (torch.rand(2, 1, 8, 8), torch.zeros(3, 1, 8, 8), "images, labels and draws do not fit"),
         (torch.rand(3, 1, 8, 8), torch.zeros(3, 1, 8, 8), "draws for 2"),
-        (torch.rand(2, 1, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8), "needs 2D images"),
-        (torch.rand(2, 1, 8, 8), torch.zeros(2, 8, 8), "needs 2D images"),
-        (torch.rand(2, 1, 8, 8), None, "needs 2D images .* and None"),
-        (torch.zeros(2, 1, 8, 8, dtype=torch.int16), torch.zeros(2, 1, 8, 8), "of floating point, .* torch.int16"),
+        (torch.rand(2, 1, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8), "images must be"),
+        (torch.rand(2, 1, 8, 8), torch.zeros(2, 8, 8), "images must be"),
+        (torch.rand(2, 1, 8, 8), None, "images must be .* and None"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.int16), torch.zeros(2, 1, 8, 8), "of floating point .*torch.int16"),
     ],
 )
 def test_batches_that_cannot_be_are_refused(images, labels, says):

@@ -132,25 +132,28 @@ def test_draws_are_a_function_of_seed_epoch_case_and_draw():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"noise": {"prob": 1.5, "std": 0.1}}, "noise#prob: must be a probability from 0 to 1 (1.5"),
-        ({"noise": {"prob": -0.1, "std": 0.1}}, "noise#prob: must be a probability"),
-        ({"affine": {"prob": float("nan")}}, "affine#prob: must be a probability"),
-        ({"gamma": {"gamma": [0.5, 2]}}, "gamma#prob: must be a probability from 0 to 1 (None"),
-        ({"noise": {"prob": 1.0, "sdt": 0.1}}, "noise#sdt: must be one of prob, std.*Did you mean 'std'"),
-        ({"noise": 0.5}, "noise: must be a mapping"),
-        ({"noise": {"prob": 1.0, "std": -1}}, "noise#std: must be a number of 0 or more"),
+        ({"noise": {"prob": 1.5, "std": 0.1}}, "noise#prob: it must be a probability from 0 to 1 .got 1.5"),
+        ({"noise": {"prob": -0.1, "std": 0.1}}, "noise#prob: it must be a probability"),
+        ({"affine": {"prob": float("nan")}}, "affine#prob: it must be a probability"),
+        ({"gamma": {"gamma": [0.5, 2]}}, "gamma#prob: it must be a probability from 0 to 1 .got None"),
+        ({"noise": {"prob": 1.0, "sdt": 0.1}}, "noise#sdt: noise has the keys prob, std.*Did you mean 'std'"),
+        ({"noise": 0.5}, "noise: it must be a mapping"),
+        ({"noise": {"prob": 1.0, "std": -1}}, "noise#std: it must be a number of 0 or more"),
         ({"noise": {"prob": 1.0}}, "noise#std"),
-        ({"gamma": {"prob": 1.0, "gamma": [0, 2]}}, "gamma#gamma: must be a pair above 0"),
-        ({"gamma": {"prob": 1.0, "gamma": 2}}, "gamma#gamma: must be a pair above 0"),
-        ({"smooth": {"prob": 1.0, "sigma": [0.0, 1.0]}}, "smooth#sigma: must be a pair above 0"),
-        ({"low_resolution": {"prob": 1.0, "zoom_range": [0.5, 1.5]}}, "zoom_range: must be a pair above 0 and at most"),
-        ({"contrast": {"prob": 1.0, "factors": [1, 2, 3]}}, "contrast#factors: must be a number or a pair"),
-        ({"contrast": {"prob": 1.0, "factors": "a"}}, "contrast#factors: must be a number or a pair"),
-        ({"affine": {"prob": 1.0, "scale_range": 1.0}}, "affine#scale_range: must be below 1"),
-        ({"affine": {"prob": 1.0, "rotate_range": -0.1}}, "affine#rotate_range: must be a number of 0 or more"),
+        ({"gamma": {"prob": 1.0, "gamma": [0, 2]}}, "gamma#gamma: it must be a pair above 0"),
+        ({"gamma": {"prob": 1.0, "gamma": 2}}, "gamma#gamma: it must be a pair above 0"),
+        ({"smooth": {"prob": 1.0, "sigma": [0.0, 1.0]}}, "smooth#sigma: it must be a pair above 0"),
+        (
+            {"low_resolution": {"prob": 1.0, "zoom_range": [0.5, 1.5]}},
+            "zoom_range: it must be a pair above 0 and",
+        ),
+        ({"contrast": {"prob": 1.0, "factors": [1, 2, 3]}}, "contrast#factors: it must be a number or a pair"),
+        ({"contrast": {"prob": 1.0, "factors": "a"}}, "contrast#factors: it must be a number or a pair"),
+        ({"affine": {"prob": 1.0, "scale_range": 1.0}}, "affine#scale_range: it must be below 1"),
+        ({"affine": {"prob": 1.0, "rotate_range": -0.1}}, "affine#rotate_range: it must be a number of 0 or more"),
         ({"affine": {"prob": 1.0, "translate_range": [1, 2, 3]}}, "affine#translate_range: .* or 2 of them"),
-        ({"affine": {"prob": 1.0, "rotate": 0.1}}, "affine#rotate: must be one of.*'rotate_range'"),
-        ({"mirror": {"prob": 1.0, "axes": [2]}}, "mirror#axes: must be among 0 and 1"),
+        ({"affine": {"prob": 1.0, "rotate": 0.1}}, "affine#rotate: affine has the keys.*'rotate_range'"),
+        ({"mirror": {"prob": 1.0, "axes": [2]}}, "mirror#axes: it must be 0, 1 or both"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, says):
@@ -160,9 +163,9 @@ def test_settings_that_cannot_be_are_refused(wrong, says):
 
 def test_left_and_right_are_mirrored_only_where_pairs_are_known():
     mirror = {"prob": 0.5, "axes": [0]}
-    with pytest.raises(LabelError, match="must know which structures are paired"):
+    with pytest.raises(LabelError, match="it is not known which structures are paired"):
         RandAugmentd(mirror=mirror)
-    with pytest.raises(LabelError, match="kidney_left without the other side"):
+    with pytest.raises(LabelError, match="kidney_left has no contralateral"):
         RandAugmentd(mirror=mirror, labels=LabelMap(["liver", "kidney_left"]))
     assert RandAugmentd(mirror=mirror, labels=PAIRED).contralaterals.tolist() == [0, 1, 3, 2]
     assert RandAugmentd(mirror=mirror, labels=LabelMap(["liver", "spleen"])).contralaterals.tolist() == [0, 1, 2]
@@ -173,11 +176,11 @@ def test_left_and_right_are_mirrored_only_where_pairs_are_known():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"label": torch.zeros(1, 6, 4)}, r"case s1: needs image and label of one size.*\(6, 5\) and \(6, 4\)"),
-        ({"image": torch.zeros(1, 6, 5, 4)}, r"case s1: needs a 2D image .* but found \(1, 6, 5, 4\)"),
-        ({"label": torch.zeros(6, 5)}, "case s1: needs a 2D image"),
-        ({"image": torch.full((1, 6, 5), float("nan"))}, "case s1: needs finite intensities"),
-        ({"image": torch.tensor([float("inf"), float("-inf"), 0.0] * 10).reshape(1, 6, 5)}, "finite intensities"),
+        ({"label": torch.zeros(1, 6, 4)}, r"case s1: image and label must have one size.*\(6, 5\) and \(6, 4\)"),
+        ({"image": torch.zeros(1, 6, 5, 4)}, r"case s1: image and label must be 2D.*got \(1, 6, 5, 4\)"),
+        ({"label": torch.zeros(6, 5)}, "case s1: image and label must be 2D"),
+        ({"image": torch.full((1, 6, 5), float("nan"))}, "case s1: its image holds NaN or infinity"),
+        ({"image": torch.tensor([float("inf"), float("-inf"), 0.0] * 10).reshape(1, 6, 5)}, "holds NaN or infinity"),
     ],
 )
 def test_samples_that_cannot_be_name_the_case(changes, says):
