@@ -290,7 +290,7 @@ def naming_error(error: BaseException, item: Any) -> MedsegError:
     source = item["image"] if isinstance(item, dict) else item
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
-        fix = "Give --memory, a smaller batch (--set sw_batch_size=1), or crop the scan."
+        fix = "Give --memory, a smaller batch (--set inferer#sw_batch_size=1), or crop the scan."
         return DataError(source, "the memory is not enough", text, fix)
     fix = "medseg --traceback predict ... shows where."
     return DataError(source, "segmenting failed", f"{type(error).__name__}: {text}", fix)

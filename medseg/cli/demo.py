@@ -22,7 +22,7 @@ LARGE = 500  # voxels from which on a structure counts for the mean
 def command(folder: Path, bundle: str, pairs: tuple[str, ...], trust: bool) -> None:
     """Make phantoms, learn 24 organs, segment two volumes that were held out, and show how well.
 
-    Writes the masks, a picture of each and result.json to the output folder, and the run beside them.
+    Writes the masks, a preview of each and result.json to the output folder, and the run beside them.
     """
     from medseg.cli.options import parse_pairs
 
