@@ -27,6 +27,7 @@ _ENDINGS = ("mask", "masks", "seg", "label", "labels", "segmentation", "gt")
 _NUMBERED = re.compile(
     r"(?P<scan>.*?)[_-]?(?:slice[_-]?)?(?P<number>\d+)(?:_\d+_\d+_(?P<rows>\d+\.\d+)_(?P<columns>\d+\.\d+))?"
 )
+_TELL_PATIENTS = "Say how names tell the patient: --patient, or data#patient of a bundle."
 Masks = dict[str, Path]  # by structure; "" is one mask of all of them
 Pairs = dict[str, tuple[Path, Masks]]  # by the image's name
 
@@ -74,6 +75,7 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
     # Two subsets have images of one name: their numbering starts again, so that equal names are not of one scan.
     restarts = any(count > 1 for count in counts.values())
     ids: dict[str, list[str]] = {subset: [] for subset in SPLITS}
+    subsets_of: dict[str, set[str]] = {}  # by the patient that a name tells, where names restart
     for folder, part in parts.items():
         subset = subset_folders.get(folder, "")
         prefix = f"{folder.name}_" if restarts and subset else ""
@@ -86,6 +88,7 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
             if prefix and info.scan:
                 info = replace(info, scan=prefix + info.scan)
             if prefix and owner and patient is None:
+                subsets_of.setdefault(owner, set()).add(subset)
                 owner = prefix + owner
             listing.cases.append(_case(prefix + name, image, masks, listing.structures, info, owner))
             if subset:
@@ -94,13 +97,16 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
     if not listing.cases and not listing.findings:
         listing.findings.append(error("layout", root, "the folder must hold images with masks, and holds none"))
     _check_patients(listing, guessed=patient is None)
+    shared = sorted(owner for owner, subsets in subsets_of.items() if len(subsets) > 1)
+    if shared and len(subsets_of) > 1:  # a single one is a beginning of all names that tells nothing
+        message = f"images of equal names are in several subsets, so '{shared[0]}' is taken for another patient in each"
+        listing.findings.append(warning("patients-unclear", root, message, _TELL_PATIENTS))
     return listing
 
 
 def _check_patients(listing: Listing, guessed: bool) -> None:
     """Warn of patients that names may not tell; ignore guesses that tell nothing."""
     patients = set(listing.patients.values())
-    fix = "Say how names tell the patient: --patient, or data#patient of a bundle."
     if len(listing.cases) < 2:
         return
     if len(patients) == 1 and listing.split and guessed:
@@ -108,10 +114,10 @@ def _check_patients(listing: Listing, guessed: bool) -> None:
         listing.cases = [replace(case, patient=None) for case in listing.cases]
     elif len(patients) == 1 and not listing.split:
         message = f"all slices are taken for those of one patient, '{next(iter(patients))}'"
-        listing.findings.append(warning("patients-unclear", listing.root, message, fix))
+        listing.findings.append(warning("patients-unclear", listing.root, message, _TELL_PATIENTS))
     elif len(patients) == len(listing.cases) and not listing.split:
         message = "by its name, every image is taken for one of another patient"
-        listing.findings.append(warning("patients-unclear", listing.root, message, fix))
+        listing.findings.append(warning("patients-unclear", listing.root, message, _TELL_PATIENTS))
 
 
 def compile_patient(pattern: str | None) -> re.Pattern[str]:

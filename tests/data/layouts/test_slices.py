@@ -175,6 +175,18 @@ def test_slices_of_a_patient_in_two_subsets_are_refused(tmp_path):
     assert discover(root, exclude=["ann_1"]).split.train == ("ben_1",)
 
 
+def test_patients_in_subsets_whose_names_restart_are_a_warning(tmp_path):
+    for name in ("train/images/p1_1", "train/images/p2_1", "val/images/p1_1", "val/images/p3_1"):
+        save(tmp_path / f"{name}.png", GREY)
+        save(tmp_path / f"{name.replace('images', 'masks')}.png", LABEL)
+    (tmp_path / "classes.json").write_text('{"background": [0, 0, 0], "liver": [1, 1, 1]}')
+    (finding,) = collect(tmp_path).findings
+    assert (finding.severity, finding.code) == ("warning", "patients-unclear")
+    assert "'p1' is taken for another patient in each" in finding.message
+    with pytest.raises(DataError, match="patient 'p1' is in two subsets"):
+        discover(tmp_path, PATIENT)
+
+
 def test_names_that_all_begin_alike_tell_no_patients(tmp_path):
     result = discover(subsets(tmp_path, train=["img_1", "img_2"], valid=["img_3"]))
     assert result.patients == {"img_1": "img_1", "img_2": "img_2", "img_3": "img_3"}
