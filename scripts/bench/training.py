@@ -125,11 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             with_it = {"overlay": overlay if overlay == "fast_cpu" else None}
             ours = {"who": "medseg", "allocator": True, **with_it}
+            fp32 = {"train#inferer#precision": "fp32"}
             rows = {
                 "MONAI": (own, "step", {"who": "monai", **with_it}),
                 "medseg, as it is": (own, "step", ours),
-                "medseg, fp32": (own, "step", {**ours, "train#inferer#precision": "fp32"}),
-                "medseg, fp32, plain allocator": (own, "step", {**ours, "train#inferer#precision": "fp32", "allocator": False}),
+                "medseg, fp32": (own, "step", {**ours, **fp32}),
+                "medseg, fp32, plain allocator": (own, "step", {**ours, **fp32, "allocator": False}),
             }
             if overlay == "fast_cpu" and options.rivals.is_dir():
                 rows["nnU-Net"] = (theirs, "step", {"who": "nnunet", "trace": str(trace)})
