@@ -1,7 +1,7 @@
 import pytest
 
 from medseg.errors import MedsegError
-from medseg.findings import SEVERITIES, Finding, error, note, ranked, warning, worst
+from medseg.findings import SEVERITIES, Finding, error, note, printable, ranked, warning, worst
 
 
 def test_a_finding_prints_as_one_line():
@@ -30,3 +30,9 @@ def test_errors_come_first_and_those_of_one_code_together():
 
 def test_control_characters_are_escaped():
     assert str(error("a", "x\x1b[2Jy", "m\nn", "r\x07")) == "error a: x\\x1b[2Jy: m\\nn. r\\x07"
+
+
+def test_text_of_strangers_is_shown_without_what_moves_the_cursor():
+    assert printable("a\x1b[2Jb\n\u202ec\u200d") == "a\\x1b[2Jb\\n\\u202ec\\u200d"
+    assert printable("Leber, größer") == "Leber, größer"
+    assert printable("x" * 300, 10) == "x" * 10 + "..."

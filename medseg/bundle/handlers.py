@@ -173,11 +173,17 @@ def _handler(name: str, settings: Settings, decided: Mapping[str, Any], required
             "Give a mapping of settings, a handler, or false to leave it out.",
         )
     options = dict(given)
-    if options.pop(DISABLED, False) or any(options.get(key) is None for key in required):
+    if options.pop(DISABLED, False):
         return None
+    parameters = _parameters(kind)
     for key in options:
         if key in decided:
             raise ConfigError(f"handler_set#{name}#{key}", "the run decides this setting", "", "Leave it out.")
+        if key not in parameters:
+            problem = f"{kind.__name__} has no such setting"
+            raise ConfigError(f"handler_set#{name}#{key}", problem, "", did_you_mean(key, parameters))
+    if any(options.get(key) is None for key in required):
+        return None
     if name == "validation":
         options = {"interval": 1, "epoch_level": True, **options}
     try:
@@ -187,7 +193,7 @@ def _handler(name: str, settings: Settings, decided: Mapping[str, Any], required
             f"handler_set#{name}",
             f"{kind.__name__} does not take these settings: {error}",
             f"got {', '.join(options) or 'none'}",
-            did_you_mean(next(iter(options), ""), _parameters(kind)),
+            f"It takes {', '.join(parameter for parameter in parameters if parameter not in decided)}.",
         ) from error
 
 

@@ -104,6 +104,7 @@ def test_all_runs_come_latest_first_with_the_damaged_ones(make_run, tmp_path):
     make_run("good", state="finished", started="2026-11-22T22:51:49+0000")
     good, bad = all_runs(tmp_path / "runs")
     assert (bad.state, good.state, good.started) == ("unreadable", "finished", 1795387909.0)
+    assert "the file is no JSON object" in bad.error
 
 
 def test_without_a_name_the_only_running_run_is_meant_or_the_latest(make_run, tmp_path):
