@@ -51,7 +51,7 @@ def command(
     if data is not None and not data.exists():
         from medseg.errors import DataError
 
-        raise DataError(data, "must be the folder of a data set", "no such folder")
+        raise DataError(data, "there is no such folder or datalist", fix="Give the folder of a data set.")
     if detach:
         words = [bundle, *(part for overlay in overlays for part in ("--with", overlay))]
         words += [*(["--data", str(data)] if data is not None else []), *(["--backup", backup] if backup else [])]

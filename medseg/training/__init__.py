@@ -1,4 +1,4 @@
-"""What a run needs around MONAI's trainer: device, chance, order of samples, checkpoints, identity."""
+"""What a run needs around MONAI's trainer: device, random state, order of samples, checkpoints, identity."""
 
 from medseg.training.backup import Backup
 from medseg.training.checkpoints import Checkpoints, Resume

@@ -28,7 +28,7 @@ class LoadSlice2Dd(MapTransform):
     neighbors, the spacing and the range are removed from the item, so that it can be batched.
 
     Args:
-        keys: paths of pictures. Images become float32 from 0 to 1: up to 8 bits white is 1; with more the scan's range
+        keys: paths of images. Images become float32 from 0 to 1: up to 8 bits white is 1; with more the scan's range
             (`limits` of the item) becomes 0 and 1, or the slice's own where it has none.
         label_key: which of the keys is a label: indices or codes, `(1, rows, columns)`, as they are in the file.
         channels: of an image without context: 1 (gray) or 3 (colors, or gray three times).
@@ -37,7 +37,7 @@ class LoadSlice2Dd(MapTransform):
 
     Raises:
         ConfigError: channels or a context that cannot be, an item that names another number of neighbors.
-        DataError: a picture that cannot be read; see `medseg.image_io_2d.read_image_2d`.
+        DataError: an image that cannot be read; see `medseg.image_io_2d.read_image_2d`.
     """
 
     def __init__(
@@ -74,27 +74,27 @@ class LoadSlice2Dd(MapTransform):
         return item
 
     def _label(self, path: str) -> Any:
-        picture = read_image_2d(path)
-        if picture.values.ndim != 2:
+        content = read_image_2d(path)
+        if content.values.ndim != 2:
             raise DataError(
-                path, "must be a label of one channel", "colors", "Open the set with medseg.data.open_dataset."
+                path, "a label must have one channel", "got colors", "Open the set with medseg.data.open_dataset."
             )
-        return picture.values.astype(np.uint8 if not picture.deep else np.int32)[None]
+        return content.values.astype(np.uint8 if not content.deep else np.int32)[None]
 
     def _image(self, path: str, data: Mapping[Hashable, Any]) -> Any:
         limits = data.get("limits")
         ends = (float(limits[0]), float(limits[1])) if limits is not None else None
         if not self.context:
-            picture = read_image_2d(path)
-            if picture.loss and not self._warned and "16 bits" in picture.loss:
+            content = read_image_2d(path)
+            if content.loss and not self._warned and "16 bits" in content.loss:
                 self._warned = True
-                logger.warning("%s: not read: %s; so it is of all such pictures", path, picture.loss)
-            return intensities(picture, self.channels, ends)
+                logger.warning("%s: not read: %s; so it is of all such images", path, content.loss)
+            return intensities(content, self.channels, ends)
         count = 2 * self.context + 1
         around = [str(neighbor) for neighbor in data.get("neighbors", [path] * count)]
         if len(around) != count:
             raise ConfigError(
-                path, f"needs {count} neighbors in its item", str(len(around)), "Name context there, too."
+                path, f"its item must name {count} slices", f"got {len(around)}", "Give the same context to items()."
             )
         loaded = {neighbor: intensities(read_image_2d(neighbor), 1, ends) for neighbor in dict.fromkeys(around)}
         first = loaded[path] if path in loaded else loaded[around[self.context]]

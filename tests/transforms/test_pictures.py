@@ -129,7 +129,7 @@ def test_neighbours_are_channels_lowest_first_and_repeated_at_the_ends(tmp_path)
     bare = {"image": items[1]["image"]}
     own = LoadSlice2Dd("image", channels=1)(bare)["image"]
     assert torch.equal(LoadSlice2Dd("image", context=2)(bare)["image"], own.repeat(5, 1, 1))
-    with pytest.raises(ConfigError, match="needs 5 neighbors in its item [(]3"):
+    with pytest.raises(ConfigError, match="its item must name 5 slices [(]got 3[)]"):
         LoadSlice2Dd("image", context=2)(items[0])
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_refused(tmp_path):
         LoadSlice2Dd("image", channels=4)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     Image.new("L", (5, 4)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"a\.png: must be a label of one channel"):
+    with pytest.raises(DataError, match=r"a\.png: a label must have one channel [(]got colors[)]"):
         LoadSlice2Dd("label")({"label": tmp_path / "a.png"})
     names = [str(tmp_path / name) for name in ("a.png", "a.png", "b.png")]
     with pytest.raises(DataError, match=r"b\.png: it must have the size of its neighbor .*a\.png"):
