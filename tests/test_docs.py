@@ -95,12 +95,14 @@ def test_nested_keys_of_configs_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_overlays_and_names_of_python_exist(page):
+def test_overlays_files_and_names_of_python_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"--with ([a-z]\w+)`", text):
         assert any(find_overlay(name, Bundle.open(recipe).root).is_file() for recipe in RECIPES)
     for name in re.findall(r"`(medseg(?:\.\w+)+)\b", text):
         assert pydoc.locate(name) is not None, name
+    for name in re.findall(r"`((?:medseg|tests|scripts)/[\w/]+\.\w+)`", text):
+        assert (ROOT / name).is_file(), name
 
 
 def accepts(bundle, use, key):

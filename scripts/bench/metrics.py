@@ -197,7 +197,7 @@ def report(content: Mapping[str, Any]) -> str:
     """The tables, as Markdown."""
     far = "; *far off* it is moved by 12 and 6 voxels" if any("far" in task for task in content["tasks"]) else ""
     lines = [
-        "# Metrics: what they cost beside MONAI's and nnU-Net's",
+        "# Metrics: their cost compared with MONAI's and nnU-Net's",
         "",
         "    python scripts/bench/metrics.py --only dice",
         "    python scripts/bench/metrics.py --only surface",
@@ -205,9 +205,9 @@ def report(content: Mapping[str, Any]) -> str:
         f"Volume {'x'.join(str(size) for size in content['shape'])} of a phantom with {content['structures']} "
         f"structures, spacing {', '.join(str(one) for one in SPACING)} mm; {content['machine']}. The prediction is the "
         f"truth moved by one voxel, with one voxel in a thousand missing{far}. "
-        "Medians over rounds in which each job, in a process of its own, is asked once in turn; ratios are medians of "
-        "the ratios of the rounds. Memory is `VmHWM` less what the process held before; the two label maps are not in "
-        "it. Reading files is not in it either.",
+        "Medians over rounds in which each job, in a separate process, runs once; ratios are medians of the ratios of "
+        "the rounds. Memory is `VmHWM` minus the memory of the process before; the two label maps are not included. "
+        "Reading files is not included either.",
     ]
     for task, found in content["tasks"].items():
         turns = found["turns"]
@@ -233,10 +233,10 @@ def report(content: Mapping[str, Any]) -> str:
 
 NOTES = """
 Surface is ASD, HD95 and NSD at 1 and 3 mm for medseg, ASD, HD95 and NSD at 1 mm (one tolerance a call) for MONAI,
-which is given binary masks, one structure at a time: with all of them at once in one-hot it would need tens of GB.
+which is given binary masks, one structure at a time: with all of them at once as one-hot it would need tens of GB.
 MONAI's Dice is given class indices (`num_classes=118`). nnU-Net's is `compute_tp_fp_fn_tn` for each label, the loop of
 its `compute_metrics`. MONAI and medseg compute the same where a structure is in truth and prediction; where it is in
-one of them alone MONAI's ASD is inf and medseg's has no value (NaN).
+only one of them, MONAI's ASD is inf and medseg's has no value (NaN).
 """
 
 

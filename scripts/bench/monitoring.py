@@ -31,12 +31,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FEED = "medseg.monitoring.uploader"
 STARTUP_SECONDS = 15.0
 NOTES = """\
-A step is from asking for a batch to the end of the optimizer's step, CPU time of all threads (`num_workers` 0, so that
-reading is in it); validation is not in it. Handlers are timed in their thread's CPU time, whatever event they hang on,
-those of the look before the first epoch and of validation included, and spread over the steps that were run: with the
-default of 16 slices a case, 8 cases are 16 steps an epoch. What is done once an epoch (pictures, the summary) weighs
-less the more cases there are: these few are the worst case. The tracker's process is all that it used after its first
-15 seconds; what it used until then is its start, which comes once a run.
+A step lasts from the request for a batch to the end of the optimizer's step, in CPU time of all threads
+(`num_workers` 0, so reading is included); validation is not included. Handlers are timed by the CPU time of their
+thread at every event, also in validation and in the check before the first epoch. Their time is divided by the number
+of steps: with the default of 16 slices per case, 8 cases are 16 steps per epoch. Work that is done once per epoch
+(previews, the summary) costs less per step if there are more cases: these few cases are the worst case. The first 15
+seconds of the tracker's process are its start, which happens once per run; its own figure is what it used after that.
 """
 
 
@@ -185,11 +185,11 @@ def page(found: dict[str, Any]) -> str:
         "    python scripts/bench/monitoring.py --phantom",
         "    python scripts/bench/monitoring.py --data ../shared/data/totalseg_mini",
         "",
-        f"unet2d as it is (batch 8, 256x256, 118 classes), everything at its default rates: a row every 10 batches, "
-        f"two pictures a validation, a look at the machine every 30 s, no histograms. {machine['cores']} cores, "
+        f"unet2d with its defaults (batch 8, 256x256, 118 classes): a row every 10 batches, two previews per "
+        f"validation, the state of the machine every 30 s, no histograms. {machine['cores']} cores, "
         f"Python {machine['python']}, torch {machine['torch']}.",
         "",
-        "| data | steps | steps an epoch | CPU s a step | handlers, CPU s in all | tracker's process, CPU s | "
+        "| data | steps | steps per epoch | CPU s per step | handlers, CPU s in all | tracker's process, CPU s | "
         "share of a step | with the tracker's start |",
         "|---|---|---|---|---|---|---|---|",
     ]
