@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from monai.handlers import ValidationHandler
@@ -153,8 +154,8 @@ def default_handlers(
 def handler_class(name: str) -> type[Any] | None:
     """Return the class of a default handler; None for a name that none of them has."""
     hint = get_type_hints(default_handlers, include_extras=True).get(name)
-    found = get_args(hint)
-    return found[-1] if len(found) > 1 and isinstance(found[-1], type) and hasattr(hint, "__metadata__") else None
+    metadata = getattr(hint, "__metadata__", ())
+    return metadata[0] if metadata else None
 
 
 def _handler(name: str, settings: Settings, decided: Mapping[str, Any], required: Sequence[str]) -> Any | None:
@@ -164,15 +165,15 @@ def _handler(name: str, settings: Settings, decided: Mapping[str, Any], required
     if hasattr(settings, "attach"):
         return settings  # a handler that the config made itself
     kind = handler_class(name)
-    given = {} if settings is True else settings
-    if kind is None or not isinstance(given, Mapping):
+    mapping = {} if settings is True else settings
+    if kind is None or not isinstance(mapping, Mapping):
         raise ConfigError(
             f"handler_set#{name}",
             "this is neither settings nor a handler",
             f"got {settings!r}",
             "Give a mapping of settings, a handler, or false to leave it out.",
         )
-    options = dict(given)
+    options = dict(mapping)
     if options.pop(DISABLED, False):
         return None
     parameters = _parameters(kind)
@@ -198,6 +199,5 @@ def _handler(name: str, settings: Settings, decided: Mapping[str, Any], required
 
 
 def _parameters(kind: type[Any]) -> list[str]:
-    import inspect
 
     return [name for name in inspect.signature(kind).parameters if name != "self"]

@@ -39,6 +39,7 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
     from medseg.atomic import writable_folder, write_json
     from medseg.bundle import Bundle, Predictor, run_bundle
     from medseg.data import PhantomSpec, write_phantom
+    from medseg.errors import ConfigError
 
     bundle = Bundle.open(name, trust)
     folder = writable_folder(folder)
@@ -51,33 +52,33 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
 
     _say(2, f"Training {name} on {spec.train} of them, validating on {spec.val}; it never sees the other {spec.test}")
     overrides = {"dataset_dir": str(data), "output_dir": str(folder), **overrides}
-    before = set(folder.glob(f"{bundle.name}/*/run.json"))
     began = time.perf_counter()
-    run_bundle(bundle, "training", "train", OVERLAYS, overrides)
+    started = run_bundle(bundle, "training", "train", OVERLAYS, overrides)
     train_seconds = time.perf_counter() - began
-    runs = set(folder.glob(f"{bundle.name}/*/run.json"))
-    run = max(runs - before or runs, key=lambda record: record.stat().st_mtime).parent
+    if started is None:
+        raise ConfigError(f"bundle '{name}'", "its train.json starts no run", "", "Use unet2d for the demo.")
+    run = started.folder
 
     _say(3, f"Segmenting {', '.join(held_out)}, which were held out")
     began = time.perf_counter()
     predictor = Predictor(Bundle.open(run, trust))
-    made = [_segment(predictor, data / id, folder, id) for id in held_out]
+    results = [_segment(predictor, data / id, folder, id) for id in held_out]
     infer_seconds = time.perf_counter() - began
 
     _say(4, "Comparing with the truth")
-    dice = _mean_by_structure([case["dice"] for case in made])
-    large = [score for case in made for name, score in case["dice"].items() if case["voxels"][name] >= LARGE]
-    _show(dice, made)
+    dice = _mean_by_structure([case["dice"] for case in results])
+    large = [score for case in results for name, score in case["dice"].items() if case["voxels"][name] >= LARGE]
+    _show(dice, results)
     result = {
         "mean_dice": round(sum(large) / len(large), 4) if large else None,
         "dice": dice,
         "train_seconds": round(train_seconds, 1),
         "infer_seconds": round(infer_seconds, 1),
         "bundle": str(run),
-        "masks": [case["mask"] for case in made],
-        "previews": [case["preview"] for case in made],
+        "masks": [case["mask"] for case in results],
+        "previews": [case["preview"] for case in results],
         "cases": {
-            id: {"dice": case["dice"], "voxels": case["voxels"]} for id, case in zip(held_out, made, strict=True)
+            id: {"dice": case["dice"], "voxels": case["voxels"]} for id, case in zip(held_out, results, strict=True)
         },
         "dataset": str(data),
     }
@@ -122,7 +123,7 @@ def _say(step: int, text: str) -> None:
     click.secho(f"\n[{step}/4] {text}", bold=True, err=True)
 
 
-def _show(dice: dict[str, float | None], made: list[dict[str, Any]]) -> None:
+def _show(dice: dict[str, float | None], results: list[dict[str, Any]]) -> None:
     """Dice by structure as a table with bars; small structures are marked, they do not count for the mean."""
     from rich.console import Console
     from rich.table import Table
@@ -131,7 +132,7 @@ def _show(dice: dict[str, float | None], made: list[dict[str, Any]]) -> None:
     for column in ("structure", "voxels", "Dice", ""):
         table.add_column(column, justify="right" if column in ("voxels", "Dice") else "left")
     for name, score in sorted(dice.items(), key=lambda pair: -(pair[1] if pair[1] is not None else -1.0)):
-        voxels = max(case["voxels"][name] for case in made)
+        voxels = max(case["voxels"][name] for case in results)
         style = None if voxels >= LARGE else "dim"
         bar = "█" * round(20 * (score or 0.0))
         table.add_row(name, str(voxels), "absent" if score is None else f"{score:.3f}", bar, style=style)

@@ -223,7 +223,7 @@ def test_a_second_signal_stops_at_once(start, tmp_path):
 
     def twice(process):
         terminate(process)
-        until(lambda: "once more stops at once" in (folder / "train.log").read_text(), process)
+        until(lambda: "a second signal stops at once" in (folder / "train.log").read_text(), process)
         terminate(process)
 
     code, seconds = stopped(start, folder, lambda: surviving.steps(folder), twice, pause=60)
