@@ -1,5 +1,6 @@
 """What the documents name exists: pages, commands, options, overlays and keys of configs."""
 
+import importlib
 import pydoc
 import re
 import shlex
@@ -101,6 +102,9 @@ def test_overlays_files_and_names_of_python_exist(page):
         assert any(find_overlay(name, Bundle.open(recipe).root).is_file() for recipe in RECIPES)
     for name in re.findall(r"`(medseg(?:\.\w+)+)\b", text):
         assert pydoc.locate(name) is not None, name
+    for module, names in re.findall(r"^ *from (medseg[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
     for name in re.findall(r"`((?:medseg|tests|scripts)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).is_file(), name
 
