@@ -42,8 +42,8 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
     from medseg.errors import ConfigError
 
     bundle = Bundle.open(name, trust)
-    folder = writable_folder(folder)
     spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["data#phantom"])
+    folder = writable_folder(folder)
     cases = list(spec.cases())
     held_out = [id for id, side, _ in cases if side == "test"]
 
