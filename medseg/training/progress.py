@@ -102,7 +102,7 @@ class ProgressBar:
         pace = (time.perf_counter() - self._began) / max(1, here)
         text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {float(self._loss):.4f}"
         state = self.validator.state if self.validator is not None else None
-        if hasattr(state, "best_metric") and state.metrics and state.epoch == engine.state.epoch:
+        if state is not None and hasattr(state, "best_metric") and state.metrics and state.epoch == engine.state.epoch:
             now = state.metrics.get(state.key_metric_name, float("nan"))
             text += f", Dice {now:.4f} (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
         logger.info("%s, %s", text, f"{duration(pace * (total - done))} left" if here > 0 else "trained before")

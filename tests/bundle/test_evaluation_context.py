@@ -68,7 +68,7 @@ def test_the_effective_config_holds_the_overrides(bundle):
 
 def test_what_medseg_starts_itself_needs_no_look_at_the_call_stack(bundle, monkeypatch):
     monkeypatch.setattr(evaluation_context, "_on_stack", pytest.fail)
-    parser = Bundle(bundle).resolve("train", {"lr": 0.7})
+    parser = Bundle(bundle, trust=True).resolve("train", {"lr": 0.7})
     assert parser.get_parsed_content("seen")["lr"] == 0.7
     options = {"config_file": str(bundle / "configs" / "train.json"), "logging_file": False, "workflow_type": None}
     started = BundleWorkflow(bundle, run_id="seen", **options, lr=0.5)

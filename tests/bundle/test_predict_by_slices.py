@@ -109,16 +109,20 @@ def test_the_window_decides_what_is_black_and_what_is_white(trained_slices, save
 
 
 def test_without_a_window_no_volume_passes(trained_slices, save):
-    with pytest.raises(ConfigError, match=r"window: must say which values .* [(]null.*--set window=scan"):
+    with pytest.raises(
+        ConfigError, match=r"window: it is not known which values were black and white .*--set window=scan"
+    ):
         predictor(trained_slices).predict_case(volume(save))
 
 
 def test_settings_that_do_not_fit_are_refused_before_reading(trained_slices, trained):
     with pytest.raises(ConfigError, match="this bundle takes volumes only, not 2D slices"):
         Predictor(Bundle(trained), {"device": "cpu"}, slices=True)
-    with pytest.raises(ConfigError, match=r"network: must give logits of shape \(1, 5, 32, 32\)"):
+    with pytest.raises(
+        ConfigError, match=r"network: its output .* must have the shape \(1, 5, 32, 32\) [(]got \(1, 4, 32, 32\)"
+    ):
         Predictor(Bundle(trained_slices), {"device": "cpu", "out_channels": 5, "network_def#out_channels": 4})
-    with pytest.raises(DeviceError, match=r"network, .*: must lie on cpu.* \(meta\)"):
+    with pytest.raises(DeviceError, match=r"network, .*: it is on meta, and the run computes on cpu"):
         Predictor(Bundle(trained_slices), {"device": "cpu", "network": "$@network_def.to('meta')"})
 
 

@@ -346,7 +346,7 @@ def test_a_run_by_name_is_resumed_from_its_backup_where_that_got_further(setting
         if root == folder:
             with pytest.raises(RuntimeError) as caught:
                 train({**settings, "max_epochs": 3}, root, resume=str(folder), **location)
-            assert f"iteration {before} of {2 * before}" in refused(caught, RunError)
+            assert f"it is at iteration {before}, and its backup at {2 * before}" in refused(caught, RunError)
         else:
             train({**settings, "max_epochs": 3}, root, resume=str(folder), **location)
     assert epochs(folder) == [1, 2, 3]

@@ -155,7 +155,7 @@ def test_a_broken_data_set_is_one_error_and_no_run(medseg, copy, runs, small, da
         (["--with", "round1_quik"], "Did you mean 'round1_quick'?"),
         (['structures=["livr"]'], "Did you mean 'liver'?"),
         (['split={"train": ["p9"], "val": ["p0000"], "test": null}'], "has 4 cases, but not this one"),
-        (["device=gpu"], "must be auto, cpu, cuda or cuda:N"),
+        (["device=gpu"], "torch knows no such device. Use auto, cpu or cuda:0."),
     ],
 )
 def test_a_wrong_argument_is_one_error_and_no_run(medseg, phantom, runs, small, arguments, message):
@@ -170,7 +170,7 @@ def test_a_wrong_argument_is_one_error_and_no_run(medseg, phantom, runs, small, 
 def test_cuda_where_there_is_none_is_one_error(medseg, phantom, runs, small):
     done = medseg("train", "unet2d", "--data", phantom, *[one for one in small if "device" not in one], "device=cuda")
     assert done.code == 1
-    assert "device 'cuda': must be on this machine and usable by torch (0 CUDA devices" in done.err
+    assert "device 'cuda': torch can use 0 CUDA devices on this machine." in done.err
 
 
 def test_paths_and_names_that_are_not_there(medseg, tmp_path, runs):

@@ -78,7 +78,9 @@ def test_more_than_256_classes_are_16_bit(save, tmp_path):
 
 def test_another_shape_is_refused_and_leaves_nothing(save, tmp_path):
     source = save("ct.nii.gz", np.zeros((4, 4, 4), np.int16))
-    with pytest.raises(GeometryError, match=r"shape \(4, 4, 5\) is not that of .*ct\.nii\.gz, \(4, 4, 4\)"):
+    with pytest.raises(
+        GeometryError, match=r"label map of .*ct\.nii\.gz: its shape \(4, 4, 5\) is not that of the scan, \(4, 4, 4\)"
+    ):
         write_label_map(tmp_path / "out" / "m.nii.gz", np.zeros((4, 4, 5), np.uint8), source, LABELS)
     assert not (tmp_path / "out").exists()
 
