@@ -47,10 +47,10 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
     cases = list(spec.cases())
     held_out = [id for id, side, _ in cases if side == "test"]
 
-    _say(1, f"Making {len(cases)} phantoms: made-up bodies with 117 structures each, no two alike")
+    _say(1, f"Making {len(cases)} phantoms with 117 structures each, all different")
     data = write_phantom(folder / f"phantom-{spec.digest()}", spec)
 
-    _say(2, f"Training {name} on {spec.train} of them, validating on {spec.val}; it never sees the other {spec.test}")
+    _say(2, f"Training {name} on {spec.train} of them, validating on {spec.val}; {spec.test} are kept for testing")
     overrides = {"dataset_dir": str(data), "output_dir": str(folder), **overrides}
     began = time.perf_counter()
     started = run_bundle(bundle, "training", "train", OVERLAYS, overrides)
@@ -59,7 +59,7 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
         raise ConfigError(f"bundle '{name}'", "its train.json starts no run", "", "Use unet2d for the demo.")
     run = started.folder
 
-    _say(3, f"Segmenting {', '.join(held_out)}, which were held out")
+    _say(3, f"Segmenting the test cases {', '.join(held_out)}")
     began = time.perf_counter()
     predictor = Predictor(Bundle.open(run, trust))
     results = [_segment(predictor, data / id, folder, id) for id in held_out]

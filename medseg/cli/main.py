@@ -35,7 +35,7 @@ def cli(ctx: click.Context, traceback: bool) -> None:
     """Train, run and share medical image segmentation."""
     ctx.obj = {"traceback": traceback}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for name in ("ignite", "monai"):
+    for name in ("ignite", "monai", "numexpr"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -183,8 +183,8 @@ class Alarms:
         if self._starving >= _STARVING_LOOKS:
             text = (
                 f"The GPU was busy {load:.0%} of the time, and {waiting:.0%} of it went into waiting for batches. "
-                "Raise num_workers, cache more of the cases in RAM (cache_rate), make a slice store (medseg data "
-                "prepare --store), or augment less."
+                "Raise num_workers, cache more of the cases in RAM (train#dataset#cache_rate), make a slice store "
+                "(medseg data prepare --store), or augment less."
             )
             alarms.append(Alarm("data", WARNING, "The GPU waits for data", text))
         active = {alarm.kind: alarm for alarm in alarms}
@@ -215,7 +215,7 @@ def _memory_alarms(fields: Sample, checkpoint: int, gpu: Mapping[str, Any] | Non
         (
             *("ram", "RAM", ram / max(1, fields["ram_used"] + ram), 0.05, 0.02),
             f"{format_bytes(ram)} of RAM are free, and this run uses {format_bytes(used)}. "
-            "The system may kill it: lower num_workers or cache_rate, or use the slice store.",
+            "The system may kill it: lower num_workers or train#dataset#cache_rate, or use the slice store.",
         ),
         (
             *("shm", "Shared memory", shm / shm_total if shm_total else 1.0, 0.1, 0.03),
@@ -230,7 +230,7 @@ def _memory_alarms(fields: Sample, checkpoint: int, gpu: Mapping[str, Any] | Non
             f"{format_bytes(memory)} of {format_bytes(total)} are in use. This counts the memory that torch keeps for "
             "later, so it may go well; if it does not, lower batch_size or patch_size."
         )
-        limits.append(("gpu_memory", "GPU memory", 1 - memory / total, 0.05, 0.0, text))
+        limits.append(("gpu_memory", "GPU memory", 1 - memory / max(1, total), 0.05, 0.0, text))
     return [
         Alarm(kind, WARNING if free >= error else ERROR, f"{name} is nearly full", text)
         for kind, name, free, warning, error, text in limits
