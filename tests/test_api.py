@@ -19,6 +19,8 @@ from medseg.data.dicom import _itk
 from medseg.errors import DataError, InputError, LabelError
 from tests.slices import trained_in
 
+pytestmark = pytest.mark.slow
+
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 

@@ -12,6 +12,8 @@ from medseg.data import read_grid, read_volume
 from medseg.data.nifti import read_restriction
 from medseg.errors import DataError, LabelError, OutputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def predictor(trained):

@@ -15,6 +15,8 @@ from medseg.errors import ConfigError, DataError, DeviceError, GeometryError, We
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def predictor(trained):

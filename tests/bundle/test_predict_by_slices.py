@@ -14,6 +14,8 @@ from medseg.image_io_2d import read_image_2d
 from medseg.networks import SegFormer
 from tests.slices import TINY, Levels, Ranges
 
+pytestmark = pytest.mark.slow
+
 
 class Directed(Levels):
     """`Levels` of a picture mixed with itself a row further down and two columns to the right."""

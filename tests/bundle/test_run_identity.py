@@ -15,6 +15,8 @@ from medseg.runs.record import read_record
 from medseg.training import Checkpoints
 from medseg.training.run import identity
 
+pytestmark = pytest.mark.slow
+
 LOGGED = "train#handler_set#history#log_every_n_batches"
 
 

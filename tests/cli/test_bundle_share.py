@@ -15,6 +15,8 @@ import pytest
 from medseg.bundle.share.archive import write_archive
 from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 
+pytestmark = pytest.mark.slow
+
 
 def test_pack_prints_the_sha256(medseg, trained, tmp_path, caplog):
     caplog.set_level(logging.INFO)

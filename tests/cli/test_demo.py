@@ -6,6 +6,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def test_it_trains_segments_compares_and_writes_everything_it_names(medseg, tmp_path):

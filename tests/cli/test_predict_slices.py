@@ -8,6 +8,8 @@ from PIL import Image
 
 from medseg.bundle import Bundle, Predictor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def images(tmp_path):

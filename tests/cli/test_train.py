@@ -11,6 +11,8 @@ import psutil
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 def record_of(runs):
     (record,) = runs.glob("unet2d/*/run.json")

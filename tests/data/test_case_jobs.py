@@ -5,6 +5,8 @@ import pytest
 from medseg.data.case_jobs import Journal, default_processes, run_each
 from medseg.errors import ConfigError, DataError, MedsegError, OutputError, RunError
 
+pytestmark = pytest.mark.slow
+
 
 def double(number):
     if number == 3:

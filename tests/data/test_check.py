@@ -21,6 +21,8 @@ from medseg.data.check import DatasetReport
 from medseg.errors import DataError, RunError
 from medseg.findings import Finding
 
+pytestmark = pytest.mark.slow
+
 STRUCTURES = (
     "aorta", "colon", "gallbladder", "hip_left", "hip_right", "iliopsoas_left", "iliopsoas_right", "kidney_left",
     "kidney_right", "liver", "rib_left_9", "rib_left_10", "rib_left_11", "rib_left_12", "spleen", "vertebrae_L1",

@@ -10,6 +10,8 @@ from medseg.data.convert_dataset import copy_verified
 from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
 
+pytestmark = pytest.mark.slow
+
 
 def voxels(path):
     return np.asarray(read_volume(path)[0])

@@ -11,6 +11,8 @@ from medseg.data.phantom import Body, PhantomSpec, make_body, write_phantom
 from medseg.errors import DataError, OutputError
 from medseg.labels import LabelMap
 
+pytestmark = pytest.mark.slow
+
 TASK = PhantomSpec(train=5, test=2, val=0, size=(68, 48), spacing=(6.0, 6.0, 10.0), region="trunk")
 
 

@@ -13,6 +13,8 @@ from medseg.data import PrepareConfig, convert, discover, merge_masks, prepare, 
 from medseg.errors import DataError, LabelError, OutputError, RunError
 from medseg.labels import LabelMap
 
+pytestmark = pytest.mark.slow
+
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
 BOTH = {"train": ["s0001"], "val": ["s0001"]}
 

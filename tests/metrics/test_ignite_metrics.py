@@ -14,6 +14,8 @@ from medseg.labels import LabelMap
 from medseg.metrics import PixelF1, ScanDice, VolumeDice, VolumeScores, structure_scores
 from medseg.metrics.ignite_metrics import scans_of_batch
 
+pytestmark = pytest.mark.slow
+
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
 
 

@@ -22,6 +22,8 @@ from medseg.monitoring.settings import Settings, read_state
 from medseg.runs.metrics_log import append_row
 from medseg.runs.record import this_process
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_uploader_imports_neither_torch_nor_monai():
     code = (

@@ -15,6 +15,8 @@ from medseg.errors import RunError
 from medseg.monitoring.dashboard import Dashboard, serve
 from medseg.monitoring.settings import read_state
 
+pytestmark = pytest.mark.slow
+
 SERVE = "import sys; from medseg.monitoring.dashboard import serve; serve(sys.argv[1], int(sys.argv[2]) or None, print)"
 
 

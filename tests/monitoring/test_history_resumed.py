@@ -15,6 +15,8 @@ from medseg.losses import DiceCELoss
 from medseg.metrics import PixelF1, VolumeDice
 from medseg.monitoring import Histograms, History
 
+pytestmark = pytest.mark.slow
+
 LABELS = LabelMap(["liver", "spleen"])
 LENGTH, EPOCHS = 5, 3
 TIMES = {"time", "samples_per_second", "seconds_left", "data_wait", "train_seconds", "seconds"}

@@ -7,6 +7,8 @@ from medseg.monitoring.settings import Settings
 from medseg.runs.metrics_log import read_rows
 from medseg.runs.record import read_record
 
+pytestmark = pytest.mark.slow
+
 
 def predict(output, store, backend, names=("s1", "s2")):
     log = InferenceLog(output, "unet2d", backend, store)

@@ -16,6 +16,8 @@ from medseg.monitoring.settings import Settings, read_state
 from medseg.runs.metrics_log import read_rows
 from medseg.runs.record import read_record
 
+pytestmark = pytest.mark.slow
+
 KEY = "0123456789" * 4
 
 

@@ -11,6 +11,8 @@ from medseg.monitoring.settings import Settings, read_state
 from medseg.runs.metrics_log import append_row
 from medseg.runs.record import this_process
 
+pytestmark = pytest.mark.slow
+
 
 def batch(number):
     return {"kind": "batch", "time": 1e9 + number, "epoch": 1, "iteration": number, "loss": 1 / (number + 1)}

@@ -12,6 +12,8 @@ from medseg.errors import GeometryError, MissingExtraError, OutputError
 from medseg.networks import SegFormer
 from medseg.networks.export import to_onnx, to_torchscript
 
+pytestmark = pytest.mark.slow
+
 
 def unet2d(seed=0):
     torch.manual_seed(seed)

@@ -12,6 +12,8 @@ from medseg.inference.final_conv import split_final_conv
 from medseg.networks import SegFormer, load_weights
 from medseg.networks.segformer import VARIANTS, for_channels
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "depths": [1, 1, 2, 1],
     "hidden_sizes": [8, 16, 24, 32],

@@ -3,7 +3,11 @@
 import json
 import shutil
 
+import pytest
+
 from medseg.bundle import Bundle, run_bundle
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_evaluation_leaves_out_what_nobody_annotated(trained, phantom, tmp_path):

@@ -23,7 +23,7 @@ CONFIGS = ("train", "evaluate", "inference")
 TRACKING = Path(__file__).parents[2] / "configs" / "tracking.json"  # for MONAI's --tracking, no overlay
 COMMON = sorted(set(TRACKING.parent.glob("*.json")) - {TRACKING})
 
-pytestmark = pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)]
 
 
 def content(root: Path, name: str) -> dict:

@@ -26,7 +26,7 @@ BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[2].glob("bun
 CONFIGS = ("train", "evaluate", "inference")
 TRACED_ONLY = {"segformer2d"}  # bundles whose network torch.jit.script cannot take
 
-pytestmark = pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)]
 
 
 def content(root: Path, name: str) -> dict:

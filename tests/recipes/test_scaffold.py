@@ -16,6 +16,8 @@ from medseg.bundle.verify import verify_bundle
 from medseg.data import convert
 from medseg.errors import ConfigError, LabelError, OutputError
 
+pytestmark = pytest.mark.slow
+
 OWN = ["liver", "liver tumour", "Zyste (links)"]
 
 

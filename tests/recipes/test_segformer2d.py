@@ -16,6 +16,8 @@ from medseg.data import SlicePhantomSpec, slice_items, write_slice_phantom
 from medseg.errors import ConfigError
 from medseg.networks import SegFormer, require_variant, to_onnx, to_torchscript
 
+pytestmark = pytest.mark.slow
+
 NAME = "segformer2d"
 
 

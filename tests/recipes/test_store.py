@@ -12,6 +12,8 @@ from medseg.bundle import Bundle, run_bundle
 from medseg.data import PrepareConfig, prepare
 from medseg.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 SPACING = [9.0, 9.0, -1]
 STRUCTURES = ("spleen", "kidney_right", "kidney_left", "liver")
 

@@ -13,6 +13,8 @@ from monai.networks.nets import BasicUNet, UNet
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 
+pytestmark = pytest.mark.slow
+
 
 def parts(overlays=(), **overrides):
     return Bundle.open("unet2d").resolve("train", overrides, overlays)

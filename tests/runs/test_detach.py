@@ -12,6 +12,8 @@ from medseg.runs.detach import DETACHED, detach, redirect_output_to, wait_for_ru
 from medseg.runs.record import read_record
 from medseg.runs.text_log import last_lines
 
+pytestmark = pytest.mark.slow
+
 # A terminal of its own with a shell in it, in which a command is given; then the terminal is closed.
 CLOSED_TERMINAL = """
 import os, pty, sys

@@ -15,6 +15,8 @@ from medseg.runs import resume
 from medseg.runs.record import this_process
 from medseg.runs.resume import ResumeCommand, remember_start, resume_command, resume_here, was_started_here
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -8,6 +8,8 @@ from medseg.errors import RunError
 from medseg.runs.record import read_record, state_of, this_process
 from medseg.runs.stop import describe, stop
 
+pytestmark = pytest.mark.slow
+
 graceful = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 

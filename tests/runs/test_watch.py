@@ -18,6 +18,8 @@ from medseg.runs.record import read_record, state_of
 from medseg.runs.stop import stop
 from medseg.runs.watch import Watch, WatchPolicy, watch
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder(Notifier):
     """Keep the messages instead of sending them."""

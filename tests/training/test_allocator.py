@@ -7,6 +7,8 @@ import pytest
 
 from medseg.training import device
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import resource
 from medseg.training.device import keep_freed_memory

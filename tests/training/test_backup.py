@@ -13,6 +13,8 @@ from medseg.training import backup
 from medseg.training.backup import Backup
 from medseg.training.restore import fetch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):

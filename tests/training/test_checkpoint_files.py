@@ -11,6 +11,8 @@ import torch
 from medseg.errors import OutputError, WeightsError
 from medseg.training import checkpoint_files as files
 
+pytestmark = pytest.mark.slow
+
 CONTENT = {"weights": torch.arange(40.0), "epoch": 3, "names": ["liver", "spleen"]}
 
 

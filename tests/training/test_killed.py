@@ -16,7 +16,10 @@ from medseg.runs.record import RESUMABLE, read_record, state_of
 from medseg.training.checkpoint_files import read
 from tests.training import surviving
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to kill")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to kill"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from medseg.training.memory import estimate
 
+pytestmark = pytest.mark.slow
+
 
 def basic(dimensions=2, share=1):
     return BasicUNet(dimensions, 1, 5, features=tuple(share * one // 2 for one in (16, 16, 32, 64, 128, 16)))

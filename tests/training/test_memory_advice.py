@@ -9,6 +9,8 @@ from medseg.training import memory_advice  # the module
 from medseg.training.memory import estimate
 from medseg.training.memory_advice import Device, advise
 
+pytestmark = pytest.mark.slow
+
 FEATURES = [8, 8, 16, 32, 64, 8]
 SETTINGS = {
     "train": {

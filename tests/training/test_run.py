@@ -14,6 +14,8 @@ from medseg.runs.metrics_log import read_rows
 from medseg.training.run import TrainingRun, git_state, identity, new_folder, versions
 from medseg.training.signals import Interrupted
 
+pytestmark = pytest.mark.slow
+
 
 def make(tmp_path, name="one", who="abc", prepare=None):
     return TrainingRun(tmp_path / "unet2d" / name, who, {"bundle": "unet2d", "name": name}, prepare)

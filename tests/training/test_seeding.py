@@ -16,6 +16,8 @@ from medseg.errors import ConfigError
 from medseg.training import EpochSampler, SampleKey, SeededDataset, SetSamplerEpoch
 from medseg.training.signals import end_workers
 
+pytestmark = pytest.mark.slow
+
 CASES, DRAWS, BATCH = 3, 4, 2
 
 

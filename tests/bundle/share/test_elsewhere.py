@@ -14,6 +14,8 @@ import pytest
 from medseg.bundle import Bundle, Predictor
 from medseg.bundle.share import pack_bundle
 
+pytestmark = pytest.mark.slow
+
 BOTH = (
     "import sys\n"
     "from medseg.cli import main\n"

@@ -18,6 +18,8 @@ from medseg.bundle.share.archive import write_archive
 from medseg.bundle.verify.manifest import make_manifest
 from medseg.errors import BundleError, ConfigError, DataError, MedsegError, OutputError, UntrustedError
 
+pytestmark = pytest.mark.slow
+
 
 def changed(packed, folder, change, relist=False, top="unet2d"):
     """The packed bundle with its files changed by a function on `{name: bytes}`; `relist` makes the manifest anew."""

@@ -20,6 +20,8 @@ from medseg.bundle.share.pack import _state, write_state
 from medseg.bundle.verify.weights import read_state
 from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
 
+pytestmark = pytest.mark.slow
+
 PROMISED = {
     "LICENSE",
     "configs/evaluate.json",

@@ -15,6 +15,8 @@ from medseg.image_io_2d import write_image_2d
 from medseg.labels import LabelMap
 from medseg.metrics import dice_by_structure
 
+pytestmark = pytest.mark.slow
+
 NAMES = {0: "background", 1: "liver", 2: "spleen", 3: "aorta"}
 
 

@@ -15,6 +15,8 @@ from medseg.bundle.share import install_bundle, pull, push, transfer
 from medseg.bundle.share.transfer import fetch, name_in, sum_line
 from medseg.errors import ConfigError, DataError, OutputError
 
+pytestmark = pytest.mark.slow
+
 CONTENT = b"a packed bundle" * 100
 SUM = hashlib.sha256(CONTENT).hexdigest()
 

@@ -2,7 +2,11 @@ import contextlib
 import socket
 import threading
 
+import pytest
+
 from medseg.monitoring.settings import Settings
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_series_is_there_once_in_order(lab, finished):

@@ -10,6 +10,8 @@ from medseg.monitoring.control import sync
 from medseg.monitoring.settings import Settings, read_state
 from medseg.runs.metrics_log import append_row
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sent(lab, finished):

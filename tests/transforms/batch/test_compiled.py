@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
 from medseg.transforms.batch import warp
 
+pytestmark = pytest.mark.slow
 NUMBERS = st.floats(-3, 3)
 SHIFTS = st.one_of(st.floats(-60, 60), st.sampled_from([0.0, 0.5, -1.0, 1e9, -1e9]))
 

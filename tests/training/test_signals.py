@@ -12,7 +12,10 @@ from ignite.engine import Engine, Events
 from medseg.runs.record import RESUMABLE
 from medseg.training import Interrupted, Interruption
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal"),
+]
 
 
 @pytest.fixture(autouse=True)
