@@ -23,7 +23,7 @@ from medseg.bundle.predict import LoadedScan
 from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
 from medseg.data.volumes import holds_images_2d
-from medseg.errors import GeometryError, InputError, RunError
+from medseg.errors import GeometryError, InputError, RunError, medseg_error
 from medseg.grid import Grid
 from medseg.runs import Run
 
@@ -122,6 +122,7 @@ def train(
 
     Raises:
         ConfigError: a key that means nothing.
+        DataError: a data set that does not exist or cannot be used.
         UntrustedError: see `load`.
 
     Example:
@@ -131,7 +132,14 @@ def train(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
     if data is not None:
         overrides["dataset_dir"] = str(Path(data).expanduser())
-    run = run_bundle(opened, "training", "train", overlays, overrides)
+    try:
+        run = run_bundle(opened, "training", "train", overlays, overrides)
+    except Exception as error:
+        # MONAI wraps an error of a component in a RuntimeError of its own, which names neither file nor fix.
+        cause = medseg_error(error)
+        if cause is None or cause is error:
+            raise
+        raise cause from None
     if run is None:
         raise RunError(opened.root, "its train.json starts no run", fix="Its `run` key must call start_run.")
     return run
@@ -190,7 +198,8 @@ def _as_volume(image: Any, affine: npt.ArrayLike | None) -> tuple[npt.NDArray[An
     else:
         voxels = np.asarray(image)
     if voxels.dtype.kind not in "iufb":
-        raise InputError("image", "the voxels must be numbers", f"{type(image).__name__}", "Pass a path or an array.")
+        came = f"got {type(image).__name__}, dtype {voxels.dtype}"
+        raise InputError("image", "the voxels must be real numbers", came, "Pass the path of one scan, or an array.")
     if voxels.ndim == 2 or (voxels.ndim == 3 and voxels.shape[2] == 3 and voxels.dtype == np.uint8 and affine is None):
         return voxels, None
     if voxels.ndim != 3:
@@ -204,7 +213,10 @@ def _grid(voxels: npt.NDArray[Any], affine: npt.ArrayLike | None) -> Grid:
         raise InputError(
             "image", "an array does not say where its voxels lie, nor which side is left", "", _PASS_AFFINE
         )
-    matrix = np.asarray(affine, dtype=np.float64)
+    try:
+        matrix = np.asarray(affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("affine", "it must be 4x4 numbers", f"got {affine!r}", _PASS_AFFINE) from error
     try:
         return Grid(voxels.shape, matrix)
     except GeometryError as error:

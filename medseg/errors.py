@@ -134,3 +134,12 @@ def first_line(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}".rstrip(".") if lines else type(error).__name__
+
+
+def medseg_error(error: BaseException | None) -> MedsegError | None:
+    """Return the medseg error that caused `error`, through the errors that libraries wrapped around it."""
+    while error is not None:
+        if isinstance(error, MedsegError):
+            return error
+        error = error.__cause__
+    return None

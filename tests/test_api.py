@@ -197,15 +197,43 @@ def test_training_returns_its_run(phantom, tiny, tmp_path):
     assert set(medseg.load(run.folder, device="cpu").labels.structures) == set(tiny["structures"])
 
 
+def test_predictors_predictions_and_evaluations_print_as_one_short_line(predictor, scan):
+    prediction = medseg.segment(scan, predictor)
+    assert repr(predictor).startswith(f"Predictor({str(predictor.root)!r}, device='cpu', LabelMap(4 structures")
+    assert repr(prediction).startswith(f"Prediction({str(scan)!r}, ")
+    assert repr(medseg.evaluate(prediction, prediction)) == "Evaluation(1 cases, 4 structures, mean Dice 1.0000)"
+    assert repr(medseg.Bundle.open(predictor.root)) == f"Bundle({str(predictor.root)!r})"
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask"])
+def test_a_label_map_is_saved_as_nifti_only(predictor, scan, tmp_path, name):
+    prediction = medseg.segment(scan, predictor)
+    with pytest.raises(InputError, match=f"{name}: a label map is saved as NIfTI. Give a path that ends in .nii.gz"):
+        prediction.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_nifti_file_is_told_from_a_series(predictor, scan):
+    with pytest.raises(DataError, match="holds no DICOM files, but other volumes .ct.nii.gz.. Give the path of a vol"):
+        medseg.segment(scan.parent, predictor)
+
+
+def test_training_on_a_missing_folder_raises_the_error_itself(tmp_path):
+    with pytest.raises(DataError, match="absent: there is no such folder[.]"):
+        medseg.train("unet2d", tmp_path / "absent", device="cpu", output_dir=str(tmp_path))
+
+
 BAD = {
     "no affine": (np.zeros((4, 4, 4)), None, "an array does not say where its voxels lie.*Pass affine="),
     "3x3 affine": (np.zeros((4, 4, 4)), np.eye(3), r"affine: it must be 4x4.*shape \(3, 3\).*Pass affine="),
     "flat affine": (np.zeros((4, 4, 4)), np.zeros((4, 4)), "must be invertible"),
+    "text as affine": (np.zeros((4, 4, 4)), "RAS", "affine: it must be 4x4 numbers .got 'RAS'.. Pass affine="),
+    "paths": (["a.nii.gz"], None, "the voxels must be real numbers .got list.*Pass the path of one scan"),
     "2D": (np.zeros((4, 4)), None, r"this is a 2D slice, and the predictor takes volumes \(shape \(4, 4\)\)"),
     "2D with affine": (np.zeros((4, 4)), np.eye(4), "this is a 2D slice, and the predictor takes volumes"),
     "4D": (np.zeros((4, 4, 4, 2)), np.eye(4), r"a scan must have 3 dimensions \(shape \(4, 4, 4, 2\)\)"),
-    "text": (np.array([["a"]]), np.eye(4), "the voxels must be numbers"),
-    "none": (None, None, "the voxels must be numbers"),
+    "text": (np.array([["a"]]), np.eye(4), "the voxels must be real numbers"),
+    "none": (None, None, "the voxels must be real numbers"),
     "nibabel and affine": (nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)), np.eye(4), "it goes with an array only"),
 }
 

@@ -20,7 +20,8 @@ from medseg.runs.resume import was_started_here
 from medseg.search_path import search_path
 
 # MONAI warns at each LoadImaged that an optional DICOM decoder of NVIDIA is missing; medseg does not use it.
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+# A filter, because the logging.conf of a bundle resets the level.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").addFilter(lambda record: False)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
 
 
@@ -106,6 +107,9 @@ class Bundle:
             ConfigError: there is none.
         """
         return cls(find_bundle(name), trust)
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.root)!r})"
 
     @property
     def name(self) -> str:

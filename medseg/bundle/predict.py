@@ -74,7 +74,7 @@ class Predictor:
         labels: what the label values mean.
 
     Raises:
-        UntrustedError: the bundle could do harm, see `Bundle.open`.
+        UntrustedError: the bundle could do harm, see `Bundle.resolve`.
         ConfigError: a key that means nothing; `slices` for a bundle of volumes; a network that gives other channels
             than the config says.
         WeightsError: weights that do not fit.
@@ -124,6 +124,9 @@ class Predictor:
             # One slice through the network shows at once what does not fit.
             image = torch.zeros(1, self.channels, *self.inferer.roi[1:], device=self.device)
             try_network(self.network, image, self.classes, self.device, self.amp)
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.root)!r}, device={str(self.device)!r}, {self.labels})"
 
     @property
     def multilabel(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from PIL.Image import Image
 
 from medseg.data import nifti, write_label_map
-from medseg.errors import DataError, GeometryError
+from medseg.errors import DataError, GeometryError, InputError
 from medseg.grid import Grid
 from medseg.image_io_2d import read_size
 from medseg.labels import LabelMap
@@ -63,6 +63,10 @@ class Prediction:
                 f"prediction for {self.source}",
                 f"the label map's shape {self.label.shape} is not that of the grid, {self.grid.shape}",
             )
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.grid.shape)
+        return f"Prediction({str(self.source)!r}, {shape} voxels, {self.labels})"
 
     @property
     def array(self) -> Label:
@@ -128,8 +132,11 @@ class Prediction:
         """Write the label map as NIfTI with exactly the scan's shape and affine; complete or not at all.
 
         Raises:
+            InputError: the path ends neither in `.nii.gz` nor in `.nii`.
             GeometryError, OutputError: see `medseg.data.write_label_map`.
         """
+        if not str(path).lower().endswith(nifti.SUFFIXES):
+            raise InputError(path, "a label map is saved as NIfTI", fix="Give a path that ends in .nii.gz or .nii.")
         return write_label_map(path, self.label, self.location, self.labels, self.only)
 
     @property

@@ -47,9 +47,18 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
         return
+    if "run" in content:
+        content = {**content, "run": _run_as_text(content["run"])}
     width = max(len(key) for key in content)
     for key, value in content.items():
         click.echo(f"{key:{width}}  {_as_text(value)}")
+
+
+def _run_as_text(run: dict[str, Any]) -> str:
+    text = f"{run['state']}, epoch {run['epoch']} of {run['max_epochs']}"
+    if run["best_dice"] is not None:
+        text += f", best Dice {run['best_dice']:.3f} in epoch {run['best_epoch']}"
+    return f"{text}; see medseg runs show {run['name']}"
 
 
 def installation() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 
 import medseg
 from medseg.cli.lazy import LazyGroup
-from medseg.errors import MedsegError
+from medseg.errors import medseg_error
 
 COMMANDS = {
     "bundle": ("medseg.cli.bundle", "Inspect, verify, pack, install, share and make bundles."),
@@ -37,15 +37,6 @@ def cli(ctx: click.Context, traceback: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for name in ("ignite", "monai", "numexpr"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def medseg_error(error: BaseException | None) -> MedsegError | None:
-    """Return the medseg error that caused `error`, through the errors that libraries wrapped around it."""
-    while error is not None:
-        if isinstance(error, MedsegError):
-            return error
-        error = error.__cause__
-    return None
 
 
 def main(args: list[str] | None = None) -> None:

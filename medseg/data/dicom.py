@@ -25,6 +25,7 @@ from medseg.grid import Grid
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _IGNORED = {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".ini", ".db"}
+_VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _UNEVEN = 0.1  # how far a slice may lie from its position on an even grid, as a share of the spacing
 _SHIFT_MM = 0.1  # how far a slice may be shifted within its plane
 _ANGLE = 1e-3  # how far two direction cosines may differ
@@ -158,6 +159,10 @@ def open_series(folder: str | Path) -> Series:
             broken.append(path)
         else:
             headers.append(header)
+    volumes = [path for path in broken if path.name.lower().endswith(_VOLUME_SUFFIXES)]
+    if volumes and not headers:
+        problem = "the folder holds no DICOM files, but other volumes"
+        raise DataError(folder, problem, _names(volumes), f"Give the path of a volume, such as {volumes[0]}.")
     if broken:
         problem = f"{len(broken)} of {len(paths)} files are cut short or hold no image"
         raise DataError(folder, problem, _names(broken), "Copy the series again, or take these files out.")

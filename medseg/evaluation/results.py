@@ -57,6 +57,11 @@ class Evaluation:
     samples: int = SAMPLES
     seed: int = 0
 
+    def __repr__(self) -> str:
+        cases, structures = len(self.scores), len(self.pairs.labels) - 1
+        dice = f", mean Dice {self.mean('dice'):.4f}" if cases and "dice" in self.measures else ""
+        return f"Evaluation({cases} cases, {structures} structures{dice})"
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one row for each case and structure, as a table takes them; None where there is no value.
 
