@@ -34,7 +34,7 @@ def command(
     """Train BUNDLE (a name, or a folder), with overlays and overrides.
 
     The same as `python -m monai.bundle run training` with the same settings. Every key is checked before
-    anything starts. Giving the same command again goes on with a run that did not finish.
+    anything starts. The same command again resumes a run that did not finish.
 
     \b
     medseg train unet2d --data ~/Totalsegmentator_dataset --with poly lr=5e-4
