@@ -196,7 +196,7 @@ def test_a_network_that_does_not_fit_says_so_before_training(settings, runs):
     while error is not None:
         causes.append(str(error))
         error = error.__cause__
-    assert any("network: must give logits of shape (1, 4, 40, 40)" in text for text in causes)
+    assert any("must have the shape (1, 4, 40, 40) (got (1, 3, 40, 40))" in text for text in causes)
     assert not list(runs.glob(f"{NAME}/*/checkpoints/*.pt"))
 
 

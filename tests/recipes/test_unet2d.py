@@ -125,7 +125,7 @@ def test_a_probability_that_cannot_be_stops_the_run_before_it_starts(settings):
     while error is not None:
         reasons.append(str(error))
         error = error.__cause__
-    assert any("noise#prob: must be a probability from 0 to 1 (2" in reason for reason in reasons)
+    assert any("noise#prob: it must be a probability from 0 to 1 (got 2)" in reason for reason in reasons)
 
 
 def test_overlapping_structures_train_and_predict(settings, runs, phantom):
