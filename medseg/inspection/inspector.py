@@ -155,7 +155,8 @@ def require_trust(
     raise UntrustedError(
         f"bundle {root}",
         f"it could do harm, with {count}: {'; '.join(listed)}{more}",
-        fix=f"See all of it with: medseg bundle inspect {root}. If you trust its maker, give --trust.",
+        fix=f"See all of it with: medseg bundle inspect {root}. If you trust its maker, give --trust "
+        "(trust=True in Python).",
     )
 
 

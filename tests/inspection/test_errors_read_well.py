@@ -30,7 +30,7 @@ def test_an_untrusted_bundle(root):
     assert str(error.value) == (
         f"bundle {root}: it could do harm, with 1 unsafe thing: expression-unknown in configs/train.json, lr: it calls "
         f"'open', which is not known: $open('x'). See all of it with: medseg bundle inspect {root}. If you trust its "
-        "maker, give --trust."
+        "maker, give --trust (trust=True in Python)."
     )
 
 
