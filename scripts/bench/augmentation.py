@@ -79,7 +79,7 @@ def monai_chain() -> list[Any]:
 
 def batch_chain() -> RandAugmentd:
     """The same from train.json itself."""
-    recipe = json.loads((ROOT / "bundles" / "unet2d" / "configs" / "train.json").read_text())["train"]["augment"]
+    recipe = json.loads((ROOT / "bundles" / "unet2d" / "configs" / "train.json").read_text())["augment"]
     return RandAugmentd(**{key: value for key, value in recipe.items() if key not in ("_target_", "labels")})
 
 
