@@ -17,11 +17,10 @@ from medseg.cli.main import cli
 from medseg.data import read_grid, read_volume
 from medseg.data.dicom import _itk
 from medseg.errors import DataError, InputError, LabelError
+from tests.made_inputs import itk_image
 from tests.slices import trained_in
 
 pytestmark = pytest.mark.slow
-
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +43,6 @@ def predicted(trained, scan, tmp_path_factory):
     return np.asanyarray(image.dataobj), image.affine
 
 
-def as_itk(voxels, affine):
-    itk = _itk()
-    lps = LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = itk.image_from_array(np.ascontiguousarray(voxels.T))
-    image.SetSpacing([float(step) for step in spacing])
-    image.SetOrigin([float(value) for value in lps[:3, 3]])
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3] / spacing)))
-    return image
-
-
 def kinds(voxels, grid):
     """The same scan as everything that `segment` takes from memory."""
     tensor = torch.from_numpy(voxels.astype(np.float32))
@@ -63,7 +51,7 @@ def kinds(voxels, grid):
         "list": (voxels.tolist(), grid.affine.tolist()),
         "tensor": (tensor, torch.as_tensor(grid.affine.copy())),
         "nibabel": (nib.Nifti1Image(voxels, grid.affine), None),
-        "itk": (as_itk(voxels, grid.affine), None),
+        "itk": (itk_image(voxels, grid.affine), None),
         "metatensor": (MetaTensor(tensor, affine=grid.affine.copy()), None),
         "channel first": (MetaTensor(tensor[None], affine=grid.affine.copy()), None),
     }
@@ -102,7 +90,7 @@ def test_every_kind_of_file_gives_the_same_mask(predictor, scan, save_dicom, tmp
     expected = medseg.segment(folder, predictor)
     for suffix in (".nii.gz", ".nrrd", ".mha"):
         path = tmp_path / f"scan{suffix}"
-        itk.imwrite(as_itk(voxels[:, :, :4], grid.affine), str(path))
+        itk.imwrite(itk_image(voxels[:, :, :4], grid.affine), str(path))
         prediction = medseg.segment(str(path), predictor)
         assert np.array_equal(prediction.array, expected.array)
         assert prediction.grid.matches(grid, 1e-4)
@@ -114,7 +102,7 @@ def test_every_kind_of_file_gives_the_same_mask(predictor, scan, save_dicom, tmp
 def test_simpleitk_images_are_read_by_their_package(predictor, predicted, scan, monkeypatch):
     """SimpleITK gives its direction as nine numbers, and has a function of its own for arrays."""
     voxels, grid = read_volume(scan)
-    image = as_itk(voxels, grid.affine)
+    image = itk_image(voxels, grid.affine)
 
     class Stub:
         GetSpacing, GetOrigin = image.GetSpacing, image.GetOrigin

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from medseg.cases import Case, DatasetIndex, Split
 from medseg.errors import DataError
 from medseg.labels import LabelMap
+from tests.made_inputs import liver_cases
 
 IDS = st.lists(st.text("abcdef0123456789", min_size=1, max_size=5), min_size=2, max_size=30, unique=True)
 
@@ -89,20 +90,8 @@ def test_items_tell_which_classes_are_annotated():
     assert "annotated" not in result.items("val")[0]
 
 
-def make(folder: Path, ids: str) -> DatasetIndex:
-    cases = []
-    for id in ids:
-        for kind in ("images", "labels"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            (folder / kind / f"{id}.nii.gz").write_bytes(id.encode())
-        cases.append(
-            Case(id, folder / "images" / f"{id}.nii.gz", folder / "labels" / f"{id}.nii.gz", annotated=("liver",))
-        )
-    return DatasetIndex(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c",), ()))
-
-
 def test_the_fingerprint_depends_on_content_and_split_not_path(tmp_path):
-    one, two = make(tmp_path / "one", "abc"), make(tmp_path / "two", "abc")
+    one, two = liver_cases(tmp_path / "one", "abc"), liver_cases(tmp_path / "two", "abc")
     assert one.fingerprint() == two.fingerprint()
     assert one.fingerprint() != one.with_split({"val": ["b"]}).fingerprint()
     (tmp_path / "two" / "images" / "a.nii.gz").write_bytes(b"longer")
@@ -110,7 +99,7 @@ def test_the_fingerprint_depends_on_content_and_split_not_path(tmp_path):
 
 
 def test_the_fingerprint_of_a_file_that_is_gone_names_it(tmp_path):
-    result = make(tmp_path, "abc")
+    result = liver_cases(tmp_path, "abc")
     (tmp_path / "images" / "a.nii.gz").unlink()
     with pytest.raises(DataError, match=r"a\.nii\.gz: the file cannot be read"):
         result.fingerprint()
@@ -184,8 +173,9 @@ def test_a_patient_in_two_named_subsets_is_an_error(subsets):
     with pytest.raises(DataError) as error:
         dataset.with_split({subsets[0]: ["ct1"], subsets[1]: ["ct2"]})
     assert str(error.value) == (
-        "set: patient 'P' is in two subsets of the split (ct1 and ct2). Keep all cases of a patient in one subset, or "
-        "scores are too good. Of 2D slices, the setting data#patient says how names tell the patient."
+        "set: patient 'P' is in two subsets of the split (ct1 and ct2). Keep all cases of a patient in one subset; "
+        "otherwise the scores are too high. For 2D slices, the setting data#patient says how the patient is read from "
+        "a file name."
     )
 
 

@@ -16,22 +16,15 @@ from medseg.data.dicom import _itk
 from medseg.data.volume_reader import InMemoryReader
 from medseg.errors import DataError, GeometryError
 from medseg.grid import Grid
+from tests.made_inputs import LPS, itk_image
 
 OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.2, 5], [0, -0.2, 3, 7], [0, 0, 0, 1]], dtype=float)
 PERMUTED = np.array([[0, 0, 2.0, 1], [-1.5, 0, 0, 2], [0, 3, 0, 4], [0, 0, 0, 1]])
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def written_by_itk(path, voxels, affine, compressed):
     """Write with ITK, whose images have their axes in LPS."""
-    itk = _itk()
-    lps = LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = itk.image_from_array(np.ascontiguousarray(voxels.T))
-    image.SetSpacing([float(step) for step in spacing])
-    image.SetOrigin([float(value) for value in lps[:3, 3]])
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3] / spacing)))
-    itk.imwrite(image, str(path), compression=compressed)
+    _itk().imwrite(itk_image(voxels, affine), str(path), compression=compressed)
     return path
 
 

@@ -3,27 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from medseg.cases import Case, DatasetIndex, Split
+from medseg.cases import Split
 from medseg.data import discover
 from medseg.data.layouts.datalist import write_datalist
 from medseg.errors import DataError
 from medseg.labels import LabelMap
-
-
-def make(folder: Path, ids: str) -> DatasetIndex:
-    cases = []
-    for id in ids:
-        for kind in ("images", "labels"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            (folder / kind / f"{id}.nii.gz").write_bytes(id.encode())
-        cases.append(
-            Case(id, folder / "images" / f"{id}.nii.gz", folder / "labels" / f"{id}.nii.gz", annotated=("liver",))
-        )
-    return DatasetIndex(folder, tuple(cases), ("liver",), LabelMap(["liver"]), Split(("a", "b"), ("c",), ()))
+from tests.made_inputs import liver_cases
 
 
 def test_a_datalist_is_read_back_as_it_was_written(tmp_path):
-    written = make(tmp_path, "abc")
+    written = liver_cases(tmp_path, "abc")
     write_datalist(tmp_path / "datalist.json", written, LabelMap(["liver"]))
     read = discover(tmp_path / "datalist.json")
     assert read == written
@@ -33,13 +22,13 @@ def test_a_datalist_is_read_back_as_it_was_written(tmp_path):
 
 
 def test_a_datalist_moves_with_its_folder(tmp_path):
-    write_datalist(tmp_path / "one" / "datalist.json", make(tmp_path / "one", "abc"), LabelMap(["liver"]))
+    write_datalist(tmp_path / "one" / "datalist.json", liver_cases(tmp_path / "one", "abc"), LabelMap(["liver"]))
     (tmp_path / "one").rename(tmp_path / "two")
     assert discover(tmp_path / "two" / "datalist.json").cases[0].image.is_file()
 
 
 def test_a_datalist_whose_files_moved_says_which(tmp_path):
-    write_datalist(tmp_path / "datalist.json", make(tmp_path, "abc"), LabelMap(["liver"]))
+    write_datalist(tmp_path / "datalist.json", liver_cases(tmp_path, "abc"), LabelMap(["liver"]))
     (tmp_path / "labels" / "b.nii.gz").unlink()
     with pytest.raises(DataError, match=r"b\.nii\.gz: datalist\.json names a file that does not exist"):
         discover(tmp_path / "datalist.json")
@@ -56,7 +45,7 @@ def test_a_broken_datalist_names_itself(tmp_path, text):
 
 def test_annotated_must_be_a_list(tmp_path):
     path = tmp_path / "datalist.json"
-    write_datalist(path, make(tmp_path, "abc"), LabelMap(["liver"]))
+    write_datalist(path, liver_cases(tmp_path, "abc"), LabelMap(["liver"]))
     content = json.loads(path.read_text())
     content["training"][1]["annotated"] = "liver"
     path.write_text(json.dumps(content))
