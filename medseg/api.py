@@ -77,15 +77,15 @@ def segment(
     Args:
         image: a path (NIfTI, NRRD, MetaImage, a folder with one DICOM series, PNG), a nibabel, ITK or SimpleITK image,
             a MetaTensor, or an array `(I, J, K)` with `affine`. An array `(rows, columns)` is a 2D slice.
-        bundle: see `load`; or a `Predictor`, which has its weights in memory.
-        affine: of an array: 4x4, from voxel index to mm in RAS.
+        bundle: the folder or name of a trained bundle or run, or a `Predictor` that `load` returned.
+        affine: only for an array `(I, J, K)`: 4x4, from voxel index to mm in RAS.
         confidence: whether the prediction holds the mean probability of each structure.
         **options: the arguments of `load` and keys of inference.json, if `bundle` is not a `Predictor`.
 
     Raises:
-        InputError: an array without an affine, of another number of dimensions than the network takes, or options
-            beside a `Predictor`; it is also a ValueError.
-        DataError, GeometryError: the scan cannot be read, or is no volume on an even grid.
+        InputError: a 3D array without an affine, a 2D image for a network of volumes or the reverse, or options
+            together with a `Predictor`; it is also a ValueError.
+        DataError, GeometryError: the scan cannot be read, or its voxels are not evenly spaced.
 
     Example:
         >>> prediction = medseg.segment("scan.nii.gz", "runs/unet2d/20261122-120000-demo")  # doctest: +SKIP
@@ -157,7 +157,8 @@ def _loaded(
     voxels, grid = volume
     shown = str(image) if isinstance(image, (str, Path)) else f"shape {voxels.shape}"
     if is_slice and not predictor.slices:
-        fix = "Pass an array (I, J, K) with affine=, or the path of a volume; for a network of slices slices=True."
+        fix = "Pass an array (I, J, K) with affine=, or the path of a volume; "
+        fix += "load a network of 2D slices with slices=True."
         raise InputError("image", "this is a 2D slice, and the predictor takes volumes", shown, fix)
     if not is_slice and predictor.slices:
         fix = "Pass an array (rows, columns) or the path of a PNG, or load the bundle without slices=True."

@@ -368,6 +368,6 @@ def leak_message(leaks: Mapping[str, tuple[str, str]]) -> tuple[str, str, str]:
     return (
         f"patient '{patient}' is in two subsets of the split",
         f"{pair[0]} and {pair[1]}{others}",
-        "Keep all cases of a patient in one subset, or scores are too good. Of 2D slices, the setting data#patient "
-        "says how names tell the patient.",
+        "Keep all cases of a patient in one subset; otherwise the scores are too high. For 2D slices, the setting "
+        "data#patient says how the patient is read from a file name.",
     )

@@ -20,7 +20,8 @@ def test_a_patient_in_two_subsets(case, save):
         discover(case)
     assert str(error.value) == (
         f"{case}: patient 'ann' is in two subsets of the split (s0001 and s0002). Keep all cases of a patient in one "
-        "subset, or scores are too good. Of 2D slices, the setting data#patient says how names tell the patient."
+        "subset; otherwise the scores are too high. For 2D slices, the setting data#patient says how the patient is "
+        "read from a file name."
     )
 
 
