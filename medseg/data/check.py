@@ -18,6 +18,7 @@ from medseg.data.checks.case import CaseJob, CaseReport, CaseSummary, Preview, c
 from medseg.data.checks.dataset import (
     check_repeated_images,
     check_slice_sizes,
+    check_smoothing,
     check_split,
     check_volumes,
     report_unannotated,
@@ -222,6 +223,9 @@ def _combine(
         if report.summary is not None and report.id in image_of:
             sizes[image_of[report.id]] = (report.summary.shape[0], report.summary.shape[1])
     findings += check_slice_sizes(sizes)
+    findings += check_smoothing(
+        [report.smoothed for report in reports], [r.summary.voxels for r in reports if r.summary]
+    )
     unannotated = {}
     for case in listing.cases:
         missing = [] if case.annotated is None else [name for name in listing.structures if name not in case.annotated]

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial.distance import cdist, pdist
 
 from medseg.errors import DataError, LabelError
 from medseg.image_io_2d import ClassColors, Image2D, read_image_2d
@@ -17,6 +19,7 @@ from medseg.labels import BACKGROUND, LabelMap
 
 CLASSES, NAMES = "classes.json", "label_map.json"
 SMOOTHING_DISTANCE = 32.0  # a color no further than this from a class's is that class's, however large the area
+_BETWEEN = 2.0  # a class's color no further than this from the line between two others can come from smoothing
 _EXAMPLE = f'Write {CLASSES}, for example: {{"{BACKGROUND}": [0, 0, 0], "liver": [255, 0, 0]}}'
 _NAME_THEM = f"Name them in {CLASSES}, or correct the mask."
 Codes = dict[tuple[int, ...], int]  # pixels by color or value
@@ -28,11 +31,11 @@ class DecodedMask:
 
     Args:
         label: `(rows, columns)`, uint8: indices of the class names.
-        doubtful: pixels by color (or value) that no class has and that went to the nearest.
+        smoothed: by class, the pixels of no class's color that went to it.
     """
 
     label: npt.NDArray[np.uint8]
-    doubtful: Codes = field(default_factory=dict)
+    smoothed: dict[str, int] = field(default_factory=dict)
 
 
 def read_class_colors(root: Path) -> ClassColors | None:
@@ -113,9 +116,10 @@ def infer_class_colors(masks: Iterable[Path]) -> ClassColors:
 def decode_mask(image: Image2D, colors: ClassColors, location: object = "mask") -> DecodedMask:
     """Decode a mask to classes, whether it holds values, colors, or values with a palette.
 
-    Colors that no class has, as smoothing leaves them between two areas, go to the nearest class and are
-    counted. An area of one such color, 3 pixels wide and high, is no smoothing: it is refused. A palette decides
-    if one of its used colors is a class's; else the values do.
+    Pixels of no class's color, as smoothing leaves them between two areas, go to the class of the nearest pixel
+    that has a class's own color, and are counted: halfway from yellow to black lies the green of a third class.
+    An area of one such color, 3 pixels wide and high, is no smoothing: it is refused, as is an image of
+    mostly such colors. A palette decides if one of its used colors is a class's; else the values do.
 
     Raises:
         LabelError: an area of a color, or a value, that no class has; says how many pixels and which.
@@ -164,34 +168,91 @@ def _decode_values(values: npt.NDArray[Any], colors: ClassColors, location: obje
 
 
 def _decode_colors(pixels: npt.NDArray[np.uint8], colors: ClassColors, location: object) -> DecodedMask:
-    """Assign each pixel to the class of the nearest color; distances are computed only for colors of no class."""
+    """Assign each pixel to its color's class, and those of no class's color to that of the nearest pixel with one."""
     # A color as one integer 0xRRGGBB compares in one pass instead of three.
     keys = np.left_shift(pixels[..., 0], 16, dtype=np.int32)
     keys |= np.left_shift(pixels[..., 1], 8, dtype=np.int32)
     keys |= pixels[..., 2]
     label = np.zeros(keys.shape, dtype=np.uint8)
-    exact = np.zeros(keys.shape, dtype=bool)
+    pure = np.zeros(keys.shape, dtype=bool)
     for index, (red, green, blue) in enumerate(colors.codes):
         same = keys == (red << 16 | green << 8 | blue)
         label[same] = index
-        exact |= same
-    if exact.all():
+        pure |= same
+    if pure.all():
         return DecodedMask(label)
-    unknown, inverse, counts = np.unique(keys[~exact], return_inverse=True, return_counts=True)
+    unknown, inverse, counts = np.unique(keys[~pure], return_inverse=True, return_counts=True)
     rgb = np.stack([unknown >> 16, (unknown >> 8) & 255, unknown & 255], axis=1)
-    distances = np.linalg.norm(rgb[:, None, :] - np.array(colors.codes)[None], axis=2)
-    label[~exact] = distances.argmin(axis=1)[inverse]
+    codes = np.array(colors.codes)
+    distances = cdist(rgb, codes)
     doubtful = {tuple(color): int(count) for color, count in zip(rgb.tolist(), counts, strict=True)}
     far = {int(key) for key in unknown[distances.min(axis=1) > SMOOTHING_DISTANCE]}
     areas = _colors_with_area(keys, far) if far else set()
     wrong = {code: count for code, count in doubtful.items() if code[0] << 16 | code[1] << 8 | code[2] in areas}
-    if not wrong and _looks_like_indices(pixels, colors):
+    # An area of almost a class's color is that class: JPEG leaves such, and filters that swing beyond an edge.
+    near = label.copy()
+    near[~pure] = distances.argmin(axis=1)[inverse]
+    close = pure.copy()
+    close[~pure] = (distances.min(axis=1) <= min(SMOOTHING_DISTANCE, pdist(codes).min() / 4))[inverse]
+    clear = close & _areas(np.where(close, near, -1), 3)
+    if not wrong and (_looks_like_indices(pixels, colors) or (~pure & ~clear).sum() > pure.size / 2):
         wrong = doubtful
     if wrong:
         classes = ", ".join(str(list(code)) for code in colors.codes[:8])
         problem = f"{sum(wrong.values())} pixels have other colors than those of the classes ({classes})"
         raise LabelError(location, problem, format_codes(wrong), _NAME_THEM)
-    return DecodedMask(label, doubtful)
+    pure &= ~_blends(label, pure, codes)
+    result = _nearest_classes(label, pure, pixels, codes) if pure.any() else label
+    if not pure.any() or (result[clear] != near[clear]).any():
+        result = _nearest_classes(np.where(pure, label, near), pure | clear, pixels, codes)
+    amounts = np.bincount(result[~pure], minlength=len(codes)).tolist()
+    return DecodedMask(result, {name: count for name, count in zip(colors.names, amounts, strict=True) if count})
+
+
+def _areas(label: npt.NDArray[Any], side: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels in a square of `side` pixels of one class; beyond the border the image goes on."""
+    lowest, highest = (function(label, side) for function in (ndimage.minimum_filter, ndimage.maximum_filter))
+    return np.asarray(ndimage.maximum_filter(lowest == highest, side, origin=-1 if side % 2 == 0 else 0))
+
+
+def _blends(label: npt.NDArray[np.uint8], pure: npt.NDArray[np.bool_], codes: npt.NDArray[Any]) -> Any:
+    """Return the pixels of a line, one pixel wide, in a class's color that lies halfway between those of two others.
+
+    In a smoothed mask the edge of (128, 0, 0) to black holds (64, 0, 0), whichever class that is.
+    """
+    blends = np.zeros(label.shape, dtype=bool)
+    thin = pure & ~_areas(np.where(pure, label, -1), 2)
+    present = np.unique(label[pure])
+    for index in np.unique(label[thin]):
+        others = codes[present[present != index]]
+        parts = cdist(others, codes[[index]])
+        # Both parts are together as long as the line if the color lies on it.
+        if (parts + parts.T - cdist(others, others)).min(initial=np.inf) < _BETWEEN:
+            blends |= thin & (label == index)
+    return blends
+
+
+def _nearest_classes(
+    label: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.uint8], codes: npt.NDArray[Any]
+) -> npt.NDArray[np.uint8]:
+    """Give each other pixel the class of the nearest known one; of several equally near, that of the likest color."""
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    result = label[tuple(nearest)]
+    positions = np.argwhere(~known)
+    squares = ((nearest[:, ~known].T - positions) ** 2).sum(axis=1)
+    for square in np.unique(squares):
+        reach = np.arange(-int(square**0.5), int(square**0.5) + 1)
+        steps = np.stack(np.meshgrid(reach, reach, indexing="ij"), axis=-1).reshape(-1, 2)
+        steps = steps[(steps**2).sum(axis=1) == square]
+        centers = positions[squares == square]
+        around = centers[:, None] + steps[None]
+        inside = ((around >= 0) & (around < label.shape)).all(axis=2)
+        rows, columns = np.moveaxis(np.where(inside[..., None], around, centers[:, None]), 2, 0)
+        classes = label[rows, columns]
+        unlike = np.linalg.norm(pixels[tuple(centers.T)][:, None].astype(np.float64) - codes[classes], axis=2)
+        unlike[~known[rows, columns]] = np.inf  # the pixel itself stands for those beyond the border
+        result[tuple(centers.T)] = np.take_along_axis(classes, unlike.argmin(axis=1)[:, None], 1)[:, 0]
+    return np.asarray(result)
 
 
 def _looks_like_indices(pixels: npt.NDArray[np.uint8], colors: ClassColors) -> bool:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from medseg.atomic import write_json
 from medseg.cases import Case, DatasetIndex
 from medseg.data.case_jobs import source_key
-from medseg.data.class_colors import decode_binary, decode_mask, format_codes
+from medseg.data.class_colors import decode_binary, decode_mask
 from medseg.data.layouts.kaggle import decode_runs
 from medseg.data.masks import join_combinations
 from medseg.errors import DataError, GeometryError, MedsegError, OutputError
@@ -31,7 +31,7 @@ from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # part of the cache key: raise it whenever the same files would give other labels
+VERSION = 3  # part of the cache key: raise it whenever the same files would give other labels
 RECORD = "scan.json"
 _LISTED = 5
 
@@ -44,11 +44,13 @@ class SliceContent:
         image: the image.
         masks: of each annotated structure, `(rows, columns)`; they may overlap.
         doubts: what had to be guessed in a file: `(file, sentence)`.
+        smoothed: by class, the pixels of no class's color that went to it.
     """
 
     image: Image2D
     masks: dict[str, npt.NDArray[np.bool_]]
     doubts: tuple[tuple[Path, str], ...] = ()
+    smoothed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def read_slice(case: Case, colors: ClassColors) -> SliceContent:
     rows, columns = image.values.shape[:2]
     doubts = [(case.image, f"this part of the file is not read: {image.loss}")] if image.loss else []
     masks: dict[str, npt.NDArray[np.bool_]] = {}
+    smoothed: Mapping[str, int] = {}
     if case.slice is not None and case.slice.runs is not None:
         for name, runs in case.slice.runs.items():
             masks[name] = decode_runs(runs, (rows, columns), f"{case.label}, {case.id}, {name}")
@@ -86,10 +89,12 @@ def read_slice(case: Case, colors: ClassColors) -> SliceContent:
     elif case.label is not None:
         decoded = decode_mask(_read_mask(case.label, case.image, (rows, columns)), colors, case.label)
         masks = {name: decoded.label == index for index, name in enumerate(colors.names) if index}
-        if decoded.doubtful:
-            count, listed = sum(decoded.doubtful.values()), format_codes(decoded.doubtful)
-            doubts.append((case.label, f"{count} pixels of no class's color went to the nearest: {listed}"))
-    return SliceContent(image, masks, tuple(doubts))
+        smoothed = decoded.smoothed
+        if smoothed:
+            count, listed = sum(smoothed.values()), ", ".join(f"{name} {smoothed[name]}" for name in smoothed)
+            text = f"{count} pixels of no class's color went to the class of the nearest pixel with one: {listed}"
+            doubts.append((case.label, text))
+    return SliceContent(image, masks, tuple(doubts), smoothed)
 
 
 def _read_mask(path: Path, image: Path, shape: tuple[int, int]) -> Image2D:

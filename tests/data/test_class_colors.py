@@ -1,8 +1,10 @@
+import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from medseg.data.class_colors import decode_binary, decode_mask, infer_class_colors, read_class_colors
 from medseg.errors import LabelError
@@ -31,14 +33,95 @@ def test_indices_colors_and_palettes_decode_alike(tmp_path):
     assert np.array_equal(by_color, np.array([0, 2, 1])[LABEL[::-1]])
 
 
-def test_smoothed_edges_go_to_the_nearest_class_and_are_counted():
+def test_smoothed_pixels_go_to_the_class_of_the_nearest_pure_one_and_are_counted():
     rgb = colored()
-    rgb[1, 3], rgb[4, 4] = (250, 1, 250), (200, 190, 10)
+    rgb[1, 3], rgb[4, 4] = (250, 1, 250), (200, 190, 10)  # the second is nearest to yellow, and all around is black
     result = decode_mask(Image2D(rgb, 255), COLORS)
-    expected = LABEL.copy()
-    expected[1, 3], expected[4, 4] = 1, 2
-    assert np.array_equal(result.label, expected)
-    assert result.doubtful == {(250, 1, 250): 1, (200, 190, 10): 1}
+    assert np.array_equal(result.label, LABEL)
+    assert result.smoothed == {"background": 1, "liver": 1}
+
+
+# As UW-Madison's: halfway from yellow to black is nearest to the green of a third class. VOC's colors are halves.
+UW = ClassColors(
+    ("background", "large_bowel", "small_bowel", "stomach"), ((0, 0, 0), (255, 255, 0), (0, 128, 0), (255, 0, 0)), True
+)
+VOC = ClassColors(("background", "a", "b", "c"), ((0, 0, 0), (128, 0, 0), (64, 0, 0), (0, 128, 0)), True)
+FILTERS = [Image.Resampling[name] for name in ("BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS")]
+
+
+def shapes(size=(96, 120)):
+    """Rings and disks of three classes, some of which touch."""
+    i, j = np.indices(size)
+    label = np.zeros(size, np.uint8)
+    label[np.hypot(i - 40, j - 40) < 30] = 1
+    label[np.hypot(i - 40, j - 40) < 17] = 0
+    label[np.hypot(i - 45, j - 84) < 16] = 3
+    label[np.hypot(i - 70, j - 66) < 15] = 2
+    return label
+
+
+@pytest.mark.parametrize("colors", [UW, VOC], ids=["uw", "voc"])
+@pytest.mark.parametrize("size", [(67, 84), (150, 191), (288, 360)])
+@pytest.mark.parametrize("method", FILTERS, ids=lambda method: method.name)
+def test_each_edge_pixel_of_a_smoothed_mask_has_the_class_of_the_nearest_pure_pixel(method, size, colors):
+    picture = Image.fromarray(np.array(colors.codes, np.uint8)[shapes()]).resize(size[::-1], method)
+    pixels = np.asarray(picture)
+    result = decode_mask(Image2D(pixels, 255), colors)
+    pure = (pixels[..., None, :] == np.array(colors.codes)).all(-1)
+    if colors is VOC:  # its thin lines are halves of a, not b
+        core = ndimage.binary_opening(pure[..., 2], np.ones((2, 2)))
+        pure[..., 2] = core
+    distances = np.stack([ndimage.distance_transform_edt(~pure[..., index]) for index in range(4)], -1)
+    edge = ~pure.any(-1)
+    ours = np.take_along_axis(distances, result.label[..., None].astype(np.int64), -1)[..., 0]
+    others = np.abs(ours - distances.min(-1))[edge] > 1e-9
+    truth = np.asarray(Image.fromarray(shapes()).resize(size[::-1], Image.Resampling.NEAREST))
+    if method in (Image.Resampling.BOX, Image.Resampling.BILINEAR):
+        assert not others.any()
+    else:  # these swing beyond an edge: an area of (0, 131, 0) is as sure as one of (0, 128, 0)
+        assert others.mean() < 0.2
+        assert (result.label != truth).sum() <= (distances.argmin(-1) != truth).sum()
+    assert sum(result.smoothed.values()) == edge.sum()
+    for index in range(4):
+        both = ((result.label == index) & (truth == index)).sum()
+        assert 2 * both >= 0.96 * ((result.label == index).sum() + (truth == index).sum())
+
+
+def test_a_rim_is_never_a_class_that_touches_nothing():
+    label = shapes()
+    label[label == 2] = 0  # no small bowel at all
+    picture = Image.fromarray(np.array(UW.codes, np.uint8)[label])
+    pixels = np.asarray(picture.resize((240, 192), Image.Resampling.BICUBIC))
+    result = decode_mask(Image2D(pixels, 255), UW)
+    assert set(np.unique(result.label)) == {0, 1, 3}
+    nearest = np.linalg.norm(pixels[:, :, None].astype(float) - np.array(UW.codes), axis=-1).argmin(-1)
+    assert (nearest == 2).sum() > 90  # what the color alone would say
+
+
+@pytest.mark.parametrize("off", [(254, 1, 0), (250, 4, 3), (243, 12, 6)])
+def test_a_whole_structure_in_almost_its_color_is_that_structure(off):
+    label = shapes()
+    pixels = np.array(UW.codes, np.uint8)[label]
+    pixels[label == 3] = off
+    pixels[45, 84] = (255, 0, 0)  # one pure pixel in it changes nothing
+    assert np.array_equal(decode_mask(Image2D(pixels, 255), UW).label, label)
+    pixels[45, 84] = off
+    assert np.array_equal(decode_mask(Image2D(pixels, 255), UW).label, label)
+
+
+def test_jpeg_noise_keeps_the_structures():
+    label = shapes()
+    file = io.BytesIO()
+    Image.fromarray(np.array(UW.codes, np.uint8)[label]).save(file, "JPEG", quality=90, subsampling=0)
+    result = decode_mask(Image2D(np.asarray(Image.open(file)), 255), UW)
+    assert (result.label == label).mean() > 0.98
+
+
+def test_a_picture_is_no_mask():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for pixels in (noise, np.where(np.indices((40, 40))[0][..., None] < 8, 0, noise).astype(np.uint8)):
+        with pytest.raises(LabelError, match="pixels have other colors than those of the classes"):
+            decode_mask(Image2D(pixels, 255), UW)
 
 
 def test_an_area_of_an_unknown_color_is_refused():
@@ -130,8 +213,8 @@ def test_a_downsampled_smooth_mask_is_read(real):
             small = np.asarray(image.resize((256, 256), Image.Resampling.BOX))
         result = decode_mask(Image2D(small, 255), palette, path)
         exact = decode_mask(Image2D(complete, 255), palette, path)
-        assert not exact.doubtful
-        assert 0 < sum(result.doubtful.values()) < 0.05 * 256 * 256
+        assert not exact.smoothed
+        assert 0 < sum(result.smoothed.values()) < 0.05 * 256 * 256
         sure = (small[..., None, :] == np.array(palette.codes)).all(-1).any(-1)
         assert np.array_equal(result.label[sure], exact.label[::2, ::2][sure])
         assert (result.label == exact.label[::2, ::2]).mean() > 0.98

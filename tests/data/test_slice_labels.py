@@ -114,7 +114,9 @@ def test_doubtful_pixels_and_different_sizes_are_logged(tmp_path, caplog):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             opened(root, tmp_path)
-        assert "1 pixels of no class's color went to the nearest: [130, 5, 0] (1)" in caplog.text
+        assert (
+            "1 pixels of no class's color went to the class of the nearest pixel with one: background 1" in caplog.text
+        )
         assert "its slices have 2 sizes (rows x columns): 20x24 (5), 18x24 (1)" in caplog.text
 
 

@@ -102,6 +102,7 @@ class CaseReport:
         summary: None if the image could not be read.
         overlaps: voxels that each pair of structures shares.
         absent: structures that are annotated and not in it.
+        smoothed: of a 2D slice, by class: the pixels of no class's color that went to it.
         complete_ml: ml of the structures that do not touch the border.
         digest: equal for equal images; empty if it could not be read.
         preview: a slice, if one was requested.
@@ -112,6 +113,7 @@ class CaseReport:
     summary: CaseSummary | None = None
     overlaps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
+    smoothed: Mapping[str, int] = field(default_factory=dict)
     complete_ml: Mapping[str, float] = field(default_factory=dict)
     digest: str = ""
     preview: Preview | None = None

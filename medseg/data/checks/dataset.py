@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +108,30 @@ def report_unannotated(names: Collection[str]) -> Finding:
     message = f"{len(names)} structures of the set have no mask here, so they were not annotated"
     fix = "Training does not take them for background; an empty mask says that a structure is absent."
     return note("unannotated", names_of(list(names)), message, fix)
+
+
+def check_smoothing(smoothed: Sequence[Mapping[str, int]], pixels: Sequence[Mapping[str, int]]) -> list[Finding]:
+    """Report how many pixels of each class lay between colors, over all masks.
+
+    Args:
+        smoothed: for each mask: pixels of no class's color by the class that they went to.
+        pixels: for each mask: pixels by structure.
+    """
+    counts, totals = Counter[str](), Counter[str]()
+    for counter, parts in ((counts, smoothed), (totals, pixels)):
+        for part in parts:
+            counter.update(part)
+    if not counts:
+        return []
+    listed = ", ".join(
+        f"{name} {count}" + (f" ({count / totals[name]:.1%} of it)" if totals[name] else "")
+        for name, count in counts.most_common()
+    )
+    message = (
+        f"{sum(map(bool, smoothed))} masks are smoothed; these pixels went to the nearest pure pixel's class: {listed}"
+    )
+    fix = "Export the masks without smoothing (nearest neighbor, PNG), if you can."
+    return [warning("masks-smoothed", "masks", message, fix)]
 
 
 def check_slice_sizes(shapes: Mapping[Path, tuple[int, int]]) -> list[Finding]:

@@ -65,6 +65,7 @@ def check_slice(job: CaseJob, colors: ClassColors, preview: bool = False) -> Cas
         summary=summary,
         overlaps={pair: count for pair, count in overlaps.items() if count},
         absent=tuple(name for name in content.masks if name not in masks) if case.masks else (),
+        smoothed=content.smoothed,
         digest=digest.hexdigest()[:16] if values.min() < values.max() else "",
         preview=_preview(content, spacing) if preview else None,
     )

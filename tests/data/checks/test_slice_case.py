@@ -63,6 +63,7 @@ def test_every_fault_is_found_with_its_file(tmp_path):
         ("error", "mask-alone", ""),
         ("error", "mask-colors", ids[3]),
         ("warning", "mask-doubtful", ids[4]),
+        ("warning", "masks-smoothed", ""),
         ("error", "mask-shape", ids[5]),
         ("error", "image-unreadable", ids[6]),
         ("warning", "image-loss", ids[7]),
@@ -148,3 +149,24 @@ def test_a_preview_of_a_slice_has_the_orientation_of_its_file(tmp_path):
     assert brightness[: height // 4, -width // 4 :].min() > 600
     assert brightness[height // 2 :].max() < 100
     assert brightness[:, : width // 2].max() < 100
+
+
+def test_smoothed_pixels_are_counted_by_class(tmp_path):
+    codes = {"background": [0, 0, 0], "large_bowel": [255, 255, 0], "small_bowel": [0, 128, 0]}
+    label = np.zeros((8, 12), np.uint8)
+    label[2:6, 3:9] = 1
+    (tmp_path / "classes.json").write_text(json.dumps(codes))
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in (1, 2):
+        color = np.array(list(codes.values()), np.uint8)[label]
+        color[2, 3:9] = (128, 128, 0)  # halfway to black: nearest to the color of the small bowel
+        Image.fromarray(color).save(tmp_path / "masks" / f"a{number}_1.png")
+        Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12) + number).save(
+            tmp_path / "images" / f"a{number}_1.png"
+        )
+    report = check_dataset(tmp_path, workers=1)
+    (total,) = (finding for finding in report.findings if finding.code == "masks-smoothed")
+    assert total.message.startswith("2 masks are smoothed")
+    assert total.message.endswith("class: large_bowel 12 (25.0% of it)")
+    assert [case.voxels for case in report.cases] == [{"large_bowel": 24}] * 2
