@@ -60,7 +60,13 @@ class InputError(MedsegError, ValueError):
 
 
 class DataError(MedsegError):
-    """Signal a file or folder of the data set that is missing, damaged or of the wrong kind."""
+    """Signal a file or folder of the data set that is missing, damaged or of the wrong kind.
+
+    Attributes:
+        code: of the rule for scans that it breaks, see `medseg.data.scan_rules`; empty if it breaks none.
+    """
+
+    code = ""
 
 
 class GeometryError(DataError):

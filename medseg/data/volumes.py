@@ -6,7 +6,8 @@ and see the same voxels. Axes and affines come as they are stored, in RAS; nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from medseg.data import nifti
 from medseg.data.dicom import holds_dicom, is_dicom, open_series
 from medseg.data.layouts.totalsegmentator import IMAGE, is_case
 from medseg.data.nrrd_mha import META_SUFFIXES, NRRD_SUFFIXES, open_raw
+from medseg.data.scan_rules import log_warnings
 from medseg.errors import DataError
+from medseg.findings import Finding
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d
 
@@ -35,23 +38,48 @@ def is_volume_file(path: str | Path) -> bool:
     return str(path).lower().endswith(SUFFIXES)
 
 
-def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], Grid]:
-    """Read a volume once and strictly.
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Hold a volume that was read.
+
+    Args:
+        voxels: `(I, J, K)`, scaled as the file says (HU for a CT).
+        grid: where they lie; RAS, mm.
+        warnings: what the rules for scans have to say of it.
+    """
+
+    voxels: npt.NDArray[Any]
+    grid: Grid
+    warnings: tuple[Finding, ...] = ()
+
+
+def read_scan(path: str | Path, accept: Sequence[str] = ()) -> Scan:
+    """Read a volume once and strictly, by the rules of `medseg.data.scan_rules`.
 
     Args:
         path: a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series.
-
-    Returns:
-        The voxels `(I, J, K)`, scaled as the file says (HU for a CT), and where they lie (RAS, mm).
+        accept: codes of the rules that the user accepts.
 
     Raises:
-        DataError: it is missing, cut short, damaged, or holds anything but one number a voxel.
-        GeometryError: it is not one 3D volume on an even grid.
+        DataError: it is missing, cut short, damaged, or holds anything but one finite number a voxel.
+        GeometryError: it is not one 3D volume on an even grid, or its geometry breaks a rule that is not accepted.
+    """
+    voxels, grid = _read(Path(path))
+    return Scan(voxels, grid)
+
+
+def read_volume(path: str | Path, accept: Sequence[str] = ()) -> tuple[npt.NDArray[Any], Grid]:
+    """Return the voxels `(I, J, K)` of a volume and where they lie, and log its warnings; see `read_scan`.
 
     Example:
         >>> voxels, grid = read_volume("scan.nii.gz")  # doctest: +SKIP
     """
-    path = Path(path)
+    scan = read_scan(path, accept)
+    log_warnings(scan.warnings)
+    return scan.voxels, scan.grid
+
+
+def _read(path: Path) -> tuple[npt.NDArray[Any], Grid]:
     if path.is_dir():
         series = open_series(path)
         return series.voxels(), series.grid
