@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medseg.cases import Case, DatasetIndex, Split
-from medseg.data.dicom import _itk
+from medseg.data.dicom_file import load_itk
 from medseg.labels import LabelMap
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -16,7 +16,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 def itk_image(voxels: np.ndarray, affine: np.ndarray) -> Any:
     """Return an ITK image, whose world is LPS, of voxels `(I, J, K)` that lie by an affine in RAS."""
-    itk = _itk()
+    itk = load_itk()
     lps = LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = itk.image_from_array(np.ascontiguousarray(voxels.T))

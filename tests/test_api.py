@@ -15,7 +15,7 @@ import medseg
 from medseg.bundle import Predictor
 from medseg.cli.main import cli
 from medseg.data import read_grid, read_volume
-from medseg.data.dicom import _itk
+from medseg.data.dicom_file import load_itk
 from medseg.errors import DataError, InputError, LabelError
 from tests.made_inputs import itk_image
 from tests.slices import trained_in
@@ -86,7 +86,7 @@ def test_every_kind_of_file_gives_the_same_mask(predictor, scan, save_dicom, tmp
     voxels, _ = read_volume(scan)
     folder = save_dicom("series", voxels[:, :, :4], PixelSpacing=(2.0, 2.0))
     grid = read_grid(folder)
-    itk = _itk()
+    itk = load_itk()
     expected = medseg.segment(folder, predictor)
     for suffix in (".nii.gz", ".nrrd", ".mha"):
         path = tmp_path / f"scan{suffix}"
@@ -108,7 +108,7 @@ def test_simpleitk_images_are_read_by_their_package(predictor, predicted, scan, 
         GetSpacing, GetOrigin = image.GetSpacing, image.GetOrigin
 
         def GetDirection(self):
-            return tuple(_itk().array_from_matrix(image.GetDirection()).ravel())
+            return tuple(load_itk().array_from_matrix(image.GetDirection()).ravel())
 
     Stub.__module__ = "SimpleITK.SimpleITK"
     package = types.ModuleType("SimpleITK")

@@ -4,23 +4,24 @@ Not MONAI's `ITKReader` or ITK's series reader: of several series these take the
 spacing and drop the tilt of a gantry without a word. Not `highdicom.spatial.get_series_volume_positions`: it answers
 an irregular series with `(None, None)`, while a user needs to know which files are missing, double or shifted, and
 refuses scanner files whose SOPClassUID is empty.
-Headers come from pydicom, pixels from ITK (GDCM), which decodes JPEG, JPEG-LS, JPEG 2000 and RLE.
+What changes the meaning of the pixels is read for each slice, compared over the series, and applied as pydicom does, or
+refused. Objects beside a CT (structure sets, segmentations, reports, doses, captures, localizers) are named and left out.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medseg.data.dicom_file import SliceHeader, read_header, read_pixels
 from medseg.errors import DataError, GeometryError
+from medseg.findings import Finding, note, warning
 from medseg.grid import Grid
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -32,43 +33,11 @@ _ANGLE = 1e-3  # how far two direction cosines may differ
 _CONVERT = "Convert the series to NIfTI, for example with dcm2niix."
 _SEPARATE = "Give each series a folder of its own."
 _COPY_AGAIN = "Copy the series again, or give each volume a folder of its own."
-_KEYWORDS = (
-    *("SeriesInstanceUID", "SeriesNumber", "Modality", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns"),
-    *("PhotometricInterpretation", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("SliceThickness", "BitsAllocated"),
-)
-_PIXEL_DATA = 0x7FE00010
-_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN")  # two reserved bytes, then a length of four
-_UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data, which comes in items
-_DEFLATED = "1.2.840.10008.1.2.1.99"  # all of the file behind its first header is one compressed stream
-_ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-
-
-@dataclass(frozen=True)
-class SliceHeader:
-    """The header of one file.
-
-    Args:
-        path: the file.
-        values: by DICOM keyword; only those that are set.
-    """
-
-    path: Path
-    values: Mapping[str, Any]
-
-    def text(self, keyword: str) -> str:
-        """Return a value as text; empty where it is not set."""
-        return str(self.values.get(keyword, "")).strip(" \0")
-
-    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
-        """Return the numbers of a value; None where it is not set or holds anything but `count` finite numbers."""
-        value = self.values.get(keyword)
-        parts = [value] if isinstance(value, (str, int, float)) else list(value or ())
-        try:
-            numbers = tuple(float(part) for part in parts)
-        except (TypeError, ValueError):
-            return None
-        return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None
+# Kinds of CT images whose values are no HU, by ImageType and by RescaleType; the latter may also be empty.
+_MAPS = {"MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "PERFUSION"}
+_CHANGED_HU = {"MAT_REMOVED", "MAT_MODIFIED", "HU_MOD"}  # such as virtual non-contrast images
+_HU_TYPES = {"", "HU", "US", "HU_MOD"}  # US: unspecified
+_PADDING_HU = -900.0  # padding above is taken for tissue
 
 
 @dataclass(frozen=True)
@@ -77,13 +46,15 @@ class Series:
 
     Args:
         folder: its folder.
-        files: its files, in the order of the grid's last axis.
+        slices: the headers of its files, in the order of the grid's last axis.
         grid: rows run along axis 1, columns along axis 0, slices along axis 2; RAS, mm.
+        findings: what was left out, and what is doubtful about the values.
     """
 
     folder: Path
-    files: tuple[Path, ...]
+    slices: tuple[SliceHeader, ...]
     grid: Grid
+    findings: tuple[Finding, ...] = ()
 
     def voxels(self) -> npt.NDArray[Any]:
         """Return the voxels in HU, `(I, J, K)`: int16 where they fit, as those of a CT do.
@@ -92,10 +63,10 @@ class Series:
             DataError: a file is cut short or cannot be decoded.
         """
         volume: npt.NDArray[Any] = np.empty(self.grid.shape, np.int16, order="F")
-        for k, path in enumerate(self.files):
-            plane = _pixels(path)
+        for k, header in enumerate(self.slices):
+            plane = read_pixels(header)
             if plane.shape != self.grid.shape[:2]:
-                raise DataError(path, "its pixels do not have the size that its header says", f"{plane.shape}")
+                raise DataError(header.path, "its pixels do not have the size that its header says", f"{plane.shape}")
             dtype = _smallest_dtype(plane)
             if not np.can_cast(dtype, volume.dtype):
                 volume = volume.astype(np.result_type(dtype, volume.dtype), order="F")
@@ -144,30 +115,40 @@ def open_series(folder: str | Path) -> Series:
     """Read every header in a folder, and no pixels yet.
 
     Raises:
-        DataError: files that are cut short or hold no image, several series, no CT, several frames a file, colors.
+        DataError: files that are cut short or hold no image, several series, no CT, several frames a file, colors,
+            values that are no HU.
         GeometryError: sizes, spacings or orientations that differ, a tilted gantry, slices that are missing, double
-            or unevenly spaced.
+            or unevenly spaced, or that lie in different frames of reference.
     """
     folder = Path(folder)
     paths = _candidates(folder) if folder.is_dir() else []
     if not paths:
         raise DataError(folder, "the folder holds no DICOM files", "", "Give the folder of one DICOM series.")
-    headers, broken = [], []
+    slices, objects, broken = [], Counter[str](), []
     for path in paths:
-        header = _header(path)
+        header = read_header(path)
         if header is None:
             broken.append(path)
+        elif header.kind:
+            objects[header.kind] += 1
         else:
-            headers.append(header)
+            slices.append(header)
     volumes = [path for path in broken if path.name.lower().endswith(_VOLUME_SUFFIXES)]
-    if volumes and not headers:
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(objects.items()))
+    if volumes and not slices:
         problem = "the folder holds no DICOM files, but other volumes"
         raise DataError(folder, problem, _names(volumes), f"Give the path of a volume, such as {volumes[0]}.")
     if broken:
         problem = f"{len(broken)} of {len(paths)} files are cut short or hold no image"
         raise DataError(folder, problem, _names(broken), "Copy the series again, or take these files out.")
-    _require_one_ct_series(folder, headers)
-    return _on_even_grid(folder, headers)
+    if not slices:
+        raise DataError(folder, "the folder holds no slices of a CT", listed, "Give the folder of the CT series.")
+    _require_one_ct_series(folder, slices)
+    findings = _check_values(folder, slices)
+    if objects:
+        findings.append(note("dicom-objects", folder, f"left out, for they are no slices of the CT: {listed}"))
+    ordered, grid = _on_even_grid(folder, slices)
+    return Series(folder, ordered, grid, tuple(findings))
 
 
 def _require_one_ct_series(folder: Path, headers: Sequence[SliceHeader]) -> None:
@@ -185,19 +166,79 @@ def _require_one_ct_series(folder: Path, headers: Sequence[SliceHeader]) -> None
     modalities = sorted({header.text("Modality") or "none" for header in headers})
     if modalities != ["CT"]:
         raise DataError(folder, "the series is not a CT", f"Modality {', '.join(modalities)}", "Give a CT series.")
+    for keyword, noun in (("FrameOfReferenceUID", "frames of reference"), ("StudyInstanceUID", "studies"),
+                          ("PatientID", "patients")):  # fmt: skip
+        values = Counter(header.text(keyword) for header in headers)
+        if len(values) > 1:
+            rare = [header.path for header in headers if header.text(keyword) != values.most_common(1)[0][0]]
+            raise GeometryError(folder, f"the slices are of {len(values)} {noun}", _names(rare), _SEPARATE)
+
+
+def _check_values(folder: Path, headers: Sequence[SliceHeader]) -> list[Finding]:
+    """Return what is doubtful about the values of a series.
+
+    Raises:
+        DataError: they are no HU, or it cannot be known.
+    """
     for header in headers:
-        frames, samples = header.numbers("NumberOfFrames", 1), header.numbers("SamplesPerPixel", 1)
-        if frames and frames[0] > 1:
-            problem = f"the file holds {frames[0]:.0f} frames (enhanced multi-frame DICOM), not one slice"
+        frames = header.number("NumberOfFrames") or 1
+        if frames > 1:
+            problem = f"the file holds {frames:.0f} frames (enhanced multi-frame DICOM), not one slice"
             raise DataError(header.path, problem, fix=_CONVERT)
-        if samples and samples[0] > 1:
-            raise DataError(header.path, "the file holds colors, not HU", "", "Give the CT itself, not an image of it.")
-        if header.text("PhotometricInterpretation") == "MONOCHROME1":
-            # It says that low values are shown white. GDCM inverts them, and every HU would be wrong.
-            raise DataError(header.path, "its gray values are stored inverted (MONOCHROME1)", fix=_CONVERT)
+        for problem, applies in _refusals(header).items():
+            if applies:
+                raise DataError(header.path, problem, fix="Give the CT itself, in HU.")
+    unscaled = [h.path for h in headers if h.number("RescaleSlope") is None or h.number("RescaleIntercept") is None]
+    findings = []
+    if unscaled and (len(unscaled) < len(headers) or any(h.number("PixelRepresentation") == 0 for h in headers)):
+        problem = f"{len(unscaled)} of {len(headers)} slices do not say how their values become HU"
+        came = f"no RescaleSlope and RescaleIntercept in {_names(unscaled)}"
+        raise DataError(folder, problem, came, "Export the series again; HU cannot be guessed.")
+    if unscaled:
+        message = "no slice has RescaleSlope and RescaleIntercept, so that its values are taken as HU as they are stored"
+        findings.append(warning("rescale-missing", folder, message, "Check that air is at -1000 and water at 0."))
+    types = {header.text("ImageType") for header in headers}
+    tokens = {token for kind in types for token in kind.split("\\")} | {h.text("RescaleType") for h in headers}
+    if tokens & _CHANGED_HU:
+        message = f"the scanner changed its HU ({', '.join(sorted(tokens & _CHANGED_HU))})"
+        findings.append(warning("hu-changed", folder, message, "Take the original series if there is one."))
+    if len(types) > 1:
+        message = f"its slices are of {len(types)} kinds (ImageType {', '.join(sorted(types)[:3])})"
+        findings.append(warning("slices-differ", folder, message, "Check that they are one scan."))
+    padded = [h for h in headers if _padding(h) > _PADDING_HU]
+    if padded:
+        message = f"voxels outside the field of view are stored as {_padding(padded[0]):g} HU (PixelPaddingValue)"
+        findings.append(warning("padding", folder, message, "They are taken for tissue; fill them with air (-1024)."))
+    return findings
 
 
-def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
+def _refusals(header: SliceHeader) -> dict[str, bool]:
+    """Return, for each problem that makes values anything but HU, whether a slice has it."""
+    bits, high, allocated = (header.number(name) for name in ("BitsStored", "HighBit", "BitsAllocated"))
+    kind = header.text("RescaleType")
+    maps = sorted(_MAPS & set(header.text("ImageType").split("\\")))
+    shifted = bits is not None and (bits > (allocated or 16) or high not in (None, bits - 1))
+    return {
+        "the file holds colors, not HU": (header.number("SamplesPerPixel") or 1) > 1,
+        f"its pixels have {bits or 0:g} bits, as a capture of a screen has, and no HU": bits is not None and bits <= 8,
+        f"its pixels do not lie in the lowest bits (BitsStored {bits}, HighBit {high})": shifted,
+        "its pixels become values through a Modality LUT, not by slope and intercept": "ModalityLUTSequence"
+        in header.values,
+        f"its values are '{kind}' (RescaleType), not HU": kind not in _HU_TYPES,
+        f"it is a map ({', '.join(maps)}), not a CT": bool(maps),
+        "its RescaleSlope is 0": header.number("RescaleSlope") == 0,
+    }
+
+
+def _padding(header: SliceHeader) -> float:
+    """Return the HU of the padding outside the field of view; minus infinity where there is none."""
+    value = header.number("PixelPaddingValue")
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    return -np.inf if value is None else value * (1.0 if slope is None else slope) + (intercept or 0.0)
+
+
+def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> tuple[tuple[SliceHeader, ...], Grid]:
+    """Return the slices in order, and the grid on which they lie."""
     size = _common(folder, headers, ("Rows", "Columns"), 1, "numbers of rows and columns", 0.0)
     spacing = _common(folder, headers, ("PixelSpacing",), 2, "pixel spacings", 1e-4)
     cosines = _common(folder, headers, ("ImageOrientationPatient",), 6, "orientations", _ANGLE)
@@ -213,8 +254,8 @@ def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
     positions = _positions(folder, headers)
     depth = positions @ normal
     order = np.argsort(depth, kind="stable")
-    files = tuple(headers[int(k)].path for k in order)
-    step = _even_step(folder, [headers[int(k)] for k in order], depth[order])
+    slices = tuple(headers[int(k)] for k in order)
+    step = _even_step(folder, slices, depth[order])
     in_plane = positions - positions[order[0]] - np.outer(depth - depth[order[0]], normal)
     shift = float(np.linalg.norm(in_plane, axis=1).max())
     if shift > _SHIFT_MM:
@@ -225,7 +266,7 @@ def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> Series:
     affine[:3, 1] = along_column * spacing[0]
     affine[:3, 2] = normal * step
     affine[:3, 3] = positions[order[0]]
-    return Series(folder, files, Grid((int(size[1]), int(size[0]), len(files)), LPS_TO_RAS @ affine))
+    return slices, Grid((int(size[1]), int(size[0]), len(slices)), LPS_TO_RAS @ affine)
 
 
 def _common(
@@ -283,68 +324,6 @@ def _even_step(folder: Path, headers: Sequence[SliceHeader], depth: npt.NDArray[
 def _names(paths: Sequence[Path]) -> str:
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(path.name for path in paths[:3]) + more
-
-
-def _header(path: Path) -> SliceHeader | None:
-    """Return the header of a file; None unless the file holds an image to its last byte."""
-    import pydicom
-
-    try:
-        with path.open("rb") as file, pydicom.config.disable_value_validation():
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS))
-            little = getattr(header, "original_encoding", (None, True))[1] is not False
-            deflated = header.file_meta.get("TransferSyntaxUID") == _DEFLATED
-            if not deflated and not _pixels_are_complete(file, "little" if little else "big", path.stat().st_size):
-                return None
-            # A value that cannot be converted raises when it is fetched.
-            return SliceHeader(path, {name: header[name].value for name in _KEYWORDS if name in header})
-    except Exception:  # pydicom raises many kinds on bytes that are not DICOM
-        return None
-
-
-def _pixels_are_complete(file: BinaryIO, order: str, size: int) -> bool:
-    """Return whether the file goes on to the end of its pixel data; it stands where the element begins."""
-    endian: Any = order
-    tag = file.read(4)
-    if int.from_bytes(tag[:2], endian) << 16 | int.from_bytes(tag[2:], endian) != _PIXEL_DATA:
-        return False
-    vr = file.read(4)
-    length = int.from_bytes(file.read(4) if vr[:2] in _LONG_VRS and vr[2:] == b"\0\0" else vr, endian)
-    if length != _UNDEFINED:
-        return 0 < length <= size - file.tell()
-    while True:  # items of compressed bytes, each with its length, until the sequence ends
-        head = file.read(8)
-        if head[:4] == _SEQUENCE_END:
-            return len(head) == 8
-        if head[:4] != _ITEM:
-            return False
-        file.seek(int.from_bytes(head[4:], "little"), 1)
-
-
-@functools.cache
-def _itk() -> Any:
-    """Return ITK with its DICOM reader loaded, which takes seconds.
-
-    Its compiled modules warn of their own types when they are loaded, and crash where warnings are errors.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import itk
-
-        itk.GDCMImageIO.New()
-    return itk
-
-
-def _pixels(path: Path) -> npt.NDArray[Any]:
-    """Return the pixels of a file in HU, `(columns, rows)`."""
-    itk = _itk()
-    try:
-        image = itk.imread(str(path), imageio=itk.GDCMImageIO.New())
-        pixels: npt.NDArray[Any] = np.asarray(itk.array_view_from_image(image))
-    except RuntimeError as error:
-        reason = str(error).strip().rpartition("\n")[2]
-        raise DataError(path, "the pixels cannot be decoded", reason, "Copy the series again.") from error
-    return np.array(pixels.reshape(pixels.shape[-2:]).T)
 
 
 def _smallest_dtype(plane: npt.NDArray[Any]) -> np.dtype[Any]:

@@ -150,7 +150,8 @@ def test_real_folders_that_are_not_a_ct_series_are_refused(real):
     odd = real / "odd" / "dicom"
     for folder, why in (
         (odd / "dicom2nifti_failing" / "sliceincrement" / "001", r"most lie 5 mm apart [(]10 mm between"),
-        (odd / "highdicom", r"the folder holds 6 series [(].*SEG"),
+        (odd / "dicom2nifti_rgb", r"holds no slices of a CT [(]4 Secondary Capture Image[)]"),
+        (real / "dicom" / "sts_ct_rtstruct" / "STS_001" / "dicom" / "mask", "no slices of a CT [(]1 RT Structure Set"),
         (odd / "lungmask", "the series is not a CT [(]Modality none"),
         (odd / "pydicom", r"of 28 files are cut short or hold no image [(]"),
         (
