@@ -11,7 +11,7 @@ from medseg.data.case_list import read_exclude, write_exclude
 from medseg.data.check import DatasetReport, check_dataset
 from medseg.data.convert_dataset import Converted, convert
 from medseg.data.datasets import open_dataset, training_items
-from medseg.data.dicom import Series, open_series, read_dicom
+from medseg.data.dicom import Series, open_series
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
 from medseg.data.nifti import write_label_map
@@ -46,7 +46,6 @@ __all__ = [
     "open_dataset",
     "open_series",
     "prepare",
-    "read_dicom",
     "read_exclude",
     "read_grid",
     "read_store",

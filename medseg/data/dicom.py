@@ -4,14 +4,14 @@ Not MONAI's `ITKReader` or ITK's series reader: of several series these take the
 spacing and drop the tilt of a gantry without a word. Not `highdicom.spatial.get_series_volume_positions`: it answers
 an irregular series with `(None, None)`, while a user needs to know which files are missing, double or shifted, and
 refuses scanner files whose SOPClassUID is empty.
-What changes the meaning of the pixels is read for each slice, compared over the series, and applied as pydicom does, or
-refused. Objects beside a CT (structure sets, segmentations, reports, doses, captures, localizers) are named and left out.
+What changes the meaning of the pixels is read for each slice, compared over the series, and applied as pydicom does,
+or refused. Objects beside a CT (structure sets, segmentations, doses, reports, captures, localizers) are left out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.data.dicom_file import SliceHeader, read_header, read_pixels
-from medseg.errors import DataError, GeometryError
-from medseg.findings import Finding, note, warning
+from medseg.data.scan_rules import finding, refusal
+from medseg.errors import DataError
+from medseg.findings import Finding
 from medseg.grid import Grid
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -30,9 +31,7 @@ _VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _UNEVEN = 0.1  # how far a slice may lie from its position on an even grid, as a share of the spacing
 _SHIFT_MM = 0.1  # how far a slice may be shifted within its plane
 _ANGLE = 1e-3  # how far two direction cosines may differ
-_CONVERT = "Convert the series to NIfTI, for example with dcm2niix."
 _SEPARATE = "Give each series a folder of its own."
-_COPY_AGAIN = "Copy the series again, or give each volume a folder of its own."
 # Kinds of CT images whose values are no HU, by ImageType and by RescaleType; the latter may also be empty.
 _MAPS = {"MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "PERFUSION"}
 _CHANGED_HU = {"MAT_REMOVED", "MAT_MODIFIED", "HU_MOD"}  # such as virtual non-contrast images
@@ -101,16 +100,6 @@ def _candidates(folder: Path) -> list[Path]:
     ]
 
 
-def read_dicom(folder: str | Path) -> tuple[npt.NDArray[Any], Grid]:
-    """Return the voxels in HU, `(I, J, K)`, and the grid of the one CT series in a folder.
-
-    Raises:
-        DataError, GeometryError: see `open_series` and `Series.voxels`.
-    """
-    series = open_series(folder)
-    return series.voxels(), series.grid
-
-
 def open_series(folder: str | Path) -> Series:
     """Read every header in a folder, and no pixels yet.
 
@@ -123,7 +112,7 @@ def open_series(folder: str | Path) -> Series:
     folder = Path(folder)
     paths = _candidates(folder) if folder.is_dir() else []
     if not paths:
-        raise DataError(folder, "the folder holds no DICOM files", "", "Give the folder of one DICOM series.")
+        raise _refusal("no-slices", folder, "the folder holds no DICOM files")
     slices, objects, broken = [], Counter[str](), []
     for path in paths:
         header = read_header(path)
@@ -137,16 +126,18 @@ def open_series(folder: str | Path) -> Series:
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(objects.items()))
     if volumes and not slices:
         problem = "the folder holds no DICOM files, but other volumes"
-        raise DataError(folder, problem, _names(volumes), f"Give the path of a volume, such as {volumes[0]}.")
+        raise _refusal(
+            "no-slices", folder, problem, _names(volumes), f"Give the path of a volume, such as {volumes[0]}."
+        )
     if broken:
         problem = f"{len(broken)} of {len(paths)} files are cut short or hold no image"
-        raise DataError(folder, problem, _names(broken), "Copy the series again, or take these files out.")
+        raise _refusal("file-truncated", folder, problem, _names(broken), "Copy it again, or take these files out.")
     if not slices:
-        raise DataError(folder, "the folder holds no slices of a CT", listed, "Give the folder of the CT series.")
+        raise _refusal("no-slices", folder, "the folder holds no slices of a CT", listed)
     _require_one_ct_series(folder, slices)
     findings = _check_values(folder, slices)
     if objects:
-        findings.append(note("dicom-objects", folder, f"left out, for they are no slices of the CT: {listed}"))
+        findings.append(finding("dicom-objects", folder, f"left out, for they are no slices of the CT: {listed}"))
     ordered, grid = _on_even_grid(folder, slices)
     return Series(folder, ordered, grid, tuple(findings))
 
@@ -162,16 +153,16 @@ def _require_one_ct_series(folder: Path, headers: Sequence[SliceHeader]) -> None
             modality = members[0].text("Modality") or "no modality"
             descriptions.append(f"series {number} ({modality}, {len(members)} files)")
         listed = ", ".join(sorted(descriptions)[:8])
-        raise DataError(folder, f"the folder holds {len(by_series)} series", listed, _SEPARATE)
+        raise _refusal("several-series", folder, f"the folder holds {len(by_series)} series", listed)
     modalities = sorted({header.text("Modality") or "none" for header in headers})
     if modalities != ["CT"]:
-        raise DataError(folder, "the series is not a CT", f"Modality {', '.join(modalities)}", "Give a CT series.")
+        raise _refusal("not-ct", folder, "the series is not a CT", f"Modality {', '.join(modalities)}")
     for keyword, noun in (("FrameOfReferenceUID", "frames of reference"), ("StudyInstanceUID", "studies"),
                           ("PatientID", "patients")):  # fmt: skip
         values = Counter(header.text(keyword) for header in headers)
         if len(values) > 1:
             rare = [header.path for header in headers if header.text(keyword) != values.most_common(1)[0][0]]
-            raise GeometryError(folder, f"the slices are of {len(values)} {noun}", _names(rare), _SEPARATE)
+            raise _refusal("several-series", folder, f"the slices are of {len(values)} {noun}", _names(rare))
 
 
 def _check_values(folder: Path, headers: Sequence[SliceHeader]) -> list[Finding]:
@@ -184,31 +175,31 @@ def _check_values(folder: Path, headers: Sequence[SliceHeader]) -> list[Finding]
         frames = header.number("NumberOfFrames") or 1
         if frames > 1:
             problem = f"the file holds {frames:.0f} frames (enhanced multi-frame DICOM), not one slice"
-            raise DataError(header.path, problem, fix=_CONVERT)
+            raise _refusal("multi-frame", header.path, problem)
         for problem, applies in _refusals(header).items():
             if applies:
-                raise DataError(header.path, problem, fix="Give the CT itself, in HU.")
+                raise _refusal("dicom-not-hu", header.path, problem)
     unscaled = [h.path for h in headers if h.number("RescaleSlope") is None or h.number("RescaleIntercept") is None]
     findings = []
     if unscaled and (len(unscaled) < len(headers) or any(h.number("PixelRepresentation") == 0 for h in headers)):
         problem = f"{len(unscaled)} of {len(headers)} slices do not say how their values become HU"
         came = f"no RescaleSlope and RescaleIntercept in {_names(unscaled)}"
-        raise DataError(folder, problem, came, "Export the series again; HU cannot be guessed.")
+        raise _refusal("rescale-unknown", folder, problem, came)
     if unscaled:
-        message = "no slice has RescaleSlope and RescaleIntercept, so that its values are taken as HU as they are stored"
-        findings.append(warning("rescale-missing", folder, message, "Check that air is at -1000 and water at 0."))
+        message = "no slice has RescaleSlope and RescaleIntercept; the stored values are taken as HU"
+        findings.append(finding("rescale-absent", folder, message))
     types = {header.text("ImageType") for header in headers}
     tokens = {token for kind in types for token in kind.split("\\")} | {h.text("RescaleType") for h in headers}
     if tokens & _CHANGED_HU:
         message = f"the scanner changed its HU ({', '.join(sorted(tokens & _CHANGED_HU))})"
-        findings.append(warning("hu-changed", folder, message, "Take the original series if there is one."))
+        findings.append(finding("hu-changed", folder, message))
     if len(types) > 1:
         message = f"its slices are of {len(types)} kinds (ImageType {', '.join(sorted(types)[:3])})"
-        findings.append(warning("slices-differ", folder, message, "Check that they are one scan."))
+        findings.append(finding("slices-differ", folder, message))
     padded = [h for h in headers if _padding(h) > _PADDING_HU]
     if padded:
         message = f"voxels outside the field of view are stored as {_padding(padded[0]):g} HU (PixelPaddingValue)"
-        findings.append(warning("padding", folder, message, "They are taken for tissue; fill them with air (-1024)."))
+        findings.append(finding("padding-dense", folder, message))
     return findings
 
 
@@ -248,7 +239,7 @@ def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> tuple[tuple[S
     if min(spacing) <= 0 or abs(lengths - 1).max() > 1e-3 or abs(along_row @ along_column) > 1e-3:
         values = f"pixel spacing {spacing.tolist()}, orientation {cosines.tolist()}"
         problem = "the pixel spacing must be positive and the orientation at right angles"
-        raise GeometryError(folder, problem, values)
+        raise _refusal("slices-uneven", folder, problem, values)
     normal = np.cross(along_row, along_column)
     normal /= np.linalg.norm(normal)
     positions = _positions(folder, headers)
@@ -260,7 +251,7 @@ def _on_even_grid(folder: Path, headers: Sequence[SliceHeader]) -> tuple[tuple[S
     shift = float(np.linalg.norm(in_plane, axis=1).max())
     if shift > _SHIFT_MM:
         problem = f"the slices are shifted by up to {shift:.3g} mm within their plane (a tilted gantry)"
-        raise GeometryError(folder, problem, fix="Resample the series onto a grid without tilt first.")
+        raise _refusal("slices-uneven", folder, problem, fix="Resample the series onto a grid without tilt first.")
     affine = np.eye(4)
     affine[:3, 0] = along_row * spacing[1]  # PixelSpacing is between rows, then between columns
     affine[:3, 1] = along_column * spacing[0]
@@ -277,13 +268,13 @@ def _common(
     for header in headers:
         parts = [header.numbers(keyword, count) for keyword in keywords]
         if any(part is None for part in parts):
-            raise GeometryError(header.path, f"the header does not say its {' and '.join(keywords)}")
+            raise _refusal("slices-uneven", header.path, f"the header does not say its {' and '.join(keywords)}")
         rows.append([number for part in parts if part is not None for number in part])
     table = np.array(rows, dtype=np.float64)
     if abs(table - table[0]).max() > tolerance:
         kinds = Counter("\\".join(f"{number:g}" for number in row) for row in table.round(3))
         listed = ", ".join(f"{row} in {times} files" for row, times in kinds.most_common(4))
-        raise GeometryError(folder, f"the slices have {len(kinds)} different {noun}", listed, _SEPARATE)
+        raise _refusal("slices-uneven", folder, f"the slices have {len(kinds)} different {noun}", listed, _SEPARATE)
     return np.asarray(table[0])
 
 
@@ -291,7 +282,9 @@ def _positions(folder: Path, headers: Sequence[SliceHeader]) -> npt.NDArray[np.f
     positions = [header.numbers("ImagePositionPatient", 3) for header in headers]
     without = [header.path for header, position in zip(headers, positions, strict=True) if position is None]
     if without:
-        raise GeometryError(folder, f"{len(without)} files do not say where their slice lies", _names(without))
+        raise _refusal(
+            "slices-uneven", folder, f"{len(without)} files do not say where their slice lies", _names(without)
+        )
     return np.array(positions, dtype=np.float64)
 
 
@@ -300,25 +293,31 @@ def _even_step(folder: Path, headers: Sequence[SliceHeader], depth: npt.NDArray[
     if len(depth) == 1:
         thickness = headers[0].numbers("SliceThickness", 1)
         if thickness is None or thickness[0] <= 0:
-            raise GeometryError(folder, "a single slice must say its thickness", "no SliceThickness")
+            raise _refusal("slices-uneven", folder, "a single slice must say its thickness", "no SliceThickness")
         return thickness[0]
     steps = np.diff(depth)
     usual = float(np.median(steps[steps > 1e-3])) if (steps > 1e-3).any() else 0.0
     doubles = [k for k, step in enumerate(steps) if step <= max(1e-3, 0.05 * usual)]
     if doubles:
         pairs = ", ".join(f"{headers[k].path.name} and {headers[k + 1].path.name}" for k in doubles[:3])
-        raise GeometryError(folder, "two slices lie at one position", pairs, f"Take the duplicates out. {_SEPARATE}")
+        raise _refusal(
+            "slices-uneven", folder, "two slices lie at one position", pairs, f"Take the duplicates out. {_SEPARATE}"
+        )
     gaps = [k for k, step in enumerate(steps) if step > 1.5 * usual]
     if gaps:
         parts = [f"{steps[k]:.3g} mm between {headers[k].path.name} and {headers[k + 1].path.name}" for k in gaps[:3]]
         problem = f"slices are missing: most lie {usual:.4g} mm apart"
-        raise GeometryError(folder, problem, ", ".join(parts), _COPY_AGAIN)
+        raise _refusal("slices-uneven", folder, problem, ", ".join(parts))
     step = float(depth[-1] - depth[0]) / (len(depth) - 1)
     deviation = float(abs(depth - depth[0] - step * np.arange(len(depth))).max())
     if deviation > _UNEVEN * step:
         problem = f"the slices are unevenly spaced, from {steps.min():.4g} to {steps.max():.4g} mm"
-        raise GeometryError(folder, problem, fix="Resample the series onto an even grid first.")
+        raise _refusal("slices-uneven", folder, problem, fix="Resample the series onto an even grid first.")
     return step
+
+
+def _refusal(code: str, location: object, problem: str, came: str = "", fix: str = "") -> DataError:
+    return refusal(finding(code, location, f"{problem} ({came})" if came else problem, fix))
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -185,6 +185,73 @@ _TABLE = (
         "Write it again in mm.",
         formats="NIfTI",
     ),
+    # A folder of DICOM files.
+    Rule(
+        "no-slices",
+        "objects without a slice: structure sets, segmentations, reports, doses, captures, localizers",
+        fix="Give the folder of the CT series.",
+        formats="DICOM",
+    ),
+    Rule("dicom-objects", "such objects beside a CT: left out", "note", reading="warn", formats="DICOM"),
+    Rule(
+        "several-series",
+        "slices of several series, studies, patients or frames of reference",
+        fix="Give each series a folder of its own.",
+        formats="DICOM",
+    ),
+    Rule("not-ct", "another modality than CT, or none", fix="Give a CT series.", formats="DICOM"),
+    Rule(
+        "multi-frame",
+        "several frames in a file (enhanced DICOM)",
+        fix="Convert the series to NIfTI, for example with dcm2niix.",
+        formats="DICOM",
+    ),
+    Rule(
+        "slices-uneven",
+        "slices that are missing, double, tilted, unevenly spaced, or differ in size or orientation",
+        fix="Copy the series again, or give each volume a folder of its own.",
+        formats="DICOM",
+    ),
+    Rule(
+        "dicom-not-hu",
+        "8 bits, colors, a perfusion or material map, a Modality LUT, a RescaleType other than HU",
+        fix="Give the CT itself, in HU.",
+        formats="DICOM",
+    ),
+    Rule(
+        "rescale-unknown",
+        "slices without RescaleSlope or RescaleIntercept, some or all of them unsigned",
+        fix="Export the series again; HU cannot be guessed.",
+        formats="DICOM",
+    ),
+    Rule(
+        "rescale-absent",
+        "no slice has them, and the stored values are signed: taken as HU",
+        "warning",
+        "Check that air is at -1000 and water at 0.",
+        formats="DICOM",
+    ),
+    Rule(
+        "hu-changed",
+        "virtual images whose HU the scanner changed (ImageType, RescaleType)",
+        "warning",
+        "Take the original series if there is one.",
+        formats="DICOM",
+    ),
+    Rule(
+        "slices-differ",
+        "slices of several kinds (ImageType)",
+        "warning",
+        "Check that they are one scan.",
+        formats="DICOM",
+    ),
+    Rule(
+        "padding-dense",
+        "a PixelPaddingValue that is denser than air: taken for tissue",
+        "warning",
+        "Fill what lies outside the field of view with air (-1024).",
+        formats="DICOM",
+    ),
     # Whether the values are the HU of a CT: doubtful for a scan, never a reason to refuse it.
     Rule("not-hu", "normalized, 8 bits, nothing below water, hardly any fat or soft tissue", fix=_HU, reading="warn"),
     Rule("rescale-missing", "stored values, never scaled to HU", fix=_RESCALE, reading="warn"),
@@ -194,7 +261,7 @@ _TABLE = (
     Rule("no-air", "nothing below -500 HU", "warning", "Check that these are HU."),
     Rule("padding", "many voxels of one value that is no HU of tissue", "note", "Clip to air (-1024)."),
 )
-_GEOMETRY = ("not-3d", "no-geo", "affine", "pixdim", "sform", "shear", "axes", "spacing", "origin", "unit")
+_GEOMETRY = ("not-3d", "no-geo", "affine", "pixdim", "sform", "shear", "axes", "spacing", "origin", "unit", "slices")
 RULES = {rule.code: rule for rule in _TABLE}
 _OF_SCANS = ("intent", "not-hu", "rescale-missing", "constant", "hu-range", "saturated", "no-air", "padding")
 
@@ -243,7 +310,7 @@ def admit(problems: Iterable[Finding], accept: Sequence[str] = ()) -> tuple[Find
                 raise refusal(problem)
             message = f"{problem.message}; it is read {rule.accepted}, as accepted"
             problem = replace(problem, severity="warning", message=message)
-        if problem.severity != "note":
+        if problem.severity != "note" or rule.reading == "warn":
             admitted.append(replace(problem, severity="warning"))
     return tuple(admitted)
 

@@ -18,7 +18,7 @@ from medseg.data import nifti
 from medseg.data.dicom import holds_dicom, is_dicom, open_series
 from medseg.data.layouts.totalsegmentator import IMAGE, is_case
 from medseg.data.nrrd_mha import META_SUFFIXES, NRRD_SUFFIXES, open_raw
-from medseg.data.scan_rules import log_warnings
+from medseg.data.scan_rules import admit, log_warnings
 from medseg.errors import DataError
 from medseg.findings import Finding
 from medseg.grid import Grid
@@ -64,8 +64,11 @@ def read_scan(path: str | Path, accept: Sequence[str] = ()) -> Scan:
         DataError: it is missing, cut short, damaged, or holds anything but one finite number a voxel.
         GeometryError: it is not one 3D volume on an even grid, or its geometry breaks a rule that is not accepted.
     """
-    voxels, grid = _read(Path(path))
-    return Scan(voxels, grid)
+    path = Path(path)
+    if path.is_dir():
+        series = open_series(path)
+        return Scan(series.voxels(), series.grid, admit(series.findings, accept))
+    return Scan(*_read(path))
 
 
 def read_volume(path: str | Path, accept: Sequence[str] = ()) -> tuple[npt.NDArray[Any], Grid]:
@@ -80,9 +83,6 @@ def read_volume(path: str | Path, accept: Sequence[str] = ()) -> tuple[npt.NDArr
 
 
 def _read(path: Path) -> tuple[npt.NDArray[Any], Grid]:
-    if path.is_dir():
-        series = open_series(path)
-        return series.voxels(), series.grid
     if _is_raw(path):
         raw = open_raw(path)
         return raw.voxels(), raw.grid

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medseg.data import open_series, read_dicom, read_volume
+from medseg.data import open_series, read_volume
 from medseg.data.dicom import holds_dicom, is_dicom
 from medseg.errors import DataError, GeometryError
 
@@ -18,7 +18,7 @@ def hu():
 
 
 def test_jpeg_2000_from_the_scanner_equals_the_same_scan_as_nifti(real):
-    hu, grid = read_dicom(real / "dicom" / "abdomen_ct")
+    hu, grid = read_volume(real / "dicom" / "abdomen_ct")
     expected, where = read_volume(real / "totalseg_mini" / "s0001" / "ct.nii.gz")
     assert (hu.dtype, grid.axes) == (np.int16, "LPS")
     assert np.array_equal(hu, expected)
@@ -27,14 +27,14 @@ def test_jpeg_2000_from_the_scanner_equals_the_same_scan_as_nifti(real):
 
 def test_a_second_real_series_equals_its_nifti(real):
     folder = real / "dicom" / "sts_ct_rtstruct" / "STS_001"
-    hu, grid = read_dicom(folder / "dicom" / "image")
+    hu, grid = read_volume(folder / "dicom" / "image")
     expected, where = read_volume(folder / "nifti" / "image" / "image.nii.gz")
     assert np.array_equal(hu, expected)
     assert where.matches(grid)
 
 
 def test_slices_are_ordered_by_place_and_not_by_name(save_dicom, hu):
-    found, grid = read_dicom(save_dicom("series", hu, PixelSpacing=(0.5, 2.0)))
+    found, grid = read_volume(save_dicom("series", hu, PixelSpacing=(0.5, 2.0)))
     assert np.array_equal(found, hu)
     assert grid.spacing == (2.0, 0.5, 3.0)  # PixelSpacing is between rows, then between columns
     assert nib.aff2axcodes(grid.affine) == ("L", "P", "S")
@@ -48,7 +48,7 @@ def test_a_coronal_series_lies_where_its_header_says(save_dicom, hu):
         ImageOrientationPatient=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
         ImagePositionPatient=lambda k: (0.0, 46.0 + 2.0 * k, 9.0),
     )
-    found, grid = read_dicom(turned)
+    found, grid = read_volume(turned)
     assert np.array_equal(found, hu)
     # slice 1 lies at y = 48 (LPS), column 2 at x = 2, row 3 at z = 9 - 3
     assert np.allclose(grid.affine @ [2, 3, 1, 1], [-2.0, -48.0, 6.0, 1.0])
@@ -57,18 +57,18 @@ def test_a_coronal_series_lies_where_its_header_says(save_dicom, hu):
 
 def test_slopes_of_each_slice_are_applied(save_dicom, hu):
     even = (hu // 4 * 4).astype(np.int16)
-    found, _ = read_dicom(save_dicom("pet_like", even, RescaleSlope=lambda k: (1.0, 2.0, 4.0, 1.0)[k]))
+    found, _ = read_volume(save_dicom("pet_like", even, RescaleSlope=lambda k: (1.0, 2.0, 4.0, 1.0)[k]))
     assert np.array_equal(found, even)
     halves = hu / 2
-    found, _ = read_dicom(save_dicom("halves", halves, RescaleSlope=0.5))
+    found, _ = read_volume(save_dicom("halves", halves, RescaleSlope=0.5))
     assert found.dtype == np.float32
     assert np.array_equal(found, halves)
 
 
 def test_one_slice_takes_its_thickness_as_spacing(save_dicom, hu):
-    assert read_dicom(save_dicom("one", hu[:, :, :1], SliceThickness=2.5))[1].spacing[2] == 2.5
+    assert read_volume(save_dicom("one", hu[:, :, :1], SliceThickness=2.5))[1].spacing[2] == 2.5
     with pytest.raises(GeometryError, match="a single slice must say its thickness [(]no SliceThickness"):
-        read_dicom(save_dicom("without", hu[:, :, :1], SliceThickness=None))
+        read_volume(save_dicom("without", hu[:, :, :1], SliceThickness=None))
 
 
 def at(*depths):
@@ -114,7 +114,7 @@ def test_a_folder_that_is_not_one_even_ct_series_is_refused(save_dicom, hu, mess
 
 
 def test_rounded_positions_are_an_even_series(save_dicom, hu):
-    assert read_dicom(save_dicom("rounded", hu, ImagePositionPatient=at(0, 0.8, 1.5, 2.3)))[1].spacing[
+    assert read_volume(save_dicom("rounded", hu, ImagePositionPatient=at(0, 0.8, 1.5, 2.3)))[1].spacing[
         2
     ] == pytest.approx(2.3 / 3)
 
@@ -160,14 +160,14 @@ def test_real_folders_that_are_not_a_ct_series_are_refused(real):
         ),
     ):
         with pytest.raises(DataError, match=why):
-            read_dicom(folder)
+            read_volume(folder)
 
 
 def test_other_files_beside_a_series_are_ignored(save_dicom, hu, tmp_path):
     folder = save_dicom("series", hu)
     for name in (".DS_Store", "Thumbs.db", "DICOMDIR", "notes.txt", "LICENSE"):
         (folder / name).write_text("x")
-    assert np.array_equal(read_dicom(folder)[0], hu)
+    assert np.array_equal(read_volume(folder)[0], hu)
     assert holds_dicom(folder)
     assert not holds_dicom(tmp_path)
     assert not is_dicom(tmp_path / "missing.dcm")

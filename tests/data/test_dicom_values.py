@@ -137,15 +137,11 @@ REFUSED = {
     "its pixels have 8 bits, as a capture of a screen has": setting(BitsAllocated=8, BitsStored=8, HighBit=7),
     "its values are 'Z_EFF' (RescaleType), not HU": setting(RescaleType="Z_EFF"),
     "its values are 'MGML' (RescaleType), not HU": setting(0, RescaleType="MGML"),
-    "it is a map (ELECTRON_DENSITY), not a CT": setting(
-        ImageType=["DERIVED", "PRIMARY", "AXIAL", "ELECTRON_DENSITY"]
-    ),
+    "it is a map (ELECTRON_DENSITY), not a CT": setting(ImageType=["DERIVED", "PRIMARY", "AXIAL", "ELECTRON_DENSITY"]),
     "it is a map (PERFUSION), not a CT": setting(ImageType=["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]),
     "its pixels become values through a Modality LUT": setting(ModalityLUTSequence=[pydicom.Dataset()]),
     "the file holds colors": setting(SamplesPerPixel=3, PhotometricInterpretation="RGB"),
-    "the folder holds no slices of a CT (3 Secondary Capture Image)": setting(
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.7"
-    ),
+    "the folder holds no slices of a CT (3 Secondary Capture Image)": setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
     "the folder holds no slices of a CT (3 localizer)": setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
 }
 
@@ -160,14 +156,14 @@ def test_what_is_no_hu_or_no_single_scan_is_refused(series, message):
 def test_the_lungs_of_a_series_without_rescale_are_taken_as_stored_with_a_warning(series):
     folder = series(setting(RescaleSlope=None, RescaleIntercept=None))
     (finding,) = open_series(folder).findings
-    assert (finding.severity, finding.code) == ("warning", "rescale-missing")
+    assert (finding.severity, finding.code) == ("warning", "rescale-absent")
     assert np.array_equal(read_volume(folder)[0], by_pydicom(folder))
 
 
 DOUBTFUL = {
     "hu-changed": setting(RescaleType="HU_MOD"),
     "slices-differ": setting(1, ImageType=["DERIVED", "SECONDARY", "AXIAL"]),
-    "padding": setting(PixelPaddingValue=3000),
+    "padding-dense": setting(PixelPaddingValue=3000),
 }
 
 
