@@ -13,6 +13,7 @@ from medseg.cli.options import parse_pairs, with_trust
 
 if TYPE_CHECKING:
     from medseg.bundle import BatchPredictor, Bundle, ScanResult
+    from medseg.errors import DataError
     from medseg.monitoring.inference_log import InferenceLog
 
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     metavar="BACKEND",
     help="Log times, volumes and previews to trackio (stays on this machine) or wandb; implies --preview.",
 )
+@click.option("--recursive", is_flag=True, help="Also take the volume files in all folders below an input folder.")
 @click.option("--overwrite", is_flag=True, help="Segment scans again that have a complete mask already.")
 @click.option(
     "--memory",
@@ -70,6 +72,7 @@ def command(
     stats: bool,
     preview: bool,
     backend: str | None,
+    recursive: bool,
     overwrite: bool,
     budget: str | None,
     pairs: tuple[str, ...],
@@ -79,8 +82,8 @@ def command(
 
     INPUT is a NIfTI, NRRD or MetaImage file, a folder of them, or a folder that holds one CT series in DICOM. Each
     mask is named after its scan (after its folder, if the scan is just ct.nii.gz), and has exactly its shape and
-    affine. Scans that have a complete mask are not segmented again. An error of one scan stops no other; the exit
-    code is then 1.
+    affine. Scans that have a complete mask are not segmented again. An error of one scan or folder stops no other;
+    the exit code is then 1.
 
     A bundle of 2D slices (segformer2d) also takes images and folders of images: OUT gets masks/ (class indices),
     colors/, overlays/ and pixels.csv (pixels and mm2 of each structure in each slice).
@@ -104,7 +107,7 @@ def command(
             raise click.UsageError(f"{images[0]} holds 2D images, and {conflicts[0]} is for volumes.")
         _predict_slices(bundle, inputs, folder, overrides, only, overwrite, trust, show_traceback)
         return
-    targets = _targets(inputs, folder)
+    targets, empty = _targets(inputs, folder, recursive)
     from medseg.atomic import writable_folder
     from medseg.bundle import BatchPredictor, Bundle, Outputs, Predictor, VolumeWriter
     from medseg.resources import parse_bytes
@@ -133,20 +136,33 @@ def command(
         click.echo(f"{counts['segmented']} segmented, {counts['existing']} unchanged, {counts['failed']} failed.")
     if batch.counts["failed"]:
         click.echo(f"{batch.counts['failed']} of {len(targets)} scans failed.", err=True)
+    for error in empty:
+        click.echo(f"Error: {error}", err=True)
+    if batch.counts["failed"] or empty:
         raise click.exceptions.Exit(1)
 
 
-def _targets(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Return the mask of each scan."""
-    from medseg.data.volumes import find_scans, scan_name
+def _targets(inputs: Sequence[Path], folder: Path, recursive: bool) -> tuple[dict[Path, Path], list[DataError]]:
+    """Return the mask of each scan, and an error for each input without scans; raise it if no input has any."""
+    from medseg.data.volumes import find_scans, scan_name, without_namesakes
+    from medseg.errors import DataError
 
-    targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in find_scans(inputs, dicom=True)}
+    scans: list[Path] = []
+    errors = []
+    for path in inputs:
+        try:
+            scans += find_scans(path, dicom=True, recursive=recursive)
+        except DataError as error:
+            errors.append(error)
+    if not scans:
+        raise errors[0]
+    targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in without_namesakes(scans)}
     for scan, target in targets.items():
         if target.exists() and target.samefile(scan):
             raise click.UsageError(
                 f"The mask of {scan} would overwrite the scan itself. Choose another folder with -o."
             )
-    return targets
+    return targets, errors
 
 
 def _predict_slices(

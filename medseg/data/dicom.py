@@ -47,13 +47,13 @@ class Series:
         folder: its folder.
         slices: the headers of its files, in the order of the grid's last axis.
         grid: rows run along axis 1, columns along axis 0, slices along axis 2; RAS, mm.
-        findings: what was left out, and what is doubtful about the values.
+        problems: the rules for scans that it breaks: what was left out, and what is doubtful about its values.
     """
 
     folder: Path
     slices: tuple[SliceHeader, ...]
     grid: Grid
-    findings: tuple[Finding, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
     def voxels(self) -> npt.NDArray[Any]:
         """Return the voxels in HU, `(I, J, K)`: int16 where they fit, as those of a CT do.
@@ -86,6 +86,14 @@ def holds_dicom(folder: str | Path) -> bool:
     """Return whether DICOM files lie directly in a folder."""
     folder = Path(folder)
     return folder.is_dir() and any(is_dicom(path) for path in _candidates(folder))
+
+
+def holds_slices(folder: Path) -> bool:
+    """Return whether files directly in a folder are slices, or damaged, and not only other objects in DICOM."""
+    if not holds_dicom(folder):
+        return False
+    headers = map(read_header, _candidates(folder))
+    return any(header is None or not header.kind for header in headers)
 
 
 def _candidates(folder: Path) -> list[Path]:

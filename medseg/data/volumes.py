@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.data import nifti
-from medseg.data.dicom import holds_dicom, is_dicom, open_series
+from medseg.data.dicom import holds_dicom, holds_slices, is_dicom, open_series
 from medseg.data.layouts.totalsegmentator import IMAGE, is_case
 from medseg.data.nrrd_mha import META_SUFFIXES, NRRD_SUFFIXES, open_raw
 from medseg.data.scan_rules import admit, log_warnings
@@ -67,7 +67,7 @@ def read_scan(path: str | Path, accept: Sequence[str] = ()) -> Scan:
     path = Path(path)
     if path.is_dir():
         series = open_series(path)
-        return Scan(series.voxels(), series.grid, admit(series.findings, accept))
+        return Scan(series.voxels(), series.grid, admit(series.problems, accept))
     return Scan(*_read(path))
 
 
@@ -149,14 +149,16 @@ def holds_images_2d(path: str | Path) -> bool:
     return not any(is_dicom(file) for file in files if not is_image_2d(file))
 
 
-def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False) -> list[Path]:
+def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False, recursive: bool = False) -> list[Path]:
     """Find scans: files as they are, folders by what lies in them.
 
     In a folder of the TotalSegmentator layout these are the CTs, in any other every volume file directly in it.
 
     Args:
         inputs: files and folders.
-        dicom: whether folders with DICOM files are scans, too; all of them below a folder without volume files.
+        dicom: whether folders with DICOM files are scans, too; all of them below a folder without volume files that
+            hold slices of a scan, so not those of a structure set.
+        recursive: whether the volume files in all folders below are scans, too.
 
     Raises:
         DataError: a path that does not exist, a folder without scans or with volumes and DICOM files mixed, or two
@@ -166,13 +168,22 @@ def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False) -
     for entry in [inputs] if isinstance(inputs, (str, Path)) else inputs:
         path = Path(entry)
         if path.is_dir():
-            scans += _in_folder(path, dicom)
+            scans += _in_folder(path, dicom, recursive)
         elif not path.exists():
             raise DataError(path, "no such file or folder")
         elif dicom and not is_volume_file(path) and is_dicom(path):
             raise DataError(path, "this is a single DICOM file, not a volume", "", "Give the folder of the series.")
         else:
             scans.append(path)
+    return without_namesakes(scans)
+
+
+def without_namesakes(scans: Iterable[Path]) -> list[Path]:
+    """Return scans, each once, whose masks have names of their own.
+
+    Raises:
+        DataError: two scans of one name.
+    """
     by_name: dict[str, Path] = {}
     for scan in scans:
         namesake = by_name.setdefault(scan_name(scan).lower(), scan)
@@ -186,15 +197,24 @@ def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False) -
     return list(by_name.values())
 
 
-def _in_folder(path: Path, dicom: bool) -> list[Path]:
+def _in_folder(path: Path, dicom: bool, recursive: bool) -> list[Path]:
     cases = [folder / IMAGE for folder in [path, *sorted(path.iterdir())] if is_case(folder)]
-    files = [file for file in sorted(path.iterdir()) if is_volume_file(file)]
+    files = [file for file in sorted(path.iterdir()) if _is_listed(file)]
     series = [path] if dicom and holds_dicom(path) else []
     if series and (cases or files):
         raise DataError(path, "the folder holds both volume files and DICOM files", "", "Put them into two folders.")
-    if dicom and not (series or cases or files):
-        series = [folder for folder in sorted(path.rglob("*")) if holds_dicom(folder)]
+    below = [] if series or cases or (files and not recursive) else sorted(path.rglob("*"))
+    deeper = [file for file in below if file.parent != path and _is_listed(file)]
+    if recursive:
+        files += deeper
+    if dicom and not files:
+        series = series or [folder for folder in below if holds_slices(folder)]
     if not (cases or files or series):
         formats = ", ".join(SUFFIXES) + (", DICOM" if dicom else "")
-        raise DataError(path, f"the folder holds no scans ({formats})")
+        fix = f"{len(deeper)} lie in folders below, such as {deeper[0]}: add --recursive." if deeper else ""
+        raise DataError(path, "the folder holds no scans", formats, fix)
     return series or cases or files
+
+
+def _is_listed(path: Path) -> bool:
+    return is_volume_file(path) and not path.name.startswith(".")

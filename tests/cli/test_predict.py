@@ -59,6 +59,20 @@ def test_a_broken_scan_stops_no_other_and_sets_the_exit_code(medseg, trained, sc
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0003.nii.gz"]
 
 
+def test_a_folder_without_scans_stops_no_other(medseg, trained, scans, tmp_path):
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    (tmp_path / "in" / "below" / "a.nii.gz").write_bytes(scans[0].read_bytes())
+    (tmp_path / "in" / "below" / "._a.nii.gz").write_bytes(b"x")
+    done = medseg("predict", trained, tmp_path / "in", tmp_path / "missing", scans[1], "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "in: the folder holds no scans" in done.err
+    assert "below, such as" in done.err
+    assert "missing: no such file or folder" in done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0003.nii.gz"]
+    done = medseg("predict", trained, tmp_path / "in", "--recursive", "-o", tmp_path / "out")
+    assert (done.code, (tmp_path / "out" / "a.nii.gz").is_file()) == (0, True), done.err
+
+
 def test_a_prediction_can_be_logged_as_a_run_of_its_own(medseg, trained, scans, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     done = medseg("predict", trained, *scans, "-o", tmp_path / "out", "--monitor", "trackio")

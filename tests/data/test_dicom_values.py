@@ -99,7 +99,7 @@ TAKEN = {
 def test_values_are_those_of_pydicom(series, name):
     folder = series(TAKEN[name])
     assert np.array_equal(read_volume(folder)[0], by_pydicom(folder))
-    assert open_series(folder).findings == ()
+    assert open_series(folder).problems == ()
 
 
 def test_the_real_series_of_inverted_gray_keeps_its_hu(real):
@@ -155,7 +155,7 @@ def test_what_is_no_hu_or_no_single_scan_is_refused(series, message):
 
 def test_the_lungs_of_a_series_without_rescale_are_taken_as_stored_with_a_warning(series):
     folder = series(setting(RescaleSlope=None, RescaleIntercept=None))
-    (finding,) = open_series(folder).findings
+    (finding,) = open_series(folder).problems
     assert (finding.severity, finding.code) == ("warning", "rescale-absent")
     assert np.array_equal(read_volume(folder)[0], by_pydicom(folder))
 
@@ -169,7 +169,7 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("code", DOUBTFUL)
 def test_what_is_doubtful_is_said(series, code):
-    assert [finding.code for finding in open_series(series(DOUBTFUL[code])).findings] == [code]
+    assert [finding.code for finding in open_series(series(DOUBTFUL[code])).problems] == [code]
 
 
 BESIDE = {
@@ -195,7 +195,7 @@ def test_objects_beside_a_ct_are_named_and_left_out(series, name):
     dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or ""
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.78"
     pydicom.dcmwrite(folder / "object.dcm", dataset, enforce_file_format=False)
-    (finding,) = open_series(folder).findings
+    (finding,) = open_series(folder).problems
     assert (finding.severity, finding.code) == ("note", "dicom-objects")
     assert finding.message.endswith(f"no slices of the CT: {name}")
     assert np.array_equal(read_volume(folder)[0], alone)

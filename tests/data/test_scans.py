@@ -46,6 +46,24 @@ def test_nothing_to_segment_is_refused(tmp_path):
         find_scans(tmp_path)
 
 
+def test_scans_in_folders_below_are_taken_on_request_and_the_error_says_so(tmp_path):
+    touch(tmp_path, "p1/portal.nii.gz", "p2/deep/venous.nrrd", "p3/._native.nii.gz")
+    with pytest.raises(DataError, match=r"2 lie in folders below, such as .*portal.nii.gz: add --recursive"):
+        find_scans(tmp_path, dicom=True)
+    assert [scan_name(scan) for scan in find_scans(tmp_path, recursive=True)] == ["portal", "venous"]
+    touch(tmp_path, "p4/portal.nii.gz")
+    with pytest.raises(DataError, match="its mask would have the same name"):
+        find_scans(tmp_path, recursive=True)
+
+
+def test_folders_with_other_dicom_objects_alone_are_no_scans(tmp_path, save_dicom):
+    hu = np.zeros((4, 3, 2), np.int16)
+    scan = save_dicom("study/ct", hu)
+    save_dicom("study/rtstruct", hu[:, :, :1], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3", Modality="RTSTRUCT")
+    save_dicom("study/capture", hu[:, :, :1], SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    assert find_scans(tmp_path / "study", dicom=True) == [scan]
+
+
 def test_dicom_folders_are_scans_where_they_are_asked_for(tmp_path, save_dicom):
     hu = np.zeros((4, 3, 2), np.int16)
     first, second = save_dicom("study/1.2.840", hu), save_dicom("study/b", hu)
