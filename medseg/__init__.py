@@ -6,6 +6,8 @@ Everything here is loaded when it is first used, so that importing medseg costs 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from medseg.runs import Run
 
 __version__ = "0.1.0"
+
+# torch's threads spin while they wait for each other; beside other work on the machine a step then takes several
+# times as long. A short spin costs nothing on an idle machine (docs/benchmarks/learning.md). Only libgomp reads this
+# variable, once, when torch is imported; `medseg.training.share_cores` helps where that was before.
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _DOOR = {
     "BatchPredictor": "medseg.bundle",

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import torch
-from monai.handlers import ValidationHandler
 
 from medseg.errors import ConfigError, did_you_mean
 from medseg.monitoring import Histograms, History, Monitor, System
@@ -24,6 +23,7 @@ from medseg.training import (
     SanityValidation,
     SetSamplerEpoch,
     TrainingRun,
+    Validation,
 )
 
 # What may stand under the name of a handler: its settings, false or null to leave it out, or a handler of another kind.
@@ -45,7 +45,7 @@ def default_handlers(
     clip: Annotated[Settings, ClipGradients] = True,
     nan_guard: Annotated[Settings, NanGuard] = True,
     sanity_validation: Annotated[Settings, SanityValidation] = True,
-    validation: Annotated[Settings, ValidationHandler] = True,
+    validation: Annotated[Settings, Validation] = True,
     early_stopping: Annotated[Settings, EarlyStopping] = True,
     history: Annotated[Settings, History] = True,
     lr_schedule: Annotated[Settings, LrSchedule] = True,
@@ -76,7 +76,7 @@ def default_handlers(
         clip: of `medseg.training.ClipGradients`; left out while `max_norm` is not given.
         nan_guard: of `medseg.training.NanGuard`.
         sanity_validation: of `medseg.training.SanityValidation`.
-        validation: of MONAI's `ValidationHandler`; every epoch by default.
+        validation: of `medseg.training.Validation`; every epoch by default.
         early_stopping: of `medseg.training.EarlyStopping`; left out while `patience` is not given.
         history: of `medseg.monitoring.History`.
         lr_schedule: of `medseg.training.LrSchedule`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 import click
@@ -45,11 +44,6 @@ def main(args: list[str] | None = None) -> None:
     0: done. 1: an error, a failed scan or an error finding. 2: wrong use. 75: a training was stopped and has saved;
     the same command resumes it. 130: interrupted.
     """
-    # torch reads this variable once, when it is imported. By default its threads spin while they wait for each other;
-    # beside other work on the machine a step then takes several times as long. A short spin costs nothing on an idle
-    # machine (docs/benchmarks/learning.md). Only libgomp reads it.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         code = cli.main(args, standalone_mode=False)
     except click.ClickException as error:

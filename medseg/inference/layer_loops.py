@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medseg.optional import require
+from medseg.optional import require_numba
 
-numba = require("numba", extra="fast")
+numba = require_numba()
 extending = importlib.import_module("numba.extending")
 # Not numba's own threads: they and torch's wait by spinning, and where both do, on two cores or beside other work,
 # a volume takes ten times as long. `kernels` runs these loops in threads that sleep.

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from medseg.optional import require
+from medseg.optional import require_numba
 
-numba = require("numba", extra="fast")
+numba = require_numba()
 extending = importlib.import_module("numba.extending")
 TILE = 512
 ROW = TILE + 16  # more than a tile: rows a power of two apart would evict each other from the cache

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medseg.optional import require
+from medseg.optional import require_numba
 
-numba = require("numba", extra="fast")
+numba = require_numba()
 _jit = numba.njit(nogil=True, cache=True)
 
 

@@ -2,8 +2,15 @@
 
 from medseg.training.backup import Backup
 from medseg.training.checkpoints import Checkpoints, Resume
-from medseg.training.device import default_workers, keep_freed_memory, prepare, select_device
-from medseg.training.handlers import AttachHandlers, EarlyStopping, LrSchedule, require_patience, steps_per_epoch
+from medseg.training.device import default_workers, keep_freed_memory, prepare, select_device, share_cores
+from medseg.training.handlers import (
+    AttachHandlers,
+    EarlyStopping,
+    LrSchedule,
+    Validation,
+    require_patience,
+    steps_per_epoch,
+)
 from medseg.training.nan_guard import NanGuard
 from medseg.training.progress import ProgressBar
 from medseg.training.run import TrainingRun
@@ -33,6 +40,7 @@ __all__ = [
     "SeededDataset",
     "SetSamplerEpoch",
     "TrainingRun",
+    "Validation",
     "default_workers",
     "has_bf16",
     "keep_freed_memory",
@@ -40,6 +48,7 @@ __all__ = [
     "require_patience",
     "seeded_loader",
     "select_device",
+    "share_cores",
     "steps_per_epoch",
     "try_network",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 import platform
 import sys
+import threading
 
 import torch
 from monai.utils import set_determinism
@@ -16,6 +18,8 @@ from medseg.errors import DeviceError
 logger = logging.getLogger(__name__)
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # M_* of malloc.h
+_WAIT_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_PARALLEL_GRAIN = 32768  # elements that torch gives to one thread
 _ALLOCATOR_VARIABLES = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
@@ -39,6 +43,38 @@ def keep_freed_memory() -> bool:
     results = [mallopt(option, value) for option, value in options]
     logger.debug("glibc keeps freed memory: %s", all(results))
     return all(results)
+
+
+@functools.cache
+def share_cores() -> int:
+    """Let torch's threads sleep soon while they wait for each other, when torch was imported before medseg.
+
+    libgomp's threads spin for milliseconds at the end of each operation. Beside other work on the machine a step then
+    takes up to ten times as long. A variable would change this, but libgomp reads it once, when torch is imported:
+    `import medseg` sets it if it comes first. Otherwise this starts threads that run one small operation and then
+    sleep: libgomp spins only shortly as soon as it manages more threads than there are cores. Nothing is done where
+    the environment says how threads wait, or with another OpenMP library (docs/benchmarks/learning.md).
+
+    Returns:
+        How many such threads were started.
+    """
+    threads = torch.get_num_threads()
+    if sys.platform != "linux" or threads < 2 or any(name in os.environ for name in _WAIT_VARIABLES):
+        return 0
+    cores = len(os.sched_getaffinity(0))
+    started = [threading.Event() for _ in range(cores // threads or 1)]
+    for event in started:
+        # daemon: it sleeps until the process ends, because libgomp forgets the team of a thread that has ended
+        threading.Thread(target=_run_and_sleep, args=(event, threads), daemon=True, name="medseg-share-cores").start()
+    for event in started:
+        event.wait(timeout=10)
+    return len(started)
+
+
+def _run_and_sleep(started: threading.Event, threads: int) -> None:
+    torch.ones(threads * _PARALLEL_GRAIN).add_(1)
+    started.set()
+    threading.Event().wait()
 
 
 def select_device(name: str | torch.device = "auto") -> torch.device:
@@ -77,7 +113,7 @@ def default_workers() -> int:
 
 
 def prepare(device: str | torch.device, seed: int, benchmark: bool = True) -> torch.device:
-    """Check the device, seed Python, numpy and torch, and set cuDNN; on a CPU, let glibc keep freed memory.
+    """Check the device, seed Python, numpy and torch, and set cuDNN; on a CPU, see `keep_freed_memory`, `share_cores`.
 
     Args:
         device: see `select_device`.
@@ -90,6 +126,7 @@ def prepare(device: str | torch.device, seed: int, benchmark: bool = True) -> to
     chosen = select_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
+        share_cores()
     set_determinism(seed=seed)
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.deterministic = not benchmark

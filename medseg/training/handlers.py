@@ -9,6 +9,7 @@ from typing import Any
 
 import ignite.handlers
 from ignite.engine import Events
+from monai.handlers import ValidationHandler
 
 from medseg.errors import ConfigError
 from medseg.training.step import accumulating
@@ -42,6 +43,27 @@ def save_with_checkpoints(engine: Any, name: str, handler: Any) -> None:
     if getattr(engine.state, "stateful", None) is None:
         engine.state.stateful = {}
     engine.state.stateful[name] = handler
+
+
+class Validation(ValidationHandler):  # type: ignore[misc]
+    """Run the validator every `interval` epochs, as MONAI's `ValidationHandler`, and always after the last epoch.
+
+    Otherwise a run that is shorter than the interval would end without a score, and without a best checkpoint.
+
+    Args:
+        interval: in epochs, or in iterations with `epoch_level=False`.
+        validator: MONAI's evaluator.
+        epoch_level: whether the interval is in epochs.
+    """
+
+    def attach(self, engine: Any) -> None:
+        """Follow the trainer."""
+        super().attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate_last)
+
+    def _validate_last(self, engine: Any) -> None:
+        if engine.state.epoch == engine.state.max_epochs and self.validator.state.epoch != engine.state.epoch:
+            self(engine)
 
 
 class LrSchedule:

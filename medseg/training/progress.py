@@ -35,6 +35,8 @@ class ProgressBar:
         self.validator = validator
         self._bar: Progress | None = None
         self._loss: Any = float("nan")
+        self._loss_sum: Any = 0.0  # of the epoch; on a GPU it is not read before the epoch's end
+        self._batches = 0
         self._began = 0.0
         self._first = 0
         self._shown = 0.0
@@ -77,6 +79,8 @@ class ProgressBar:
 
     def _step(self, engine: Any) -> None:
         self._loss = loss_of(engine)
+        self._loss_sum = self._loss_sum + self._loss
+        self._batches += 1
         if time.perf_counter() - self._shown >= _PAUSE:  # reading the loss waits for a GPU
             self._show(engine)
 
@@ -100,12 +104,19 @@ class ProgressBar:
         done, total = engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length
         here = done - self._first if self._began else 0  # 0 where an epoch was trained before a restart
         pace = (time.perf_counter() - self._began) / max(1, here)
-        text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {float(self._loss):.4f}"
+        text = f"Epoch {engine.state.epoch}/{engine.state.max_epochs}: loss {self._mean_loss(engine):.4f}"
         state = self.validator.state if self.validator is not None else None
         if state is not None and hasattr(state, "best_metric") and state.metrics and state.epoch == engine.state.epoch:
             now = state.metrics.get(state.key_metric_name, float("nan"))
             text += f", Dice {now:.4f} (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
         logger.info("%s, %s", text, f"{duration(pace * (total - done))} left" if here > 0 else "trained before")
+
+    def _mean_loss(self, engine: Any) -> float:
+        """Return the epoch's mean loss: that of the history, which remembers the batches before a resume."""
+        mean = float(self._loss_sum) / max(1, self._batches)
+        self._loss_sum = 0.0
+        self._batches = 0
+        return float(getattr(engine.state, "scores", {}).get("loss", mean))
 
     def _stop(self, engine: Any) -> None:
         for handler, stream in self._streams:

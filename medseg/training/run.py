@@ -7,8 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +38,7 @@ from medseg.runs.record import (
     write_record,
 )
 from medseg.training.backup import Backup
+from medseg.training.git_state import git_state
 from medseg.training.memory_advice import memory_advice
 from medseg.training.signals import Interrupted, Interruption
 
@@ -258,30 +257,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             installed[package] = version(package)
     return installed
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return the commit of the working directory's repository, else of this package's, and whether files differ.
-
-    None where there is no repository, no git, or no quick answer.
-    """
-    for folder, file in ((Path(), "."), (Path(__file__).parent, Path(__file__).name)):
-        commit = _git(folder, "ls-files", "--", file) and _git(
-            folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"
-        )
-        if commit:
-            return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
-    return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    # core.fsmonitor names a program to run, and a repository may set it.
-    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
-        return answer.stdout.strip()
-    return ""
 
 
 def _now() -> str:

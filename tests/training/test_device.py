@@ -1,4 +1,7 @@
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -46,3 +49,32 @@ def test_prepare_seeds_everything():
     prepare("cpu", seed=0, benchmark=False)
     assert torch.backends.cudnn.deterministic
     assert not torch.backends.cudnn.benchmark
+
+
+SHARING = """
+import os, threading
+{first}
+import medseg.training
+medseg.training.prepare("cpu", 0)
+names = [thread.name for thread in threading.enumerate()]
+print(os.environ.get("GOMP_SPINCOUNT"), "medseg-share-cores" in names)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "variables", "printed"),
+    [
+        ("", {}, "2000 False"),
+        ("import torch; torch.set_num_threads(2)", {}, "None True"),
+        ("import torch; torch.set_num_threads(1)", {}, "None False"),
+        ("import torch; torch.set_num_threads(2)", {"OMP_WAIT_POLICY": "active"}, "None False"),
+        ("import torch; torch.set_num_threads(2)", {"GOMP_SPINCOUNT": "7"}, "7 False"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is of Linux")
+def test_threads_wait_shortly_whichever_is_imported_first(first, variables, printed):
+    environment = {name: value for name, value in os.environ.items() if name not in module._WAIT_VARIABLES}
+    command = [sys.executable, "-c", SHARING.format(first=first)]
+    done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == printed

@@ -5,7 +5,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, ValidationHandler
 
 from medseg.errors import ConfigError
-from medseg.training import EarlyStopping, SanityValidation, require_patience
+from medseg.training import EarlyStopping, SanityValidation, Validation, require_patience
 
 DATA = [{"image": torch.ones(1, 2), "label": torch.ones(1, 1)}]
 NAN = float("nan")
@@ -122,3 +122,21 @@ def test_a_patience_is_looked_at_before_anything_is_read():
     for wrong in (0, "5", 2.5, True):
         with pytest.raises(ConfigError, match=r"early_stopping#patience: it must be a whole number .* or null"):
             require_patience(wrong)
+
+
+@pytest.mark.parametrize(
+    ("interval", "epochs", "validated"),
+    [(5, 3, [3]), (2, 3, [2, 3]), (3, 3, [3]), (1, 2, [1, 2]), (4, 9, [4, 8, 9]), (1000, 1, [1])],
+)
+def test_the_last_epoch_is_always_validated_and_none_twice(interval, epochs, validated):
+    network = torch.nn.Linear(2, 1)
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"), DATA, network, key_val_metric={"dice": Told([0.5] * 20)}, decollate=False
+    )
+    seen = []
+    evaluator.add_event_handler(Events.COMPLETED, lambda engine: seen.append(engine.state.epoch))
+    SupervisedTrainer(
+        torch.device("cpu"), epochs, DATA, network, torch.optim.SGD(network.parameters(), lr=0.1),
+        torch.nn.MSELoss(), train_handlers=[Validation(interval, evaluator)], decollate=False,
+    ).run()  # fmt: skip
+    assert seen == validated

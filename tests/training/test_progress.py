@@ -72,3 +72,12 @@ def test_after_an_error_the_cursor_is_back(monkeypatch):
 def test_an_error_goes_on_up():
     with pytest.raises(ValueError, match="a broken loss"):
         run(broken)
+
+
+def test_the_line_of_an_epoch_has_the_mean_of_its_losses(caplog):
+    losses = iter([1.0, 2.0, 6.0, 10.0, 20.0, 60.0])
+    with caplog.at_level(logging.INFO):
+        run(lambda prediction, label: prediction.sum() * 0 + next(losses))
+    lines = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert lines[0].startswith("Epoch 1/2: loss 3.0000")
+    assert lines[1].startswith("Epoch 2/2: loss 30.0000")

@@ -3,7 +3,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from medseg.errors import OutputError, RunError
 from medseg.runs.find import find_unfinished
 from medseg.runs.metrics_log import read_rows
-from medseg.training.run import TrainingRun, git_state, identity, new_folder, versions
+from medseg.training.run import TrainingRun, identity, new_folder, versions
 from medseg.training.signals import Interrupted
 
 pytestmark = pytest.mark.slow
@@ -206,24 +205,3 @@ def test_half_written_files_of_a_kill_are_removed(tmp_path):
         (run.folder / name).touch()
     run.train(trainer())
     assert [path.name for path in run.folder.glob(".*.partial.*")] == [".other.partial.json"]
-
-
-def test_the_repository_is_named_by_commit_and_by_nothing_else(tmp_path, monkeypatch):
-    def git(*arguments):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
-
-    git("init", "-q")
-    (tmp_path / "file").write_text("one")
-    git("add", "file")
-    git("commit", "-q", "-m", "first")
-    monkeypatch.chdir(tmp_path)
-    clean = git_state()
-    assert set(clean) == {"commit", "dirty"}
-    assert (len(clean["commit"]), clean["dirty"]) == (40, False)
-    (tmp_path / "file").write_text("two")
-    assert git_state() == {**clean, "dirty": True}
-
-
-def test_without_git_there_is_no_commit(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert git_state() is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from medseg.optional import require
+from medseg.optional import require_numba
 
-numba = require("numba", extra="fast")
+numba = require_numba()
 # Without numba's own threads, which wait by spinning; `warp` runs this in threads that sleep. Images were looked at
 # for NaN. Sums may be taken in any order.
 _jit = numba.njit(nogil=True, cache=True, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"})
