@@ -19,6 +19,9 @@ MedsegError
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import shlex
 from collections.abc import Iterable
 
 
@@ -130,6 +133,31 @@ def did_you_mean(word: str, words: Iterable[str], otherwise: str = "") -> str:
     """
     similar = nearest(word, words)
     return f"Did you mean '{similar[0]}'?" if similar else otherwise
+
+
+def quoted(word: object, windows: bool = os.name == "nt") -> str:
+    """Return a word as one argument in the shell of a system, in quotes only where it needs them.
+
+    >>> quoted("a b.zip"), quoted("a b.zip", windows=True), quoted("a.zip")
+    ("'a b.zip'", '"a b.zip"', 'a.zip')
+    """
+    text = str(word)
+    if not windows:
+        return shlex.quote(text)
+    return text if re.fullmatch(r"[\w.:\\/=@+,-]+", text) else f'"{text}"'
+
+
+def command_line(*words: object, tail: str = "") -> str:
+    """Return a command of medseg that can be copied to a shell.
+
+    Args:
+        words: its arguments, which are quoted where they need it.
+        tail: what follows as it is, such as a placeholder.
+
+    >>> command_line("predict", "bundles/liver", tail="SCAN.nii.gz -o masks")
+    'medseg predict bundles/liver SCAN.nii.gz -o masks'
+    """
+    return " ".join(["medseg", *(quoted(word) for word in words), *([tail] if tail else [])])
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import platformdirs
 
-from medseg.errors import MissingExtraError
+from medseg.errors import MissingExtraError, quoted
 
 
 def require(module: str, *, extra: str) -> ModuleType:
@@ -28,7 +28,7 @@ def require(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
-        fix = f"Install it with: pip install 'medseg[{extra}]'"
+        fix = f"Install it with: pip install {quoted(f'medseg[{extra}]')}"
         raise MissingExtraError(module, "this optional package is not installed", "", fix) from error
 
 

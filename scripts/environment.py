@@ -8,7 +8,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("setup.cfg", "pyproject.toml", "constraints.txt")
+SOURCES = ("setup.cfg", "setup.py", "pyproject.toml", "constraints.txt")
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 

@@ -1,9 +1,12 @@
+import os
 import pickle
+import shlex
+import subprocess
 
 import pytest
 
 from medseg import errors
-from medseg.errors import DataError, MedsegError, did_you_mean, nearest
+from medseg.errors import DataError, MedsegError, command_line, did_you_mean, nearest, quoted
 
 
 def test_an_error_prints_thing_problem_came_and_fix_in_that_order():
@@ -36,3 +39,29 @@ def test_nearest(word, found):
 
 def test_did_you_mean_falls_back_if_nothing_is_similar():
     assert did_you_mean("xyzzy", ["liver"], "Look it up.") == "Look it up."
+
+
+@pytest.mark.parametrize(
+    "word", ["a.zip", "/tmp/my runs/a.zip", "it's", "a&b", "$HOME", "unet2d", "a;b", "Leber Ü.zip", "*", "(1).zip", ""]
+)
+def test_a_printed_command_is_what_a_shell_takes(word):
+    line = command_line("bundle", "install", word, tail="-o X")
+    assert shlex.split(line) == ["medseg", "bundle", "install", word, "-o", "X"]
+    if os.name == "posix":
+        shell = subprocess.run(["sh", "-c", f"printf %s {quoted(word)}"], capture_output=True, text=True, check=True)
+        assert shell.stdout == word
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        (r"C:\data\a.zip", r"C:\data\a.zip"),
+        (r"C:\my data\a.zip", r'"C:\my data\a.zip"'),
+        (r"C:\a&b", r'"C:\a&b"'),
+        ("s3://bucket/a.zip", "s3://bucket/a.zip"),
+        ("medseg[onnx]", '"medseg[onnx]"'),
+        ("", '""'),
+    ],
+)
+def test_windows_knows_only_double_quotes(word, text):
+    assert quoted(word, windows=True) == text

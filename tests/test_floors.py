@@ -1,7 +1,11 @@
 """What import-linter cannot see: who may import monai.bundle, what a library never does, and that a wheel is whole."""
 
 import ast
-import configparser
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -60,16 +64,24 @@ def test_the_door_is_sorted_and_complete():
         _ = medseg.Lable
 
 
-def test_a_wheel_carries_every_bundle_and_overlay(repository):
-    parser = configparser.ConfigParser()
-    parser.read(repository / "setup.cfg", encoding="utf-8")
-    packed = set()
-    for target, patterns in parser["options.data_files"].items():
-        for pattern in patterns.split():
-            for path in repository.glob(pattern):
-                assert target == f"share/medseg/{path.parent.relative_to(repository).as_posix()}"
-                packed.add(path)
-    files = [*repository.glob("bundles/**/*"), *repository.glob("configs/*.json")]
+def test_a_wheel_carries_every_bundle_and_overlay(repository, tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("bundles", "configs"):
+        shutil.copytree(repository / name, tree / name)
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(repository / name, tree / name)
+    shutil.copytree(tree / "bundles" / "unet2d", tree / "bundles" / "lesions")  # one that nobody listed
+    (tree / "medseg").mkdir()
+    (tree / "medseg" / "__init__.py").touch()
+    files = [*tree.glob("bundles/**/*"), *tree.glob("configs/*.json")]
     left_out = {"models", "eval", "runs"}
-    wanted = {path for path in files if path.is_file() and path.parent.name not in left_out}
-    assert packed == wanted
+    expected = {path.relative_to(tree) for path in files if path.is_file() and path.parent.name not in left_out}
+    (tree / "bundles" / "unet2d" / "eval").mkdir()
+    (tree / "bundles" / "unet2d" / "eval" / "s0001.nii.gz").touch()
+    build = "from setuptools.build_meta import build_wheel; build_wheel('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name.partition("/share/medseg/") for name in archive.namelist()]
+    assert {Path(below) for _, separator, below in names if separator} == expected
+    assert Path("bundles/lesions/configs/train.json") in expected

@@ -2,7 +2,8 @@
 
 MONAI tells the expressions of a config neither where their file is nor what was overridden. What medseg starts itself
 says both in an `EvaluationContext`: `BundleParser` and `BundleWorkflow` set it around every evaluation. The plain MONAI
-command knows nothing of it; there alone both are looked up in the objects of MONAI that stand on the call stack.
+commands know nothing of it; there alone both are looked up in what of MONAI stands on the call stack: its workflow, or
+its commands that start none, such as `verify_net_in_out` and `ckpt_export`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import ensure_tuple
 
 from medseg.errors import ConfigError
 
@@ -115,7 +117,19 @@ def current_context() -> EvaluationContext | None:
     if parser is None:
         return None
     workflow = _on_stack(ConfigWorkflow)
-    return EvaluationContext(parser, Path(workflow.config_root_path).parent if workflow is not None else None)
+    return EvaluationContext(parser, _script_root() if workflow is None else Path(workflow.config_root_path).parent)
+
+
+def _script_root() -> Path | None:
+    """Return the folder above that of the config which a command of MONAI that starts no workflow was given."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "monai.bundle.scripts":
+            files = frame.f_locals.get("config_file_", frame.f_locals.get("config_file"))
+            if files:
+                return Path(str(ensure_tuple(files)[0])).resolve().parents[1]
+        frame = frame.f_back
+    return None
 
 
 def _on_stack(kind: type[Any]) -> Any | None:
@@ -147,26 +161,21 @@ def _by_name(handlers: list[Any], named: Mapping[str, Any], prefix: str) -> list
 
 
 def bundle_root(name: str) -> str:
-    """Return the folder of the bundle whose config is being evaluated.
-
-    Without medseg's own commands it is, in this order: the folder above the `configs` that MONAI's workflow reads;
-    the working directory, if it is a bundle; `bundles/<name>` below it.
+    """Return the folder of the bundle whose config is being evaluated: the one above the `configs` that it lies in.
 
     Args:
-        name: the name of the bundle's folder.
+        name: the name of the bundle, for errors.
 
     Raises:
-        ConfigError: none of them is a bundle.
+        ConfigError: it is not known where the config lies, or that is no bundle. The working directory does not count:
+            there may be another bundle.
     """
     context = current_context()
-    candidates = [context.root] if context is not None and context.root is not None else []
-    candidates += [Path(), Path("bundles", name)]
-    for folder in candidates:
-        if (folder / "configs" / METADATA).is_file():
-            return str(folder.resolve())
+    if context is not None and context.root is not None and (context.root / "configs" / METADATA).is_file():
+        return str(context.root.resolve())
     raise ConfigError(
         "bundle_root",
-        f"neither {Path().resolve()} nor its folder bundles/{name} holds configs/{METADATA}",
+        f"it is not known where the config of bundle '{name}' lies: it is not in a folder 'configs' with {METADATA}",
         "",
         "Name the folder of the bundle with --bundle_root FOLDER.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -282,6 +283,7 @@ def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap, context: Eva
     overlap and the network has none for the background.
     """
     content = copy.deepcopy(dict(metadata))
+    content["description"] = without_recipe_note(content.get("description", ""))
     tensors = content.get("network_data_format", {})
     image = tensors.get("inputs", {}).get("image")
     pred = tensors.get("outputs", {}).get("pred")
@@ -293,6 +295,12 @@ def _metadata_of_run(metadata: Mapping[str, Any], labels: LabelMap, context: Eva
     if pred is not None:
         pred |= {"channel_def": labels.to_dict()} | ({} if outputs is None else {"num_channels": outputs})
     return content
+
+
+def without_recipe_note(description: Any) -> Any:
+    """Return a description without the sentence that a recipe comes without weights."""
+    is_text = isinstance(description, str)
+    return re.sub(r"\s*A recipe[^.:]*: it comes without weights\.", "", description).strip() if is_text else description
 
 
 def _shared(content: dict[str, Any], recipe: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[str, Any]:

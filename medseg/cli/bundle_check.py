@@ -86,10 +86,12 @@ def _summary(inspection: Inspection) -> list[str]:
     names = list(inspection.classes.values())
     more = ", ..." if len(names) > _SHOWN else ""
     size = sum(inspection.files.values())
+    weights = [name for name in inspection.files if name.startswith("models/model.") or name == "checkpoints/best.pt"]
     lines = [
         inspection.description,
         f"License: {inspection.license or 'not given'}",
         f"Classes: {len(names)}" + (f" ({', '.join(names[:_SHOWN])}{more})" if names else ""),
+        f"Weights: {', '.join(weights) or 'none'}",
         f"Files: {len(inspection.files)}, {size / 1e6:.1f} MB",
         "Metrics: " + (", ".join(f"{key} {value}" for key, value in inspection.metrics.items()) or "not stated"),
     ]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medseg.errors import command_line
+
 if TYPE_CHECKING:
     from medseg.bundle import Bundle
 
@@ -78,7 +80,8 @@ def new(
     structures = ", ".join(list(channel_names.values())[1:9]) + (", ..." if len(channel_names) > 9 else "")
     click.echo(f"{root}: {len(channel_names) - 1} classes: {structures}")
     is_found_by_name = root.parent.resolve() == Path("bundles").resolve()
-    click.echo(f"Train it: medseg train {name if is_found_by_name else root} --data FOLDER")
+    train = command_line("train", name if is_found_by_name else root, tail="--data FOLDER")
+    click.echo(f"Train it: {train}")
 
 
 def _ask(question: str, default: Any) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from medseg.errors import command_line
+
 _SHA256 = click.option("--sha256", metavar="HEX", help="Require this SHA-256 of the zip, as who packed it told you.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -14,6 +16,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
 @click.command()
 @click.argument("root")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The zip to write.")
+@click.option("--name", help="What the bundle is called.  [default: of a run RECIPE-START, else its own name]")
 @click.option("--torchscript", is_flag=True, help="Add the traced network: models/model.ts.")
 @click.option("--onnx", is_flag=True, help="Add the network as ONNX: models/model.onnx; needs medseg[onnx].")
 @click.option(
@@ -34,6 +37,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
 def pack(
     root: str,
     output: Path,
+    name: str | None,
     torchscript: bool,
     onnx: bool,
     check_on: Path | None,
@@ -49,9 +53,9 @@ def pack(
 
     \b
     medseg bundle pack runs/unet2d/20261122-120000-demo -o demo.zip
-    medseg bundle pack runs/unet2d/20261122-120000-demo -o demo.zip --onnx --metadata version=1.0.0
+    medseg bundle pack runs/unet2d/20261122-120000-demo -o demo.zip --name demo --onnx --metadata version=1.0.0
     """
-    texts: dict[str, str] = {}
+    texts: dict[str, str] = {} if name is None else {"name": name}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
@@ -67,7 +71,8 @@ def pack(
         return
     click.echo(f"{path} ({size / 1e6:.1f} MB)")
     click.echo(f"SHA-256 {sha256}")
-    click.echo(f"Others install it with: medseg bundle install {path.name} --sha256 (send the figure another way)")
+    click.echo(f"Others install it with: {command_line('bundle', 'install', path.name, '--sha256', sha256)}")
+    click.echo("Send them that command another way than the file.")
 
 
 @click.command()
@@ -137,7 +142,8 @@ def install(
         click.echo(f"Self-test: this machine gives {result}: {test}")
     if covered:
         click.echo(f"It covers {covered}, and says nothing of others.")
-    click.echo(f"Segment a scan: medseg predict {installed.root} SCAN.nii.gz -o masks")
+    thing, files = ("images", "IMAGES") if installed.kind == "slices" else ("a scan", "SCAN.nii.gz")
+    click.echo(f"Segment {thing}: {command_line('predict', installed.root, tail=f'{files} -o masks')}")
 
 
 @click.command()
@@ -158,13 +164,18 @@ def push(file: Path, target: str, public: bool) -> None:
 
     location = push_bundle(file, target, private=not public)
     click.echo(f"{file.name} is at {location}")
-    click.echo(f"Others install it with: medseg bundle install {location}")
+    click.echo(f"Others install it with: {command_line('bundle', 'install', location)}")
 
 
 @click.command()
 @click.argument("source")
 @click.option(
-    "-o", "--output", default=".", show_default=True, type=click.Path(path_type=Path), help="The folder to put it in."
+    "-o",
+    "--output",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The folder to put it in, or a name that ends in .zip.",
 )
 @_SHA256
 def pull(source: str, output: Path, sha256: str | None) -> None:
@@ -181,5 +192,5 @@ def pull(source: str, output: Path, sha256: str | None) -> None:
 
     path = pull_bundle(source, output, sha256)
     click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
-    click.echo(f"Look into it: medseg bundle inspect {path}")
-    click.echo(f"Install it: medseg bundle install {path}")
+    click.echo(f"Look into it: {command_line('bundle', 'inspect', path)}")
+    click.echo(f"Install it: {command_line('bundle', 'install', path)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from medseg.cli import check
+from medseg.errors import command_line
 
 WORKERS = "Processes. Default: one per core, at most 8."
 STRUCTURES = "A structure or a group to keep; may be repeated. Default: all."
@@ -93,7 +94,7 @@ def prepare(
     reused = f", {prepared.reused} of them from before" if prepared.reused else ""
     click.echo(f"{len(prepared.cases)} cases in {out}{reused}")
     _print_overlaps(prepared.overlaps)
-    click.echo(f"Train on it: medseg train unet2d --data {out}")
+    click.echo(f"Train on it: {command_line('train', 'unet2d', '--data', out)}")
     _print_failed(prepared.failed)
     if prepared.failed:
         click.echo(f"{len(prepared.failed)} cases failed; correct them and give the command again.", err=True)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from medseg.cli.options import with_trust
+from medseg.errors import command_line
 
 OVERLAYS = ("fast_cpu", "demo")
 LARGE = 500  # voxels from which on a structure counts for the mean
@@ -31,7 +32,8 @@ def command(folder: Path, bundle: str, pairs: tuple[str, ...], trust: bool) -> N
     click.echo(f"Training {result['train_seconds']:.0f} s, segmenting {result['infer_seconds']:.0f} s")
     click.echo(f"Look at {result['previews'][0]}")
     click.echo(f"Everything is named in {folder / 'result.json'}")
-    click.echo(f"\nSegment a scan of your own: medseg predict {result['bundle']} SCAN.nii.gz -o masks --preview")
+    scan = "SCAN.nii.gz -o masks --preview"
+    click.echo(f"\nSegment a scan of your own: {command_line('predict', result['bundle'], tail=scan)}")
 
 
 def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = False) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import medseg
-from medseg.errors import ConfigError, did_you_mean
+from medseg.errors import ConfigError, command_line, did_you_mean
 from medseg.findings import printable
 from medseg.runs.record import RECORD
 from medseg.search_path import search_path
@@ -23,7 +23,7 @@ EXTRAS = {
     "share": ("fsspec", "huggingface_hub", "jsonschema"),
     "store": ("blosc2",),
     "segformer": ("transformers",),
-    "onnx": ("onnx", "onnxruntime"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "fast": ("numba",),
     "morphology": ("skimage",),
 }
@@ -58,7 +58,7 @@ def _run_as_text(run: dict[str, Any]) -> str:
     text = f"{run['state']}, epoch {run['epoch']} of {run['max_epochs']}"
     if run["best_dice"] is not None:
         text += f", best Dice {run['best_dice']:.3f} in epoch {run['best_epoch']}"
-    return f"{text}; see medseg runs show {run['name']}"
+    return f"{text}; see {command_line('runs', 'show', run['name'])}"
 
 
 def installation() -> dict[str, Any]:

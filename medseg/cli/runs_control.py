@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medseg.cli.options import parse_pairs, with_trust
+from medseg.errors import command_line
 
 if TYPE_CHECKING:
     from medseg.runs.detach import Detached
@@ -121,7 +122,7 @@ def follow_start(detached: Detached) -> None:
         return
     click.echo(f"Run: {folder}")
     for verb in ("logs -f", "show", "stop"):
-        click.echo(f"  medseg runs {verb} {folder.name}")
+        click.echo(f"  {command_line('runs', *verb.split(), folder.name)}")
 
 
 @click.command(short_help="Restart a run when it dies, and send a message.")
@@ -225,7 +226,8 @@ def monitor(context: click.Context, run: str, switch: str, backend: str | None, 
     folder = pick_run(context, run, runs)
     if switch == "on":
         chosen = switch_on(folder, backend).backend
-        click.echo(f"{folder.name}: shown with {chosen} from now on; medseg runs show {folder.name} has the link")
+        show = command_line("runs", "show", folder.name)
+        click.echo(f"{folder.name}: shown with {chosen} from now on; {show} has the link")
         return
     if backend:
         raise click.UsageError("--backend goes with on.")

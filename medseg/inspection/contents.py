@@ -138,8 +138,8 @@ class Zip(Contents):
             infos = [info for info in archive.infolist() if not info.is_dir()]
         names = [info.filename for info in infos]
         tops = {name.split("/")[0] for name in names}
-        if METADATA not in names and len(tops) == 1:
-            self._prefix = f"{next(iter(tops))}/"
+        if METADATA not in names and len(tops) == 1 and all("/" in name for name in names):
+            self._prefix = f"{tops.pop()}/"
         self.sizes = {info.filename.removeprefix(self._prefix): info.file_size for info in infos}
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.config.references import is_plain, key_path
-from medseg.errors import UntrustedError
+from medseg.errors import UntrustedError, command_line
 from medseg.findings import Finding, error, note, printable, ranked, warning
 from medseg.inspection import tool_settings, weights
 from medseg.inspection.configs import TRUST_FIX, Part, is_config, judge_configs, strings
@@ -155,7 +155,7 @@ def require_trust(
     raise UntrustedError(
         f"bundle {root}",
         f"it could do harm, with {count}: {'; '.join(listed)}{more}",
-        fix=f"See all of it with: medseg bundle inspect {root}. If you trust its maker, give --trust "
+        fix=f"See all of it with: {command_line('bundle', 'inspect', root)}. If you trust its maker, give --trust "
         "(trust=True in Python).",
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import ConfigError, RunError
+from medseg.errors import ConfigError, RunError, command_line
 from medseg.monitoring.backends.wandb_run import server_address
 from medseg.monitoring.settings import FOLDER, LOG, OFF, TRACKIO, WANDB, Settings, is_uploading, read_state
 from medseg.runs.record import METRICS_LOG, RUNNING, read_record, state_of
@@ -100,7 +100,7 @@ def switch_on(folder: str | Path, backend: str | None = None) -> Settings:
     settings = _with_backend(settings_of(folder), backend).changed(on=True)
     state = state_of(read_record(folder))
     if state != RUNNING:
-        fix = f"To bring its rows to a tracker: medseg runs sync {folder.name}"
+        fix = f"To bring its rows to a tracker: {command_line('runs', 'sync', folder.name)}"
         raise RunError(f"run '{folder.name}'", f"only a running run is shown live, and this one is {state}", fix=fix)
     settings.save(folder)
     start(folder)
@@ -195,7 +195,7 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
     )
     state = read_state(folder)
     if done.returncode == BUSY:
-        fix = f"Switch it off first: medseg runs monitor {folder.name} off"
+        fix = f"Switch it off first: {command_line('runs', 'monitor', folder.name, 'off')}"
         raise RunError(f"run '{folder.name}'", "another process brings its rows to a tracker", fix=fix)
     if done.returncode or state.get("error"):
         message = str(state.get("error") or done.stderr.decode(errors="replace").strip()[-300:])

@@ -14,7 +14,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, command_line
 from medseg.monitoring.control import start, wait_until_sent
 from medseg.monitoring.history import History
 from medseg.monitoring.settings import FOLDER, LOG, OFF, STATE, Settings, is_uploading, read_state
@@ -130,7 +130,7 @@ class Monitor:
             logger.warning("The run is not shown live any more, see %s. %s", log, self._sync_hint())
 
     def _sync_hint(self) -> str:
-        return f"Nothing is lost: medseg runs sync {self.folder.name}"
+        return f"Nothing is lost: {command_line('runs', 'sync', self.folder.name)}"
 
     def _current_settings(self) -> Settings:
         """Return those of the config with the id of an earlier start; what was switched by hand stays switched."""

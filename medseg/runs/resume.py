@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from medseg.errors import RunError
+from medseg.errors import RunError, command_line
 from medseg.runs.detach import Detached, detach
 from medseg.runs.record import FINISHED, RUNNING, is_local, read_record
 from medseg.runs.run import SILENT_MINUTES, Run, run_state
@@ -153,7 +153,7 @@ def _require_resumable(folder: Path, record: Mapping[str, Any], overrides: Seque
     if state != RUNNING:
         return
     if is_local(record):
-        fix = f"Stop it first: medseg runs stop {folder.name}"
+        fix = f"Stop it first: {command_line('runs', 'stop', folder.name)}"
         raise RunError(name, f"it is running, as process {record.get('pid')}", fix=fix)
     minutes = (time.time() - (Run(folder).last_sign or 0.0)) / 60
     raise RunError(

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from medseg.atomic import write_json
-from medseg.errors import RunError
+from medseg.errors import RunError, command_line
 from medseg.runs.record import DIED, FINISHED, INTERRUPTED, RECORD, RUNNING, is_local, read_record, state_of
 from medseg.runs.run import Run
 
@@ -74,7 +74,9 @@ def _require_running(folder: Path, record: dict[str, Any]) -> None:
     state = state_of(record)
     name = f"run '{folder.name}'"
     if state != RUNNING:
-        fix = f"To resume it: medseg runs resume {folder.name}" if state not in (FINISHED, "unknown") else ""
+        fix = (
+            f"To resume it: {command_line('runs', 'resume', folder.name)}" if state not in (FINISHED, "unknown") else ""
+        )
         raise RunError(name, f"it is not running, its state is '{state}'", fix=fix)
     if not is_local(record):
         raise RunError(name, f"it runs on another machine, {record['host']}", fix="Stop it there.")
@@ -118,7 +120,7 @@ def describe(folder: Path, stopped: Stopped) -> str:
     where = "its first epoch"
     if run.epoch:
         where = f"epoch {run.epoch}" + (f" of {run.max_epochs}" if run.max_epochs else "")
-    fix = f"To resume it: medseg runs resume {folder.name}"
+    fix = f"To resume it: {command_line('runs', 'resume', folder.name)}"
     if stopped.state == RUNNING:
         return f"It has not ended after {seconds} and was left alone: it may still be saving. --now kills it."
     if stopped.state == FINISHED:

@@ -19,7 +19,7 @@ import filelock
 from ignite.engine import Events
 
 from medseg.atomic import writable_folder
-from medseg.errors import OutputError, RunError
+from medseg.errors import OutputError, RunError, command_line
 from medseg.runs.detach import redirect_output_to
 from medseg.runs.metrics_log import append_row
 from medseg.runs.record import (
@@ -175,7 +175,8 @@ class TrainingRun:
         length = position.get("epoch_length") or 0
         iteration = position.get("saved_iteration", position.get("iteration", 0))
         progress = f" after iteration {iteration} of {length * (position.get('max_epochs') or 0)}" if length else ""
-        return f"{progress}. Resume it with the same command, or with: medseg runs resume {self.folder.name}"
+        resume = command_line("runs", "resume", self.folder.name)
+        return f"{progress}. Resume it with the same command, or with: {resume}"
 
     def _end(self, state: str, trainer: Any, reason: str | None = None, error: str | None = None) -> None:
         """Write to log and record how the run ended; a full disk must not hide the error that ended it."""

@@ -25,7 +25,7 @@ IMAGE, MASKS = "ct.nii.gz", "segmentations"
 
 def resident(key: str) -> float:
     """MB of this process: `VmRSS` now, `VmHWM` at its highest since `clear_refs` was last written."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024 / 1e6
     raise KeyError(key)
@@ -33,13 +33,13 @@ def resident(key: str) -> float:
 
 def private() -> float:
     """MB that this process shares with no other (USS)."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) * 1024 / 1e6
 
 
 def timed(deed: Callable[[], Any]) -> Answer:
     """Do it once: seconds, and the MB it had at its highest above what there was before."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = resident("VmRSS")
     began = time.perf_counter()
     deed()

@@ -125,7 +125,9 @@ def surfaces_of(who: str, prediction: Label, truth: Label) -> Deed:
 
 def memory(key: str) -> float:
     """MB of this process: `VmRSS` now, `VmHWM` at its highest since `clear_refs` was last written."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith(key)
+    )
     return int(line.split()[1]) * 1024 / 1e6
 
 
@@ -140,7 +142,7 @@ def job(task: str, who: str, folder: Path) -> None:
     print("{}", flush=True)
     for _ in sys.stdin:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         base, cpu, wall = memory("VmRSS"), time.process_time(), time.perf_counter()
         found = deed()
         spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "mb": memory("VmHWM") - base}

@@ -26,7 +26,9 @@ BATCH, CLASSES, SIZE = 8, 118, 256
 
 def memory(key: str) -> float:
     """MB of this process: `VmRSS` now, `VmHWM` at its highest since `clear_refs` was last written."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith(key)
+    )
     return int(line.split()[1]) * 1024 / 1e6
 
 
@@ -116,7 +118,7 @@ def timed(deed: Deed, buffers: bool) -> dict[str, float]:
     """Do it once."""
     ctypes.CDLL(None).malloc_trim(0)
     if buffers:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     base, cpu, wall = memory("VmRSS"), time.process_time(), time.perf_counter()
     deed()
     answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}

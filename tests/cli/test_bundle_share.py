@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shlex
+import shutil
 import socket
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,12 +25,15 @@ def test_pack_prints_the_sha256(medseg, trained, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = tmp_path / "out" / "a.zip"
     done = medseg("bundle", "pack", trained, "-o", path, "--torchscript", "--metadata", "version=3.1.0")
+    name = f"unet2d-{trained.name[:15]}"
     assert done.code == 0, done.err
     assert f"SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in done.out
     assert "Left out: train.json: dataset_dir" in caplog.text
     with zipfile.ZipFile(path) as archive:
-        assert "unet2d/models/model.ts" in archive.namelist()
-        assert json.loads(archive.read("unet2d/configs/metadata.json"))["version"] == "3.1.0"
+        assert f"{name}/models/model.ts" in archive.namelist()
+        metadata = json.loads(archive.read(f"{name}/configs/metadata.json"))
+        assert (metadata["version"], metadata["name"], metadata["recipe"]) == ("3.1.0", name, "unet2d")
+        assert "without weights" not in metadata["description"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,7 @@ def test_pack_errors_are_one_line(medseg, tmp_path, monkeypatch, arguments, code
 def packed(tmp_path_factory, trained):
     from medseg.bundle.share import pack_bundle
 
-    return pack_bundle(trained, tmp_path_factory.mktemp("packed") / "tiny.zip")
+    return pack_bundle(trained, tmp_path_factory.mktemp("packed") / "tiny.zip", metadata={"name": "unet2d"})
 
 
 def test_an_installed_bundle_predicts_the_same_voxels(medseg, packed, trained, phantom, tmp_path, monkeypatch):
@@ -150,3 +156,99 @@ def test_pull_errors_are_one_line(medseg, shared_file, tmp_path):
     assert done.code == 1
     assert "its SHA-256 must be" in done.err
     assert not (tmp_path / "mine").exists()
+
+
+def test_pull_takes_a_file_name_as_push_does(medseg, shared_file, tmp_path):
+    target = tmp_path / "my files" / "b.zip"
+    done = medseg("bundle", "pull", shared_file, "-o", target)
+    assert done.code == 0, done.err
+    assert target.read_bytes() == shared_file.read_bytes()
+    assert target.with_name("b.zip.sha256").read_text().split() == [
+        hashlib.sha256(shared_file.read_bytes()).hexdigest(),
+        "b.zip",
+    ]
+    assert f"medseg bundle install '{target}'" in done.out
+    (tmp_path / "c.zip").mkdir()  # a folder stays a folder
+    assert medseg("bundle", "pull", shared_file, "-o", tmp_path / "c.zip").code == 0
+    assert (tmp_path / "c.zip" / "a.zip").is_file()
+
+
+@pytest.mark.parametrize("names", [["a.json"], ["b.txt"], [], ["it/b.txt"], ["configs/train.json"], ["c/", "a.json"]])
+def test_a_zip_that_is_no_bundle_is_one_line(medseg, tmp_path, names):
+    path = tmp_path / "it.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "" if name.endswith("/") else "{}")
+    for verb, target in (("inspect", []), ("verify", []), ("install", ["-o", tmp_path / "there"])):
+        done = medseg("bundle", verb, path, *target)
+        assert (done.code, "Traceback" in done.err) == (1, False)
+        assert "metadata.json" in done.out + done.err
+    assert not (tmp_path / "there").exists()
+
+
+def printed_command(done, beginning):
+    """The words of a command that was printed behind `beginning: `."""
+    (line,) = [line.partition(": ")[2] for line in done.out.splitlines() if line.startswith(beginning)]
+    return shlex.split(line)
+
+
+def test_the_printed_commands_run_for_a_bundle_of_slices_in_a_folder_with_a_blank(
+    medseg, trained_slices, tmp_path, monkeypatch
+):
+    folder = tmp_path / "of a colleague"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    packed = medseg("bundle", "pack", trained_slices, "-o", folder / "my slices.zip")
+    assert packed.code == 0, packed.err
+    program, *words = printed_command(packed, "Others install it with")
+    installed = medseg(*words)
+    assert installed.code == 0, installed.err
+    program, *words = printed_command(installed, "Segment images")
+    assert (program, words[0], words[2:]) == ("medseg", "predict", ["IMAGES", "-o", "masks"])
+    images = sorted((Path(words[1]) / "selftest" / "input").iterdir())
+    assert [path.name for path in images] == [f"phantom_{number:04d}.png" for number in range(1, 5)]
+    words[2] = images[0].parent
+    done = medseg(*words)
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (folder / "masks" / "masks").iterdir()) == [path.name for path in images]
+
+
+def test_two_runs_of_one_recipe_install_side_by_side(medseg, trained, trained_slices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    second = Path(shutil.copytree(trained, tmp_path / "second"))
+    record = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps({**record, "started": "2026-01-02T03:04:05+0000"}))
+    for number, arguments in enumerate(([trained], [second], [trained, "--name", "liver-1"])):
+        assert medseg("bundle", "pack", *arguments, "-o", f"{number}.zip").code == 0
+        done = medseg("bundle", "install", f"{number}.zip", "--no-self-test")
+        assert done.code == 0, done.err
+        assert "medseg's own" not in done.err
+    names = {path.name for path in (tmp_path / "bundles").iterdir()}
+    assert names == {f"unet2d-{trained.name[:15]}", "unet2d-20260102-030405", "liver-1"}
+    assert "weights       model.pt" in medseg("info", "liver-1").out
+    assert "Weights: models/model.pt, models/model.safetensors" in medseg("bundle", "inspect", "liver-1").out
+    assert medseg("bundle", "pack", "liver-1", "-o", "again.zip").code == 0
+    assert medseg("bundle", "install", "again.zip", "-o", "again").code == 0
+
+
+def test_a_run_that_was_never_validated_says_so_when_it_is_packed(medseg, trained, tmp_path, caplog):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    rows = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"validation"' not in line]
+    (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    for file in (run / "run.json", run / "training_history.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({key: value for key, value in content.items() if "best" not in key}))
+    assert medseg("bundle", "pack", run, "-o", tmp_path / "a.zip", "--name", "it").code == 0
+    assert "was never validated, so nothing says how well it segments" in caplog.text
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        card = archive.read("it/docs/model_card.md").decode()
+        assert "It was never validated: how well it segments is not known." in card
+        assert "eval_metrics" not in json.loads(archive.read("it/configs/metadata.json"))
+
+
+def test_inspect_and_info_of_a_run_say_that_it_has_weights(medseg, trained):
+    inspected, info = medseg("bundle", "inspect", trained).out, medseg("info", trained).out
+    assert "Weights: checkpoints/best.pt, models/model.pt" in inspected
+    assert "weights       model.pt" in info
+    assert "without weights" not in inspected + info
+    assert "Weights: none" in medseg("bundle", "inspect", "unet2d").out

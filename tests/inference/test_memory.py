@@ -24,12 +24,16 @@ def peak_above(work):
         pytest.skip("only Linux tells a process its own peak")
 
     def read(key):
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(key))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in status.read_text(encoding="utf-8").splitlines()
+            if line.startswith(key)
+        )
 
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)  # what was freed and kept would be used again without being seen
-    clear.write_text("5")
+    clear.write_text("5", encoding="utf-8")
     before = read("VmRSS")
     work()
     return read("VmHWM") - before

@@ -295,7 +295,9 @@ def test_a_place_that_cannot_be_written_or_is_silent(tmp_path, shaky):
 def test_a_copy_that_comes_back_short_leaves_nothing(url, run, tmp_path, monkeypatch):
     sent(url, run)
     location, _ = fsspec.core.url_to_fs(url)
-    monkeypatch.setattr(type(location), "get_file", lambda self, path, target, **_: Path(target).write_text("x"))
+    monkeypatch.setattr(
+        type(location), "get_file", lambda self, path, target, **_: Path(target).write_text("x", encoding="utf-8")
+    )
     with pytest.raises(OutputError, match="cannot be copied from the backup"):
         fetch(url, "abc", tmp_path / "other" / "unet2d")
     assert list((tmp_path / "other" / "unet2d").iterdir()) == []

@@ -53,6 +53,11 @@ class TrainingHistory:
     started: str | None = None
     on_phantom: bool = False
 
+    @property
+    def was_never_validated(self) -> bool:
+        """True for a run of which no epoch has a Dice on validation cases."""
+        return self.epochs is not None and self.mean_dice is None
+
 
 def history_of(root: Path) -> TrainingHistory:
     """Return the training history of a run's folder; an empty one for a bundle that is not a run's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import re
 import shutil
 import tempfile
 import time
@@ -23,13 +24,14 @@ from medseg.bundle.bundle import Bundle, require_trust
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.archive import folder_name
 from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt
-from medseg.bundle.share.self_test import SelfTest, run_self_test
+from medseg.bundle.share.self_test import SelfTest, kind_of, run_self_test
 from medseg.bundle.share.transfer import fetch
 from medseg.bundle.verify.manifest import compare, read_manifest
-from medseg.errors import BundleError, DataError, OutputError, UntrustedError
+from medseg.errors import BundleError, DataError, OutputError, UntrustedError, command_line
 from medseg.inspection import check_archive, unpack
 from medseg.search_path import search_path
 
+_METADATA_IN_ZIP = re.compile(rf"([^/]+/)?configs/{re.escape(METADATA)}")
 _STALE = 3600.0  # seconds after which a folder that an install left behind belongs to no running one
 
 
@@ -44,6 +46,7 @@ class InstalledBundle:
         has_manifest: True if a manifest lists its files.
         test: its masks here compared with those that came with it; None where no self-test came or was run.
         hides: name of a bundle of medseg's own that this one is found instead of, in this folder.
+        kind: what it takes: `volume`, `slices`, or None where it cannot be told.
     """
 
     root: Path
@@ -52,6 +55,7 @@ class InstalledBundle:
     has_manifest: bool
     test: SelfTest | None
     hides: str | None = None
+    kind: str | None = None
 
 
 def install_bundle(
@@ -96,7 +100,8 @@ def install_bundle(
         except UntrustedError as error:
             if not path.is_relative_to(location):
                 raise
-            look = f"See all of it with: medseg bundle pull {source}, then medseg bundle inspect {path.name}."
+            pull, inspect = command_line("bundle", "pull", source), command_line("bundle", "inspect", path.name)
+            look = f"See all of it with: {pull}, then {inspect}."
             fix = f"{look} If you trust who made it, give --trust."
             raise UntrustedError(source, error.problem, error.came, fix) from error
         name = str((manifest or {}).get("bundle") or path.stem)
@@ -111,13 +116,18 @@ def install_bundle(
                 problem = "its self-test gives another mask here than the one that came with it"
                 raise DataError(path.name, problem, str(test), "--no-self-test installs it without this check.")
             name, version = bundle.name, str(bundle.metadata.get("version", ""))
-    return InstalledBundle(target.resolve(), name, version, manifest is not None, test, _hidden_bundle(target))
+            kind = kind_of(bundle)
+    return InstalledBundle(target.resolve(), name, version, manifest is not None, test, _hidden_bundle(target), kind)
 
 
 def _checked_manifest(path: Path) -> dict[str, object] | None:
     """Check a zip's tables, its files against its manifest, and the versions it needs; return the manifest."""
     refuse(path.name, "the zip is damaged or not safe to unpack", check_archive(path), "Fetch it again.")
     with zipfile.ZipFile(path) as archive:
+        if not any(_METADATA_IN_ZIP.fullmatch(name) for name in archive.namelist()):
+            raise BundleError(
+                path.name, f"it has no configs/{METADATA}, so it is not a bundle", "", "Give another zip."
+            )
         manifest = read_manifest(archive)
         refuse(path.name, "its files are not those of its manifest", compare(archive), "Fetch it again.")
     if manifest is not None:
@@ -163,13 +173,11 @@ def _unpack_bundle(path: Path, folder: Path) -> None:
     """Unpack a zip so that the bundle is `folder` itself, in whatever folder it is in the zip."""
     unpack(path, folder)
     candidates = [folder, *sorted(inner for inner in folder.iterdir() if inner.is_dir())]
-    roots = [candidate for candidate in candidates if (candidate / "configs" / METADATA).is_file()]
-    if not roots:
-        raise BundleError(path.name, f"it has no configs/{METADATA}, so it is not a bundle", "", "Give another zip.")
-    if roots[0] != folder:
+    root = next(candidate for candidate in candidates if (candidate / "configs" / METADATA).is_file())
+    if root != folder:
         aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
         try:
-            roots[0].rename(aside)
+            root.rename(aside)
             shutil.rmtree(folder)
             aside.rename(folder)
         finally:

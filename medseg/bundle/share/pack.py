@@ -26,7 +26,16 @@ from medseg.bundle.share.stage import CARD, LABELS, NetworkFacts, StagedBundle, 
 from medseg.bundle.share.versions import LOCK, lock_text
 from medseg.bundle.verify.manifest import MANIFEST, make_manifest
 from medseg.bundle.verify.weights import UNREADABLE, read_state
-from medseg.errors import ConfigError, DataError, MedsegError, OutputError, UntrustedError, WeightsError, first_line
+from medseg.errors import (
+    ConfigError,
+    DataError,
+    MedsegError,
+    OutputError,
+    UntrustedError,
+    WeightsError,
+    command_line,
+    first_line,
+)
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
 
@@ -56,7 +65,7 @@ def pack_bundle(
         onnx: True adds it as ONNX, see `medseg.networks.to_onnx`.
         check_on: a scan or image on which the exported network is compared with the network, besides a synthetic one;
             nothing of it goes into the zip.
-        metadata: texts of the metadata to replace.
+        metadata: texts of the metadata to replace. Without a `name` a run is called `<recipe>-<its start>`.
         trust: True packs a bundle that would run code not known to be safe.
 
     Raises:
@@ -73,6 +82,8 @@ def pack_bundle(
         problem = "this is a folder" if path.is_dir() else "a packed bundle is a zip file"
         raise OutputError(path, problem, "", "Give a name that ends in .zip.")
     history = history_of(bundle.root)
+    if history.was_never_validated:
+        logger.warning("%s was never validated, so nothing says how well it segments.", bundle.root.name)
     with contextlib.ExitStack() as stack:
         stack.enter_context(sigterm_as_interrupt())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="medseg-pack-")), "bundle")
@@ -81,7 +92,7 @@ def pack_bundle(
         try:
             require_trust(folder, trust, "pack")
         except UntrustedError as error:
-            fix = f"See all of it with: medseg bundle inspect {bundle.root}. If you mean it, give --trust."
+            fix = f"See all of it with: {command_line('bundle', 'inspect', bundle.root)}. If you mean it, give --trust."
             raise UntrustedError(bundle.root, error.problem, error.came, fix) from error
         packed = Bundle(folder, trust)
         facts, weights = _network_facts(packed, bundle)
@@ -123,7 +134,8 @@ def _network_facts(packed: Bundle, bundle: Bundle) -> tuple[NetworkFacts, Path]:
         labels = LabelMap.load(file) if file.is_file() else None
     values = [parser.get_parsed_content(key) if key in parser else None for key in ("in_channels", "out_channels")]
     in_channels, out_channels = (value if isinstance(value, int) else None for value in values)
-    return NetworkFacts(labels, in_channels, out_channels), weights
+    takes_hu = "window" in parser and parser.get_parsed_content("window") is not None
+    return NetworkFacts(labels, in_channels, out_channels, takes_hu), weights
 
 
 def _state(path: Path) -> dict[str, torch.Tensor]:

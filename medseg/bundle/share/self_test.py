@@ -165,7 +165,7 @@ def _make(bundle: Bundle, kind: str, folder: Path, watch: Callable[[ConfigParser
         with tempfile.TemporaryDirectory(prefix="medseg-selftest-") as location:
             phantom = write_slice_phantom(Path(location, "set"), SLICES)
             for path in sorted((phantom / "images").rglob("*.png")):
-                shutil.copyfile(path, source / path.name)
+                shutil.copyfile(path, source / f"phantom_{path.name.partition('_slice_')[2]}")
     infer(bundle, source, folder / EXPECTED, "cpu", watch)
     masks = _masks(folder / EXPECTED)
     for name, path in files_of(folder / EXPECTED).items():

@@ -14,6 +14,7 @@ from typing import Any
 from medseg.atomic import write_json, write_text
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import METADATA
+from medseg.bundle.run import without_recipe_note
 from medseg.bundle.share.archive import folder_name
 from medseg.bundle.share.sanitize import check_leaks, private_texts, sanitize_config
 from medseg.bundle.share.versions import METADATA_KEYS, versions
@@ -26,7 +27,7 @@ from medseg.search_path import search_path
 
 LABELS = "label_map.json"
 CARD = "docs/model_card.md"
-_NO_WEIGHTS = "A recipe: it comes without weights."  # what our recipes say of themselves
+_RECIPE = "recipe"  # key of the metadata: the bundle that was trained
 _COPIED = ("configs/logging.conf", "LICENSE")
 _TEXT_KEYS = ("authors", "copyright", "data_source", "description", "intended_use", "name", "task", "version")
 _VERSION = re.compile(r"\d+(\.\d+)*([.+-]?[A-Za-z][\w.]*)?")
@@ -40,11 +41,13 @@ class NetworkFacts:
         labels: the classes; None where its inference.json names none.
         in_channels: channels of the network's input; None where the configs do not say.
         out_channels: channels of its output; None where the configs do not say.
+        takes_hu: True if its inference.json says which HU are black and white (`window`), so that it is for CT.
     """
 
     labels: LabelMap | None = None
     in_channels: int | None = None
     out_channels: int | None = None
+    takes_hu: bool = False
 
 
 @dataclass
@@ -145,6 +148,8 @@ def describe(staged: StagedBundle, facts: NetworkFacts) -> None:
     if isinstance(image, dict) and facts.in_channels is not None and image.get("num_channels") != facts.in_channels:
         image["num_channels"] = facts.in_channels
         image["channel_def"] = {str(index): f"image_{index}" for index in range(facts.in_channels)}
+    if isinstance(image, dict) and facts.takes_hu:
+        image["modality"] = "CT"
     write_json(staged.folder / "configs" / METADATA, staged.metadata)
 
 
@@ -164,10 +169,11 @@ def recipe_config(bundle: Bundle, file: str) -> dict[str, Any]:
 
 
 def _recipe_root(bundle: Bundle) -> Path | None:
-    """Return the folder of medseg's own recipe of a bundle's name; None where there is none."""
-    if Path(bundle.name).name != bundle.name:
+    """Return the folder of medseg's own recipe that a bundle was trained from; None where there is none."""
+    name = str(bundle.metadata.get(_RECIPE, bundle.name))
+    if Path(name).name != name:
         return None
-    roots = [home / "bundles" / bundle.name for home in search_path()[1:]]
+    roots = [home / "bundles" / name for home in search_path()[1:]]
     return next((root for root in roots if (root / "configs" / METADATA).is_file()), None)
 
 
@@ -194,14 +200,16 @@ def _with_defaults(config: dict[str, Any], removed: list[str], recipe: Mapping[s
 def _metadata(bundle: Bundle, changes: Mapping[str, str]) -> dict[str, Any]:
     """Return the metadata with the versions it was made with, and the texts that were asked for."""
     metadata: dict[str, Any] = json.loads(json.dumps(bundle.metadata))
+    if started := re.sub(r"[-:]", "", str(read_record(bundle.root).get("started", "")))[:15]:
+        # not the recipe's name, for two of its runs are two bundles, and not the run's, which may tell something
+        metadata |= {"name": folder_name(f"{bundle.name}-{started.replace('T', '-')}"), _RECIPE: bundle.name}
     for key, text in changes.items():
         if not isinstance(metadata.get(key, ""), str):
             kind = f"got a {type(metadata[key]).__name__}"
             raise ConfigError(f"metadata, {key}", "only texts can be changed here", kind, "Edit metadata.json.")
         _require_text(key, text, metadata)
         metadata[key] = text
-    if isinstance(metadata.get("description"), str):
-        metadata["description"] = metadata["description"].replace(_NO_WEIGHTS, "").strip()
+    metadata["description"] = without_recipe_note(metadata.get("description", ""))
     metadata["version"] = str(metadata.get("version", "0.1.0"))
     changelog = metadata.setdefault("changelog", {})
     if isinstance(changelog, dict):

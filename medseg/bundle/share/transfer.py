@@ -256,11 +256,9 @@ def push(path: str | Path, target: str | Path, private: bool = True) -> str:
         raise DataError(path, findings[0].message, "", "Pack it again with medseg bundle pack.")
     if _is_remote(address):
         return _to_hub(path, address, private) if address.startswith("hf:") else _to_remote(path, address)
-    folder = Path(address).expanduser()
-    is_file_name = folder.suffix.lower() == ".zip" and not folder.is_dir()
-    file = folder if is_file_name else folder / path.name
+    file = _file_at(Path(address).expanduser(), path.name)
     if file.exists() and file.samefile(path):
-        raise OutputError(folder, "the bundle is in this folder already", "", "Give another folder.")
+        raise OutputError(target, "the bundle is in this folder already", "", "Give another folder.")
     _copy(path, file)
     return str(file)
 
@@ -270,7 +268,7 @@ def pull(source: str, folder: str | Path, sha256: str | None = None) -> Path:
 
     Args:
         source: see `fetch`.
-        folder: where it goes.
+        folder: where it goes; if it ends in `.zip`, it is the file's own name.
         sha256: what its SHA-256 must be.
 
     Raises:
@@ -284,10 +282,15 @@ def pull(source: str, folder: str | Path, sha256: str | None = None) -> Path:
     with tempfile.TemporaryDirectory(prefix="medseg-pull-") as location:
         path = fetch(source, Path(location), sha256)
         refuse(str(source), "the packed bundle is not complete", compare(path), "Fetch it again.", DataError)
-        target = Path(folder) / path.name
+        target = _file_at(Path(folder), path.name)
         if not (target.exists() and target.samefile(path)):
             _copy(path, target)
     return target
+
+
+def _file_at(target: Path, name: str) -> Path:
+    """Return the file that a target means: the target itself if it ends in `.zip`, else the name in that folder."""
+    return target if target.suffix.lower() == ".zip" and not target.is_dir() else target / name
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from medseg.bundle.verify.bundle_files import METADATA, BundleFiles, as_mapping
+from medseg.errors import quoted
 from medseg.findings import Finding, error, note, warning
 from medseg.labels import BACKGROUND
 from medseg.optional import require
@@ -145,8 +146,8 @@ def _pip_install(name: str, version: str) -> str:
     """Return the command that installs a package: by the extra of medseg that brings it, or by its own name."""
     extras = extras_of(name)
     if extras:
-        return f"pip install 'medseg[{extras[0]}]'"
-    return f"pip install '{name}{version if version[:1] in '<>=!~' else f'>={version}'}'"
+        return f"pip install {quoted(f'medseg[{extras[0]}]')}"
+    return f"pip install {quoted(name + (version if version[:1] in '<>=!~' else f'>={version}'))}"
 
 
 def extras_of(name: str) -> list[str]:

@@ -12,4 +12,6 @@ def packed(tmp_path_factory, trained) -> Path:
     """The zip of the tiny run; not to be changed."""
     from medseg.bundle.share import pack_bundle
 
-    return pack_bundle(trained, tmp_path_factory.mktemp("packed") / "tiny.zip", torchscript=True)
+    return pack_bundle(
+        trained, tmp_path_factory.mktemp("packed") / "tiny.zip", torchscript=True, metadata={"name": "unet2d"}
+    )

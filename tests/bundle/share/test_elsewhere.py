@@ -31,7 +31,7 @@ SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "medseg", "bund
 
 @pytest.fixture(scope="module")
 def zipped(tmp_path_factory, trained):
-    return pack_bundle(trained, tmp_path_factory.mktemp("zipped") / "tiny.zip")
+    return pack_bundle(trained, tmp_path_factory.mktemp("zipped") / "tiny.zip", metadata={"name": "unet2d"})
 
 
 @pytest.fixture(scope="module")

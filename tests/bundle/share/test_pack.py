@@ -70,7 +70,9 @@ def test_a_packed_bundle_names_no_path_case_or_run(packed, trained, phantom):
 
 def test_the_same_bundle_gives_the_same_bytes(packed, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "elsewhere")
-    again = pack_bundle(tmp_path / "elsewhere", tmp_path / "other-name.zip", torchscript=True)
+    again = pack_bundle(
+        tmp_path / "elsewhere", tmp_path / "other-name.zip", torchscript=True, metadata={"name": "unet2d"}
+    )
     assert again.read_bytes() == packed.read_bytes()
 
 

@@ -89,6 +89,17 @@ def test_the_metadata_agrees_with_network_and_classes(root, tmp_path):
     assert json.loads((tmp_path / "b" / "label_map.json").read_text()) == labels.to_dict()
 
 
+def test_a_bundle_that_takes_hu_is_for_ct(root, tmp_path):
+    file = root / "configs" / "metadata.json"
+    data = {"inputs": {"image": {"modality": "MR or CT"}}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "network_data_format": data}))
+    for name, takes_hu, modality in (("a", False, "MR or CT"), ("b", True, "CT")):
+        staged = stage(Bundle(root), tmp_path / name)
+        describe(staged, NetworkFacts(takes_hu=takes_hu))
+        content = json.loads((tmp_path / name / "configs" / "metadata.json").read_text())
+        assert content["network_data_format"]["inputs"]["image"]["modality"] == modality
+
+
 def test_images_that_no_text_shows_are_left_out(root, tmp_path):
     for name in ("curve.png", "patient.png"):
         (root / "docs" / name).write_bytes(b"x")
