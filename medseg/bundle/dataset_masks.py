@@ -1,4 +1,4 @@
-"""Label maps of one subset of a data set, segmented with a bundle; whole ones of the same weights are kept."""
+"""Label maps of one subset of a data set, segmented with a bundle; complete ones of the same weights are kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from medseg.atomic import writable_folder, write_json
 from medseg.bundle.batch_predict import BatchPredictor
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.predict import Predictor
+from medseg.bundle.slice_writer import SliceWriter
 from medseg.bundle.volume_writer import VolumeWriter
 from medseg.cases import Case
 from medseg.errors import DataError
@@ -25,7 +26,7 @@ RECORD = "made_by.json"
 
 @dataclass(frozen=True)
 class DatasetMasks:
-    """The label maps `<case>.nii.gz` of a data set.
+    """The label maps `<case>.nii.gz` of a data set, or what `SliceWriter` writes of one of slices.
 
     Args:
         cases: the cases of that subset.
@@ -61,9 +62,12 @@ def segment_dataset(
     """
     folder = Path(folder)
     config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent)})
-    cases = tuple(config.get_parsed_content("data").subset(subset))
-    predictor = Predictor(bundle, overrides)
-    weights = Path(str(bundle.resolve("inference", overrides).get_parsed_content("ckpt_path")))
+    dataset = config.get_parsed_content("data")
+    cases = tuple(dataset.subset(subset))
+    slices = dataset.class_colors is not None
+    predictor = Predictor(bundle, overrides, slices=slices)
+    inference = bundle.resolve("inference", overrides)
+    weights = Path(str(inference.get_parsed_content("ckpt_path")))
     record = {
         "weights": str(weights.resolve()),
         "written": weights.stat().st_mtime_ns,
@@ -72,16 +76,22 @@ def segment_dataset(
     overwrite = _read_record(folder / RECORD) != record
     writable_folder(folder)
     write_json(folder / RECORD, record)
-    scans = {case.image: case for case in cases}
-    targets = {scan: folder / f"{case.id}.nii.gz" for scan, case in scans.items()}
+    ids = {str(case.image): case.id for case in cases}
+    writer: SliceWriter | VolumeWriter
+    if slices:
+        items = dataset.items(subset, context=int(inference.get_parsed_content("context", default=0)))
+        writer = SliceWriter.of(predictor, folder, items)
+    else:
+        writer = VolumeWriter({case.image: folder / f"{case.id}.nii.gz" for case in cases}, predictor.labels)
     failed = {}
-    work = BatchPredictor(predictor, VolumeWriter(targets, predictor.labels), overwrite)
-    with closing(work.run()) as outcomes, tqdm(total=len(scans), desc="Segmenting", unit="scan", disable=None) as bar:
+    work = BatchPredictor(predictor, writer, overwrite)
+    with closing(work.run()) as outcomes, tqdm(total=len(cases), desc="Segmenting", unit="scan", disable=None) as bar:
         for outcome in outcomes:
             bar.update()
             if outcome.result is None:
-                failed[scans[outcome.item].id] = str(outcome.error)
-    if len(failed) == len(scans):
+                item = outcome.item
+                failed[ids[str(item["image"] if isinstance(item, dict) else item)]] = str(outcome.error)
+    if len(failed) == len(cases):
         raise DataError(data, f"no scan of its {subset} cases could be segmented", fix=next(iter(failed.values()), ""))
     return DatasetMasks(cases, predictor.labels, failed)
 

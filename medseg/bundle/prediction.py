@@ -13,6 +13,7 @@ import torch
 from PIL.Image import Image
 
 from medseg.data import nifti, write_label_map
+from medseg.data.masks import flatten_masks
 from medseg.errors import DataError, GeometryError, InputError
 from medseg.grid import Grid
 from medseg.image_io_2d import read_size
@@ -266,15 +267,7 @@ def slice_prediction(
         return replace(prediction, label=_restricted(label, labels, structures))
     requested = np.array([name in structures for name in labels.structures])
     channels = (values > 0) & requested[:, None, None]
-    return replace(prediction, label=flatten_channels(channels, labels), channels=channels)
-
-
-def flatten_channels(channels: npt.NDArray[np.bool_], labels: LabelMap) -> Label:
-    """Flatten masks that may overlap, `(structures, rows, columns)`: a smaller structure covers a larger one."""
-    label = np.zeros(channels.shape[1:], nifti.label_dtype(len(labels)))
-    for name in labels.overlap_priority():
-        label[channels[labels.index(name) - 1]] = labels.index(name)
-    return label
+    return replace(prediction, label=flatten_masks(channels, labels), channels=channels)
 
 
 def spacing_of(item: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -18,6 +18,7 @@ from medseg.atomic import atomic_path, remove_partial, writable_folder, write_cs
 from medseg.bundle.batch_predict import AnyPrediction, ScanResult
 from medseg.bundle.predict import Predictor
 from medseg.bundle.prediction import SlicePrediction, slice_prediction, spacing_of
+from medseg.data.layouts import kaggle
 from medseg.data.nifti import label_dtype
 from medseg.errors import DataError, InputError, LabelError
 from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_image_2d
@@ -46,6 +47,7 @@ class SliceWriter:
         multilabel: whether structures may overlap.
         only: the structures that were searched for, if not all; every mask says so of itself.
         items: what to segment, from `medseg.data.slice_items`.
+        submission: gets the masks of these items as run lengths, as a submission to Kaggle needs them.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -57,17 +59,23 @@ class SliceWriter:
     multilabel: bool = False
     only: Sequence[str] | None = None
     items: Sequence[Mapping[str, Any]] = ()
+    submission: Path | None = None
     needs_image: bool = field(default=False, init=False)
     needs_confidence: bool = field(default=False, init=False)
     _rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict, init=False)
+    _runs: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         writable_folder(self.folder)
+        if self.submission is not None:
+            writable_folder(self.submission.parent)
         if self.colors is None:
             self.colors = np.array([self.labels.color(index) for index in range(len(self.labels))])
 
     @classmethod
-    def of(cls, predictor: Predictor, folder: Path, items: Sequence[Mapping[str, Any]]) -> SliceWriter:
+    def of(
+        cls, predictor: Predictor, folder: Path, items: Sequence[Mapping[str, Any]], submission: Path | None = None
+    ) -> SliceWriter:
         """Return a writer for the slices that a predictor segments, in the colors of its bundle's `classes.json`.
 
         Raises:
@@ -75,7 +83,7 @@ class SliceWriter:
             OutputError: the folder cannot be written.
         """
         colors = read_colors(predictor.root / "classes.json", predictor.labels)
-        return cls(folder, predictor.labels, colors, predictor.multilabel, predictor.only, items)
+        return cls(folder, predictor.labels, colors, predictor.multilabel, predictor.only, items, submission)
 
     def begin(self) -> None:
         """Write what the indices mean, unless masks are there whose indices mean something else.
@@ -128,6 +136,11 @@ class SliceWriter:
             (prediction.id, prediction.scan, name, count, "" if mm2 is None else round(count * mm2, 2))
             for name, count in prediction.pixels().items()
         ]
+        if self.submission is not None:
+            names = kaggle.in_order(self.labels.structures)
+            self._runs[prediction.id] = [
+                (prediction.id, name, kaggle.encode_runs(prediction.mask(name))) for name in names
+            ]
         return ScanResult(files[MASKS], prediction, is_new, (files[COLORS], files[OVERLAYS]))
 
     def _write_images(self, prediction: SlicePrediction, files: Mapping[str, Path]) -> None:
@@ -173,6 +186,9 @@ class SliceWriter:
         """
         self._rows = self._earlier_rows() | self._rows
         write_csv(self.folder / TABLE, _COLUMNS, [row for id in sorted(self._rows) for row in self._rows[id]])
+        if self.submission is not None:
+            rows = [row for id in sorted(self._runs) for row in self._runs[id]]
+            write_csv(self.submission, kaggle.SUBMISSION_COLUMNS, rows)
 
     def _earlier_rows(self) -> dict[str, list[tuple[Any, ...]]]:
         rows: dict[str, list[tuple[Any, ...]]] = {}

@@ -72,10 +72,11 @@ _with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in
 def run(**options: Any) -> int:
     """Evaluate the label maps in PREDICTION against those in TRUTH, case by case and structure by structure.
 
-    Both are folders of label maps <case>.nii.gz, folders of <case>/<structure>.nii.gz, or data sets in any layout
-    that medseg reads. Structures are matched by name. Writes evaluation.json, scores.csv, structures.csv and
-    evaluation.html: Dice, IoU, precision, recall, relative volume error, ASD, HD95 and NSD, with means over the
-    cases and bootstrap intervals, the worst first.
+    Both are folders of label maps <case>.nii.gz, folders of <case>/<structure>.nii.gz, folders of PNG masks, what
+    `medseg predict` wrote, or data sets in any layout that medseg reads. Structures are matched by name. Writes
+    evaluation.json, scores.csv, structures.csv and evaluation.html: Dice, F1, IoU, precision, recall, relative volume
+    error, and of volumes ASD, HD95 and NSD, with means over the cases and bootstrap intervals, the worst first. The
+    PNG slices of a scan are one case; those of the GI tract also get the score of the UW-Madison competition.
 
     \b
     medseg evaluate masks ~/Totalsegmentator_dataset -o evaluation --partial
@@ -84,7 +85,7 @@ def run(**options: Any) -> int:
     _check_options(options)
     from medseg.atomic import writable_folder
     from medseg.data.case_jobs import default_processes
-    from medseg.evaluation import evaluate_pairs, find_sources, match, read_names, save
+    from medseg.evaluation import by_scan, evaluate_pairs, find_sources, match, read_names, save
     from medseg.evaluation.error_maps import worst_case_images
     from medseg.report import save_evaluation_page
 
@@ -100,7 +101,12 @@ def run(**options: Any) -> int:
     else:
         predictions = find_sources(options["prediction"], names["prediction"])
         truths = find_sources(options["truth"], names["truth"])
-    pairs = match(predictions, truths, options["structures"], bool(options["partial"] or failed))
+    pairs = by_scan(match(predictions, truths, options["structures"], bool(options["partial"] or failed)))
+    flat = any(truth.slices for truth, _ in pairs.cases.values())
+    volumes_only = {"--resample": options["resample"], "--nsd": options["tolerances"], "--images": options["images"]}
+    conflicts = [name for name, value in volumes_only.items() if value]
+    if flat and conflicts:
+        raise click.UsageError(f"{conflicts[0]} is for volumes, and these are 2D pictures.")
     evaluation = evaluate_pairs(
         pairs,
         options["tolerances"] or (1.0, 3.0),
@@ -150,7 +156,11 @@ def _segment(
 
     bundle = Bundle.open(options["prediction"], options["trust"])
     masks = segment_dataset(bundle, options["data"], folder, options["subset"], parse_pairs(options["pairs"]))
-    truths = dataset_sources(masks.cases, masks.labels)
+    if masks.cases[0].slice is None:
+        truths = dataset_sources(masks.cases, masks.labels)
+    else:  # masks of slices as they are in the set, with overlaps
+        ids = {case.id for case in masks.cases}
+        truths = {id: source for id, source in find_sources(options["data"]).items() if id in ids}
     predictions = {
         case: source for case, source in find_sources(folder).items() if case in truths and case not in masks.failed
     }
@@ -164,15 +174,22 @@ def show(content: Mapping[str, Any]) -> None:
     screen = console()
     measures = content["measures"]
     count = len(content["cases"])
-    screen.print(f"{count} {'case' if count == 1 else 'cases'}, {len(content['structures'])} structures", markup=False)
+    slices = f" ({content['slices']} slices)" if content["slices"] else ""
+    cases = f"{count} {'case' if count == 1 else 'cases'}{slices}"
+    screen.print(f"{cases}, {len(content['structures'])} structures", markup=False)
     for key, text in LEFT_OUT.items():
         if content[key]:
             more = ", ..." if len(content[key]) > _MAX_ROWS else ""
             names = f"{', '.join(content[key][:_MAX_ROWS])}{more}"
             screen.print(f"{text}: {len(content[key])} ({names})", markup=False)
     rows = [[measure, *_interval(content["mean"][measure])] for measure in measures]
+    rows.insert(1, ["f1", number(content["f1"]), "over the voxels of all cases"])
     screen.print(table("Mean over structures", ["", "mean", "95 % interval"], rows))
-    keys = [measure for measure in ("dice", "nsd_1mm", "nsd_3mm", "hd95_mm") if measure in measures]
+    if content["gi_tract"]:
+        parts = {name: number(value) for name, value in content["gi_tract"].items()}
+        formula = f"0.4 x Dice of slices {parts['dice']} + 0.6 x (1 - Hausdorff distance {parts['hausdorff']})"
+        screen.print(f"Score of the UW-Madison GI tract competition: {parts['score']} = {formula}", markup=False)
+    keys = [measure for measure in ("dice", "nsd_1mm", "nsd_3mm", "hd95_mm", "hausdorff") if measure in measures]
     rows = [
         [row["structure"], *(number(row["measures"][key]["mean"]) for key in keys)]
         + [str(row[key]) for key in ("present", "missed", "false_positive")]

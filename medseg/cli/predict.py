@@ -48,6 +48,12 @@ if TYPE_CHECKING:
     help="Log times, volumes and previews to trackio (stays on this machine) or wandb; implies --preview.",
 )
 @click.option("--recursive", is_flag=True, help="Also take the volume files in all folders below an input folder.")
+@click.option(
+    "--submission",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.csv",
+    help="2D images: also write the masks as run lengths, as Kaggle's GI tract competition takes them.",
+)
 @click.option("--overwrite", is_flag=True, help="Segment scans again that have a complete mask already.")
 @click.option(
     "--memory",
@@ -73,6 +79,7 @@ def command(
     preview: bool,
     backend: str | None,
     recursive: bool,
+    submission: Path | None,
     overwrite: bool,
     budget: str | None,
     pairs: tuple[str, ...],
@@ -105,8 +112,10 @@ def command(
         conflicts = [name for name, value in options.items() if value] or [str(p) for p in inputs if p not in images]
         if conflicts:
             raise click.UsageError(f"{images[0]} holds 2D images, and {conflicts[0]} is for volumes.")
-        _predict_slices(bundle, inputs, folder, overrides, only, overwrite, trust, show_traceback)
+        _predict_slices(bundle, inputs, folder, overrides, only, overwrite, trust, show_traceback, submission)
         return
+    if submission:
+        raise click.UsageError("--submission is for 2D images, and these are volumes.")
     targets, empty = _targets(inputs, folder, recursive)
     from medseg.atomic import writable_folder
     from medseg.bundle import BatchPredictor, Bundle, Outputs, Predictor, VolumeWriter
@@ -174,6 +183,7 @@ def _predict_slices(
     overwrite: bool,
     trust: bool,
     show_traceback: bool,
+    submission: Path | None,
 ) -> None:
     """Segment 2D images, and print what becomes of each and where the table is."""
     from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
@@ -191,12 +201,14 @@ def _predict_slices(
         raise click.UsageError(f"{inside[0]} is in the output folder itself. Choose another folder with -o.")
     items = slice_items(inputs, neighbors, without=folder)
     predictor = Predictor(opened, dict(overrides), list(only) or None, slices=True)
-    batch = BatchPredictor(predictor, SliceWriter.of(predictor, folder, items), overwrite)
+    batch = BatchPredictor(predictor, SliceWriter.of(predictor, folder, items, submission), overwrite)
     _run(batch, "slice", show_traceback)
     counts = batch.counts
     unchanged = f"{counts['existing']} unchanged (--overwrite segments them again)"
     click.echo(f"{counts['segmented']} segmented, {unchanged}, {counts['failed']} failed.", nl=False)
     click.echo(f" Masks are in {folder / MASKS}, pixels and areas in {folder / TABLE}")
+    if submission:
+        click.echo(f"Run lengths are in {submission}")
     if counts["failed"]:
         raise click.exceptions.Exit(1)
 

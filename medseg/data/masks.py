@@ -35,6 +35,14 @@ class Merged:
     missing: tuple[str, ...] = ()
 
 
+def flatten_masks(masks: npt.NDArray[np.bool_], labels: LabelMap) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Flatten masks that may overlap, `(structures, *spatial)`: a smaller structure covers a larger one."""
+    label = np.zeros(masks.shape[1:], label_dtype(len(labels)))
+    for name in labels.overlap_priority():
+        label[masks[labels.index(name) - 1]] = labels.index(name)
+    return label
+
+
 @dataclass(frozen=True)
 class Combined:
     """Hold masks with their overlaps: every voxel has the code of a combination of structures.

@@ -74,27 +74,40 @@ def read_slice(case: Case, colors: ClassColors) -> SliceContent:
         LabelError: values or colors that no class has.
     """
     image = read_image_2d(case.image)
-    rows, columns = image.values.shape[:2]
+    shape = (image.values.shape[0], image.values.shape[1])
     doubts = [(case.image, f"this part of the file is not read: {image.loss}")] if image.loss else []
+    masks, mask_doubts, smoothed = read_masks(case, colors, shape)
+    return SliceContent(image, masks, (*doubts, *mask_doubts), smoothed)
+
+
+def read_masks(
+    case: Case, colors: ClassColors, shape: tuple[int, int]
+) -> tuple[dict[str, npt.NDArray[np.bool_]], list[tuple[Path, str]], Mapping[str, int]]:
+    """Read the masks of a slice of that shape; returns them, and doubts and smoothed pixels, see `SliceContent`.
+
+    Raises:
+        DataError, GeometryError, LabelError: see `read_slice`.
+    """
     masks: dict[str, npt.NDArray[np.bool_]] = {}
+    doubts: list[tuple[Path, str]] = []
     smoothed: Mapping[str, int] = {}
     if case.slice is not None and case.slice.runs is not None:
         for name, runs in case.slice.runs.items():
-            masks[name] = decode_runs(runs, (rows, columns), f"{case.label}, {case.id}, {name}")
+            masks[name] = decode_runs(runs, shape, f"{case.label}, {case.id}, {name}")
     elif case.masks:
         for name, path in case.masks.items():
-            masks[name], between = decode_binary(_read_mask(path, case.image, (rows, columns)), path)
+            masks[name], between = decode_binary(_read_mask(path, case.image, shape), path)
             if between:
                 doubts.append((path, f"{between} pixels between black and white went to the nearer"))
     elif case.label is not None:
-        decoded = decode_mask(_read_mask(case.label, case.image, (rows, columns)), colors, case.label)
+        decoded = decode_mask(_read_mask(case.label, case.image, shape), colors, case.label)
         masks = {name: decoded.label == index for index, name in enumerate(colors.names) if index}
         smoothed = decoded.smoothed
         if smoothed:
             count, listed = sum(smoothed.values()), ", ".join(f"{name} {smoothed[name]}" for name in smoothed)
             text = f"{count} pixels of no class's color went to the class of the nearest pixel with one: {listed}"
             doubts.append((case.label, text))
-    return SliceContent(image, masks, tuple(doubts), smoothed)
+    return masks, doubts, smoothed
 
 
 def _read_mask(path: Path, image: Path, shape: tuple[int, int]) -> Image2D:

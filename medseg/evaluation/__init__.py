@@ -6,7 +6,7 @@ Example:
 """
 
 from medseg.evaluation.comparison import compare_evaluations
-from medseg.evaluation.pairs import Pairs, match
+from medseg.evaluation.pairs import Pairs, by_scan, match
 from medseg.evaluation.results import Evaluation, load, save
 from medseg.evaluation.scores import evaluate, evaluate_pairs
 from medseg.evaluation.sources import Source, dataset_sources, find_sources, read_names
@@ -15,6 +15,7 @@ __all__ = [
     "Evaluation",
     "Pairs",
     "Source",
+    "by_scan",
     "compare_evaluations",
     "dataset_sources",
     "evaluate",

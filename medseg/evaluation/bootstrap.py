@@ -13,7 +13,7 @@ from medseg.metrics import StructureScores
 Table = npt.NDArray[np.float64]
 SAMPLES = 2000
 LEVEL = 0.95
-LOWER_IS_BETTER = ("asd_mm", "hd95_mm")
+LOWER_IS_BETTER = ("asd_mm", "hd95_mm", "hausdorff")
 
 
 class Interval(NamedTuple):

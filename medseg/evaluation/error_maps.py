@@ -1,9 +1,9 @@
-"""Images of where prediction and truth differ, in three planes of the worst cases."""
+"""Images of where prediction and truth differ, in three planes of the worst cases, or one slice."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from medseg.data.layouts.listed_cases import volumes
+from medseg.data.masks import flatten_masks
 from medseg.data.volumes import read_volume
 from medseg.errors import DataError, MedsegError
 from medseg.evaluation.pairs import Pairs, read_pair
+from medseg.evaluation.pictures import Picture
 from medseg.grid import Grid, to_ras
-from medseg.report.overlays import ERROR_COLORS, HU_WINDOW, gray, overlay
+from medseg.image_io_2d import intensities, read_image_2d
+from medseg.labels import LabelMap
+from medseg.report.overlays import ERROR_COLORS, HU_WINDOW, from_screen, gray, overlay
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,7 @@ _OPACITIES = np.array([0.0, 0.35, 0.8, 0.8, 0.8])  # correct voxels are tinted f
 def worst_case_images(
     content: Mapping[str, Any], pairs: Pairs, count: int, images: Path | None = None, resample: bool = False
 ) -> dict[str, list[tuple[str, Image.Image]]]:
-    """Draw three planes of each of the worst cases; by case, the worst first, each plane with its name.
+    """Draw three planes of each of the worst cases, of slices the worst one; by case, each image with its name.
 
     Args:
         content: as `Evaluation.to_dict` gives it: the worst cases come first there.
@@ -48,6 +52,9 @@ def worst_case_images(
     for case in tqdm(content["cases"][: max(0, count)], desc="Images", unit="case", disable=None, leave=False):
         id = case["case"]
         truth, prediction = pairs.cases[id]
+        if truth.slices:
+            planes[id] = [_worst_slice(truth.slices, prediction.slices, pairs.labels)]
+            continue
         true, predicted, grid, _ = read_pair(truth, prediction, pairs.labels, resample)
         grid = grid or Grid(true.shape, np.eye(4))
         scan = scans.get(id) or scans.get(f"{id}_0000") or truth.image
@@ -57,6 +64,31 @@ def worst_case_images(
                 predicted[predicted == pairs.labels.index(name)] = 0
         planes[id] = error_maps(_scan_hu(scan, grid), true, predicted, grid)
     return planes
+
+
+def _worst_slice(
+    truths: Sequence[Picture], predictions: Sequence[Picture], labels: LabelMap
+) -> tuple[str, Image.Image]:
+    """Draw the slice with most wrong pixels, over its image if there is one."""
+    worst: tuple[int, Picture, Array] | None = None
+    for truth, prediction in zip(truths, predictions, strict=True):
+        annotated = np.array([name in truth.structures for name in labels])[:, None, None]
+        sides = (truth.masks(labels, truth.case.image), prediction.masks(labels, truth.case.image) & annotated)
+        kinds = classify_errors(*(flatten_masks(masks, labels) for masks in sides))
+        wrong = int(np.count_nonzero(kinds > 1))
+        if worst is None or wrong > worst[0]:
+            worst = wrong, truth, kinds
+    if worst is None:
+        raise DataError("slices", "there is none to draw")
+    _, truth, kinds = worst
+    is_mask = truth.case.image in (truth.case.label, *truth.case.masks.values())
+    values = np.zeros(kinds.shape) if is_mask else intensities(read_image_2d(truth.case.image))[0]
+    colors = np.array([(0, 0, 0), *ERROR_COLORS.values()])
+    base = gray(from_screen(values), (0.0, 1.0))
+    image = Image.fromarray(overlay(base, from_screen(kinds), colors, _OPACITIES, outlines=False))
+    scale = _SIDE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return truth.case.id, image.resize(size, Image.Resampling.NEAREST)
 
 
 def _scan_hu(scan: Path | None, grid: Grid) -> Array | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,34 @@ def match(
         without_prediction,
         without_truth,
     )
+
+
+def by_scan(pairs: Pairs) -> Pairs:
+    """Return pairs of 2D slices as pairs of their scans; those of volumes as they are.
+
+    Raises:
+        DataError: volumes on one side, and slices on the other.
+    """
+    scans: dict[str, list[tuple[int, Source, Source]]] = {}
+    for truth, prediction in pairs.cases.values():
+        if bool(truth.slices) != bool(prediction.slices):
+            problem = "one holds 2D slices and the other a volume"
+            raise DataError(f"{prediction.location} against {truth.location}", problem)
+        if not truth.slices:
+            return pairs
+        scan, number = truth.slices[0].scan
+        scans.setdefault(scan, []).append((number, truth, prediction))
+    cases = {}
+    for scan, slices in scans.items():
+        slices.sort(key=lambda row: (row[0], row[1].case))
+        cases[scan] = _scan(scan, [row[1] for row in slices]), _scan(scan, [row[2] for row in slices])
+    return replace(pairs, cases=cases)
+
+
+def _scan(scan: str, slices: Sequence[Source]) -> Source:
+    structures = tuple(dict.fromkeys(name for source in slices for name in source.structures))
+    parts = tuple(picture for source in slices for picture in source.slices)
+    return Source(scan, Path(slices[0].location).parent, structures=structures, slices=parts)
 
 
 def _few(names: Sequence[str]) -> str:

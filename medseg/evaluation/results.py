@@ -23,8 +23,9 @@ from medseg.evaluation.bootstrap import (
     score_table,
 )
 from medseg.evaluation.pairs import Pairs
-from medseg.metrics import StructureScores
+from medseg.metrics import GITractScores, StructureScores, gi_tract_score
 
+PARTS = ("dice", "hausdorff")  # of the score of the GI tract competition
 FORM = 1  # of evaluation.json
 RESULT, SCORES, STRUCTURES = "evaluation.json", "scores.csv", "structures.csv"
 _ROW = ("structure", "state", "truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
@@ -45,6 +46,7 @@ class Evaluation:
         truth: where the truths came from.
         samples: bootstrap samples.
         seed: of the bootstrap.
+        gi_tract: of slices of the GI tract: what each scan gives to the competition's score.
     """
 
     pairs: Pairs
@@ -56,6 +58,7 @@ class Evaluation:
     truth: str = ""
     samples: int = SAMPLES
     seed: int = 0
+    gi_tract: tuple[GITractScores, ...] = ()
 
     def __repr__(self) -> str:
         cases, structures = len(self.scores), len(self.pairs.labels) - 1
@@ -78,6 +81,23 @@ class Evaluation:
         means = row_means(score_table(self.scores, measure).T)
         return float(row_means(means[None])[0])
 
+    def f1(self) -> dict[str, float]:
+        """Return the F1 of each structure over the voxels of all cases together; NaN where it is in none."""
+        table = score_table(self.scores, "dice")
+        sizes = np.array([[row.truth_voxels + row.predicted_voxels for row in rows] for rows in self.scores.values()])
+        sizes = np.where(np.isnan(table), 0, sizes)
+        total = sizes.sum(axis=0)
+        f1 = np.divide((np.nan_to_num(table) * sizes).sum(axis=0), total, np.full(len(total), np.nan), where=total > 0)
+        return dict(zip(self.pairs.labels, f1.tolist(), strict=True))
+
+    def gi_tract_score(self) -> dict[str, float] | None:
+        """Return the score of the UW-Madison GI tract competition and its two parts; None for other structures."""
+        if not self.gi_tract:
+            return None
+        dice, hausdorff = (np.concatenate([getattr(scan, name).ravel() for scan in self.gi_tract]) for name in PARTS)
+        means = {name: float(row_means(part[None])[0]) for name, part in zip(PARTS, (dice, hausdorff), strict=True)}
+        return {"score": gi_tract_score(self.gi_tract), **means}
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `evaluation.json` holds: means, structures and cases, the worst first; None without a value."""
         names = list(self.pairs.labels)
@@ -85,10 +105,12 @@ class Evaluation:
         by_measure = {measure: intervals(score_table(self.scores, measure), drawn) for measure in self.measures}
         counts = count_states(self.scores)
         means = case_means(self.scores, self.measures)
+        f1 = self.f1()
         structures = [
             {
                 "structure": name,
                 **counts[name],
+                "f1": f1[name],
                 "measures": {measure: by_measure[measure][0][index]._asdict() for measure in self.measures},
             }
             for index, name in enumerate(names)
@@ -110,8 +132,11 @@ class Evaluation:
                 "prediction": self.prediction,
                 "truth": self.truth,
                 "measures": list(self.measures),
+                "slices": sum(len(truth.slices) for truth, _ in self.pairs.cases.values()),
                 "bootstrap": {"samples": self.samples, "seed": self.seed, "level": LEVEL, "drawn": "cases"},
                 "mean": {measure: by_measure[measure][1]._asdict() for measure in self.measures},
+                "f1": float(row_means(np.array([list(f1.values())]))[0]),
+                "gi_tract": self.gi_tract_score(),
                 "structures": sorted(structures, key=lambda row: _worst_first(row["measures"]["dice"]["mean"])),
                 "cases": sorted(cases, key=lambda row: _worst_first(row["mean"]["dice"])),
                 "failed": dict(self.failed),

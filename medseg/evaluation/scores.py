@@ -14,12 +14,13 @@ from medseg.data.case_jobs import run_each
 from medseg.data.nifti import stem
 from medseg.errors import DataError, LabelError, MedsegError
 from medseg.evaluation.bootstrap import SAMPLES
-from medseg.evaluation.pairs import Pairs, match, read_pair
+from medseg.evaluation.pairs import Pairs, by_scan, match, read_pair
+from medseg.evaluation.pictures import picture_measures, score_scan
 from medseg.evaluation.results import Evaluation
 from medseg.evaluation.sources import Source, file_source, find_sources, memory_source, read_names
 from medseg.grid import Grid
 from medseg.labels import LabelMap
-from medseg.metrics import StructureScores, measure_names, structure_scores
+from medseg.metrics import GITractScores, StructureScores, measure_names, structure_scores
 
 _TOLERANCES_MM = (1.0, 3.0)
 _MAX_UNNAMED = 255  # label values that are given names; with more, it is hardly a label map
@@ -140,8 +141,8 @@ def _name_values(*sides: Mapping[str, Source]) -> list[dict[str, Source]]:
 
 def score_case(
     case: tuple[str, tuple[Source, Source]], labels: LabelMap, tolerances_mm: Sequence[float], resample: bool
-) -> tuple[list[StructureScores], tuple[str, ...]]:
-    """Score one case.
+) -> tuple[list[StructureScores], tuple[str, ...], GITractScores | None]:
+    """Score one case; of slices, see `score_scan`.
 
     Args:
         case: its id, its truth and its prediction.
@@ -150,12 +151,14 @@ def score_case(
         resample: see `read_pair`.
 
     Returns:
-        One row a structure, and remarks on the case.
+        One row a structure, remarks on the case, and of a scan of the GI tract its part in the competition's score.
 
     Raises:
         DataError, GeometryError, LabelError: what is wrong with it, and with which file.
     """
     id, (truth, prediction) = case
+    if truth.slices:
+        return score_scan(truth.slices, prediction.slices, labels, id)
     annotated = tuple(name for name in labels if name in truth.structures)
     if not annotated:
         thing = f"{prediction.location} against {truth.location}"
@@ -163,7 +166,7 @@ def score_case(
     true, predicted, grid, notes = read_pair(truth, prediction, labels, resample)
     spacing = spacing_of(grid) if grid is not None else (1.0, 1.0, 1.0)
     rows = structure_scores(predicted, true, labels, spacing, tolerances_mm, annotated, id, surfaces=grid is not None)
-    return (rows if grid is not None else [_without_mm(row, tolerances_mm) for row in rows]), notes
+    return (rows if grid is not None else [_without_mm(row, tolerances_mm) for row in rows]), notes, None
 
 
 def _without_mm(row: StructureScores, tolerances_mm: Sequence[float]) -> StructureScores:
@@ -192,6 +195,8 @@ def evaluate_pairs(
 ) -> Evaluation:
     """Score every case. A broken one is listed with what is wrong with it; the others are scored.
 
+    Slices are scored scan by scan, without distances in mm.
+
     Args:
         pairs: what to compare, see `match`.
         tolerances_mm: of NSD.
@@ -208,10 +213,15 @@ def evaluate_pairs(
     """
     if samples < 1:
         raise MedsegError("bootstrap samples", "there must be 1 or more", f"got {samples}")
-    measures = measure_names(tolerances_mm)
+    pairs = by_scan(pairs)
+    flat = any(truth.slices for truth, _ in pairs.cases.values())
+    if flat and resample:
+        raise MedsegError("resample", "pictures are not resampled: each mask must have the size of its image")
+    measures = picture_measures(pairs.labels) if flat else measure_names(tolerances_mm)
     scores: dict[str, Sequence[StructureScores]] = {}
     notes: dict[str, tuple[str, ...]] = {}
     failed: dict[str, str] = {}
+    scans: dict[str, GITractScores] = {}
     score = functools.partial(score_case, labels=pairs.labels, tolerances_mm=tuple(tolerances_mm), resample=resample)
     for (case, _), result in run_each(score, list(pairs.cases.items()), workers, "Evaluating"):
         if isinstance(result, MedsegError):
@@ -219,11 +229,12 @@ def evaluate_pairs(
                 raise result
             failed[case] = str(result)
         else:
-            scores[case], notes[case] = result
+            scores[case], notes[case], part = result
+            if part is not None:
+                scans[case] = part
     if not scores:
         reason = next(iter(failed.values()), "")
         raise DataError("evaluation", "no case could be scored", f"{len(failed)} failed", reason)
     in_order = {case: scores[case] for case in pairs.cases if case in scores}
-    return Evaluation(
-        pairs, measures, in_order, notes, dict(sorted(failed.items())), str(prediction), str(truth), samples, seed
-    )
+    failures, origins = dict(sorted(failed.items())), (str(prediction), str(truth))
+    return Evaluation(pairs, measures, in_order, notes, failures, *origins, samples, seed, tuple(scans.values()))

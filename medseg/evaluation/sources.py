@@ -17,8 +17,11 @@ from medseg.data.layouts.listed_cases import volumes
 from medseg.data.layouts.nnunet import DESCRIPTION
 from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
 from medseg.data.nifti import read_label_names, read_restriction, stem
+from medseg.data.volumes import holds_images_2d
 from medseg.errors import DataError, GeometryError, LabelError
+from medseg.evaluation.pictures import Picture, find_pictures
 from medseg.grid import Grid
+from medseg.image_io_2d import is_image_2d
 from medseg.labels import BACKGROUND, LabelMap
 
 NAMES = "label_map.json"
@@ -38,6 +41,7 @@ class Source:
         image: the scan, if it is known.
         array: label values in memory, `(I, J, K)`, instead.
         grid: of `array`; None if spacing and position are unknown.
+        slices: if it is a 2D slice, its masks; of a scan of such slices, those of all, in order.
     """
 
     case: str
@@ -48,6 +52,7 @@ class Source:
     image: Path | None = None
     array: npt.NDArray[Any] | None = None
     grid: Grid | None = None
+    slices: tuple[Picture, ...] = ()
 
     @property
     def location(self) -> str:
@@ -62,7 +67,8 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
 
     Args:
         root: a folder of NIfTI label maps `<case>.nii.gz`; a folder of `<case>/<structure>.nii.gz` or
-            `<case>/segmentations/<structure>.nii.gz`; or a data set in any layout that `discover` knows.
+            `<case>/segmentations/<structure>.nii.gz`; a data set in any layout that `discover` knows; or masks of 2D
+            slices, see `find_pictures`.
         names: how the label maps are numbered, if their headers, `label_map.json` or `dataset.json` beside or above
             them do not say so. It overrules them.
 
@@ -74,6 +80,8 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
         if root.suffix == ".json" and root.is_file():
             return _sources_of_dataset(root, names)
         raise DataError(root, "there must be a folder of label maps", "a file" if root.exists() else "no such folder")
+    if holds_images_2d(root):
+        return {id: _picture_source(id, picture) for id, picture in find_pictures(root, names).items()}
     described = any((root / name).is_file() for name in (datalist.NAME, DESCRIPTION))
     files = volumes(root)
     if files:
@@ -87,6 +95,11 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
                 for case, masks in folders.items()
             }
     return _sources_of_dataset(root, names)
+
+
+def _picture_source(id: str, picture: Picture) -> Source:
+    case = picture.case
+    return Source(id, case.label, case.masks, structures=picture.structures, image=case.image, slices=(picture,))
 
 
 def ordered(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
@@ -123,6 +136,9 @@ def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:
     Raises:
         LabelError: no names for its numbers.
     """
+    if is_image_2d(path):
+        ((id, picture),) = find_pictures(path, names).items()
+        return _picture_source(id, picture)
     labels = names or read_label_names(path)
     if labels is None:
         candidates = [folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from medseg.errors import MedsegError
 from medseg.labels import LabelMap
-from medseg.metrics.overlap import annotated_classes, confusion_matrix, overlap_scores
+from medseg.metrics.overlap import Overlap, annotated_classes, confusion_matrix, overlap_scores
 from medseg.metrics.surface import surface_distances
 
 OVERLAP = ("dice", "iou", "precision", "recall", "relative_volume_error")
@@ -100,7 +100,20 @@ def structure_scores(
         columns["hd95_mm"] = np.array([structure.hausdorff() for structure in distances])
         for name, tolerance in zip(names[-len(tolerances_mm) :], tolerances_mm, strict=True):
             columns[name] = np.array([structure.nsd(tolerance) for structure in distances])
-    voxel_ml = _voxel_mm3(spacing) / 1000.0
+    return structure_rows(overlap, labels, _voxel_mm3(spacing) / 1000.0, columns)
+
+
+def structure_rows(
+    overlap: Overlap, labels: LabelMap, voxel_ml: float, columns: Mapping[str, npt.NDArray[Any]]
+) -> list[StructureScores]:
+    """Return the scores of a case as one row a structure.
+
+    Args:
+        overlap: of its structures.
+        labels: their names.
+        voxel_ml: volume of a voxel, ml.
+        columns: each measure, `(structures,)`.
+    """
     states = overlap.states
     return [
         StructureScores(

@@ -24,6 +24,7 @@ _TITLES = {
     "relative_volume_error": "Volume error",
     "asd_mm": "ASD, mm",
     "hd95_mm": "HD95, mm",
+    "hausdorff": "Hausdorff distance, share of the diagonal",
 }
 _KINDS = {"right": "correct", "missed": "missed", "false": "false", "confused": "another structure"}
 LEFT_OUT = {
@@ -100,7 +101,7 @@ def digits(value: float | None) -> str:
 def _main_measures(content: Content) -> list[str]:
     """Return the measures that are looked at first."""
     measures = content["measures"]
-    first = ["dice", *(measure for measure in measures if measure.startswith("nsd_")), "hd95_mm", "asd_mm"]
+    first = ["dice", *(measure for measure in measures if measure.startswith("nsd_")), "hd95_mm", "asd_mm", "hausdorff"]
     return [measure for measure in first if measure in measures]
 
 
@@ -115,9 +116,10 @@ def _box_rows(content: Content, measure: str) -> dict[str, Any] | None:
     if not everything:
         return None
     is_distance = measure.endswith("_mm")
+    lower_is_better = is_distance or measure == "hausdorff"
     means = {row["structure"]: row["measures"][measure]["mean"] for row in content["structures"]}
     names = [name for name in values if values[name]]
-    names.sort(key=lambda name: -means[name] if is_distance else means[name])
+    names.sort(key=lambda name: -means[name] if lower_is_better else means[name])
     axis = LinearAxis(everything, share=not is_distance)
     unit = " mm" if is_distance else ""
     rows = [

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
-from medseg.bundle.prediction import flatten_channels, slice_prediction, spacing_of
+from medseg.bundle.prediction import slice_prediction, spacing_of
 from medseg.bundle.slice_writer import read_colors
 from medseg.data import slice_items
+from medseg.data.masks import flatten_masks
 from medseg.errors import DataError, LabelError, MedsegError
 from medseg.labels import LabelMap
 from medseg.networks import SegFormer
@@ -304,8 +305,8 @@ def test_spacing_and_flattening():
     assert spacing_of({"spacing": (1.0, 1.0)}) == (1.0, 1.0)
     assert spacing_of({}) is None
     masks = np.array([[[1, 1, 0]], [[0, 1, 1]]], bool)
-    assert flatten_channels(masks, LabelMap(["kidney_left", "kidney_cyst_left"])).tolist() == [[1, 2, 2]]
-    assert flatten_channels(masks, LabelMap(["kidney_cyst_left", "kidney_left"])).tolist() == [[1, 1, 2]]
+    assert flatten_masks(masks, LabelMap(["kidney_left", "kidney_cyst_left"])).tolist() == [[1, 2, 2]]
+    assert flatten_masks(masks, LabelMap(["kidney_cyst_left", "kidney_left"])).tolist() == [[1, 1, 2]]
 
 
 def test_masks_of_other_classes_are_never_mixed(predictor, tmp_path, monkeypatch):

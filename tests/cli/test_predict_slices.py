@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 
 import nibabel as nib
@@ -185,3 +186,75 @@ def test_the_output_may_lie_below_the_input_each_time(medseg, trained_slices, im
         done = medseg("predict", trained_slices, images, "-o", images / "out")
         assert done.code == 0, done.err
         assert summary in done.out
+
+
+def test_a_submission_holds_the_masks_as_run_lengths(medseg, trained_slices, tmp_path):
+    scans = tmp_path / "test" / "case7" / "case7_day3" / "scans"
+    scans.mkdir(parents=True)
+    for k in (1, 2):
+        values = np.random.default_rng(k).integers(0, 256, (32, 40)).astype(np.uint8)
+        Image.fromarray(values).save(scans / f"slice_{k:04d}_40_32_1.50_1.50.png")
+    table = tmp_path / "submission" / "s.csv"
+    call = ("predict", trained_slices, tmp_path / "test", "-o", tmp_path / "out", "--submission", table)
+    for _ in range(2):  # as well from masks that are there
+        done = medseg(*call)
+        assert done.code == 0, done.err
+        assert f"Run lengths are in {table}" in done.out
+        with table.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert rows[0] == ["id", "class", "predicted"]
+        names = ["large_bowel", "small_bowel", "stomach"]
+        ids = [f"case7_day3_slice_{k:04d}" for k in (1, 2)]
+        assert [row[:2] for row in rows[1:]] == [[id, name] for id in ids for name in names]
+        indices = {name: index for index, name in enumerate(("stomach", "small_bowel", "large_bowel"), 1)}
+        for id, name, runs in rows[1:]:
+            mask = np.zeros(32 * 40, bool)
+            numbers = [int(number) for number in runs.split()]
+            for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+                mask[start - 1 : start - 1 + length] = True
+            expected = pixels(tmp_path / "out" / "masks" / f"{id}.png") == indices[name]
+            assert np.array_equal(mask.reshape(32, 40), expected)
+        assert any(row[2] for row in rows[1:])
+        table.unlink()
+
+
+def test_a_run_is_evaluated_on_its_data_set(medseg, trained_slices, tmp_path):
+    from medseg.data import SlicePhantomSpec, write_slice_phantom
+
+    data = write_slice_phantom(tmp_path / "set", SlicePhantomSpec(train=1, val=2, slices=3, size=(40, 48)))
+    done = medseg("evaluate", trained_slices, "--data", data, "-o", tmp_path / "out", "--workers", 0, "--error-maps", 1)
+    assert done.code == 0, done.err
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert sorted(case["case"] for case in content["cases"]) == ["case102_day20", "case103_day20"]
+    colors = {"stomach": (255, 0, 0), "small_bowel": (0, 255, 0), "large_bowel": (0, 0, 255)}
+    for index, (name, color) in enumerate(colors.items(), 1):
+        both = total = 0
+        for path in sorted((data / "valid" / "masks").iterdir()):
+            true = (pixels(path) == color).all(-1)
+            predicted = pixels(tmp_path / "out" / "predictions" / "masks" / path.name) == index
+            both += 2 * int((true & predicted).sum())
+            total += int(true.sum() + predicted.sum())
+        row = next(row for row in content["structures"] if row["structure"] == name)
+        assert row["f1"] == pytest.approx(both / total)
+    assert "2 cases (6 slices), 3 structures" in done.out
+    assert "Score of the UW-Madison GI tract competition: 0." in done.out
+    page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 1
+    assert "GI tract score" in page
+    printed = medseg(
+        "evaluate",
+        tmp_path / "out" / "predictions",
+        data / "valid" / "masks",
+        "-o",
+        tmp_path / "two",
+        "--json",
+        "--workers",
+        0,
+    )
+    assert json.loads(printed.out)["f1"] == pytest.approx(content["f1"])
+    for option in ("--resample", "--nsd=2"):
+        wrong = medseg(
+            "evaluate", tmp_path / "out" / "predictions", data / "valid" / "masks", "-o", tmp_path / "x", option
+        )
+        assert wrong.code == 2
+        assert "is for volumes, and these are 2D pictures." in wrong.err

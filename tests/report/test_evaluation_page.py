@@ -29,6 +29,9 @@ CONTENT = {
     "prediction": f"/data/<masks>{HOSTILE}",
     "truth": "/data/truth",
     "measures": ["dice", "hd95_mm"],
+    "slices": 0,
+    "f1": 0.7,
+    "gi_tract": None,
     "bootstrap": {"samples": 2000},
     "mean": {"dice": spread(0.75), "hd95_mm": spread(4.0)},
     "structures": [

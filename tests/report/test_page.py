@@ -9,7 +9,8 @@ from PIL import Image
 from medseg.report.page import data_url, render
 
 CONTENT = {
-    "prediction": "p", "truth": "t", "measures": ["dice"], "mean": {"dice": {"mean": None, "low": None}}, "cases": [],
+    "prediction": "p", "truth": "t", "measures": ["dice"], "slices": 0, "f1": None, "gi_tract": None,
+    "mean": {"dice": {"mean": None, "low": None}}, "cases": [],
     "structures": [], "bootstrap": {"samples": 1}, "failed": {}, "without_prediction": [],
 }  # fmt: skip
 VARIABLES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from medseg.labels import BACKGROUND, LabelMap
 
 TABLE, TRAIN, TEST, SCANS = "train.csv", "train", "test", "scans"
 COLUMNS = ("id", "class", "segmentation")
+SUBMISSION_COLUMNS = ("id", "class", "predicted")
 STRUCTURES = ("large_bowel", "small_bowel", "stomach")
 _NAME = re.compile(r"slice_(\d+)(?:_(\d+)_(\d+)_(\d+\.?\d*)_(\d+\.?\d*))?")
 Runs = dict[str, dict[str, str]]  # by slice and class
@@ -199,6 +200,11 @@ def decode_runs(runs: str, shape: tuple[int, int], location: object = "runs") ->
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + lengths, -1)
     return (np.cumsum(edges[:-1]) > 0).reshape(shape)
+
+
+def in_order(structures: Sequence[str]) -> tuple[str, ...]:
+    """Return structures in the order of the competition's tables; others in theirs."""
+    return STRUCTURES if set(structures) == set(STRUCTURES) else tuple(structures)
 
 
 def encode_runs(mask: npt.NDArray[np.bool_]) -> str:

@@ -132,6 +132,12 @@ def compile_patient(pattern: str | None) -> re.Pattern[str]:
         raise ConfigError("patient", f"this is no regular expression: {fault}", f"got '{pattern}'") from fault
 
 
+def without_ending(name: str) -> str:
+    """Return a mask's name without an ending that says that it is one: `a_1` of `a_1_mask`."""
+    head, _, tail = name.rpartition("_")
+    return head if head and tail.lower() in _ENDINGS else name
+
+
 def patient_of(name: str, pattern: re.Pattern[str]) -> str | None:
     """Return the patient in an image's name; None if the name tells none, or nothing else.
 
