@@ -126,9 +126,10 @@ def _classes(source: Bundle, recipe: Mapping[str, Mapping[str, Any]], classes: S
         problem = "a class is named once, in capital or small letters"
         raise LabelError(f"class '{repeated[0]}'", problem, f"got {', '.join(repeated)}", "Remove the repetition.")
     structures = {entry["name"] for entry in catalogue()} | set(only_v1())
-    if recipe["train"]["labels"] == CATALOGUE and set(names) <= structures | set(groups()):
+    custom_order = recipe["train"]["labels"] == CUSTOM or recipe["train"].get("data", {}).get("slices")
+    if not custom_order and set(names) <= structures | set(groups()):
         LabelMap.totalsegmentator(names)  # raises for what cannot be combined
-        return {"structures": names}
+        return {"structures": names, "labels": CATALOGUE}
     ambiguous = [name for name in names if name in groups()]
     if ambiguous:
         custom = ", ".join(name for name in names if name not in structures | set(groups()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.data.case_list import read_exclude, write_exclude
 from medseg.data.check import DatasetReport, check_dataset
+from medseg.data.classes import choose_labels
 from medseg.data.convert_dataset import Converted, convert
 from medseg.data.datasets import open_dataset, training_items
 from medseg.data.dicom import Series, open_series
@@ -17,7 +18,7 @@ from medseg.data.masks import Merged, merge_masks
 from medseg.data.nifti import write_label_map
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.prepare_cases import PrepareConfig, Prepared, prepare
-from medseg.data.slice_items import choose_labels, slice_items
+from medseg.data.slice_items import slice_items
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import StoredCase, StoredVolume, read_store
 from medseg.data.volumes import find_scans, read_grid, read_volume, scan_name

@@ -17,6 +17,7 @@ from medseg.atomic import writable_folder, write_json
 from medseg.cases import SPLITS, Case, DatasetIndex
 from medseg.data.case_jobs import source_key
 from medseg.data.case_list import read_exclude
+from medseg.data.classes import require_learned
 from medseg.data.layouts import discover
 from medseg.data.masks import combine_masks, merge_masks
 from medseg.data.nifti import label_dtype, write_label_map, write_like
@@ -24,6 +25,7 @@ from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.slice_labels import open_slices
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import read_store
+from medseg.data.subsets import check_subsets, require_apart
 from medseg.data.volumes import read_grid, read_volume
 from medseg.errors import ConfigError, DataError, LabelError
 from medseg.labels import LabelMap
@@ -44,6 +46,9 @@ def open_dataset(
     exclude: str | Path | None = None,
     slices: bool = False,
     patient: str | None = None,
+    ignore_labels: Sequence[str] = (),
+    allow_repeats: bool = False,
+    training: bool = True,
 ) -> DatasetIndex:
     """Return the data set under `root`, ready for training: every case with a label map numbered as `labels`.
 
@@ -61,12 +66,18 @@ def open_dataset(
         exclude: a file that lists cases to leave out, as `medseg data check --write-exclude` writes it.
         slices: whether the network takes 2D slices from images; else volumes.
         patient: of slices: a pattern that finds the patient in an image's name.
+        ignore_labels: labels of the set that the network does not learn and takes for background.
+        allow_repeats: whether a case may train and validate, see `medseg.data.subsets.require_apart`.
+        training: whether it is to train, and not only to be evaluated: checks labels and split, see
+            `medseg.data.classes.require_learned` and `medseg.data.subsets.check_subsets`.
 
     Raises:
         ConfigError: a store is required and the set has none, or overlaps are to be kept; volumes instead of slices, or
             the reverse.
-        DataError: a patient is in two subsets of the split; see also `discover`.
-        LabelError, GeometryError, OutputError: see `discover`, `merge_masks`.
+        DataError: a case, a patient or a picture is in two subsets of the split, or all masks are empty; see also
+            `discover`.
+        LabelError: a label that would be taught as background; GeometryError, OutputError: see `discover`,
+            `merge_masks`.
     """
     if overlaps not in OVERLAPS:
         raise DataError("overlaps", f"it must be one of {', '.join(OVERLAPS)}", f"got '{overlaps}'")
@@ -78,16 +89,19 @@ def open_dataset(
         needed, present = ("2D slices", "volumes") if slices else ("volumes", "2D slices")
         raise ConfigError(dataset.root, f"the network takes {needed}, but the data set consists of {present}")
     dataset = _with_store(dataset.with_split(split), use_store, overlaps)
-    _check_structures(dataset, labels)
-    repeated = dataset.split.repeated_cases()
-    if repeated:
-        logger.warning(
-            "%s: %s train and are held out as well: the Dice tells whether the network learns, not how good it is",
-            dataset.root,
-            ", ".join(repeated),
-        )
+    require_learned(dataset, labels, ignore_labels if training else None)
+    require_apart(dataset, allow_repeats or not training)
     if slices:
-        return open_slices(dataset, labels, cache, overlaps == "keep")
+        ready = open_slices(dataset, labels, cache, overlaps == "keep")
+    else:
+        ready = _with_labels(dataset, labels, cache, overlaps)
+    if training:
+        check_subsets(ready, labels, cache)
+    return ready
+
+
+def _with_labels(dataset: DatasetIndex, labels: LabelMap, cache: Path, overlaps: str) -> DatasetIndex:
+    """Return volumes with label maps numbered as `labels`, where they are needed."""
     # The store replaces the files for training only; validation reads whole volumes.
     subsets = SPLITS if dataset.store is None else ("val", "test")
     used = {id for subset in subsets for id in getattr(dataset.split, subset)}
@@ -117,22 +131,6 @@ def _with_store(dataset: DatasetIndex, use_store: bool | None, overlaps: str) ->
         fix = "Make one: medseg data prepare --store."
         raise ConfigError("data#use_store", f"{dataset.root} has no slice store", "", fix)
     return replace(dataset, store=None) if use_store is False or overlaps == "keep" else dataset
-
-
-def _check_structures(dataset: DatasetIndex, labels: LabelMap) -> None:
-    """Warn of structures of the network that the data set does not have; refuse a set that has none of them."""
-    missing = [name for name in labels if name not in dataset.structures]
-    if len(missing) == len(labels) - 1:
-        problem = f"the data set has masks of none of the network's {len(missing)} structures"
-        raise LabelError(dataset.root, problem, "", f"It has {', '.join(dataset.structures[:8])}.")
-    if missing:
-        logger.warning(
-            "%s: no case has a mask of %d of the %d structures: %s",
-            dataset.root,
-            len(missing),
-            len(labels) - 1,
-            ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else ""),
-        )
 
 
 def training_items(

@@ -1,60 +1,20 @@
-"""Make items of 2D slices to segment, and choose the classes of a set of slices."""
+"""Make items of 2D slices to segment."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from medseg.catalogue import groups
-from medseg.data.layouts import discover, kaggle
+from medseg.data.layouts import kaggle
 from medseg.data.layouts.slices import compile_patient, patient_of, slice_info
-from medseg.data.slice_phantom import STRUCTURES
-from medseg.errors import ConfigError, DataError, LabelError
+from medseg.errors import DataError
 from medseg.image_io_2d import SliceInfo, is_image_2d, read_image_2d, slice_neighbors
-from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
-
-
-def choose_labels(
-    root: str | Path | None, structures: str | Sequence[str] = "all", trained: str | Path | None = None
-) -> LabelMap:
-    """Return the classes of the set of slices under `root`, in its own order; those of a network if it is trained.
-
-    Args:
-        root: the folder; None for the phantom that comes with medseg.
-        structures: names, or `all`.
-        trained: the label map of the network (`label_map.json` in the folder of a run); if that file exists, it
-            defines the classes, and nothing else is read.
-
-    Raises:
-        ConfigError: structures that are not those of the network.
-        DataError, LabelError: see `discover`, `DatasetIndex.choose` and `LabelMap.load`.
-
-    Example:
-        >>> choose_labels(None).structures
-        ('stomach', 'small_bowel', 'large_bowel')
-    """
-    names = [structures] if isinstance(structures, str) else list(structures)
-    if trained is not None and Path(trained).is_file():
-        labels = LabelMap.load(trained)
-        chosen = set[str]()
-        for name in names:
-            chosen |= set(groups().get(name, ())) & set(labels.structures) or {name}
-        if "all" not in names and chosen != set(labels.structures):
-            problem = f"the network's structures are those in {trained}"
-            raise ConfigError("structures", problem, f"got {', '.join(names)}", "Leave this setting out.")
-        return labels
-    if root is not None:
-        return discover(root).choose(structures)
-    unknown = [name for name in names if name not in (*STRUCTURES, "all")]
-    if unknown:
-        raise LabelError(f"structure '{unknown[0]}'", f"the structures of the phantom are {', '.join(STRUCTURES)}")
-    return LabelMap([name for name in STRUCTURES if name in names or "all" in names])
 
 
 def slice_items(

@@ -15,7 +15,7 @@ from medseg.errors import ConfigError, DataError, GeometryError, LabelError
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
-BOTH = {"train": ["s0001"], "val": ["s0001"]}
+BOTH = {"split": {"train": ["s0001"], "val": ["s0001"]}, "allow_repeats": True}
 
 
 def load(path):
@@ -23,12 +23,12 @@ def load(path):
 
 
 def test_a_label_map_is_written_once_and_cached(case, tmp_path):
-    first = open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+    first = open_dataset(case, LABELS, tmp_path / "cache", **BOTH)
     label = first.case("s0001").label
     merged = merge_masks(case / "s0001" / "ct.nii.gz", first.case("s0001").masks, LABELS)
     assert np.array_equal(load(label), merged.label)
     stamp = label.stat().st_mtime_ns
-    assert open_dataset(case, LABELS, tmp_path / "cache", BOTH).case("s0001").label == label
+    assert open_dataset(case, LABELS, tmp_path / "cache", **BOTH).case("s0001").label == label
     assert label.stat().st_mtime_ns == stamp
     assert sorted(path.name for path in (case / "s0001").rglob("*.nii.gz")) == [
         "ct.nii.gz",
@@ -38,34 +38,34 @@ def test_a_label_map_is_written_once_and_cached(case, tmp_path):
 
 
 def test_another_mask_or_other_structures_give_another_label_map(case, tmp_path, save):
-    first = open_dataset(case, LABELS, tmp_path / "cache", BOTH).case("s0001").label
-    other = open_dataset(case, LabelMap(["liver"]), tmp_path / "cache", BOTH).case("s0001").label
+    first = open_dataset(case, LABELS, tmp_path / "cache", **BOTH).case("s0001").label
+    other = open_dataset(case, LabelMap(["liver"]), tmp_path / "cache", **BOTH).case("s0001").label
     save("set/s0001/segmentations/liver.nii.gz", np.ones((12, 10, 8), np.uint8), np.diag([2.0, 2, 3, 1]))
-    changed = open_dataset(case, LABELS, tmp_path / "cache", BOTH).case("s0001").label
+    changed = open_dataset(case, LABELS, tmp_path / "cache", **BOTH).case("s0001").label
     assert len({first, other, changed}) == 3
     assert load(changed).min() > 0
 
 
 def test_the_fingerprint_does_not_depend_on_the_cache(case, tmp_path):
-    sets = [open_dataset(case, LABELS, tmp_path / name, BOTH) for name in ("one", "two")]
+    sets = [open_dataset(case, LABELS, tmp_path / name, **BOTH) for name in ("one", "two")]
     assert sets[0].fingerprint() == sets[1].fingerprint()
 
 
 def test_overlaps_can_be_kept(case, tmp_path):
-    item = open_dataset(case, LABELS, tmp_path / "cache", BOTH, overlaps="keep").items("train")[0]
+    item = open_dataset(case, LABELS, tmp_path / "cache", **BOTH, overlaps="keep").items("train")[0]
     codes = load(item["label"])
     for channel, name in enumerate(("liver", "spleen")):
         inside = [code for code, channels in enumerate(item["combinations"]) if channel in channels]
         assert np.array_equal(np.isin(codes, inside), load(case / "s0001" / "segmentations" / f"{name}.nii.gz") > 0)
     with pytest.raises(DataError, match="overlaps"):
-        open_dataset(case, LABELS, tmp_path / "cache", BOTH, overlaps="both")
+        open_dataset(case, LABELS, tmp_path / "cache", **BOTH, overlaps="both")
 
 
 def test_a_truncated_image_is_found_before_training(case, tmp_path):
     image = case / "s0001" / "ct.nii.gz"
     image.write_bytes(image.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"ct\.nii\.gz: the file is damaged or cut short"):
-        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+        open_dataset(case, LABELS, tmp_path / "cache", **BOTH)
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -73,21 +73,23 @@ def test_a_truncated_mask_leaves_no_label_map(case, tmp_path):
     mask = case / "s0001" / "segmentations" / "liver.nii.gz"
     mask.write_bytes(mask.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"liver\.nii\.gz: the file is damaged or cut short"):
-        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+        open_dataset(case, LABELS, tmp_path / "cache", **BOTH)
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_structures_without_annotation_are_warned_about(case, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+        open_dataset(case, LABELS, tmp_path / "cache", **BOTH)
     assert "no case has a mask of 1 of the 3 structures: kidney_left" in caplog.text
     with pytest.raises(LabelError, match="masks of none of the network's 1 structures"):
-        open_dataset(case, LabelMap(["brain"]), tmp_path / "cache", BOTH)
+        open_dataset(case, LabelMap(["brain"]), tmp_path / "cache", **BOTH)
 
 
-def test_a_case_that_trains_and_validates_is_warned_about(case, tmp_path, caplog):
+def test_a_case_that_trains_and_validates_is_refused_or_warned_about(case, tmp_path, caplog):
+    with pytest.raises(DataError, match=r"s0001 train and are held out.*Leave each case in one subset"):
+        open_dataset(case, LABELS, tmp_path / "cache", BOTH["split"])
     with caplog.at_level(logging.WARNING):
-        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+        open_dataset(case, LABELS, tmp_path / "cache", **BOTH)
     assert "s0001 train and are held out as well" in caplog.text
 
 
@@ -125,7 +127,7 @@ def test_a_prepared_set_with_the_networks_own_numbering_is_read_in_place(phantom
     labels = LabelMap.load(tmp_path / "out" / "label_map.json")
     result = open_dataset(tmp_path / "out", labels, tmp_path / "cache")
     assert result.cases[0].label.is_relative_to(tmp_path / "out")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "cache").glob("*.nii.gz"))
 
 
 def test_a_label_without_a_name_in_a_prepared_set_names_the_case(phantom, tmp_path):
@@ -248,9 +250,9 @@ def test_a_case_without_annotations_is_left_out_with_a_warning(phantom, tmp_path
 def test_excluded_cases_may_lack_files(case, save, tmp_path):
     save("set/s0002/segmentations/liver.nii.gz", np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(DataError, match=r"s0002/ct\.nii\.gz: the case has no CT"):
-        open_dataset(case, LABELS, tmp_path / "cache", BOTH)
+        open_dataset(case, LABELS, tmp_path / "cache", **BOTH)
     write_exclude(tmp_path / "x.txt", {"s0002": "image-missing"})
-    opened = open_dataset(case, LABELS, tmp_path / "cache", BOTH, exclude=tmp_path / "x.txt")
+    opened = open_dataset(case, LABELS, tmp_path / "cache", **BOTH, exclude=tmp_path / "x.txt")
     assert [case.id for case in opened.cases] == ["s0001"]
 
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg.data import SlicePhantomSpec, choose_labels, slice_items, write_slice_phantom
-from medseg.errors import ConfigError, DataError, LabelError
-from medseg.labels import LabelMap
+from medseg.data import SlicePhantomSpec, slice_items, write_slice_phantom
+from medseg.errors import DataError
 
 
 def test_images_become_items_with_neighbors_and_limits(tmp_path):
@@ -34,35 +33,6 @@ def test_single_pictures_and_faults(tmp_path):
         slice_items(tmp_path / "c")
     with pytest.raises(DataError, match="there is no such image or folder"):
         slice_items(tmp_path / "d")
-
-
-def test_classes_of_the_phantom():
-    assert choose_labels(None, ["large_bowel", "stomach"]).structures == ("stomach", "large_bowel")
-    with pytest.raises(LabelError, match="'liver'"):
-        choose_labels(None, "liver")
-
-
-def test_classes_come_from_the_network_if_it_is_trained(tmp_path):
-    spec = SlicePhantomSpec(train=1, val=0, slices=1, size=(16, 18), layout="kaggle")
-    root = write_slice_phantom(tmp_path / "set", spec)
-    assert set(choose_labels(root).structures) == {"stomach", "small_bowel", "large_bowel"}
-    assert choose_labels(root, ["stomach"]).structures == ("stomach",)
-    names = tmp_path / "label_map.json"
-    assert choose_labels(root, ["stomach"], names) == choose_labels(root, ["stomach"])  # there is no such file yet
-    trained = LabelMap(["tumour", "liver"])
-    trained.save(names)
-    for location in (root, tmp_path / "pictures of somewhere", None):
-        assert choose_labels(location, trained=names) == trained
-    assert choose_labels(root, ["liver", "tumour"], str(names)) == trained  # in the order of the network
-    LabelMap(["stomach", "colon"]).save(names)
-    assert choose_labels(root, "organs", names).structures == ("stomach", "colon")  # a group, as it was trained on
-    trained.save(names)
-    for wrong in ("liver", ["liver", "tumour", "stomach"]):
-        with pytest.raises(ConfigError, match=r"structures: the network's structures are those in .*label_map\.json"):
-            choose_labels(root, wrong, names)
-    names.write_text("{}")
-    with pytest.raises(LabelError, match=r"label_map\.json"):
-        choose_labels(root, trained=names)
 
 
 def grey(path, value=7, deep=False):

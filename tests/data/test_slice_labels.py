@@ -139,7 +139,8 @@ def test_volumes_and_slices_are_not_confused(tmp_path, case):
 
 def test_without_a_folder_the_phantom_is_used(tmp_path):
     small = {"train": 1, "val": 1, "slices": 2, "size": [16, 16]}
-    result = open_dataset(None, LabelMap(["stomach"]), tmp_path / "cache", slices=True, phantom=small)
+    labels = LabelMap(["stomach", "small_bowel", "large_bowel"])
+    result = open_dataset(None, labels, tmp_path / "cache", slices=True, phantom=small)
     assert (len(result.split.train), len(result.split.val)) == (2, 2)
 
 
