@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def require_variant(variant: str | Mapping[str, Any] | None) -> None:
     """
     if variant is None:
         problem = "must be named, so that the trained network can be built without its pretrained weights"
-        fix = "Set variant=b0 to b5, as the pretrained weights are, or a mapping."
+        fix = "Set variant=b0 to b5, as the pretrained weights are; leave it out for others: the error names theirs."
         raise ConfigError("variant", problem, "got null", fix)
 
 
@@ -195,8 +197,13 @@ def _read_config(transformers: Any, folder: Path) -> Any:
     return config
 
 
-def _require_variant_of(config: Any, source: Any, folder: Path, variant: Any, keys: Sequence[str]) -> None:
-    """Require that the weights in a folder, with the config `source`, are of this variant."""
+def _require_variant_of(
+    config: Any, source: Any, default: Any, folder: Path, variant: Any, keys: Sequence[str]
+) -> None:
+    """Require that the weights in a folder, with the config `source`, are of this variant.
+
+    Not `variant=null` is advised: a run is used without its pretrained weights, and must name what it is.
+    """
     expected, actual = ({key: _as_list(getattr(values, key)) for key in keys} for values in (config, source))
     differing = [key for key in keys if expected[key] != actual[key]]
     if not differing:
@@ -207,11 +214,12 @@ def _require_variant_of(config: Any, source: Any, folder: Path, variant: Any, ke
         for name, values in VARIANTS.items()
         if all(actual[shared] == values[shared] for shared in keys if shared in values)
     ]
+    own = {name: actual[name] for name in keys if actual[name] != _as_list(getattr(default, name))}
     raise WeightsError(
         folder,
         f"does not hold a SegFormer of variant {variant}, whose {key} is {expected[key]}",
         f"got {matching[0] if matching else 'another one'}, with {actual[key]}",
-        f"Set variant to {matching[0]}." if matching else "Pass its values as a mapping, or set variant to null.",
+        f"Set variant={matching[0] if matching else shlex.quote(json.dumps(own))}.",
     )
 
 
@@ -228,7 +236,8 @@ def _initialize(model: Any, transformers: Any, folder: Path, source: Any, varian
     # Of an encoder trained on ImageNet there is no decoder at all.
     encoder_only = {name for name in decoder if not name.endswith("num_batches_tracked")} <= missing
     random = decoder if encoder_only else {name for name in state if name.startswith(_CLASSIFIER)}
-    _require_variant_of(model.config, source, folder, variant, _SHAPE[:-1] if encoder_only else _SHAPE)
+    keys = _SHAPE[:-1] if encoder_only else _SHAPE
+    _require_variant_of(model.config, source, transformers.SegformerConfig(), folder, variant, keys)
     lacking = sorted(missing - random)
     unknown = sorted(name for name in info["unexpected_keys"] if not name.startswith(_IMAGE_CLASSIFIER))
     if lacking or unknown:

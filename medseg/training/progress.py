@@ -109,6 +109,7 @@ class ProgressBar:
         if state is not None and hasattr(state, "best_metric") and state.metrics and state.epoch == engine.state.epoch:
             now = state.metrics.get(state.key_metric_name, float("nan"))
             text += f", Dice {now:.4f} (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
+            text += f", F1 {state.metrics['val_f1']:.4f}" if "val_f1" in state.metrics else ""
         logger.info("%s, %s", text, f"{duration(pace * (total - done))} left" if here > 0 else "trained before")
 
     def _mean_loss(self, engine: Any) -> float:

@@ -32,7 +32,7 @@ def test_pretrained_folders_and_variants(tmp_path):
     )
     assert printed(lambda: require_variant(None)) == (
         "variant: must be named, so that the trained network can be built without its pretrained weights (got null). "
-        "Set variant=b0 to b5, as the pretrained weights are, or a mapping."
+        "Set variant=b0 to b5, as the pretrained weights are; leave it out for others: the error names theirs."
     )
 
 

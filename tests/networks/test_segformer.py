@@ -2,15 +2,17 @@
 
 import copy
 import io
+import shlex
 import sys
 
 import pytest
 import torch
 
+from medseg.cli.options import parse_pairs
 from medseg.errors import ConfigError, GeometryError, MissingExtraError, WeightsError
 from medseg.inference.final_conv import split_final_conv
 from medseg.networks import SegFormer, load_weights
-from medseg.networks.segformer import VARIANTS, for_channels
+from medseg.networks.segformer import VARIANTS, for_channels, require_variant
 
 pytestmark = pytest.mark.slow
 
@@ -152,8 +154,30 @@ def test_the_variant_defaults_to_that_of_the_folder(transformers, tmp_path):
     with pytest.raises(WeightsError, match=r"variant b0, whose depths is \[2, 2, 2, 2\] [(]got another one"):
         SegFormer(3, 4, "b0", pretrained=tmp_path)
     whole(transformers, **VARIANTS["b0"], num_attention_heads=[1, 2, 5, 8]).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"got b0, .* Set variant to b0"):
+    with pytest.raises(WeightsError, match=r"got b0, .* Set variant=b0\."):
         SegFormer(3, 4, "b1", pretrained=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"depths": [1, 2, 1, 1]},
+        {"hidden_sizes": [8, 16, 16, 24], "num_attention_heads": [1, 2, 2, 3]},
+        {"decoder_hidden_size": 40, "mlp_ratios": [2, 2, 2, 2]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["SegformerForSemanticSegmentation", "SegformerForImageClassification"])
+def test_the_variant_that_an_error_advises_is_taken(transformers, tmp_path, kind, values):
+    whole(transformers, kind=kind, **values).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError) as error:
+        SegFormer(3, 4, "b0", pretrained=tmp_path)
+    (argument,) = shlex.split(str(error.value).partition(" Set ")[2].removesuffix("."))
+    variant = parse_pairs([argument])["variant"]
+    require_variant(variant)
+    expected = SegFormer(3, 4, pretrained=tmp_path).stages.state_dict()
+    state = SegFormer(3, 4, variant, pretrained=tmp_path).stages.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_an_encoder_without_decoder_is_loaded(transformers, tmp_path):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from monai.engines import SupervisedTrainer
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from medseg.training import ProgressBar
 from medseg.training import progress as module
@@ -13,7 +13,7 @@ from medseg.training import progress as module
 DATA = [{"image": torch.ones(2, 2), "label": torch.ones(2, 1)}] * 3
 
 
-def run(loss=None):
+def run(loss=None, validator=None):
     network = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     SupervisedTrainer(
@@ -23,7 +23,7 @@ def run(loss=None):
         network,
         optimizer,
         loss or torch.nn.MSELoss(),
-        train_handlers=[ProgressBar()],
+        train_handlers=[ProgressBar(validator)],
         decollate=False,
     ).run()
 
@@ -81,3 +81,15 @@ def test_the_line_of_an_epoch_has_the_mean_of_its_losses(caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == module.__name__]
     assert lines[0].startswith("Epoch 1/2: loss 3.0000")
     assert lines[1].startswith("Epoch 2/2: loss 30.0000")
+
+
+@pytest.mark.parametrize(("metrics", "ending"), [({}, ""), ({"val_f1": 0.84567}, ", F1 0.8457")])
+def test_the_line_of_an_epoch_has_f1_if_it_is_measured(caplog, metrics, ending):
+    validator = SupervisedEvaluator(torch.device("cpu"), DATA, torch.nn.Linear(2, 1))
+    validator.state.epoch, validator.state.best_metric, validator.state.best_metric_epoch = 2, 0.5, 1
+    validator.state.key_metric_name = "val_mean_dice"
+    validator.state.metrics = {"val_mean_dice": 0.25, **metrics}
+    with caplog.at_level(logging.INFO):
+        run(validator=validator)
+    (line,) = (record.getMessage() for record in caplog.records if "Epoch 2/2" in record.getMessage())
+    assert f", Dice 0.2500 (best 0.5000 in epoch 1){ending}, 0 s left" in line
