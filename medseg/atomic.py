@@ -15,6 +15,8 @@ from typing import Any
 
 from medseg.errors import OutputError
 
+_WAITS = (0.05, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5) if os.name == "nt" else ()  # seconds before each further try
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -33,7 +35,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         _sync(partial)
-        _move(partial, path)
+        move(partial, path)
     except OSError as error:
         raise OutputError(
             path, "the file cannot be written", str(error), "Free space or choose another path."
@@ -59,7 +61,7 @@ def atomic_folder(root: str | Path) -> Iterator[Path]:
         yield partial
         if root.exists():
             root.rmdir()
-        partial.rename(root)
+        move(partial, root)
     except OSError as error:
         if root.is_dir() and any(root.iterdir()):
             problem = "another process wrote this folder in the meantime"
@@ -69,15 +71,28 @@ def atomic_folder(root: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _move(partial: Path, path: Path) -> None:
-    """Move a file to its target; on Windows, retry while another process reads what is there."""
-    for _ in range(20 if os.name == "nt" else 0):
+def move(source: str | Path, target: str | Path) -> None:
+    """Rename a file or a folder; on Windows, retry while another process, such as a virus scanner, has it open.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for wait in (*_WAITS, None):
         try:
-            partial.replace(path)
+            Path(source).replace(target)
             return
         except PermissionError:
-            time.sleep(0.05)
-    partial.replace(path)
+            if wait is None:
+                raise
+            time.sleep(wait)
+
+
+def relative_path(path: str | Path, folder: str | Path) -> str:
+    """Return a path as seen from a folder, with `/` between its parts; absolute where it lies on another drive."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # Windows has no way from one drive to another
+        return Path(path).absolute().as_posix()
 
 
 def remove_partial(folder: str | Path) -> None:

@@ -1,8 +1,12 @@
 import json
+import ntpath
+import os
+from pathlib import Path
 
 import pytest
 
-from medseg.atomic import atomic_folder, atomic_path, writable_folder, write_json, write_text
+from medseg import atomic
+from medseg.atomic import atomic_folder, atomic_path, move, relative_path, writable_folder, write_json, write_text
 from medseg.errors import OutputError
 
 
@@ -72,3 +76,51 @@ def test_an_empty_folder_is_accepted_and_a_full_one_refused(tmp_path):
     with pytest.raises(OutputError, match="the folder must be new or empty"), atomic_folder(tmp_path / "set"):
         pass
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["a"]
+
+
+@pytest.fixture
+def scanner(monkeypatch):
+    """A virus scanner of Windows: so many times a rename is refused, because the scanner has the file open."""
+    monkeypatch.setattr(atomic, "_WAITS", (0, 0, 0))
+    refusals, real = [], Path.replace
+
+    def refused(path, target):
+        if refusals:
+            raise refusals.pop()
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    return lambda count, kind=PermissionError: refusals.extend(kind(13, "in use") for _ in range(count))
+
+
+def test_a_rename_waits_for_a_virus_scanner(scanner, tmp_path):
+    scanner(3)
+    with atomic_folder(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "a").touch()
+    scanner(2)
+    write_text(tmp_path / "b", "new")
+    scanner(3)
+    move(tmp_path / "folder", tmp_path / "other")
+    assert (tmp_path / "other" / "a").is_file()
+    assert (tmp_path / "b").read_text() == "new"
+
+
+def test_a_rename_that_is_refused_for_long_is_an_error(scanner, tmp_path):
+    (tmp_path / "a").touch()
+    scanner(4)
+    with pytest.raises(PermissionError):
+        move(tmp_path / "a", tmp_path / "b")
+    scanner(1, FileNotFoundError)  # waiting does not help
+    with pytest.raises(FileNotFoundError):
+        move(tmp_path / "a", tmp_path / "b")
+    move(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_path_on_another_drive_stays_absolute(tmp_path, monkeypatch):
+    assert relative_path(tmp_path / "a" / "b", tmp_path / "c") == "../a/b"
+    with pytest.raises(ValueError, match="drive|mount"):
+        ntpath.relpath("D:\\scans\\a.nii.gz", "C:\\lists")  # what Windows does
+    monkeypatch.setattr(os.path, "relpath", lambda path, start: ntpath.relpath("D:\\scans", "C:\\lists"))
+    assert relative_path(tmp_path / "a", tmp_path) == (tmp_path / "a").as_posix()

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from medseg.atomic import write_json
+from medseg.atomic import move, write_json
 from medseg.cases import Case, DatasetIndex
 from medseg.data.case_jobs import source_key
 from medseg.data.class_colors import decode_binary, decode_mask
@@ -226,7 +226,7 @@ def _prepare_scan(
         write_json(partial / RECORD, encoder.record())
         if not (folder / RECORD).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # a folder without its record is not complete
-            partial.rename(folder)
+            move(partial, folder)
     except OSError as error:
         if not (folder / RECORD).is_file():  # else another process was faster
             return [

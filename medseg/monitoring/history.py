@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 
-from medseg.atomic import write_json
+from medseg.atomic import relative_path, write_json
 from medseg.monitoring.gradients import GradientNorm
 from medseg.monitoring.row_writer import RowWriter
 from medseg.monitoring.running_mean import LossParts, RunningMean
@@ -207,7 +206,7 @@ class History:
         drawn = getattr(state, "previews", None) or []
         for preview in drawn:
             position = {} if preview["epoch"] else {"iteration": 0}  # drawn before the first epoch
-            file = Path(os.path.relpath(preview["file"], self.folder)).as_posix()
+            file = relative_path(preview["file"], self.folder)
             self.rows.add("image", engine, **{**preview, "file": file}, **position)
         drawn.clear()
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from medseg.atomic import writable_folder
+from medseg.atomic import move, writable_folder
 from medseg.errors import RunError
 from medseg.runs.record import CONSOLE
 
@@ -181,7 +181,7 @@ def redirect_output_to(folder: str | Path, name: str = CONSOLE) -> None:
     run_file = log.with_name(f"{log.name}{_RUN_FILE}")
     partial = run_file.with_name(f"{run_file.name}.partial")
     partial.write_text(str(Path(folder).resolve()), encoding="utf-8")
-    partial.replace(run_file)
+    move(partial, run_file)
     with contextlib.suppress(OSError):  # Windows does not remove a file that another process has open
         log.unlink()
 

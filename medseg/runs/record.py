@@ -21,6 +21,7 @@ HISTORY = "training_history.json"
 LOG = "train.log"
 CONSOLE = "console.log"
 LOCK = ".lock"
+STOP = ".stop"  # asks a run to save and end, on systems where a signal cannot
 STOPPING = ".stopping"  # written at the first signal: a run that ends without a word after it was stopped
 
 RUNNING = "running"

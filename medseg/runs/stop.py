@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +13,10 @@ import psutil
 
 from medseg.atomic import write_json
 from medseg.errors import RunError, command_line
-from medseg.runs.record import DIED, FINISHED, INTERRUPTED, RECORD, RUNNING, is_local, read_record, state_of
+from medseg.runs.record import DIED, FINISHED, INTERRUPTED, RECORD, RUNNING, STOP, is_local, read_record, state_of
 from medseg.runs.run import Run
+
+_BY_FILE = os.name == "nt"  # a signal reaches only processes that share a console, which a detached run has not
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Stopped:
 def stop(
     folder: str | Path, timeout: float = 120.0, *, now: bool = False, waiting: Callable[[float], None] | None = None
 ) -> Stopped:
-    """Ask a run to save and end (SIGTERM; Ctrl-Break on Windows), and wait until it has.
+    """Ask a run to save and end (SIGTERM; on Windows a file, see `record.STOP`), and wait until it has.
 
     Args:
         folder: the run's folder.
@@ -94,14 +94,14 @@ def _signal(folder: Path, process: psutil.Process, now: bool) -> None:
     try:
         if now:
             process.kill()
-        elif sys.platform == "win32":
-            os.kill(process.pid, signal.CTRL_BREAK_EVENT)
+        elif _BY_FILE:
+            (folder / STOP).touch()
         else:
             process.terminate()
     except psutil.NoSuchProcess:
         return
     except (psutil.AccessDenied, OSError) as error:
-        fix = "Use the account that started it, or on Windows --now: it resumes from its last checkpoint."
+        fix = "Use the account that started it."
         name = f"run '{folder.name}', process {process.pid}"
         raise RunError(name, "this account may not stop it", str(error), fix) from error
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
+from medseg.atomic import move, relative_path
 from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
 from medseg.runs.metrics_log import append_row
 from medseg.runs.record import RECORD
@@ -143,10 +144,9 @@ class Backup:
     def _name(self, path: Path) -> str | None:
         """Return the path inside the run's folder, which may itself be a link; None for a file outside."""
         for resolve in (os.path.abspath, os.path.realpath):
-            with contextlib.suppress(ValueError):  # another drive
-                name = Path(os.path.relpath(resolve(path), resolve(self.folder))).as_posix()
-                if not name.startswith(".."):
-                    return name
+            name = relative_path(resolve(path), resolve(self.folder))
+            if not name.startswith("..") and not Path(name).is_absolute():  # which it is on another drive
+                return name
         return None
 
     def _along(self) -> list[str]:
@@ -161,7 +161,7 @@ class Backup:
             copy.parent.mkdir(parents=True, exist_ok=True)
             partial = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
             shutil.copy2(self.folder / name, partial)
-            partial.replace(copy)
+            move(partial, copy)
 
     def _source(self, name: str) -> Path:
         return self.folder / _SNAPSHOTS / name if self.snapshots else self.folder / name
@@ -232,7 +232,7 @@ class Backup:
     def _move(self, partial: str, final: str) -> None:
         """Move a file to its final name, in one step where the file system can do that."""
         if "file" in _protocols(self.location):
-            Path(partial).replace(final)
+            move(partial, final)
             return
         try:
             self.location.mv(partial, final)

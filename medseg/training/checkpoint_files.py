@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg.atomic import atomic_path
+from medseg.atomic import atomic_path, move
 from medseg.errors import OutputError, WeightsError
 
 logger = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ def _keep(path: Path, previous: Path) -> None:
     try:
         link.unlink(missing_ok=True)
         os.link(path, link)
-        link.replace(previous)
+        move(link, previous)
     except OSError:
         with contextlib.suppress(OSError):
-            path.replace(previous)
+            move(path, previous)
 
 
 def read(path: Path) -> dict[str, Any]:

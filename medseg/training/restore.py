@@ -14,6 +14,7 @@ from typing import Any
 
 import filelock
 
+from medseg.atomic import move
 from medseg.errors import OutputError, RunError
 from medseg.remote import PARTIAL, open_filesystem, run_with_timeout
 from medseg.runs.find import find_unfinished
@@ -172,9 +173,9 @@ def _copy_here(location: Any, run: RemoteRun, parent: Path) -> Path:
         if final.exists():
             older = parent / ".older" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
             older.parent.mkdir(exist_ok=True)
-            final.rename(older)
+            move(final, older)
             logger.warning("The backup got further than this machine; the folder that was here is now %s", older)
-        partial.rename(final)
+        move(partial, final)
     except Exception as error:
         raise OutputError(
             final, f"it cannot be copied from the backup: {error}", "", "Run the command again."

@@ -9,18 +9,20 @@ import multiprocessing.util
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from ignite.engine import Events
 
-from medseg.runs.record import RESUMABLE, STOPPING
+from medseg.runs.record import RESUMABLE, STOP, STOPPING
 
 logger = logging.getLogger(__name__)
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")  # the last on Windows alone
 _exits: set[int] = set()  # the processes that end the data loader's when they exit
+_LOOK = 1.0  # seconds between two looks for a request to stop
 _WAITS, _STEPS, _ENDS = "waits for data", "makes a step", "starts, or ends an epoch"
 
 
@@ -50,7 +52,8 @@ class Interruption:
 
     Args:
         trainer: the trainer; saved by its `Checkpoints`, where it has them.
-        folder: the run's folder. The first signal leaves `medseg.runs.record.STOPPING` there: a run that a second one
+        folder: the run's folder. A file `medseg.runs.record.STOP` in it asks like a signal, after the step in which it
+            is noticed. The first signal leaves `medseg.runs.record.STOPPING` there: a run that a second one
             ended before it could write its state is then known to have been stopped. Default: no mark.
     """
 
@@ -59,6 +62,7 @@ class Interruption:
         self._phase, self._process = _ENDS, os.getpid()
         self._before: dict[signal.Signals, Any] = {}
         self._level: int | None = None
+        self._looked = 0.0
 
     def __enter__(self) -> Interruption:
         """Follow the trainer, and handle the signals if this is the main thread."""
@@ -67,6 +71,7 @@ class Interruption:
         on(Events.GET_BATCH_COMPLETED, self._enter_phase, _STEPS)
         on(Events.ITERATION_COMPLETED, self._iteration)
         on(Events.EPOCH_COMPLETED, self._epoch)
+        self._take_request()  # one that an earlier process did not live to see
         if threading.current_thread() is threading.main_thread():
             for name in _NAMES:
                 number = getattr(signal, name, None)
@@ -100,9 +105,7 @@ class Interruption:
         for handled in self._before:
             signal.signal(handled, signal.SIG_IGN if handled.name == "SIGHUP" else signal.SIG_DFL)
         self.reason = signal.Signals(number).name
-        if self.folder is not None:
-            with contextlib.suppress(OSError):
-                (self.folder / STOPPING).touch()
+        self._mark()
         if self._phase != _STEPS:
             ignite = logging.getLogger("ignite")  # its engines log an exception as an error
             self._level = ignite.level
@@ -111,6 +114,22 @@ class Interruption:
         with contextlib.suppress(RuntimeError):  # the signal came in the middle of writing a line
             logger.info("%s: finishing this iteration, then saving; a second signal stops at once", self.reason)
 
+    def _mark(self) -> None:
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                (self.folder / STOPPING).touch()
+
+    def _take_request(self) -> bool:
+        """Remove the file that asks the run to stop, and return True if there was one; looked for once a second."""
+        if self.folder is None or time.monotonic() - self._looked < _LOOK:
+            return False
+        self._looked = time.monotonic()
+        try:
+            (self.folder / STOP).unlink()
+        except OSError:
+            return False
+        return True
+
     def _enter_phase(self, engine: Any, phase: str) -> None:
         self._phase = phase
 
@@ -118,6 +137,9 @@ class Interruption:
         length = engine.state.epoch_length
         done = length is not None and engine.state.iteration % length == 0
         self._phase = _ENDS if done else _WAITS  # from here on a signal leaves by itself
+        if not self.reason and self._take_request():
+            self.reason = "medseg runs stop"
+            self._mark()
         if self.reason:
             self._save()
             engine.terminate(skip_completed=True)

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from medseg.errors import RunError
+from medseg.runs import stop as stop_module
 from medseg.runs.record import read_record, state_of, this_process
 from medseg.runs.stop import describe, stop
 
@@ -24,6 +25,15 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends(training, tmp_path):
     assert passed == sorted(passed)
     assert "Saved and stopped in epoch 1, after" in describe(folder, done)
     assert "medseg runs resume run" in describe(folder, done)
+
+
+def test_a_run_is_asked_by_a_file_where_no_signal_reaches_it(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(stop_module, "_BY_FILE", True)
+    process = training(10_000)
+    folder = tmp_path / "runs" / "unet2d" / "run"
+    done = stop(folder)
+    assert (done.state, done.killed, process.wait()) == ("interrupted", False, 75)
+    assert not (folder / ".stop").exists()
 
 
 @graceful

@@ -10,7 +10,7 @@ from pathlib import Path
 from medseg.atomic import write_json
 from medseg.runs.detach import redirect_output_to
 from medseg.runs.metrics_log import append_row, read_rows
-from medseg.runs.record import RESUMABLE, read_record, this_process
+from medseg.runs.record import RESUMABLE, STOP, read_record, this_process
 
 
 def main() -> None:
@@ -43,6 +43,9 @@ def main() -> None:
             os._exit(9)
         append_row(folder, {"kind": "batch", "time": time.time(), "epoch": 1, "iteration": iteration})
         time.sleep(options.pause)
+        if (folder / STOP).exists():  # as a signal, on systems without them
+            (folder / STOP).unlink()
+            stopped(0, None)
     record(state="finished")
 
 

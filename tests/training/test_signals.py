@@ -98,6 +98,32 @@ def test_the_first_signal_leaves_a_mark_for_a_second_one_that_ends_the_process(t
     assert seen == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("event", "last"), [(Events.ITERATION_STARTED(once=2), 2), (Events.EPOCH_COMPLETED(once=1), 5)]
+)
+def test_a_file_asks_like_a_signal(tmp_path, monkeypatch, event, last):
+    """What Windows has in place of a signal; behind an epoch it is noticed after the next step."""
+    monkeypatch.setattr("medseg.training.signals._LOOK", 0.0)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.checkpoints = saves = Saves()
+    (tmp_path / ".stop").touch()  # for an earlier process, which did not live to see it
+    engine.add_event_handler(event, lambda: (tmp_path / ".stop").touch())
+    with pytest.raises(Interrupted) as caught, Interruption(engine, tmp_path):
+        engine.run(range(4), max_epochs=2)
+    assert (engine.state.iteration, saves.at) == (last, [last])
+    assert (caught.value.code, str(caught.value)) == (RESUMABLE, "stopped by medseg runs stop")
+    assert [path.name for path in tmp_path.iterdir()] == [".stopping"]
+
+
+def test_a_run_without_a_folder_is_asked_by_signals_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".stop").touch()
+    engine = Engine(lambda engine, batch: None)
+    with Interruption(engine):
+        engine.run(range(4), max_epochs=1)
+    assert (tmp_path / ".stop").exists()
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 import medseg
-from medseg.atomic import atomic_folder
+from medseg.atomic import atomic_folder, move
 from medseg.bundle.bundle import Bundle, require_trust
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.archive import folder_name
@@ -177,9 +177,9 @@ def _unpack_bundle(path: Path, folder: Path) -> None:
     if root != folder:
         aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
         try:
-            root.rename(aside)
+            move(root, aside)
             shutil.rmtree(folder)
-            aside.rename(folder)
+            move(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from medseg.atomic import write_json
+from medseg.atomic import relative_path, write_json
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import DataError, LabelError
@@ -125,20 +124,16 @@ def write_datalist(path: Path, dataset: DatasetIndex, labels: LabelMap) -> None:
         content[f"num{_KEYS[subset].capitalize()}"] = len(cases)
         content[_KEYS[subset]] = [_write_entry(case, path.parent) for case in cases]
     if dataset.store is not None:
-        content["store"] = _relative(dataset.store, path.parent)
+        content["store"] = relative_path(dataset.store.resolve(), path.parent.resolve())
     write_json(path, content)
 
 
 def _write_entry(case: Case, base: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = {"case": case.id, "image": _relative(case.image, base)}
+    entry: dict[str, Any] = {"case": case.id, "image": relative_path(case.image.resolve(), base.resolve())}
     if case.label is not None:
-        entry["label"] = _relative(case.label, base)
+        entry["label"] = relative_path(case.label.resolve(), base.resolve())
     if case.annotated is not None:
         entry["annotated"] = list(case.annotated)
     if case.patient is not None:
         entry["patient"] = case.patient
     return entry
-
-
-def _relative(path: Path, base: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def test_a_datalist_is_read_back_as_it_was_written(tmp_path):
     content = json.loads((tmp_path / "datalist.json").read_text())
     assert content["training"][0]["image"] == "images/a.nii.gz"
     assert content["numTraining"] == 2
+
+
+def test_a_datalist_on_another_drive_names_whole_paths(tmp_path, monkeypatch):
+    def other_drives(path, start=None):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    written = liver_cases(tmp_path / "scans", "abc")
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "relpath", other_drives)
+        write_datalist(tmp_path / "lists" / "datalist.json", written, LabelMap(["liver"]))
+    content = json.loads((tmp_path / "lists" / "datalist.json").read_text())
+    assert content["training"][0]["image"] == (tmp_path / "scans" / "images" / "a.nii.gz").as_posix()
+    assert discover(tmp_path / "lists" / "datalist.json").cases == written.cases
 
 
 def test_a_datalist_moves_with_its_folder(tmp_path):
