@@ -22,7 +22,24 @@ import difflib
 import os
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable
+
+
+def printable(text: str, limit: int = 200) -> str:
+    r"""Escape what moves a terminal's cursor, colors it, or turns text around; cut the text at `limit` letters.
+
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    cut = text if len(text) <= limit else f"{text[:limit]}..."
+    escaped = []
+    for letter in cut:
+        # Cf are format characters such as the right-to-left override.
+        harmless = letter == " " or (letter.isprintable() and unicodedata.category(letter) != "Cf")
+        escaped.append(letter if harmless else ascii(letter)[1:-1])
+    return "".join(escaped)
 
 
 class MedsegError(Exception):
@@ -47,15 +64,15 @@ class MedsegError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        """Join the four parts to two sentences."""
+        """Join the four parts to two sentences; control characters of a file or a name never reach the terminal."""
         text = self.thing
         if self.problem:
             text += f": {self.problem}"
         if self.came:
-            text += f" ({self.came})"
+            text += f" ({printable(self.came, len(self.came))})"
         if self.problem or self.came:
             text += "."
-        return f"{text} {self.fix}".strip()
+        return "\n".join(printable(line, len(line)) for line in f"{text} {self.fix}".strip().split("\n"))
 
 
 class InputError(MedsegError, ValueError):

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from medseg.errors import MedsegError
+from medseg.errors import printable as printable
 
 SEVERITIES = ("error", "warning", "note")
-
-
-def printable(text: str, limit: int = 200) -> str:
-    r"""Escape what moves a terminal's cursor, colors it, or turns text around; cut the text at `limit` letters.
-
-    Example:
-        >>> printable("a\x1b[31mb")
-        'a\\x1b[31mb'
-    """
-    cut = text if len(text) <= limit else f"{text[:limit]}..."
-    escaped = []
-    for letter in cut:
-        # Cf are format characters such as the right-to-left override.
-        harmless = letter == " " or (letter.isprintable() and unicodedata.category(letter) != "Cf")
-        escaped.append(letter if harmless else ascii(letter)[1:-1])
-    return "".join(escaped)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ damaged. Both formats are a text header and the voxels, raw or compressed, in th
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -79,6 +80,9 @@ class RawVolume:
             raise damaged(self.data_path, error) from error
         if len(content) < expected:
             raise cut_short(self.data_path, len(content), expected)
+        if len(content) > expected:
+            problem = f"there are {len(content):,} bytes of voxels, and the header says {expected:,}"
+            raise DataError(self.data_path, problem, fix="Copy it again; its header or its voxels are damaged.")
         stored = np.ndarray(self.grid.shape, self.dtype, buffer=content, order="F")
         return np.array(stored, dtype=self.dtype.newbyteorder("="), order="F")
 
@@ -133,7 +137,7 @@ def _open_nrrd(path: Path, content: bytes) -> RawVolume:
         _dtype(dtype, fields.get("endian", "little").lower() == "big"),
         data_path,
         skip if skip < 0 or data_path != path else ending + skip,
-        inflate if encoding != "raw" else None,
+        _inflate_gzip if encoding != "raw" else None,
     )
 
 
@@ -233,6 +237,15 @@ def _data_file(path: Path, name: str | None) -> Path:
     if not path.with_name(name).is_file():
         raise DataError(path, f"its voxels are in {name}, which is missing", fix="Copy both files.")
     return path.with_name(name)
+
+
+def _inflate_gzip(content: bytes) -> bytes | bytearray:
+    """Decompress gzip, as the header says; anything else is damaged, and must not be taken for voxels.
+
+    Raises:
+        gzip.BadGzipFile, zlib.error: the bytes are damaged; EOFError: they end too early.
+    """
+    return inflate(content) if content.startswith(b"\x1f\x8b") else gzip.decompress(content or b"\0")
 
 
 def _inflate_zlib(content: bytes) -> bytes:

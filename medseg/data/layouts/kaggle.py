@@ -174,7 +174,7 @@ def decode_runs(runs: str, shape: tuple[int, int], location: object = "runs") ->
         location: the name in messages.
 
     Raises:
-        DataError: no pairs of positive integers, or a run that ends beyond the image.
+        DataError: no pairs of positive integers, a run that ends beyond the image, or runs that overlap.
 
     Example:
         >>> decode_runs("2 2 6 1", (2, 3)).astype(int).tolist()
@@ -199,7 +199,11 @@ def decode_runs(runs: str, shape: tuple[int, int], location: object = "runs") ->
     edges = np.zeros(size + 1, dtype=np.int32)
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + lengths, -1)
-    return (np.cumsum(edges[:-1]) > 0).reshape(shape)
+    counts = np.cumsum(edges[:-1])
+    if counts.max(initial=0) > 1:
+        pixel = int(counts.argmax()) + 1
+        raise DataError(location, f"two runs overlap at pixel {pixel}", "", "Download the table again.")
+    return (counts > 0).reshape(shape)
 
 
 def in_order(structures: Sequence[str]) -> tuple[str, ...]:
