@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from medseg.catalogue import expand_names
 from medseg.errors import DataError, did_you_mean
+from medseg.file_names import composed, name_key
 from medseg.image_io_2d import ClassColors, SliceInfo, slice_neighbors
 from medseg.labels import LabelMap
 
@@ -58,6 +59,8 @@ class Case:
     patient: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "id", composed(self.id))
+        object.__setattr__(self, "patient", composed(self.patient) if self.patient else None)
         if not self.id:
             raise DataError(self.image, "the case id is empty")
         if self.id.startswith(".") or set(self.id) & set("/\\\0"):
@@ -155,8 +158,8 @@ class Split:
 
     def without(self, ids: Iterable[str]) -> Split:
         """Return the same split without some ids."""
-        removed = set(ids)
-        return Split(*(tuple(id for id in getattr(self, subset) if id not in removed) for subset in SPLITS))
+        removed = set(map(name_key, ids))
+        return Split(*(tuple(id for id in getattr(self, subset) if name_key(id) not in removed) for subset in SPLITS))
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,7 @@ class DatasetIndex:
         class_colors: if its cases are 2D slices: what the values or colors of their masks mean.
 
     Raises:
-        DataError: there is no case; two cases have one id (upper and lower case count as equal, because on some file
-            systems they are the same file); or a patient is in two subsets of the split.
+        DataError: there is no case, two have one id (see `name_key`), or a patient is in two subsets of the split.
     """
 
     root: Path
@@ -188,13 +190,13 @@ class DatasetIndex:
     def __post_init__(self) -> None:
         if not self.cases:
             raise DataError(self.root, "a data set needs at least one case")
-        counts = Counter(case.id.lower() for case in self.cases)
-        repeated = [case.id for case in self.cases if counts[case.id.lower()] > 1]
+        counts = Counter(name_key(case.id) for case in self.cases)
+        repeated = [case.id for case in self.cases if counts[name_key(case.id)] > 1]
         if repeated:
             raise DataError(
                 self.root,
-                "two cases have the same id, or ids that differ only in upper and lower case",
-                ", ".join(id for id in repeated if id.lower() == repeated[0].lower()),
+                "two cases have the same id, or ids that differ only in accents or upper and lower case",
+                ", ".join(id for id in repeated if name_key(id) == name_key(repeated[0])),
                 "Rename one of them.",
             )
         leaks = self.split.leaks(self.patients)
@@ -208,7 +210,7 @@ class DatasetIndex:
 
     @functools.cached_property
     def _by_id(self) -> dict[str, Case]:
-        return {case.id: case for case in self.cases}
+        return {name_key(case.id): case for case in self.cases}
 
     def case(self, id: str) -> Case:
         """Return the case of that id.
@@ -216,9 +218,9 @@ class DatasetIndex:
         Raises:
             DataError: there is no such case; names the nearest id.
         """
-        if id in self._by_id:
-            return self._by_id[id]
-        fix = did_you_mean(id, self._by_id)
+        if name_key(id) in self._by_id:
+            return self._by_id[name_key(id)]
+        fix = did_you_mean(id, [case.id for case in self.cases])
         raise DataError(f"case '{id}'", f"{self.root} has {len(self.cases)} cases, but not this one", "", fix)
 
     def with_split(
@@ -252,8 +254,8 @@ class DatasetIndex:
 
     def _ids_of(self, name: str) -> list[str]:
         """Return the case of that id, else all cases of the patient of that name."""
-        if name not in self._by_id:
-            ids = [id for id, patient in self.patients.items() if patient == name]
+        if name_key(name) not in self._by_id:
+            ids = [id for id, patient in self.patients.items() if name_key(patient) == name_key(name)]
             if ids:
                 return ids
         return [self.case(name).id]
@@ -297,8 +299,8 @@ class DatasetIndex:
         Raises:
             DataError: no case is left.
         """
-        removed = set(ids)
-        cases = tuple(case for case in self.cases if case.id not in removed)
+        removed = set(map(name_key, ids))
+        cases = tuple(case for case in self.cases if name_key(case.id) not in removed)
         return replace(self, cases=cases, split=self.split.without(removed))
 
     def subset(self, subset: str) -> tuple[Case, ...]:

@@ -65,7 +65,9 @@ def test_an_empty_subset_is_an_error_with_the_sizes():
 
 @pytest.mark.parametrize("ids", [("a", "a"), ("S1", "s1")])
 def test_two_cases_of_one_id_are_refused(ids):
-    with pytest.raises(DataError, match="two cases have the same id, or ids that differ only in upper and lower case"):
+    with pytest.raises(
+        DataError, match="two cases have the same id, or ids that differ only in accents or upper and lower case"
+    ):
         DatasetIndex(Path("set"), tuple(Case(id, Path(id)) for id in ids), ())
 
 

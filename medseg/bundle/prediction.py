@@ -15,6 +15,7 @@ from PIL.Image import Image
 from medseg.data import nifti, write_label_map
 from medseg.data.masks import flatten_masks
 from medseg.errors import DataError, GeometryError, InputError
+from medseg.file_names import NIFTI, has_suffix
 from medseg.grid import Grid
 from medseg.image_io_2d import read_size
 from medseg.labels import LabelMap
@@ -136,7 +137,7 @@ class Prediction:
             InputError: the path ends neither in `.nii.gz` nor in `.nii`.
             GeometryError, OutputError: see `medseg.data.write_label_map`.
         """
-        if not str(path).lower().endswith(nifti.SUFFIXES):
+        if not has_suffix(path, NIFTI):
             raise InputError(path, "a label map is saved as NIfTI", fix="Give a path that ends in .nii.gz or .nii.")
         return write_label_map(path, self.label, self.location, self.labels, self.only)
 
@@ -144,7 +145,7 @@ class Prediction:
     def location(self) -> Path | Grid:
         """What writers copy the geometry from: the scan, if it is a NIfTI file, or its grid."""
         path = Path(self.source)
-        return path if str(path).lower().endswith(nifti.SUFFIXES) and path.is_file() else self.grid
+        return path if has_suffix(path, NIFTI) and path.is_file() else self.grid
 
 
 @dataclass(frozen=True)

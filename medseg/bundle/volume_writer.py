@@ -13,8 +13,9 @@ from medseg.atomic import remove_partial
 from medseg.bundle.batch_predict import AnyPrediction, ScanResult
 from medseg.bundle.prediction import Prediction
 from medseg.data import read_grid, read_volume
-from medseg.data.nifti import read_label_names, read_restriction, stem, write_like
+from medseg.data.nifti import read_label_names, read_restriction, write_like
 from medseg.errors import DataError, InputError
+from medseg.file_names import stem
 from medseg.labels import LabelMap
 from medseg.report import save_overview, save_statistics
 

@@ -258,7 +258,7 @@ def _log_scan(log: InferenceLog, result: ScanResult) -> None:
     import numpy as np
 
     from medseg.bundle import Prediction
-    from medseg.data.nifti import stem
+    from medseg.file_names import stem
 
     prediction = result.prediction
     if isinstance(prediction, Prediction):

@@ -27,6 +27,7 @@ from medseg.data.checks.slice_case import check_slice
 from medseg.data.layouts import collect
 from medseg.data.layouts.listed_cases import LOOSE, Listing, collect_loose_files
 from medseg.errors import DataError, MedsegError, RunError
+from medseg.file_names import walk
 from medseg.findings import SEVERITIES, Finding, error, ranked, warning, worst
 from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
@@ -147,7 +148,7 @@ def _list(root: Path, patient: str | None) -> Listing:
         doubt = warning("layout", folder, "the folder holds no data set in a known layout", fix)
     except MedsegError as fault:
         doubt = error("layout", folder, f"the data set cannot be used: {str(fault).rstrip('.')}", fix)
-    listing = collect_loose_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    listing = collect_loose_files(folder, walk(folder))
     listing.findings.insert(0, doubt)
     return listing
 

@@ -15,27 +15,13 @@ from nibabel.volumeutils import apply_read_scaling
 from medseg.atomic import atomic_path
 from medseg.data.gzip_io import cut_short, damaged, read_decompressed
 from medseg.errors import DataError, GeometryError, LabelError
+from medseg.file_names import NIFTI, has_suffix
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
-SUFFIXES = (".nii.gz", ".nii")
 _COMMENT = 6  # the NIfTI code of a plain-text header extension
 _NOT_MM = {1: "meter", 3: "micron"}  # by the NIfTI code; an unknown unit is taken for mm, as all tools do
 _RECONVERT = "Convert it again from its source."
-
-
-def stem(path: str | Path) -> str:
-    """Return the name of a volume's file without its extension.
-
-    Example:
-        >>> stem("scans/patient.1.nii.gz"), stem("scans/patient.1.nrrd")
-        ('patient.1', 'patient.1')
-    """
-    name = Path(path).name
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return Path(name).stem
 
 
 def open_image(path: str | Path) -> Any:
@@ -47,7 +33,7 @@ def open_image(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise DataError(path, "no such file")
-    if not str(path).lower().endswith(SUFFIXES):
+    if not has_suffix(path, NIFTI):
         raise DataError(path, "the file is not in NIfTI format", path.suffix, "Give a .nii or .nii.gz file.")
     if path.stat().st_size == 0:
         raise DataError(path, "the file is empty", fix="Download or copy it again.")
@@ -279,7 +265,7 @@ def read_restriction(path: str | Path) -> tuple[str, ...] | None:
 
 
 def _comment(file: Any) -> dict[str, Any]:
-    if isinstance(file, (str, Path)) and not str(file).lower().endswith(SUFFIXES):
+    if isinstance(file, (str, Path)) and not has_suffix(file, NIFTI):
         return {}  # other formats carry no names
     header = (open_image(file) if isinstance(file, (str, Path)) else file).header
     for extension in getattr(header, "extensions", ()):

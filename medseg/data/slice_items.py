@@ -12,6 +12,7 @@ from typing import Any
 from medseg.data.layouts import kaggle
 from medseg.data.layouts.slices import compile_patient, patient_of, slice_info
 from medseg.errors import DataError
+from medseg.file_names import name_key, stem, walk
 from medseg.image_io_2d import SliceInfo, is_image_2d, read_image_2d, slice_neighbors
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def slice_items(
     for path in map(Path, [inputs] if isinstance(inputs, (str, Path)) else inputs):
         if not path.exists():
             raise DataError(path, "there is no such image or folder of images")
-        files += sorted(filter(is_image_2d, path.rglob("*"))) if path.is_dir() else [path]
+        files += list(filter(is_image_2d, walk(path))) if path.is_dir() else [path]
     if without is not None:
         files = [file for file in files if Path(without).resolve() not in file.resolve().parents]
     if not files:
@@ -47,8 +48,8 @@ def slice_items(
     for file in files:
         resolved = file.resolve()  # the folders above tell more than a relative path
         named = kaggle.slice_at(resolved) if resolved.parent.name == kaggle.SCANS else None
-        id, info = named or (file.stem, slice_info(file.stem))
-        namesake = file_of.setdefault(id.lower(), file)
+        id, info = named or (stem(file), slice_info(stem(file)))
+        namesake = file_of.setdefault(name_key(id), file)
         if namesake.resolve() != resolved:
             problem = f"{namesake} has the same name, and masks are named after the images"
             raise DataError(file, problem, "", "Give folders of images alone (DATA/train/images), or one at a time.")

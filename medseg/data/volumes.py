@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from medseg.data import nifti
 from medseg.data.dicom import holds_dicom, holds_slices, is_dicom, open_series
-from medseg.data.layouts.totalsegmentator import IMAGE, is_case
-from medseg.data.nrrd_mha import META_SUFFIXES, NRRD_SUFFIXES, open_raw
+from medseg.data.layouts.totalsegmentator import image_of, is_case
+from medseg.data.nrrd_mha import open_raw
 from medseg.data.scan_rules import admit, log_warnings
 from medseg.errors import DataError
+from medseg.file_names import NIFTI, VOLUMES, composed, entries, has_suffix, name_key, stem, walk
 from medseg.findings import Finding
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d
 
-SUFFIXES = (*nifti.SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
 _GENERIC = {"ct", "image", "img", "scan", "volume"}
 
 
@@ -35,7 +35,7 @@ def is_volume_file(path: str | Path) -> bool:
         >>> is_volume_file("scan.nii.gz"), is_volume_file("scan.NRRD"), is_volume_file("scan.png")
         (True, True, False)
     """
-    return str(path).lower().endswith(SUFFIXES)
+    return has_suffix(path, VOLUMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def require_finite(voxels: npt.NDArray[Any], path: object) -> None:
 
 
 def _is_raw(path: Path) -> bool:
-    return str(path).lower().endswith((*NRRD_SUFFIXES, *META_SUFFIXES)) and path.is_file()
+    return has_suffix(path, VOLUMES) and not has_suffix(path, NIFTI) and path.is_file()
 
 
 def _require_file_of_volume(path: Path) -> Path:
@@ -132,7 +132,7 @@ def scan_name(path: str | Path) -> str:
         ('patient7', 's0000')
     """
     path = Path(path)
-    name = path.resolve().name if path.is_dir() else nifti.stem(path)
+    name = composed(path.resolve().name) if path.is_dir() else stem(path)
     parent = path.resolve().parent.name
     return parent if name.lower() in _GENERIC and parent else name
 
@@ -142,7 +142,7 @@ def holds_images_2d(path: str | Path) -> bool:
     path = Path(path)
     if not path.is_dir():
         return is_image_2d(path)
-    files = [file for file in path.rglob("*") if file.is_file()]
+    files = walk(path)
     images = [file for file in files if is_image_2d(file)]
     if not images or any(is_volume_file(file) for file in files):
         return False
@@ -186,7 +186,7 @@ def without_namesakes(scans: Iterable[Path]) -> list[Path]:
     """
     by_name: dict[str, Path] = {}
     for scan in scans:
-        namesake = by_name.setdefault(scan_name(scan).lower(), scan)
+        namesake = by_name.setdefault(name_key(scan_name(scan)), scan)
         if namesake.resolve() != scan.resolve():
             raise DataError(
                 scan,
@@ -198,23 +198,19 @@ def without_namesakes(scans: Iterable[Path]) -> list[Path]:
 
 
 def _in_folder(path: Path, dicom: bool, recursive: bool) -> list[Path]:
-    cases = [folder / IMAGE for folder in [path, *sorted(path.iterdir())] if is_case(folder)]
-    files = [file for file in sorted(path.iterdir()) if _is_listed(file)]
+    cases = [image_of(folder) for folder in [path, *entries(path)] if is_case(folder)]
+    files = [file for file in entries(path) if is_volume_file(file)]
     series = [path] if dicom and holds_dicom(path) else []
     if series and (cases or files):
         raise DataError(path, "the folder holds both volume files and DICOM files", "", "Put them into two folders.")
-    below = [] if series or cases or (files and not recursive) else sorted(path.rglob("*"))
-    deeper = [file for file in below if file.parent != path and _is_listed(file)]
+    below = [] if series or cases or (files and not recursive) else walk(path)
+    deeper = [file for file in below if file.parent != path and is_volume_file(file)]
     if recursive:
         files += deeper
     if dicom and not files:
-        series = series or [folder for folder in below if holds_slices(folder)]
+        series = series or [folder for folder in sorted({file.parent for file in below}) if holds_slices(folder)]
     if not (cases or files or series):
-        formats = ", ".join(SUFFIXES) + (", DICOM" if dicom else "")
+        formats = ", ".join(VOLUMES) + (", DICOM" if dicom else "")
         fix = f"{len(deeper)} lie in folders below, such as {deeper[0]}: add --recursive." if deeper else ""
         raise DataError(path, "the folder holds no scans", formats, fix)
     return series or cases or files
-
-
-def _is_listed(path: Path) -> bool:
-    return is_volume_file(path) and not path.name.startswith(".")

@@ -20,6 +20,7 @@ from medseg.data.layouts import collect, kaggle
 from medseg.data.layouts.slices import IMAGES, MASKS, slice_info, without_ending
 from medseg.data.slice_labels import read_masks
 from medseg.errors import DataError, LabelError
+from medseg.file_names import entries
 from medseg.image_io_2d import ClassColors, is_image_2d, read_comment, read_size
 from medseg.labels import LabelMap
 from medseg.metrics import GITractScores, Overlap, annotated_classes, gi_tract_scores, multilabel_overlap
@@ -89,18 +90,18 @@ def find_pictures(root: Path, names: LabelMap | None = None) -> dict[str, Pictur
     if names:
         colors = ClassColors.indexed(("background", *names))
     else:
-        files = [inner] if inner.is_file() else list(filter(is_image_2d, sorted(inner.iterdir())))
+        files = [inner] if inner.is_file() else list(filter(is_image_2d, entries(inner)))
         colors = (read_class_colors(above[0]) if above else None) or infer_class_colors(files)
     if inner.is_file():
         return {without_ending(inner.stem): _picture(inner, colors, {})}
     single = root / STRUCTURES if (root / STRUCTURES).is_dir() else inner
-    folders = {path.name: path for path in sorted(single.iterdir()) if path.is_dir() and path.name in colors.structures}
+    folders = {path.name: path for path in entries(single) if path.is_dir() and path.name in colors.structures}
     pictures: dict[str, Picture] = {}
-    for path in filter(is_image_2d, sorted(inner.iterdir())):
+    for path in filter(is_image_2d, entries(inner)):
         masks = {name: inside / path.name for name, inside in folders.items() if (inside / path.name).is_file()}
         pictures[without_ending(path.stem)] = _picture(path, colors, masks)
     for name, inside in folders.items() if not pictures else ():
-        for path in filter(is_image_2d, sorted(inside.iterdir())):
+        for path in filter(is_image_2d, entries(inside)):
             id = without_ending(path.stem)
             masks = {**(pictures[id].case.masks if id in pictures else {}), name: path}
             pictures[id] = Picture(Case(id, path, masks=masks, annotated=tuple(masks)), colors)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from medseg.data.case_jobs import run_each
-from medseg.data.nifti import stem
 from medseg.errors import DataError, LabelError, MedsegError
 from medseg.evaluation.bootstrap import SAMPLES
 from medseg.evaluation.pairs import Pairs, by_scan, match, read_pair
 from medseg.evaluation.pictures import picture_measures, score_scan
 from medseg.evaluation.results import Evaluation
 from medseg.evaluation.sources import Source, file_source, find_sources, memory_source, read_names
+from medseg.file_names import stem
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 from medseg.metrics import GITractScores, StructureScores, measure_names, structure_scores

@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.catalogue import in_order
+from medseg.catalogue import in_order, structure_names
 from medseg.data.layouts import datalist, discover
-from medseg.data.layouts.listed_cases import volumes
 from medseg.data.layouts.nnunet import DESCRIPTION
-from medseg.data.layouts.totalsegmentator import IMAGE, MASKS
-from medseg.data.nifti import read_label_names, read_restriction, stem
+from medseg.data.layouts.totalsegmentator import IMAGE, MASKS, image_of
+from medseg.data.nifti import read_label_names, read_restriction
 from medseg.data.volumes import holds_images_2d
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.pictures import Picture, find_pictures
+from medseg.file_names import VOLUMES, entries, files_by_name, spelled_as, stem
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d
 from medseg.labels import BACKGROUND, LabelMap
 
 NAMES = "label_map.json"
-_SUFFIX = ".nii.gz"
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,12 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
     if holds_images_2d(root):
         return {id: _picture_source(id, picture) for id, picture in find_pictures(root, names).items()}
     described = any((root / name).is_file() for name in (datalist.NAME, DESCRIPTION))
-    files = volumes(root)
+    files = files_by_name(root, VOLUMES)
     if files:
         above = _sources_of_dataset_above(root, names) if not described else {}
         return {case: above.get(case) or file_source(case, path, names) for case, path in files.items()}
     if not described:
-        folders = {folder.name: masks for folder in sorted(root.iterdir()) if (masks := _masks_in(folder))}
+        folders = {folder.name: masks for folder in entries(root) if (masks := _masks_in(folder))}
         if folders:
             return {
                 case: Source(case, None, masks, structures=ordered(masks), image=_image_of(root / case))
@@ -226,19 +225,16 @@ def dataset_sources(cases: Iterable[Any], labels: LabelMap) -> dict[str, Source]
 
 
 def _masks_in(folder: Path) -> dict[str, Path]:
-    """Return the masks of one case: `segmentations/*.nii.gz`, or `*.nii.gz` in a folder of nothing but masks."""
-    inside = folder / MASKS
-    if inside.is_dir():
-        return {stem(path): path for path in sorted(inside.glob(f"*{_SUFFIX}")) if not path.name.startswith(".")}
-    if not folder.is_dir() or folder.name.startswith("."):
-        return {}
-    files = {stem(path): path for path in sorted(folder.glob(f"*{_SUFFIX}")) if not path.name.startswith(".")}
+    """Return the masks of one case: NIfTI files in `segmentations`, or in a folder of nothing but masks."""
+    if (folder / MASKS).is_dir():
+        return spelled_as(files_by_name(folder / MASKS), structure_names())
+    files = spelled_as(files_by_name(folder), [stem(IMAGE), *structure_names()])
     files.pop(stem(IMAGE), None)
     return files if not any(name.endswith("_0000") for name in files) and in_order(files) else {}
 
 
 def _image_of(folder: Path) -> Path | None:
-    return folder / IMAGE if (folder / IMAGE).is_file() else None
+    return image_of(folder) if image_of(folder).is_file() else None
 
 
 def _sources_of_dataset(root: Path, names: LabelMap | None) -> dict[str, Source]:

@@ -212,7 +212,7 @@ FAULTS: dict[str, tuple[Callable[[Patient], object], str]] = {
     "bad_shape": (lambda p: p.content(p.ct, put(42, struct.pack("<h", -5))), "file-header"),
     "not_compressed": (unpacked, "file-name"),
     "dangling_link": (link_to_nowhere, "file-missing"),
-    "nii_mask": (lambda p: renamed(p, "spleen", "spleen.nii"), "mask-ignored"),
+    "nrrd_mask": (lambda p: renamed(p, "spleen", "spleen.nrrd"), "file-ignored"),
     "zz_copy": (lambda p: twin_of(p, "sound_0"), "image-duplicate"),
     "sound_8": (lambda p: None, "same-id"),
     # geometry

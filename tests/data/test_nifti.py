@@ -9,7 +9,6 @@ from medseg.data import read_grid, read_volume
 from medseg.data.nifti import (
     open_image,
     read_label_names,
-    stem,
     write_label_map,
 )
 from medseg.errors import DataError, GeometryError, LabelError, OutputError
@@ -152,11 +151,6 @@ def test_a_comment_that_is_not_json_does_not_hide_the_names(save, tmp_path):
         image.header.extensions.append(nib.nifti1.Nifti1Extension(6, text))
     nib.save(image, tmp_path / "b.nii.gz")
     assert read_label_names(tmp_path / "b.nii.gz") == LABELS
-
-
-@pytest.mark.parametrize(("path", "name"), [("a/b.nii.gz", "b"), ("b.NII", "b"), ("a.b.nii", "a.b"), ("x.png", "x")])
-def test_stem(path, name):
-    assert stem(path) == name
 
 
 def test_opening_reads_no_voxels(save):

@@ -21,9 +21,10 @@ from medseg.atomic import write_json
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.verify.manifest import files_of
 from medseg.data import PhantomSpec, SlicePhantomSpec, read_volume, write_slice_phantom
-from medseg.data.nifti import SUFFIXES, write_volume
+from medseg.data.nifti import write_volume
 from medseg.data.phantom import make_body
 from medseg.errors import ConfigError, DataError, MedsegError, first_line
+from medseg.file_names import NIFTI, has_suffix
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d, read_image_2d
 from medseg.labels import LabelMap
@@ -320,7 +321,7 @@ def _masks(folder: Path) -> list[str]:
     """Return the files below a folder that have a label for each voxel or pixel, not those in colors."""
     masks = []
     for name, path in files_of(folder).items():
-        if name.endswith(SUFFIXES) or (is_image_2d(path) and read_image_2d(path).values.ndim == 2):
+        if has_suffix(name, NIFTI) or (is_image_2d(path) and read_image_2d(path).values.ndim == 2):
             masks.append(name)
     return masks
 

@@ -9,6 +9,7 @@ from medseg.atomic import relative_path, write_json
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import DataError, LabelError
+from medseg.file_names import existing, is_clutter, stem
 from medseg.findings import Finding, error
 from medseg.labels import BACKGROUND, LabelMap
 
@@ -83,11 +84,11 @@ def _read_entry(path: Path, entry: Any, listing: Listing) -> Case | None:
         message = f"an entry names no 'image': {str(entry)[:60]}"
         listing.findings.append(error("datalist", path, message, "Name its image."))
         return None
-    image = path.parent / entry["image"]
-    if image.name.startswith("._"):
+    image = existing(path.parent / entry["image"])
+    if is_clutter(image.name):
         return None
-    label = path.parent / entry["label"] if entry.get("label") else None
-    id = str(entry.get("case", image.name.removesuffix(".gz").removesuffix(".nii")))
+    label = existing(path.parent / entry["label"]) if entry.get("label") else None
+    id = str(entry.get("case", stem(image)))
     annotated = listing.labels.structures if listing.labels and label else None
     if isinstance(entry.get("annotated"), list):
         annotated = tuple(str(name) for name in entry["annotated"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.cases import Case
-from medseg.data.layouts.listed_cases import Listing, list_volumes
+from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import DataError, nearest
+from medseg.file_names import list_files, spelled_as
 from medseg.findings import Finding, error
 from medseg.labels import LabelMap
 
@@ -17,8 +18,8 @@ _IMAGE_ENDINGS, _LABEL_ENDINGS = ("_0000",), ("_seg", "_label", "_mask", "_0000"
 def collect(root: Path) -> Listing | None:
     """List the cases of plain folders; None if there are no images and labels side by side.
 
-    An image and a label map belong together if their names are equal. Endings that many tools add (`_0000` of
-    an image; `_seg`, `_label`, `_mask`, `_0000` of a label map) are ignored if that leaves one partner.
+    An image and a label map belong together if their names are equal, see `name_key`. Endings that many tools add
+    (`_0000` of an image; `_seg`, `_label`, `_mask`, `_0000` of a label map) are ignored if that leaves one partner.
 
     Raises:
         DataError: there are no names for the labels, no NIfTI files, or both labels/ and masks/.
@@ -29,8 +30,8 @@ def collect(root: Path) -> Listing | None:
         return None
     if len(label_folders) > 1:
         raise DataError(root, "the folder has both labels/ and masks/", "", "Move one of them elsewhere.")
-    images, image_findings = list_volumes(root / IMAGES)
-    label_maps, label_findings = list_volumes(label_folders[0])
+    images, image_findings = list_files(root / IMAGES)
+    label_maps, label_findings = list_files(label_folders[0])
     for folder, files in ((root / IMAGES, images), (label_folders[0], label_maps)):
         if not files:
             raise DataError(folder, "the folder holds no NIfTI files (.nii.gz or .nii)")
@@ -57,12 +58,13 @@ def pair(images: dict[str, Path], label_maps: dict[str, Path]) -> tuple[dict[str
         >>> pairs["a"][1].name, findings
         ('a_seg.nii', [])
     """
+    label_maps = spelled_as(label_maps, images)
     pairs = {name: (images[name], label_maps[name]) for name in images if name in label_maps}
     findings: list[Finding] = []
     unpaired = {name: path for name, path in images.items() if name not in pairs}
     unpaired_labels = {name: path for name, path in label_maps.items() if name not in pairs}
     image_by_id = _without_endings(unpaired, _IMAGE_ENDINGS, pairs, findings)
-    label_by_id = _without_endings(unpaired_labels, _LABEL_ENDINGS, pairs, findings)
+    label_by_id = spelled_as(_without_endings(unpaired_labels, _LABEL_ENDINGS, pairs, findings), image_by_id)
     for id in sorted(image_by_id.keys() - label_by_id):
         message = f"the image has no label map named {id}"
         findings.append(error("image-alone", image_by_id[id], message, _suggest(id, label_by_id)))

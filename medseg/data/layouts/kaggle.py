@@ -20,6 +20,7 @@ from medseg.data.class_colors import read_class_colors
 from medseg.data.layouts.listed_cases import Listing
 from medseg.data.layouts.slices import compile_patient, patient_of
 from medseg.errors import DataError, MedsegError, did_you_mean
+from medseg.file_names import entries, spelled_as
 from medseg.findings import Finding, error, warning
 from medseg.image_io_2d import ClassColors, SliceInfo, is_image_2d, read_size
 from medseg.labels import BACKGROUND, LabelMap
@@ -61,7 +62,9 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
             message = f"'{name}' (row of {id}) is not one of the set's classes"
             listing.findings.append(error("unknown-class", root / TABLE, message, fix))
     ids = set()
-    for id, path, info in _list_slices(root / TRAIN, listing.findings):
+    slices = list(_list_slices(root / TRAIN, listing.findings))
+    table = spelled_as(table, [id for id, _, _ in slices])
+    for id, path, info in slices:
         ids.add(id)
         if id not in table:
             message = f"{TABLE} has no row of {id}"
@@ -136,8 +139,8 @@ def size_in_name(path: Path) -> tuple[int, int] | None:
 
 def _list_slices(folder: Path, findings: list[Finding]) -> Iterator[tuple[str, Path, SliceInfo]]:
     """Yield every slice below `train` or `test`: id, file, and what its name tells."""
-    for scan in sorted(folder.glob(f"*/*/{SCANS}")):
-        for path in filter(is_image_2d, sorted(scan.iterdir())):
+    for scan in [day / SCANS for case in entries(folder) for day in entries(case)]:
+        for path in filter(is_image_2d, entries(scan)):
             named = slice_at(path)
             if named is None:
                 message = "the image must be named slice_SSSS_, rows, columns and spacing"

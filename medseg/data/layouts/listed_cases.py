@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.cases import Case, DatasetIndex, Split, leak_message
-from medseg.data.nifti import SUFFIXES, stem
 from medseg.errors import DataError, LabelError
+from medseg.file_names import NIFTI, name_key
 from medseg.findings import Finding, error, note
 from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOOSE = "loose files"
 _LABEL_CODES = {"unknown-name", "unknown-class"}
-_VOLUMES = (*SUFFIXES, ".hdr")
+_VOLUMES = (*NIFTI, ".hdr")
 
 
 @dataclass
@@ -68,10 +68,10 @@ class Listing:
         Raises:
             DataError, LabelError: the first error among the findings on what is left.
         """
-        excluded = set(exclude)
-        cases = sorted((case for case in self.cases if case.id not in excluded), key=lambda case: case.id)
+        excluded = set(map(name_key, exclude))
+        cases = sorted((case for case in self.cases if name_key(case.id) not in excluded), key=lambda case: case.id)
         split = self.split.without(excluded)
-        findings = [finding for finding in self.findings if not finding.case or finding.case not in excluded]
+        findings = [finding for finding in self.findings if not finding.case or name_key(finding.case) not in excluded]
         findings += split_findings(split, {case.id: case.patient_id for case in cases}, self.root)
         for finding in findings:
             if finding.severity == "error":
@@ -105,11 +105,11 @@ def split_findings(split: Split, patients: Mapping[str, str], location: object =
 
 
 def repeated_ids(cases: Collection[Case]) -> list[Finding]:
-    """Report each case whose id another case has, too; upper and lower case count as equal."""
+    """Report each case whose id another case has, too; accents and upper and lower case may be written otherwise."""
     first: dict[str, str] = {}
     findings = []
     for case in cases:
-        key = case.id.lower()
+        key = name_key(case.id)
         if key in first:
             message = f"another case has the id '{first[key]}', which some file systems take for the same"
             findings.append(error("same-id", case.image, message, "Rename one of them.").of(case.id))
@@ -125,39 +125,6 @@ def read_json(path: Path) -> Any | Finding:
         return error("datalist", path, f"the file cannot be read as JSON: {fault}", "Write it again.")
 
 
-def list_volumes(folder: Path) -> tuple[dict[str, Path], list[Finding]]:
-    """Return the NIfTI files of a folder by their names without extension, and a finding for each repeated name.
-
-    Hidden files (`._x.nii.gz`) are left out; upper and lower case count as equal.
-    """
-    volumes: dict[str, Path] = {}
-    by_lower_case: dict[str, Path] = {}
-    findings = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or not path.is_file():
-            continue
-        name = stem(path)
-        namesake = by_lower_case.setdefault(name.lower(), path)
-        if namesake != path:
-            message = f"{namesake.name} has the same name, up to extension and upper and lower case"
-            findings.append(error("same-id", path, message, "Remove or rename one of them."))
-        else:
-            volumes[name] = path
-    return volumes, findings
-
-
-def volumes(folder: Path) -> dict[str, Path]:
-    """Return the NIfTI files of a folder by their names without extension.
-
-    Raises:
-        DataError: two files have one name, see `list_volumes`.
-    """
-    by_name, findings = list_volumes(folder)
-    for finding in findings:
-        raise DataError(finding.location, finding.message, "", finding.fix)
-    return by_name
-
-
 def collect_loose_files(root: Path, files: Collection[Path]) -> Listing:
     """List files that belong to no data set: volumes as cases, all others counted by folder and kind.
 
@@ -168,7 +135,7 @@ def collect_loose_files(root: Path, files: Collection[Path]) -> Listing:
     for path in files:
         name = path.name.lower()
         if name.endswith(_VOLUMES):
-            listing.cases.append(Case(path.name.lstrip(".").replace("\\", "_") or "volume", path))
+            listing.cases.append(Case(path.name.replace("\\", "_"), path))
         elif not (name.endswith(".img") and path.with_suffix(".hdr").is_file()):
             counts[path.parent.relative_to(root).as_posix(), _kind_of_file(path)] += 1
     for (folder, kind), count in sorted(counts.items()):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from medseg.atomic import write_json
 from medseg.cases import Case, DatasetIndex, Split
-from medseg.data.layouts.listed_cases import Listing, list_volumes, read_json
-from medseg.data.nifti import SUFFIXES
+from medseg.data.layouts.listed_cases import Listing, read_json
 from medseg.errors import DataError, LabelError
+from medseg.file_names import NIFTI, composed, existing, list_files, spelled_as
 from medseg.findings import Finding, error, warning
 from medseg.labels import BACKGROUND, LabelMap
 
@@ -57,9 +57,9 @@ def collect(root: Path, content: Mapping[str, Any]) -> Listing:
     if not isinstance(channels, dict) or len(channels) != 1:
         problem = "channel_names must name exactly one channel"
         raise DataError(path, problem, json.dumps(channels), "Save each channel as a data set of its own.")
-    ending = content.get("file_ending", SUFFIXES[0])
-    if ending not in SUFFIXES:
-        problem = f"file_ending must be {' or '.join(SUFFIXES)}"
+    ending = content.get("file_ending", NIFTI[0])
+    if ending not in NIFTI:
+        problem = f"file_ending must be {' or '.join(NIFTI)}"
         raise DataError(path, problem, f"got {ending!r}", "Convert the files to NIfTI.")
     listing = Listing("the nnU-Net layout", root, structures=labels.structures, labels=labels)
     listed = content.get("dataset")
@@ -68,9 +68,10 @@ def collect(root: Path, content: Mapping[str, Any]) -> Listing:
     if expected != len(pairs):
         message = f"numTraining is {expected}, but there are {len(pairs)} cases with labels"
         listing.findings.append(warning("case-count", path, message, "Look for files that are missing."))
-    annotated = _mapping(content, "annotated", (list,), path, listing.findings)
-    patients = _mapping(content, "patients", (str, int), path, listing.findings)
     test = _pair_test_cases(root, listing.findings)
+    ids = {*pairs, *test}
+    annotated = spelled_as(_mapping(content, "annotated", (list,), path, listing.findings), ids)
+    patients = spelled_as(_mapping(content, "patients", (str, int), path, listing.findings), ids)
     for id, (image, label) in sorted({**pairs, **test}.items()):
         names = tuple(annotated.get(id, labels.structures)) if label is not None else None
         patient = str(patients[id]) if id in patients else None
@@ -115,7 +116,7 @@ def write_description(dataset: DatasetIndex, labels: LabelMap, name: str) -> Pat
         "channel_names": {"0": "CT"},
         "labels": {name: index for index, name in enumerate(labels.names)},
         "numTraining": sum(case.id not in dataset.split.test for case in dataset.cases),
-        "file_ending": SUFFIXES[0],
+        "file_ending": NIFTI[0],
         "name": name,
     }
     patients = {case.id: case.patient for case in dataset.cases if case.patient is not None}
@@ -159,13 +160,13 @@ def _labels(path: Path, content: Mapping[str, Any]) -> LabelMap:
 
 def _list_images(folder: Path, findings: list[Finding]) -> dict[str, Path]:
     """Return the images of a folder by case id, each of one channel."""
-    volumes, repeated = list_volumes(folder)
+    volumes, repeated = list_files(folder)
     findings += repeated
     images = {}
     for name, path in volumes.items():
         match = re.fullmatch(r"(.+)_(\d{4})", name)
         if match is None:
-            message = f"an image must be named <case>{CHANNEL}{SUFFIXES[0]}"
+            message = f"an image must be named <case>{CHANNEL}{NIFTI[0]}"
             findings.append(error("image-name", path, message, "Add the number of its channel."))
         elif match[2] != CHANNEL[1:]:
             message = f"it is an image of channel _{match[2]}, and medseg trains on the one channel {CHANNEL}"
@@ -175,25 +176,26 @@ def _list_images(folder: Path, findings: list[Finding]) -> dict[str, Path]:
     return images
 
 
-def _list_labels(folder: Path, findings: list[Finding]) -> dict[str, Path]:
-    labels, repeated = list_volumes(folder)
+def _list_labels(folder: Path, images: Iterable[str], findings: list[Finding]) -> dict[str, Path]:
+    labels, repeated = list_files(folder)
     findings += repeated
-    return labels
+    return spelled_as(labels, images)
 
 
 def _pair_by_name(root: Path, findings: list[Finding]) -> Pairs:
     for folder in (root / IMAGES_TR, root / LABELS_TR):
         if not folder.is_dir():
             raise DataError(folder, f"there is no such folder beside {DESCRIPTION}")
-    images, labels = _list_images(root / IMAGES_TR, findings), _list_labels(root / LABELS_TR, findings)
+    images = _list_images(root / IMAGES_TR, findings)
+    labels = _list_labels(root / LABELS_TR, images, findings)
     for id in sorted(images.keys() - labels):
-        message = f"the image has no label map {LABELS_TR}/{id}{SUFFIXES[0]}"
+        message = f"the image has no label map {LABELS_TR}/{id}{NIFTI[0]}"
         findings.append(error("image-alone", images[id], message, _ADD))
     for id in sorted(labels.keys() - images):
-        message = f"the label map has no image {IMAGES_TR}/{id}{CHANNEL}{SUFFIXES[0]}"
+        message = f"the label map has no image {IMAGES_TR}/{id}{CHANNEL}{NIFTI[0]}"
         findings.append(error("mask-alone", labels[id], message, _ADD))
     if not images and not findings:
-        raise DataError(root / IMAGES_TR, f"the folder holds no images named <case>{CHANNEL}{SUFFIXES[0]}")
+        raise DataError(root / IMAGES_TR, f"the folder holds no images named <case>{CHANNEL}{NIFTI[0]}")
     return {id: (images[id], labels[id]) for id in images if id in labels}
 
 
@@ -206,21 +208,22 @@ def _pair_as_listed(root: Path, listed: Any, findings: list[Finding]) -> Pairs:
             message = f"case {id} needs one image and a label, and has {json.dumps(entry)[:80]}"
             findings.append(error("datalist", root / DESCRIPTION, message, "Name both."))
             continue
-        pairs[str(id)] = (root / images[0], root / entry["label"])
-        for file in pairs[str(id)]:
+        id = composed(str(id))
+        pairs[id] = (existing(root / images[0]), existing(root / entry["label"]))
+        for file in pairs[id]:
             if not file.is_file():
                 message = f"{DESCRIPTION} names a file that does not exist"
-                findings.append(error("file-missing", file, message, "Bring it back there.").of(str(id)))
+                findings.append(error("file-missing", file, message, "Bring it back there.").of(id))
     return pairs
 
 
 def _pair_test_cases(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, Path | None]]:
     if not (root / IMAGES_TS).is_dir():
         return {}
-    truth = _list_labels(root / LABELS_TS, findings) if (root / LABELS_TS).is_dir() else {}
     images = _list_images(root / IMAGES_TS, findings)
+    truth = _list_labels(root / LABELS_TS, images, findings)
     for id in sorted(truth.keys() - images):
-        message = f"the label map has no image {IMAGES_TS}/{id}{CHANNEL}{SUFFIXES[0]}"
+        message = f"the label map has no image {IMAGES_TS}/{id}{CHANNEL}{NIFTI[0]}"
         findings.append(error("mask-alone", truth[id], message, _ADD))
     return {id: (image, truth.get(id)) for id, image in images.items()}
 
@@ -235,18 +238,19 @@ def _first_fold(path: Path, ids: set[str], by_name: bool, findings: list[Finding
         message = "the file is no list of folds, each with train and val"
         findings.append(folds if isinstance(folds, Finding) else error("meta", path, message, "Write it again."))
         return Split()
-    for id in (*first["train"], *first["val"]):
+    named = {subset: list(spelled_as(dict.fromkeys(map(str, first[subset])), ids)) for subset in ("train", "val")}
+    for id in (*named["train"], *named["val"]):
         if id not in ids and not (by_name and _has_file(path.parent, id)):
             message = f"its first fold names '{id}', which is no case of {IMAGES_TR}"
             findings.append(error("meta", path, message, "Split the cases anew, or remove it."))
-    without = sorted(ids - {*first["train"], *first["val"]})
+    without = sorted(ids - {*named["train"], *named["val"]})
     if without:
         message = f"{len(without)} cases are not in its first fold and are left out, {', '.join(without[:5])} first"
         findings.append(warning("meta-no-subset", path, message, "Name their subset, or leave them out."))
-    return Split(*(tuple(id for id in first[subset] if id in ids) for subset in ("train", "val")))
+    return Split(*(tuple(id for id in named[subset] if id in ids) for subset in ("train", "val")))
 
 
 def _has_file(root: Path, id: str) -> bool:
     """Return whether a case has an image or a label map; if it lacks the other, that is reported already."""
     names = [root / IMAGES_TR / f"{id}{CHANNEL}", root / LABELS_TR / id]
-    return any(path.with_name(path.name + suffix).is_file() for path in names for suffix in SUFFIXES)
+    return any(existing(path.with_name(path.name + suffix)).is_file() for path in names for suffix in NIFTI)

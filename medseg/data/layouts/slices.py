@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Split
 from medseg.data.class_colors import CLASSES, NAMES, infer_class_colors, read_class_colors
 from medseg.data.layouts.listed_cases import Listing
-from medseg.data.nifti import SUFFIXES as VOLUMES
 from medseg.errors import ConfigError, did_you_mean, nearest
+from medseg.file_names import NIFTI, composed, entries, has_suffix, list_files, name_key
 from medseg.findings import Finding, error, warning
-from medseg.image_io_2d import ClassColors, SliceInfo, is_image_2d
+from medseg.image_io_2d import SUFFIXES, ClassColors, SliceInfo
 from medseg.labels import BACKGROUND, LabelMap
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _NUMBERED = re.compile(
 _TELL_PATIENTS = "Say how names tell the patient: --patient, or data#patient of a bundle."
 Masks = dict[str, Path]  # by structure; "" is one mask of all of them
 Pairs = dict[str, tuple[Path, Masks]]  # by the image's name
+Listed = tuple[dict[str, Path], list[Finding]]  # see `list_files`
 
 
 def collect(root: Path, patient: str | None = None) -> Listing | None:
@@ -50,25 +51,24 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
         DataError, LabelError: classes whose names cannot be read.
     """
     subset_folders = {root / name: SUBSETS[name] for name in SUBSETS if (root / name / IMAGES).is_dir()}
-    entries = {root: _entries(root)}
     image_folders = [folder for folder in (root, *subset_folders) if (folder / IMAGES).is_dir()]
-    entries |= {folder / IMAGES: _entries(folder / IMAGES) for folder in image_folders}
-    first = next((folder for folder in image_folders if any(map(is_image_2d, entries[folder / IMAGES]))), None)
+    files = {folder: list_files(folder, SUFFIXES) for folder in (root, *(folder / IMAGES for folder in image_folders))}
+    first = next((folder for folder in image_folders if files[folder / IMAGES][0]), None)
     colors = None
     if first is not None:
         mask_folders = [first / name for name in MASKS if (first / name).is_dir()]
-        if any(path.name.lower().endswith(VOLUMES) for folder in mask_folders for path in folder.iterdir()):
+        if any(has_suffix(path, NIFTI) for folder in mask_folders for path in entries(folder)):
             return None
-    elif any(map(is_image_2d, entries[root])):
+    elif files[root][0]:
         colors = read_class_colors(root)
-        if not _separate(_by_stem(entries[root])[0], colors.structures if colors else ())[1]:
+        if not _separate(files[root][0], colors.structures if colors else ())[1]:
             return None
     else:
         return None
     pattern = compile_patient(patient)
     listing = Listing("slices", root, class_colors=colors or read_class_colors(root))
     folders = list(subset_folders) or [root]
-    parts = {folder: _pair_folder(folder, entries, listing) for folder in folders}
+    parts = {folder: _pair_folder(folder, files, listing) for folder in folders}
     listing.structures = _name_structures(root, parts.values(), listing)
     listing.labels = LabelMap(listing.structures)
     counts = Counter(name.lower() for part in parts.values() for name in part)
@@ -165,84 +165,68 @@ def slice_info(name: str) -> SliceInfo:
     return SliceInfo(scan, number, spacing if spacing[0] == spacing[1] > 0 else None)
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
-
-
-def _by_stem(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Finding]]:
-    """Return images by their names without extension, and a finding for each second one of a name."""
-    images: dict[str, Path] = {}
-    findings = []
-    for path in filter(is_image_2d, paths):
-        if path.stem in images:
-            message = f"{images[path.stem].name} beside it has the same name"
-            findings.append(error("same-id", path, message, "Remove or rename one of them."))
-        images.setdefault(path.stem, path)
-    return images, findings
-
-
-def _pair_folder(folder: Path, entries: Mapping[Path, list[Path]], listing: Listing) -> Pairs:
+def _pair_folder(folder: Path, files: Mapping[Path, Listed], listing: Listing) -> Pairs:
     """Return the images of one folder, each with its masks."""
     structures = listing.class_colors.structures if listing.class_colors else ()
     if not (folder / IMAGES).is_dir():
-        both, findings = _by_stem(entries[folder])
+        both, findings = files[folder]
         images, masks = _separate(both, structures)
         listing.findings += findings
-        return _pair(images, [(path, "") for path in masks.values()], listing.findings)
+        return _pair(images, [(name, path, "") for name, path in masks.items()], listing.findings)
     mask_folders = [folder / name for name in MASKS if (folder / name).is_dir()]
     if len(mask_folders) > 1:
         message = f"the folder has both {MASKS[0]}/ and {MASKS[1]}/"
         listing.findings.append(error("layout", folder, message, "Move one of them elsewhere."))
-    images, findings = _by_stem(entries[folder / IMAGES])
+    images, findings = files[folder / IMAGES]
     listing.findings += findings
-    masks_listed: list[tuple[Path, str]] = []
+    masks_listed: list[tuple[str, Path, str]] = []
     for mask_folder in mask_folders[:1]:
-        paths = _entries(mask_folder)
-        inner = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
-        for structure, group in (("", paths), *((path.name, _entries(path)) for path in inner)):
-            masks, findings = _by_stem(group)
+        inner = [path for path in entries(mask_folder) if path.is_dir()]
+        for structure, group in (("", mask_folder), *((composed(path.name), path) for path in inner)):
+            masks, findings = list_files(group, SUFFIXES)
             listing.findings += findings
-            masks_listed += [(path, structure) for path in masks.values()]
+            masks_listed += [(name, path, structure) for name, path in masks.items()]
     return _pair(images, masks_listed, listing.findings)
 
 
 def _separate(images: Mapping[str, Path], structures: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Separate images and masks that lie in one folder: a mask is named like an image, with an ending."""
-    masks = {}
+    masks, spelling = {}, {name_key(name): name for name in images}
     for name in images:
-        image, ending = _split_name(name, images, proper=True)
+        image, ending = _split_name(name, spelling, proper=True)
         if image and (ending in structures or ending.split("_")[0].lower() in _ENDINGS):
             masks[name] = images[name]
     return {name: path for name, path in images.items() if name not in masks}, masks
 
 
-def _split_name(name: str, images: Container[str], proper: bool = False) -> tuple[str, str]:
+def _split_name(name: str, spelling: Mapping[str, str], proper: bool = False) -> tuple[str, str]:
     """Return the longest image name that a mask's name begins with, and the ending; two empty texts if there is none.
 
     Args:
         name: of the mask.
-        images: names of images.
-        proper: whether there must be an ending, because `images` holds the name itself.
+        spelling: names of images by `name_key`.
+        proper: whether there must be an ending, because `spelling` holds the name itself.
     """
-    if name in images and not proper:
-        return name, ""
+    if not proper and name_key(name) in spelling:
+        return spelling[name_key(name)], ""
     position = name.rfind("_")
     while position > 0:
-        if name[:position] in images:
-            return name[:position], name[position + 1 :]
+        if name_key(name[:position]) in spelling:
+            return spelling[name_key(name[:position])], name[position + 1 :]
         position = name.rfind("_", 0, position)
     return "", ""
 
 
-def _pair(images: Mapping[str, Path], masks: Iterable[tuple[Path, str]], findings: list[Finding]) -> Pairs:
-    """Give each image its masks; `masks` are files with the structure that their folder names."""
+def _pair(images: Mapping[str, Path], masks: Iterable[tuple[str, Path, str]], findings: list[Finding]) -> Pairs:
+    """Give each image its masks; `masks` are names, files, and the structure that their folder names."""
     pairs: Pairs = {name: (path, {}) for name, path in images.items()}
-    for path, folder_structure in masks:
-        image, ending = _split_name(path.stem, pairs)
+    spelling = {name_key(name): name for name in pairs}
+    for name, path, folder_structure in masks:
+        image, ending = _split_name(name, spelling)
         head, _, tail = ending.partition("_")
         structure = folder_structure or (tail if head.lower() in _ENDINGS else ending)
         if not image:
-            similar = nearest(path.stem, pairs)
+            similar = nearest(name, pairs)
             fix = f"Is '{pairs[similar[0]][0].name}' meant?" if similar else "Add it, or move this file elsewhere."
             findings.append(error("mask-alone", path, "the mask has no image of its name", fix))
             continue

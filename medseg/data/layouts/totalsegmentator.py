@@ -8,13 +8,13 @@ structure of version 2 is the same anatomy.
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Split
 from medseg.catalogue import in_order, structure_names
 from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import did_you_mean
+from medseg.file_names import composed, entries, list_files, name_key, spelled_as, stem
 from medseg.findings import Finding, error, note, warning
 
 IMAGE, MASKS, META = "ct.nii.gz", "segmentations", "meta.csv"
@@ -23,7 +23,12 @@ _PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id")
 
 def is_case(folder: Path) -> bool:
     """Return whether a folder looks like a case of this layout: it has a CT, or a folder of masks."""
-    return folder.is_dir() and ((folder / IMAGE).exists() or (folder / MASKS).is_dir())
+    return folder.is_dir() and (image_of(folder).exists() or (folder / MASKS).is_dir())
+
+
+def image_of(folder: Path) -> Path:
+    """Return the CT of a case, `ct.nii.gz` or `ct.nii`; where there is none, the path at which it should be."""
+    return spelled_as(list_files(folder)[0], [stem(IMAGE)]).get(stem(IMAGE), folder / IMAGE)
 
 
 def collect(root: Path) -> Listing | None:
@@ -33,7 +38,7 @@ def collect(root: Path) -> Listing | None:
     file that is there and holds nothing says that the structure is absent. The columns `split` and `patient` (or
     `subject`) of `meta.csv` give split and patients.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = [path for path in entries(root) if path.is_dir()]
     case_folders = [folder for folder in folders if is_case(folder)]
     if not case_folders:
         return None
@@ -44,16 +49,17 @@ def collect(root: Path) -> Listing | None:
     patients: dict[str, str] = {}
     table_findings: list[Finding] = []
     if (root / META).is_file():
-        ids = {folder.name for folder in case_folders}
+        ids = {composed(folder.name) for folder in case_folders}
         listing.split, patients, table_findings = _read_table(root / META, ids)
     valid = set(structure_names())
     names: set[str] = set()
     for folder in case_folders:
         masks, findings = _list_masks(folder, valid)
         names.update(masks)
-        listing.findings += [finding.of(folder.name) for finding in findings]
+        listing.findings += [finding.of(composed(folder.name)) for finding in findings]
         annotated = tuple(sorted(masks))
-        case = Case(folder.name, folder / IMAGE, masks=masks, annotated=annotated, patient=patients.get(folder.name))
+        id = composed(folder.name)
+        case = Case(id, image_of(folder), masks=masks, annotated=annotated, patient=patients.get(id))
         listing.cases.append(case)
     listing.structures = in_order(names)
     listing.findings += table_findings
@@ -62,26 +68,17 @@ def collect(root: Path) -> Listing | None:
 
 def _list_masks(folder: Path, valid: set[str]) -> tuple[dict[str, Path], list[Finding]]:
     """Return the masks of a case by structure, and what is wrong with the names of its files."""
-    masks, findings = {}, []
-    if not (folder / IMAGE).is_file():
+    files, findings = list_files(folder)
+    findings = [finding for finding in findings if finding.severity == "error"]  # what else is beside the CT is no mask
+    if not image_of(folder).is_file():
         findings.append(error("image-missing", folder / IMAGE, "the case has no CT", "Fetch it, or remove the folder."))
-    mask_folder = folder / MASKS
-    # Names instead of paths: a set has 145,000 masks.
-    file_names = sorted(os.listdir(mask_folder)) if mask_folder.is_dir() else []  # noqa: PTH208
-    for file_name in file_names:
-        name = file_name.removesuffix(".nii.gz")
-        if file_name.startswith("."):
-            continue
-        path = mask_folder / file_name
-        if name in valid and name != file_name:
-            masks[name] = path
-        elif name == file_name:
-            message = "the file is not read, because masks are named <structure>.nii.gz"
-            findings.append(warning("mask-ignored", path, message, "Rename it, or move it elsewhere."))
-        else:
-            message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"
-            fix = did_you_mean(name, valid, "Rename it, or move it elsewhere.")
-            findings.append(error("unknown-name", path, message, fix))
+    files, mask_findings = list_files(folder / MASKS)
+    masks = spelled_as(files, valid)
+    for name in sorted(masks.keys() - valid):
+        message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"
+        fix = did_you_mean(name, valid, "Rename it, or move it elsewhere.")
+        findings.append(error("unknown-name", masks.pop(name), message, fix))
+    findings += mask_findings
     if not masks:
         fix = "Fetch them, or remove the folder."
         findings.append(error("masks-missing", folder / MASKS, "the case has no masks <structure>.nii.gz", fix))
@@ -100,9 +97,11 @@ def _read_table(path: Path, ids: set[str]) -> tuple[Split, dict[str, str], list[
     subsets: dict[str, list[str]] = {subset: [] for subset in SPLITS}
     patients: dict[str, str] = {}
     findings, absent = [], []
+    spelling = {name_key(id): id for id in ids}
     column = next((name for name in _PATIENT_COLUMNS if name in rows[0]), None)
     for row in rows:
-        id, subset = (row["image_id"] or "").strip(), (row.get("split") or "").strip()
+        name, subset = (row["image_id"] or "").strip(), (row.get("split") or "").strip()
+        id = spelling.get(name_key(name), name)
         if id not in ids:
             absent.append(id)
             continue

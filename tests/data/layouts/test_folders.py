@@ -6,8 +6,8 @@ import pytest
 
 from medseg.data import discover
 from medseg.data.layouts.folders import pair
-from medseg.data.layouts.listed_cases import volumes
 from medseg.errors import DataError, LabelError
+from medseg.file_names import files_by_name
 from medseg.labels import LabelMap
 
 
@@ -81,14 +81,14 @@ def test_an_ending_that_is_part_of_the_name_stays():
 @pytest.mark.parametrize("second", ["A.nii.gz", "a.nii"])
 def test_names_that_some_file_systems_take_for_one_are_refused(plain, save, second):
     save(f"set/images/{second}", np.zeros((2, 2, 2), np.uint8))
-    with pytest.raises(DataError, match="has the same name, up to extension and upper and lower case"):
+    with pytest.raises(DataError, match="has the same name, up to suffix, accents"):
         discover(plain)
 
 
 def test_hidden_and_other_files_are_no_images(plain):
     (plain / "images" / "._a.nii.gz").write_bytes(b"mac")
     (plain / "images" / "notes.txt").touch()
-    assert sorted(volumes(plain / "images")) == ["a", "b_0000"]
+    assert sorted(files_by_name(plain / "images")) == ["a", "b_0000"]
 
 
 def test_folders_without_nifti_are_refused(plain):

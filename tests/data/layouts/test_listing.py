@@ -48,13 +48,13 @@ def test_everything_that_discover_refuses_is_listed(case):
     (case / "s0002").mkdir()
     (case / "s0003" / "segmentations").mkdir(parents=True)
     shutil.copy(case / "s0001" / "segmentations" / "liver.nii.gz", case / "s0001" / "segmentations" / "livr.nii.gz")
-    (case / "s0001" / "segmentations" / "notes.txt").write_text("x")
+    (case / "s0001" / "segmentations" / "spleen.nrrd").write_text("x")
     (case / "meta.csv").write_text("image_id;split\ns0001;nonsense\ns0001;train\ns0009;val\n")
     with pytest.raises(Exception, match="livr"):
         discover(case)
     listing = collect(case)
     assert codes(listing) == {
-        "case-empty", "image-missing", "masks-missing", "unknown-name", "mask-ignored", "meta", "meta-absent",
+        "case-empty", "image-missing", "masks-missing", "unknown-name", "file-ignored", "meta", "meta-absent",
         "meta-no-subset",
     }  # fmt: skip
     unknown = next(finding for finding in listing.findings if finding.code == "unknown-name")

@@ -180,7 +180,7 @@ def test_missing_folders_and_empty_ones_are_named(raw):
 
 def test_names_that_differ_in_case_only_are_refused(raw, save):
     save("set/imagesTr/A_0000.nii.gz", np.zeros((2, 2, 2), np.uint8))
-    with pytest.raises(DataError, match="has the same name, up to extension and upper and lower case"):
+    with pytest.raises(DataError, match="has the same name, up to suffix, accents"):
         discover(raw)
 
 

@@ -1,10 +1,12 @@
 import logging
+import unicodedata
 
 import numpy as np
 import pytest
 
 from medseg.catalogue import catalogue_v1, groups, in_order, version
 from medseg.data import discover, open_dataset
+from medseg.data.layouts import collect
 from medseg.errors import DataError, LabelError
 from medseg.labels import LabelMap
 
@@ -119,13 +121,40 @@ def test_a_misspelt_name_of_version_1_is_refused(case):
 
 def test_names_that_differ_in_case_only_are_no_two_structures(case, save):
     save("set/s0001/segmentations/Liver.nii.gz", np.zeros((12, 10, 8), np.uint8))
-    with pytest.raises(LabelError, match=r"Liver\.nii\.gz.*Did you mean 'liver'"):
+    with pytest.raises(DataError, match=r"liver\.nii\.gz: Liver\.nii\.gz has the same name"):
         discover(case)
 
 
-def test_hidden_files_are_no_masks(case):
-    (case / "s0001" / "segmentations" / "._liver.nii.gz").write_bytes(b"mac")
-    assert discover(case).structures == ("spleen", "liver")
+@pytest.mark.parametrize("name", ["liver.nii", "LIVER.NII.GZ", "Liver.Nii"])
+def test_a_mask_is_read_whatever_the_spelling_of_its_suffix(case, name):
+    masks = case / "s0001" / "segmentations"
+    (masks / "liver.nii.gz").rename(masks / name)
+    (case / "s0001" / "ct.nii.gz").rename(case / "s0001" / f"CT{name[5:]}")
+    (masks / "._liver.nii.gz").write_bytes(b"mac")
+    (masks / "Thumbs.db").write_bytes(b"windows")
+    (case / "._s0001").mkdir()
+    (case / "__MACOSX").mkdir()
+    only = discover(case).cases[0]
+    assert {structure: path.name for structure, path in only.masks.items()} == {
+        "spleen": "spleen.nii.gz", "liver": name,
+    }  # fmt: skip
+    assert only.image.name == f"CT{name[5:]}"
+    assert [finding.code for finding in collect(case).findings] == []
+
+
+def test_two_masks_of_a_structure_are_refused(case):
+    masks = case / "s0001" / "segmentations"
+    (masks / "liver.nii").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"liver\.nii\.gz: liver\.nii has the same name"):
+        discover(case)
+
+
+def test_a_table_names_folders_however_they_are_spelled(case):
+    (case / "s0001").rename(case / unicodedata.normalize("NFD", "Müller"))
+    write_meta(case, f"image_id;split;patient\n{unicodedata.normalize('NFC', 'MÜLLER')};train;p1\n")
+    result = discover(case)
+    assert (result.split.train, result.patients) == (("Müller",), {"Müller": "p1"})
+    assert result.with_split({"val": ["muller", "MÜLLER"][1:]}).split.val == ("Müller",)
 
 
 def test_two_cases_whose_names_differ_in_case_only_are_refused(case, save):
