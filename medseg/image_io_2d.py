@@ -210,6 +210,16 @@ def intensities(
     return np.ascontiguousarray(np.moveaxis(scaled, -1, 0) if scaled.ndim == 3 else np.stack([scaled] * channels))
 
 
+def on_screen(image: Image2D) -> npt.NDArray[np.uint8]:
+    """Return an image as a screen shows it, `(rows, columns, 3)`; with more than 8 bits its central 99 % of values."""
+    values = image.palette[image.values] if image.palette is not None else image.values.astype(np.float64)
+    low, high = np.percentile(values, [0.5, 99.5]) if image.deep else (0.0, float(image.white or 255))
+    if image.deep or image.white != 255:
+        values = np.clip((values - low) * (255 / max(high - low, 1e-9)), 0, 255)
+    rgb = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+    return np.ascontiguousarray(rgb.round().astype(np.uint8))
+
+
 def write_image_2d(
     path: str | Path, values: npt.NDArray[Any], colors: Sequence[Sequence[int]] | None = None, comment: str = ""
 ) -> Path:

@@ -48,6 +48,7 @@ class LabelMap:
             raise LabelError("label map", problem, "", "Remove it.")
         self.names: tuple[str, ...] = (BACKGROUND, *names)
         self._index = {name: index for index, name in enumerate(self.names)}
+        self._colors: dict[str, tuple[int, int, int]] = {}
 
     @classmethod
     def totalsegmentator(cls, structures: str | Sequence[str] = "all") -> LabelMap:
@@ -208,12 +209,35 @@ class LabelMap:
             permutation.append((self.index(name) if mirrored is None else mirrored) - (not background))
         return permutation
 
+    def with_colors(self, path: str | Path) -> LabelMap:
+        """Return the same label map with the colors of a data set's `classes.json`; itself without that file.
+
+        Raises:
+            LabelError: the file holds anything else, or not all classes.
+        """
+        if not Path(path).is_file():
+            return self
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            colors = {name: content[name] for name in self.structures} | {
+                self.names[0]: content.get(self.names[0], [0, 0, 0])
+            }
+            valid = all(len(color) == 3 and all(part in range(256) for part in color) for color in colors.values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise LabelError(path, "the file must give a color to each class of the network", repr(error)) from error
+        if not valid:
+            raise LabelError(path, "each class needs three numbers from 0 to 255", repr(colors)[:80])
+        colored = LabelMap(self.structures)
+        colored._colors = {name: (color[0], color[1], color[2]) for name, color in colors.items()}
+        return colored
+
     def color(self, index: int) -> tuple[int, int, int]:
-        """Return a color for the index, 0 to 255 each; neighbors differ, and the background is black.
+        """Return a color for the index, 0 to 255 each: see `with_colors`, or one unlike its neighbors'.
 
         The hue advances by the golden angle, so that any number of classes stays distinguishable.
         """
-        self.name(index)
+        if self.name(index) in self._colors:
+            return self._colors[self.name(index)]
         if index == 0:
             return (0, 0, 0)
         hue = (index * 0.6180339887498949) % 1.0

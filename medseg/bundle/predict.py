@@ -106,7 +106,7 @@ class Predictor:
             raise WeightsError(weights, "the trained weights are missing", fix=fix)
         self.slices = slices
         self.device = prepare(parser.get_parsed_content("device"), seed=0)
-        self.labels: LabelMap = parser.get_parsed_content("labels")
+        self.labels: LabelMap = parser.get_parsed_content("labels").with_colors(self.root / "classes.json")
         self.only = self.labels.select(only) if only else None
         self.allow_shear = allow_shear
         self.network: torch.nn.Module = parser.get_parsed_content("network").eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from ignite.engine import Engine, Events
 
 from medseg.atomic import atomic_path, remove_partial, writable_folder, write_csv
@@ -21,13 +19,14 @@ from medseg.bundle.prediction import SlicePrediction, slice_prediction, spacing_
 from medseg.data.layouts import kaggle
 from medseg.data.nifti import label_dtype
 from medseg.errors import DataError, InputError, LabelError
-from medseg.image_io_2d import intensities, read_comment, read_image_2d, read_size, write_image_2d
+from medseg.image_io_2d import Image2D, intensities, on_screen, read_comment, read_image_2d, read_size, write_image_2d
 from medseg.labels import LabelMap
-from medseg.report import image_overlay
+from medseg.report import image_preview, overlay
+from medseg.report.overlays import class_colors, from_screen
 
 logger = logging.getLogger(__name__)
 
-MASKS, COLORS, OVERLAYS, STRUCTURES = "masks", "colors", "overlays", "structures"
+MASKS, COLORS, OVERLAYS, PREVIEWS, STRUCTURES = "masks", "colors", "overlays", "previews", "structures"
 TABLE, LABELS = "pixels.csv", "label_map.json"
 _COLUMNS = ("slice", "scan", "structure", "pixels", "area_mm2")
 
@@ -36,17 +35,18 @@ _COLUMNS = ("slice", "scan", "structure", "pixels", "area_mm2")
 class SliceWriter:
     """Write predicted slices: `masks/ID.png` holds class indices, `colors/ID.png` their colors.
 
-    `overlays/ID.png` is for people. Of a multilabel network, whose structures may overlap, `structures/NAME/ID.png`
-    (0 or 255) is what it predicted, and the mask is flattened by `LabelMap.overlap_priority`. `pixels.csv` has a row
-    for each slice and structure, `label_map.json` says what the indices mean. Every file is complete or not there.
+    `overlays/ID.png` is the image with the structures drawn over it, pixel by pixel. Of a multilabel network, whose
+    structures may overlap, `structures/NAME/ID.png` (0 or 255) is what it predicted, and the mask is flattened by
+    `LabelMap.overlap_priority`. `pixels.csv` has a row for each slice and structure, `label_map.json` says what the
+    indices mean. Every file is complete or not there.
 
     Args:
         folder: gets the files.
-        labels: the classes.
-        colors: of each class, `(classes, 3)`; by default the label map's.
+        labels: the classes, and their colors.
         multilabel: whether structures may overlap.
         only: the structures that were searched for, if not all; every mask says so of itself.
         items: what to segment, from `medseg.data.slice_items`.
+        previews: whether to write `previews/ID.png`, a panel with a legend.
         submission: gets the masks of these items as run lengths, as a submission to Kaggle needs them.
 
     Raises:
@@ -55,10 +55,10 @@ class SliceWriter:
 
     folder: Path
     labels: LabelMap
-    colors: npt.NDArray[np.int64] | None = None
     multilabel: bool = False
     only: Sequence[str] | None = None
     items: Sequence[Mapping[str, Any]] = ()
+    previews: bool = False
     submission: Path | None = None
     needs_image: bool = field(default=False, init=False)
     needs_confidence: bool = field(default=False, init=False)
@@ -69,21 +69,15 @@ class SliceWriter:
         writable_folder(self.folder)
         if self.submission is not None:
             writable_folder(self.submission.parent)
-        if self.colors is None:
-            self.colors = np.array([self.labels.color(index) for index in range(len(self.labels))])
 
     @classmethod
-    def of(
-        cls, predictor: Predictor, folder: Path, items: Sequence[Mapping[str, Any]], submission: Path | None = None
-    ) -> SliceWriter:
-        """Return a writer for the slices that a predictor segments, in the colors of its bundle's `classes.json`.
+    def of(cls, predictor: Predictor, folder: Path, items: Sequence[Mapping[str, Any]], **options: Any) -> SliceWriter:
+        """Return a writer for the slices that a predictor segments; `options` are its last arguments.
 
         Raises:
-            DataError: see `read_colors`.
             OutputError: the folder cannot be written.
         """
-        colors = read_colors(predictor.root / "classes.json", predictor.labels)
-        return cls(folder, predictor.labels, colors, predictor.multilabel, predictor.only, items, submission)
+        return cls(folder, predictor.labels, predictor.multilabel, predictor.only, items, **options)
 
     def begin(self) -> None:
         """Write what the indices mean, unless masks are there whose indices mean something else.
@@ -100,7 +94,7 @@ class SliceWriter:
         if not same and any((self.folder / MASKS).glob("*.png")):
             problem = f"the masks in the folder are of other classes, see {path}"
             raise DataError(self.folder / MASKS, problem, fix="Choose another folder with -o.")
-        for name in (MASKS, COLORS, OVERLAYS, STRUCTURES):
+        for name in (MASKS, COLORS, OVERLAYS, PREVIEWS, STRUCTURES):
             remove_partial(self.folder / name)
         for file in (Path(TABLE), Path(LABELS)):  # nothing else below the folder belongs to this writer
             for partial in self.folder.glob(f".{file.stem}.*.partial{file.suffix}"):
@@ -113,7 +107,8 @@ class SliceWriter:
 
     def files(self, id: str) -> dict[str, Path]:
         """Return what is written for a slice."""
-        return {name: self.folder / name / f"{id}.png" for name in (MASKS, COLORS, OVERLAYS)}
+        names = (MASKS, COLORS, OVERLAYS, *([PREVIEWS] if self.previews else []))
+        return {name: self.folder / name / f"{id}.png" for name in names}
 
     def structure_masks(self, id: str) -> list[Path]:
         """Return the masks of single structures of a slice, if structures may overlap."""
@@ -141,19 +136,21 @@ class SliceWriter:
             self._runs[prediction.id] = [
                 (prediction.id, name, kaggle.encode_runs(prediction.mask(name))) for name in names
             ]
-        return ScanResult(files[MASKS], prediction, is_new, (files[COLORS], files[OVERLAYS]))
+        return ScanResult(files[MASKS], prediction, is_new, tuple(files[name] for name in files if name != MASKS))
 
     def _write_images(self, prediction: SlicePrediction, files: Mapping[str, Path]) -> None:
-        structure_masks, colors = self.structure_masks(prediction.id), np.asarray(self.colors)
+        structure_masks, colors = self.structure_masks(prediction.id), class_colors(self.labels)
         for path in (*files.values(), *structure_masks):
             path.parent.mkdir(parents=True, exist_ok=True)
         if prediction.channels is not None:
             for path, mask in zip(structure_masks, prediction.channels, strict=True):
                 write_image_2d(path, mask.astype(np.uint8) * 255)
-        image = intensities(read_image_2d(prediction.source), 1)[0]
-        sheet = image_overlay(image, prediction.label, self.labels, prediction.id, colors)
-        with atomic_path(files[OVERLAYS]) as partial:
-            sheet.save(partial, format="PNG", compress_level=3)
+        image = on_screen(read_image_2d(prediction.source))
+        write_image_2d(files[OVERLAYS], overlay(image, from_screen(prediction.label), colors))
+        if self.previews:
+            sheet = image_preview(intensities(Image2D(image, 255))[0], prediction.label, self.labels, prediction.id)
+            with atomic_path(files[PREVIEWS]) as partial:
+                sheet.save(partial, format="PNG", compress_level=3)
         write_image_2d(files[COLORS], colors.astype(np.uint8)[prediction.label])
         write_image_2d(files[MASKS], prediction.label, comment=self._comment)  # last: if it exists, the others do too
 
@@ -171,7 +168,7 @@ class SliceWriter:
         except DataError:
             return None
         fits = all(image.values.shape == size for image in (mask, *parts)) and int(mask.values.max()) < len(self.labels)
-        if not fits or comment != self._comment or not (files[COLORS].is_file() and files[OVERLAYS].is_file()):
+        if not fits or comment != self._comment or not all(path.is_file() for path in files.values()):
             return None
         channels = np.stack([image.values > 0 for image in parts]) if self.multilabel else None
         label = mask.values.astype(label_dtype(len(self.labels)))
@@ -202,25 +199,6 @@ class SliceWriter:
         return rows
 
 
-def read_colors(path: str | Path, labels: LabelMap) -> npt.NDArray[np.int64] | None:
-    """Return the colors that a data set's `classes.json` gives to the classes, `(classes, 3)`; None without the file.
-
-    Raises:
-        DataError: it holds anything else, or not all classes.
-    """
-    if not Path(path).is_file():
-        return None
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        background = content.get(labels.name(0), [0, 0, 0])
-        colors = np.array([background, *(content[name] for name in labels.structures)])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(path, "the file must give a color to each class of the network", repr(error)) from error
-    if colors.shape != (len(labels), 3) or colors.min() < 0 or colors.max() > 255:
-        raise DataError(path, "each class needs three numbers from 0 to 255", repr(colors.tolist())[:80])
-    return colors.astype(np.int64)
-
-
 class SaveSlices:
     """Write the slices that an evaluator predicts, see `SliceWriter`.
 
@@ -229,7 +207,7 @@ class SaveSlices:
     Args:
         folder: gets the files.
         labels: the classes.
-        colors: a data set's `classes.json`, if there is one.
+        colors: a data set's `classes.json`; its colors are taken if the file exists.
         multilabel: whether structures may overlap.
     """
 
@@ -237,9 +215,8 @@ class SaveSlices:
         self, folder: str | Path, labels: LabelMap, colors: str | Path | None = None, multilabel: bool = False
     ) -> None:
         self.folder = Path(folder)
-        self.labels = labels
+        self.labels = labels if colors is None else labels.with_colors(colors)
         self.multilabel = multilabel
-        self.colors = None if colors is None else read_colors(colors, labels)
         self._writer: SliceWriter | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -254,7 +231,7 @@ class SaveSlices:
         for output, loaded in zip(outputs, batch, strict=True):
             meta = output["image"].meta
             if self._writer is None:
-                self._writer = SliceWriter(self.folder, self.labels, self.colors, self.multilabel)
+                self._writer = SliceWriter(self.folder, self.labels, self.multilabel)
                 self._writer.begin()
             affine = np.asarray(meta["original_affine"]).reshape(4, 4)
             item = {name: loaded[name] for name in ("case", "scan") if name in loaded}

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 @click.option(
     "--stats", is_flag=True, help="Write volume, mean HU, voxels and confidence of each structure as JSON and CSV."
 )
-@click.option("--preview", is_flag=True, help="Write a PNG with three planes beside each mask.")
+@click.option(
+    "--preview",
+    is_flag=True,
+    help="Write a PNG with three planes beside each mask; of images, a panel.",
+)
 @click.option(
     "--monitor",
     "backend",
@@ -108,11 +112,11 @@ def command(
     images = [path for path in inputs if holds_images_2d(path)]
     if images:
         options: dict[str, object] = {"--coarse-first": coarse_first, "--allow-shear": allow_shear, "--split": split}
-        options |= {"--stats": stats, "--preview": preview, "--monitor": backend, "--memory": budget}
+        options |= {"--stats": stats, "--monitor": backend, "--memory": budget}
         conflicts = [name for name, value in options.items() if value] or [str(p) for p in inputs if p not in images]
         if conflicts:
             raise click.UsageError(f"{images[0]} holds 2D images, and {conflicts[0]} is for volumes.")
-        _predict_slices(bundle, inputs, folder, overrides, only, overwrite, trust, show_traceback, submission)
+        _predict_slices(bundle, inputs, folder, overrides, only, overwrite, trust, show_traceback, preview, submission)
         return
     if submission:
         raise click.UsageError("--submission is for 2D images, and these are volumes.")
@@ -183,6 +187,7 @@ def _predict_slices(
     overwrite: bool,
     trust: bool,
     show_traceback: bool,
+    previews: bool,
     submission: Path | None,
 ) -> None:
     """Segment 2D images, and print what becomes of each and where the table is."""
@@ -201,7 +206,8 @@ def _predict_slices(
         raise click.UsageError(f"{inside[0]} is in the output folder itself. Choose another folder with -o.")
     items = slice_items(inputs, neighbors, without=folder)
     predictor = Predictor(opened, dict(overrides), list(only) or None, slices=True)
-    batch = BatchPredictor(predictor, SliceWriter.of(predictor, folder, items, submission), overwrite)
+    writer = SliceWriter.of(predictor, folder, items, previews=previews, submission=submission)
+    batch = BatchPredictor(predictor, writer, overwrite)
     _run(batch, "slice", show_traceback)
     counts = batch.counts
     unchanged = f"{counts['existing']} unchanged (--overwrite segments them again)"

@@ -2,7 +2,7 @@
 
 from medseg.report.dataset_page import save_dataset_page
 from medseg.report.evaluation_page import save_evaluation_page
-from medseg.report.figures import image_overlay, image_panels, overlay_with_legend, panels, save_overview, slice_image
+from medseg.report.figures import image_panels, image_preview, overlay_with_legend, panels, save_overview, slice_image
 from medseg.report.overlays import overlay
 from medseg.report.run_page import save_run_page
 from medseg.report.series import save_series
@@ -10,8 +10,8 @@ from medseg.report.statistics import StructureStatistics, save_statistics, struc
 
 __all__ = [
     "StructureStatistics",
-    "image_overlay",
     "image_panels",
+    "image_preview",
     "overlay",
     "overlay_with_legend",
     "panels",

@@ -31,7 +31,7 @@ CELL = (480, 384)  # width and height that a slice is shown in
 PLANE = (480, 320)  # width and height that a plane of an overview is shown in
 GAP, LINE_HEIGHT, FONT_SIZE = 8, 19, 14
 HEAD = LINE_HEIGHT + 6  # above each row, for the titles
-MAX_COLUMNS = 3  # of a legend
+MAX_COLUMNS, MIN_LINES = 3, 6  # of a legend
 PAPER, INK, FAINT = (18, 18, 20), (226, 226, 230), (150, 150, 158)
 
 
@@ -66,10 +66,13 @@ def contact_sheet(
     heights = [max(image.shape[0] for _, image in row) for row in rows]
     widths = [GAP + sum(image.shape[1] + GAP for _, image in row) for row in rows]
     lines = max(1, (heights[-1] - (LINE_HEIGHT if legend_title else 0)) // LINE_HEIGHT)
+    lines = max(lines, MIN_LINES)
     if len(legend) > MAX_COLUMNS * lines:
         shown = MAX_COLUMNS * lines - 1
         legend = [*legend[:shown], Entry(f"and {len(legend) - shown} more", PAPER)]
-    columns = [legend[start : start + lines] for start in range(0, len(legend), lines)]
+    lines = -(-len(legend) // max(1, -(-len(legend) // lines)))  # columns of equal length
+    columns = [legend[start : start + lines] for start in range(0, len(legend), max(1, lines))]
+    heights[-1] = max(heights[-1], (lines + bool(legend_title and legend)) * LINE_HEIGHT)
     column_widths = [max(_width(entry, font) for entry in column) for column in columns]
     legend_width = sum(width + 2 * GAP for width in column_widths)
     width = max(*widths, widths[-1] + legend_width)
@@ -162,11 +165,9 @@ def overlay_with_legend(
     return contact_sheet([[("", overlay(_base(image), label, colors))]], caption, legend)
 
 
-def image_overlay(
-    image: Array, label: Array, labels: LabelMap, caption: str = "", colors: Array | None = None
-) -> Image.Image:
-    """Draw `overlay_with_legend` of a 2D image, whose arrays lie as they are on the screen, `(rows, columns)`."""
-    return overlay_with_legend(from_screen(image), from_screen(label), labels, caption, colors)
+def image_preview(image: Array, label: Array, labels: LabelMap, caption: str = "") -> Image.Image:
+    """Draw a 2D image and its label map, which lie as on the screen, `(rows, columns)`, in the label map's colors."""
+    return overlay_with_legend(from_screen(image), from_screen(label), labels, caption, class_colors(labels))
 
 
 def slice_image(hu: Array, label: Array, grid: Grid, labels: LabelMap, side: int = 320) -> Image.Image:

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
-from medseg.bundle.prediction import slice_prediction, spacing_of
-from medseg.bundle.slice_writer import read_colors
+from medseg.bundle.prediction import SlicePrediction, slice_prediction, spacing_of
 from medseg.data import slice_items
 from medseg.data.masks import flatten_masks
 from medseg.errors import DataError, LabelError, MedsegError
@@ -275,18 +274,52 @@ def test_the_bundles_own_config_writes_the_same_files(trained_slices, tmp_path):
     assert float(table(tmp_path / "out")[0]["area_mm2"]) == int(table(tmp_path / "out")[0]["pixels"]) * 1.875
 
 
+@pytest.mark.parametrize("kind", ["grey", "color", "deep", "palette"])
+def test_an_overlay_lies_on_the_pixels_of_its_image(tmp_path, kind):
+    generator = np.random.default_rng(3)
+    values = generator.integers(0, 256, (30, 41) if kind != "color" else (30, 41, 3)).astype(np.uint8)
+    shown = values if kind == "color" else np.repeat(values[..., None], 3, 2)
+    image = Image.fromarray(values)
+    if kind == "deep":
+        image = Image.fromarray(values.astype(np.uint16) * 7 + 100)
+        low, high = np.percentile(values, [0.5, 99.5])
+        shown = np.repeat((np.clip((values - low) / (high - low), 0, 1) * 255).round()[..., None], 3, 2)
+    if kind == "palette":
+        colors = generator.integers(0, 256, (256, 3)).astype(np.uint8)
+        image.putpalette(colors.ravel().tolist())
+        shown = colors[values]
+    image.save(tmp_path / "a.png")
+    label = np.zeros((30, 41), np.uint8)
+    label[10:20, 5:25] = 1
+    labels = LabelMap(["liver"])
+    writer = SliceWriter(tmp_path / "out", labels, previews=True)
+    writer.begin()
+    writer.write({}, SlicePrediction("a", tmp_path / "a.png", label, labels))
+    result = pixels(tmp_path / "out" / "overlays" / "a.png").astype(float)
+    expected = shown.astype(float)
+    expected[10:20, 5:25] = labels.color(1)
+    inside = (slice(11, 19), slice(6, 24))
+    expected[inside] = (shown[inside] + np.array(labels.color(1))) / 2
+    assert result.shape == (30, 41, 3)
+    assert np.abs(result - expected).max() <= 1
+    assert pixels(tmp_path / "out" / "previews" / "a.png").shape[0] > 300  # a panel
+
+
 def test_colors_that_do_not_fit_are_refused(tmp_path):
     labels, path = LabelMap(["liver", "spleen"]), tmp_path / "classes.json"
-    assert read_colors(path, labels) is None
+    assert labels.with_colors(path) is labels
     path.write_text(json.dumps({"spleen": [1, 2, 3], "liver": [4, 5, 6], "other": [7, 8, 9]}))
-    assert read_colors(path, labels).tolist() == [[0, 0, 0], [4, 5, 6], [1, 2, 3]]
+    colored = labels.with_colors(path)
+    assert colored == labels
+    assert [colored.color(index) for index in range(3)] == [(0, 0, 0), (4, 5, 6), (1, 2, 3)]
     wrong = {"{}": "color to each class", "[]": "color to each class", "no json": "color to each class"}
     wrong[json.dumps({"liver": [1, 2, 3], "spleen": [1, 2, 300]})] = "three numbers from 0 to 255"
-    wrong[json.dumps({"liver": [1, 2], "spleen": [1, 2]})] = "color to each class"
+    wrong[json.dumps({"liver": [1, 2], "spleen": [1, 2]})] = "three numbers from 0 to 255"
+    wrong[json.dumps({"liver": 1, "spleen": 2})] = "color to each class"
     for text, message in wrong.items():
         path.write_text(text)
-        with pytest.raises(DataError, match=rf"classes\.json: .*{message}"):
-            read_colors(path, labels)
+        with pytest.raises(LabelError, match=rf"classes\.json: .*{message}"):
+            labels.with_colors(path)
 
 
 def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):

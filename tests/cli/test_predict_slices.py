@@ -85,7 +85,6 @@ VOLUMES = {
     "--allow-shear": ["--allow-shear"],
     "--split": ["--split"],
     "--stats": ["--stats"],
-    "--preview": ["--preview"],
     "--monitor": ["--monitor", "trackio"],
     "--memory": ["--memory", "1GB"],
 }
@@ -186,6 +185,21 @@ def test_the_output_may_lie_below_the_input_each_time(medseg, trained_slices, im
         done = medseg("predict", trained_slices, images, "-o", images / "out")
         assert done.code == 0, done.err
         assert summary in done.out
+
+
+def test_a_volume_has_the_colors_of_the_set_in_its_preview(medseg, trained_slices, phantom, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_slices, run)
+    scan, colors = phantom / "p0003" / "ct.nii.gz", {"stomach": [1, 255, 2], "small_bowel": [255, 3, 250]}
+    colors["large_bowel"] = [4, 5, 255]
+    (run / "classes.json").write_text(json.dumps(colors))
+    done = medseg("predict", run, scan, "-o", tmp_path / "out", "--preview", "--set", "window=[-160,240]")
+    assert done.code == 0, done.err
+    (mask,) = (tmp_path / "out").glob("*.nii.gz")
+    present = [name for index, name in enumerate(colors, 1) if (np.asanyarray(nib.load(mask).dataobj) == index).any()]
+    shown = pixels(mask.with_name(mask.name.replace(".nii.gz", ".png")))[..., :3]
+    assert present
+    assert any((shown == colors[name]).all(-1).any() for name in present)
 
 
 def test_a_submission_holds_the_masks_as_run_lengths(medseg, trained_slices, tmp_path):

@@ -4,6 +4,7 @@ Images stand as a radiologist looks: the patient's right on the left, front and 
 """
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from PIL import Image
 from medseg.errors import OutputError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
-from medseg.report import image_overlay, image_panels, overlay, overlay_with_legend, panels, save_overview, slice_image
-from medseg.report.figures import CELL, GAP, LINE_HEIGHT
+from medseg.report import image_panels, image_preview, overlay, overlay_with_legend, panels, save_overview, slice_image
+from medseg.report.figures import CELL, GAP, LINE_HEIGHT, Entry, contact_sheet
 from medseg.report.overlays import PREDICTION, TRUTH, class_colors, distinct_colors, from_screen, gray
 
 LABELS = LabelMap(["liver", "spleen", "aorta"])
@@ -88,6 +89,15 @@ def test_a_long_legend_continues_in_more_columns():
     assert panels(np.zeros((118, 118)), label * 0, label, labels).width < 3 * (CELL[1] + GAP) + 300
 
 
+@pytest.mark.parametrize("height", [10, 60, 384])
+def test_no_entry_of_a_legend_is_alone_in_its_column(height):
+    for count in range(1, 19):  # more do not fit beside the lowest image
+        legend = [Entry(f"s{index}", (255, index, 7)) for index in range(count)]
+        sheet = np.asarray(contact_sheet([[("", np.zeros((height, 50, 3), np.uint8))]], "", legend)).astype(int)
+        columns = [pixels_of(sheet, entry.color)[:, 1].min() for entry in legend]  # every entry is there
+        assert count == 1 or min(columns.count(column) for column in columns) > 1
+
+
 def test_structures_of_the_truth_stand_before_those_only_predicted():
     truth, prediction = slice_with(3), slice_with(0, 1, 1, 2)
     sheet = panels(np.zeros((40, 40)), truth, prediction, LABELS)
@@ -151,11 +161,13 @@ def test_screen_arrays_keep_their_orientation():
     assert printable.shape == (2, 3)
 
 
-def test_a_sheet_stays_as_it_is_on_the_screen_in_panels_and_overlays():
+def test_a_sheet_stays_as_it_is_on_the_screen_in_panels_and_previews(tmp_path):
     image, label = sheet_with_a_mark()
     width, height = CELL[0], CELL[0] * 24 // 40
     colors = np.array([[0, 0, 0], [255, 0, 0], [10, 200, 30], [0, 0, 255]])
-    sheet = np.asarray(image_overlay(image, label, LABELS, "p1", colors)).astype(int)
+    (tmp_path / "classes.json").write_text(json.dumps(dict(zip(LABELS.names, colors.tolist(), strict=True))))
+    colored = LABELS.with_colors(tmp_path / "classes.json")
+    sheet = np.asarray(image_preview(image, label, colored, "p1")).astype(int)
     area = sheet[TOP : TOP + height, GAP : GAP + width]
     bright, green = (area.min(axis=-1) > 200), (area == colors[2]).all(axis=-1)
     assert box_of(bright, height, width) == pytest.approx([2, 22, 5, 38], abs=0.5)
