@@ -10,7 +10,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,16 @@ class Image2D:
         white: the value of white; None if values have no such end (32 bits, floats).
         palette: colors of the values, `(n, 3)`, uint8; None if values mean themselves.
         loss: the part of the file that was not read, as the end of a sentence; empty if there is none.
+        orientation: how its EXIF data said that it is shown, 1 to 8; the values are turned that way.
+        lossy: whether its format changes values (JPEG).
     """
 
     values: npt.NDArray[Any]
     white: int | None
     palette: npt.NDArray[np.uint8] | None = None
     loss: str = ""
+    orientation: int = 1
+    lossy: bool = False
 
     @property
     def deep(self) -> bool:
@@ -120,7 +124,7 @@ def is_image_2d(path: Path) -> bool:
 
 
 def read_image_2d(path: str | Path) -> Image2D:
-    """Read a 2D image completely. A PNG's checksums must be right.
+    """Read a 2D image completely, turned as its EXIF data say, whatever the format. A PNG's checksums must be right.
 
     Raises:
         DataError: it is missing, empty, truncated, damaged, no image, several images, or partly transparent.
@@ -133,12 +137,18 @@ def read_image_2d(path: str | Path) -> Image2D:
         image: Any = Image.open(io.BytesIO(content))
         if getattr(image, "n_frames", 1) > 1:
             raise DataError(path, f"the file holds {image.n_frames} images", "", "Save each in a file of its own.")
+        orientation, lossy = int(image.getexif().get(_ORIENTATION, 1)), image.format == "JPEG"
         image.load()
-        image = image if content.startswith(_PNG) else ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image)
     except DataError:
         raise
     except Exception as error:  # Pillow raises many types for one thing: a file that is not what it claims to be
         raise DataError(path, "the image cannot be read", _first_line(error), _COPY_AGAIN) from error
+    return replace(_decoded(path, image, depth, loss), orientation=orientation, lossy=lossy)
+
+
+def _decoded(path: str | Path, image: Any, depth: int, loss: str) -> Image2D:
+    """Return what Pillow read as an array; of grey, `depth` are the bits of a value in the file."""
     if "transparency" in image.info and image.mode in ("P", "L", "RGB", "1"):
         _drop_alpha(path, image.convert("RGBA"))  # refuses it if any pixel has the transparent color
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
@@ -171,7 +181,8 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
     try:
         with Image.open(path) as image:
-            sideways = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
+            # Pillow turns a TIFF when it opens it.
+            sideways = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
             return (image.width, image.height) if sideways else (image.height, image.width)
     except Exception as error:
         raise DataError(path, "the image cannot be read", _first_line(error), _COPY_AGAIN) from error

@@ -163,12 +163,31 @@ def test_a_comment_stays_in_the_file_and_changes_no_pixel(tmp_path):
         read_comment(tmp_path / "c.png")
 
 
-def test_a_photograph_with_exif_rotation_has_its_displayed_size(tmp_path):
-    image = Image.fromarray(np.arange(60 * 40, dtype=np.uint8).reshape(60, 40) % 251)
+TURNED = {  # EXIF: what is shown of the stored array
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: a.T[:, ::-1],
+    7: lambda a: a.T[::-1, ::-1],
+    8: lambda a: a.T[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_every_format_is_turned_as_its_exif_data_say(tmp_path, suffix, orientation):
+    values = np.zeros((48, 32), np.uint8)
+    values[8:16, 16:32], values[32:40, :8] = 255, 128
     exif = Image.Exif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "a.jpg", exif=exif)
-    assert read_size(tmp_path / "a.jpg") == read_image_2d(tmp_path / "a.jpg").values.shape == (40, 60)
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(values).save(path, exif=exif)
+    image, expected = read_image_2d(path), TURNED[orientation](values)
+    assert read_size(path) == image.values.shape == expected.shape
+    assert np.abs(image.values.astype(int) - expected).max() <= 2  # JPEG
+    assert image.orientation == orientation
 
 
 def test_a_transparent_color_is_refused_only_if_it_is_used(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from medseg.labels import BACKGROUND, LabelMap
 CLASSES, NAMES = "classes.json", "label_map.json"
 SMOOTHING_DISTANCE = 32.0  # a color no further than this from a class's is that class's, however large the area
 _BETWEEN = 2.0  # a class's color no further than this from the line between two others can come from smoothing
-_EXAMPLE = f'Write {CLASSES}, for example: {{"{BACKGROUND}": [0, 0, 0], "liver": [255, 0, 0]}}'
+_COLORS, _GREYS = '{"background": [0, 0, 0], "liver": [255, 0, 0]}', '{"background": 0, "liver": 255}'
+_EXAMPLE, _GREY_EXAMPLE = (f"Write {CLASSES}, for example: {text}" for text in (_COLORS, _GREYS))
 _NAME_THEM = f"Name them in {CLASSES}, or correct the mask."
+_LOSSY = "JPEG changes the values of pixels: export the masks again as PNG."
 Codes = dict[tuple[int, ...], int]  # pixels by color or value
 
 
@@ -55,19 +57,27 @@ def read_class_colors(root: Path) -> ClassColors | None:
     except (OSError, ValueError) as error:
         raise DataError(path, "the classes cannot be read as JSON", str(error)) from error
     if not isinstance(content, dict) or not content:
-        raise LabelError(path, "it must give each class its color", f"got {content!r}"[:60], _EXAMPLE)
+        came = "nothing" if content in ({}, []) else json.dumps(content)[:60]
+        raise LabelError(path, "it must give each class its color", f"got {came}", f"For example: {_COLORS}")
     colored = isinstance(next(iter(content.values())), list)
     codes = {str(name): _code(path, str(name), value, colored) for name, value in content.items()}
     background = next((name for name in codes if name.strip("_ ").lower() == BACKGROUND), None)
     structures = {name: code for name, code in codes.items() if name != background}
-    LabelMap(list(structures))  # refuses names that cannot be used
+    if not structures:
+        raise LabelError(path, "it names no structure beside the background", "", f"For example: {_COLORS}")
+    try:
+        LabelMap(list(structures))
+    except LabelError as error:
+        raise LabelError(path, error.problem, error.came, error.fix) from None
     black = (0, 0, 0) if colored else (0,)
     every = (codes[background] if background else black, *structures.values())
     for code in every:
         if every.count(code) > 1:
             names = [name for name in codes if codes[name] == code]
-            names += [BACKGROUND] if code == black and not background else []
-            raise LabelError(path, f"{' and '.join(names)} have the same code {list(code)}", "", "Change one of them.")
+            names += [f"the {BACKGROUND}"] if code == black and not background else []
+            kind, value = ("color", list(code)) if colored else ("value", code[0])
+            problem = f"{' and '.join(names)} have the same {kind}, {value}"
+            raise LabelError(path, problem, "", f"Give each class a {kind} of its own.")
     if len(every) > 256:
         raise LabelError(path, f"at most 255 classes can be named, and it names {len(structures)}")
     return ClassColors((BACKGROUND, *structures), every, colored)
@@ -77,38 +87,47 @@ def _code(path: Path, name: str, value: Any, colored: bool) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     valid = all(isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= 255 for number in values)
     if isinstance(value, list) != colored or not valid or len(values) != (3 if colored else 1):
-        problem = (
-            "it needs three numbers from 0 to 255, as the others have" if colored else "it needs a value from 0 to 255"
-        )
-        raise LabelError(f"{path}, class '{name}'", problem, f"got {json.dumps(value)[:60]}", _EXAMPLE)
+        needed = "three numbers from 0 to 255" if colored else "a whole number from 0 to 255, or a color of three"
+        fix = f"For example: {_COLORS if colored else _GREYS}"
+        if isinstance(value, str) and name.isdigit():
+            fix = f"Names of indices are read from {NAMES}: rename the file."
+        problem = f"the class '{name}' needs {needed}"
+        raise LabelError(path, problem, f"got {json.dumps(value)[:60]}", fix)
     return tuple(values)
 
 
 def infer_class_colors(masks: Iterable[Path]) -> ClassColors:
     """Make up names for masks without: `class_1` to the greatest value, or one class if they are 0 and 255.
 
-    Every mask is read.
+    Every mask is read; there must be at least one.
 
     Raises:
         DataError: a mask that cannot be read.
         LabelError: colored masks, or values that are no classes.
     """
     occurs = np.zeros(256, dtype=bool)
+    folder = Path()
     for path in masks:
-        values = read_image_2d(path).values
+        folder = path.parent
+        image = read_image_2d(path)
+        values = image.values
         if values.ndim == 3:
-            problem = f"the mask is colored and needs {CLASSES} to name the colors"
+            problem = f"the mask is colored, and no {CLASSES} names its colors"
             raise LabelError(path, problem, format_codes(_count_colors(values)), _EXAMPLE)
         if values.max() > 255:
             raise LabelError(path, "the values of a mask must not exceed 255", f"got {values.max()}")
+        if image.lossy and values.max() > 1 and not np.isin(values, (0, 255)).all():
+            raise LabelError(path, "its values are no class indices", format_codes(_count_values(values)), _LOSSY)
         occurs[np.unique(values)] = True
     present = np.flatnonzero(occurs)
     if present[-1] == 255 and len(present) <= 2:
         return ClassColors((BACKGROUND, "class_1"), ((0,), (255,)))
-    if present[-1] > 64 or present[-1] == 0:
-        listed = ", ".join(str(value) for value in present[:8])
-        problem = "masks without named classes must hold class indices, or 0 and 255"
-        raise LabelError("masks", problem, f"got the values {listed}", _EXAMPLE)
+    if present[-1] == 0:
+        raise LabelError(folder, "every mask is black, so there is nothing to learn or to compare")
+    if present[-1] > 64:
+        listed = ", ".join(str(value) for value in present[:8]) + (", ..." if len(present) > 8 else "")
+        problem = f"masks whose classes no {CLASSES} names must hold class indices, or 0 and 255"
+        raise LabelError(folder, problem, f"got the values {listed}", _GREY_EXAMPLE)
     names = (BACKGROUND, *(f"class_{index}" for index in range(1, present[-1] + 1)))
     return ClassColors.indexed(names)
 
@@ -130,14 +149,15 @@ def decode_mask(image: Image2D, colors: ClassColors, location: object = "mask") 
             return _decode_colors(image.palette[values], colors, location)
     elif values.ndim == 3:
         if colors.colored:
-            return _decode_colors(values, colors, location)
+            return _decode_colors(values, colors, location, image.lossy)
         if not (values == values[..., :1]).all():
-            problem = f"the mask is colored, and {CLASSES} gives no colors"
-            raise LabelError(location, problem, format_codes(_count_colors(values)), _EXAMPLE)
+            problem = f"the mask is colored, and {CLASSES} or {NAMES} gives values, no colors"
+            fix = _LOSSY if image.lossy else _EXAMPLE
+            raise LabelError(location, problem, format_codes(_count_colors(values)), fix)
         values = values[..., 0]
     elif colors.colored and any(code[0] == code[1] == code[2] for code in colors.codes[1:]):
-        return _decode_colors(np.repeat(_grey_of_8_bits(image)[..., None], 3, axis=2), colors, location)
-    return _decode_values(values, colors, location)
+        return _decode_colors(np.repeat(_grey_of_8_bits(image)[..., None], 3, axis=2), colors, location, image.lossy)
+    return _decode_values(values, colors, location, image.lossy)
 
 
 def _grey_of_8_bits(image: Image2D) -> npt.NDArray[np.uint8]:
@@ -152,22 +172,32 @@ def _uses_class_colors(values: npt.NDArray[Any], palette: npt.NDArray[np.uint8],
     return bool(used & set(colors.codes[1:]))
 
 
-def _decode_values(values: npt.NDArray[Any], colors: ClassColors, location: object) -> DecodedMask:
+def _decode_values(values: npt.NDArray[Any], colors: ClassColors, location: object, lossy: bool) -> DecodedMask:
     codes = list(range(len(colors.codes))) if colors.colored else [code[0] for code in colors.codes]
     black_and_white = values.max(initial=0) == 255 and not ((values > 0) & (values < 255)).any()
     if codes == [0, 1] and black_and_white:
         codes = [0, 255]
     valid = np.isin(values, codes)
     if not valid.all():
-        classes = ", ".join(str(code) for code in codes[:12])
-        problem = f"{int((~valid).sum())} pixels have other values than those of the classes ({classes})"
-        raise LabelError(location, problem, format_codes(_count_values(values[~valid])), _NAME_THEM)
+        raise _unknown(location, "value", _count_values(values[~valid]), codes, lossy)
     lookup = np.zeros(max(codes) + 1, dtype=np.uint8)
     lookup[codes] = np.arange(len(codes))
     return DecodedMask(lookup[values])
 
 
-def _decode_colors(pixels: npt.NDArray[np.uint8], colors: ClassColors, location: object) -> DecodedMask:
+def _unknown(location: object, kind: str, pixels: Codes, codes: Sequence[Any], lossy: bool) -> LabelError:
+    count = sum(pixels.values())
+    problem = (
+        f"{count} pixels have {kind}s that no class has" if count > 1 else f"a pixel has a {kind} that no class has"
+    )
+    classes = ", ".join(map(str, codes[:8])) + (", ..." if len(codes) > 8 else "")
+    came = f"{format_codes(pixels)}; the classes have {classes}"
+    return LabelError(location, problem, came, _LOSSY if lossy else _NAME_THEM)
+
+
+def _decode_colors(
+    pixels: npt.NDArray[np.uint8], colors: ClassColors, location: object, lossy: bool = False
+) -> DecodedMask:
     """Assign each pixel to its color's class, and those of no class's color to that of the nearest pixel with one."""
     # A color as one integer 0xRRGGBB compares in one pass instead of three.
     keys = np.left_shift(pixels[..., 0], 16, dtype=np.int32)
@@ -198,9 +228,7 @@ def _decode_colors(pixels: npt.NDArray[np.uint8], colors: ClassColors, location:
     if not wrong and (_looks_like_indices(pixels, colors) or (~pure & ~clear).sum() > pure.size / 2):
         wrong = doubtful
     if wrong:
-        classes = ", ".join(str(list(code)) for code in colors.codes[:8])
-        problem = f"{sum(wrong.values())} pixels have other colors than those of the classes ({classes})"
-        raise LabelError(location, problem, format_codes(wrong), _NAME_THEM)
+        raise _unknown(location, "color", wrong, [list(code) for code in colors.codes], lossy)
     pure &= ~_blends(label, pure, codes)
     result = _nearest_classes(label, pure, pixels, codes) if pure.any() else label
     if not pure.any() or (result[clear] != near[clear]).any():
@@ -289,10 +317,11 @@ def format_codes(pixels: Codes, limit: int = 4) -> str:
 
     Example:
         >>> format_codes({(7,): 12, (0, 255, 0): 40})
-        '[0, 255, 0] (40), 7 (12)'
+        '[0, 255, 0] in 40 pixels, 7 in 12'
     """
     ranked = sorted(pixels, key=lambda code: -pixels[code])
-    listed = [f"{list(code) if len(code) > 1 else code[0]} ({pixels[code]})" for code in ranked[:limit]]
+    listed = [f"{list(code) if len(code) > 1 else code[0]} in {pixels[code]}" for code in ranked[:limit]]
+    listed[:1] = [f"{text} {'pixel' if pixels[ranked[0]] == 1 else 'pixels'}" for text in listed[:1]]
     return ", ".join(listed) + (f" and {len(ranked) - limit} more" if len(ranked) > limit else "")
 
 
@@ -320,5 +349,6 @@ def decode_binary(image: Image2D, location: object) -> tuple[npt.NDArray[np.bool
     count, mask = int(between.sum()), np.asarray(values > white // 2)
     if count and count >= max(1, int(mask.sum())) / 2:
         problem = f"{count} pixels are neither black nor white; a mask of one structure holds 0 and 1, or 0 and {white}"
-        raise LabelError(location, problem, format_codes(_count_values(values[between])), "Check how it was exported.")
+        fix = _LOSSY if image.lossy else "Check how it was exported."
+        raise LabelError(location, problem, format_codes(_count_values(values[between])), fix)
     return mask, count

@@ -76,14 +76,20 @@ def read_slice(case: Case, colors: ClassColors) -> SliceContent:
     image = read_image_2d(case.image)
     shape = (image.values.shape[0], image.values.shape[1])
     doubts = [(case.image, f"this part of the file is not read: {image.loss}")] if image.loss else []
-    masks, mask_doubts, smoothed = read_masks(case, colors, shape)
+    masks, mask_doubts, smoothed = read_masks(case, colors, shape, image.orientation)
     return SliceContent(image, masks, (*doubts, *mask_doubts), smoothed)
 
 
 def read_masks(
-    case: Case, colors: ClassColors, shape: tuple[int, int]
+    case: Case, colors: ClassColors, shape: tuple[int, int], orientation: int | None = None
 ) -> tuple[dict[str, npt.NDArray[np.bool_]], list[tuple[Path, str]], Mapping[str, int]]:
     """Read the masks of a slice of that shape; returns them, and doubts and smoothed pixels, see `SliceContent`.
+
+    Args:
+        case: its files.
+        colors: what values or colors mean.
+        shape: rows and columns of the image.
+        orientation: that of its EXIF data, which must be the masks'; None for any.
 
     Raises:
         DataError, GeometryError, LabelError: see `read_slice`.
@@ -96,11 +102,11 @@ def read_masks(
             masks[name] = decode_runs(runs, shape, f"{case.label}, {case.id}, {name}")
     elif case.masks:
         for name, path in case.masks.items():
-            masks[name], between = decode_binary(_read_mask(path, case.image, shape), path)
+            masks[name], between = decode_binary(_read_mask(path, case.image, shape, orientation), path)
             if between:
                 doubts.append((path, f"{between} pixels between black and white went to the nearer"))
     elif case.label is not None:
-        decoded = decode_mask(_read_mask(case.label, case.image, shape), colors, case.label)
+        decoded = decode_mask(_read_mask(case.label, case.image, shape, orientation), colors, case.label)
         masks = {name: decoded.label == index for index, name in enumerate(colors.names) if index}
         smoothed = decoded.smoothed
         if smoothed:
@@ -110,8 +116,12 @@ def read_masks(
     return masks, doubts, smoothed
 
 
-def _read_mask(path: Path, image: Path, shape: tuple[int, int]) -> Image2D:
+def _read_mask(path: Path, image: Path, shape: tuple[int, int], orientation: int | None) -> Image2D:
     mask = read_image_2d(path)
+    if orientation not in (None, mask.orientation):
+        problem = f"its EXIF orientation is not that of {image.name}, so one of them may be turned against the other"
+        fix = "Save both without EXIF data, as they are shown."
+        raise GeometryError(path, problem, f"{mask.orientation} and {orientation}", fix)
     rows, columns = mask.values.shape[:2]
     if (rows, columns) != shape:
         problem = f"it has {rows} rows and {columns} columns, but {image.name} has {shape[0]} and {shape[1]}"

@@ -87,7 +87,7 @@ def test_images_and_colors(tmp_path):
     with pytest.raises(LabelError) as error:
         decode_mask(Image2D(np.array([[0, 7, 7]], np.uint8), 255), ClassColors.indexed(("background", "a")), "m.png")
     assert str(error.value) == (
-        "m.png: 2 pixels have other values than those of the classes (0, 1) (7 (2)). "
+        "m.png: 2 pixels have values that no class has (7 in 2 pixels; the classes have 0, 1). "
         "Name them in classes.json, or correct the mask."
     )
 

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medseg.cases import Case
 from medseg.data import SlicePhantomSpec, discover, open_dataset, write_slice_phantom
+from medseg.data.slice_labels import read_slice
 from medseg.errors import ConfigError, DataError, GeometryError, LabelError
+from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
 
 
@@ -96,7 +99,7 @@ def test_every_fault_of_the_set_is_found_before_training(tmp_path):
     bad = pixels(mask_of(root))
     bad[:4, :4] = (1, 200, 77)
     Image.fromarray(bad).save(mask_of(root))
-    with pytest.raises(LabelError, match=r"16 pixels have other colors than .*\[1, 200, 77\] \(16\)"):
+    with pytest.raises(LabelError, match=r"16 pixels have colors that no class has \(\[1, 200, 77\] in 16 pixels"):
         opened(root, tmp_path)
     assert not list((tmp_path / "cache").glob("case101*"))
 
@@ -157,3 +160,22 @@ def test_the_record_of_a_scan_is_readable(tmp_path):
     (one.label.parent / "scan.json").unlink()
     one.label.unlink()
     assert opened(tmp_path / "set", tmp_path).cases[0].label.is_file()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_image_and_mask_are_turned_alike_or_refused(tmp_path, suffix):
+    values, mask = np.arange(600, dtype=np.uint16).reshape(20, 30).astype(np.uint8), np.zeros((20, 30), np.uint8)
+    mask[2:5, 7:20] = 1
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(values).save(tmp_path / f"i{suffix}", exif=exif)
+    Image.fromarray(mask).save(tmp_path / f"m{suffix}", exif=exif)
+    case = Case("i", tmp_path / f"i{suffix}", tmp_path / f"m{suffix}")
+    colors = ClassColors.indexed(("background", "liver"))
+    content = read_slice(case, colors)
+    assert np.array_equal(content.image.values, values.T[:, ::-1])
+    assert np.array_equal(content.masks["liver"], mask.T[:, ::-1] == 1)
+    exif[0x0112] = 8  # as large, but upside down
+    Image.fromarray(mask).save(tmp_path / f"m{suffix}", exif=exif)
+    with pytest.raises(GeometryError, match=r"its EXIF orientation is not that of i\.\w+.* \(8 and 6\)"):
+        read_slice(case, colors)
