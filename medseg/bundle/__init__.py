@@ -9,7 +9,7 @@ from medseg.bundle.prediction import Prediction, SlicePrediction
 from medseg.bundle.run import check_config, resume_run, run_bundle, start_run
 from medseg.bundle.slice_writer import SaveSlices, SliceWriter
 from medseg.bundle.volume_writer import Outputs, VolumeWriter
-from medseg.runs.find import runs_dir
+from medseg.runs.find import require_run_name, runs_dir
 
 __all__ = [
     "BatchPredictor",
@@ -27,6 +27,7 @@ __all__ = [
     "check_config",
     "default_handlers",
     "find_bundle",
+    "require_run_name",
     "resume_run",
     "run_bundle",
     "runs_dir",

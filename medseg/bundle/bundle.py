@@ -16,6 +16,7 @@ from medseg.bundle import config_check
 from medseg.bundle.evaluation_context import METADATA, BundleParser
 from medseg.config.merge import merge
 from medseg.errors import ConfigError, did_you_mean
+from medseg.runs.find import find_run, find_runs, matching, runs_root
 from medseg.runs.resume import was_started_here
 from medseg.search_path import search_path
 
@@ -26,15 +27,20 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=Us
 
 
 def find_bundle(name: str | Path) -> Path:
-    """Return the folder of a bundle, by path or by name.
+    """Return the folder of a bundle or of a run, by path or by name.
 
     Raises:
         ConfigError: there is none; the error lists the names there are.
+        RunError: several runs have this in their name.
     """
     path = Path(name).expanduser()
     for folder in [path, *(home / "bundles" / path for home in search_path())]:
         if (folder / "configs" / METADATA).is_file():
             return folder
+    root = runs_root()
+    runs = [run for run in find_runs(root) if (run / "configs" / METADATA).is_file()] if len(path.parts) == 1 else []
+    if matching(name, runs):
+        return find_run(name, root)
     folders = {file.parents[1].name for home in search_path() for file in home.glob(f"bundles/*/configs/{METADATA}")}
     names = sorted(folder for folder in folders if not folder.startswith("."))  # hidden: an install in progress
     fix = did_you_mean(str(name), names, f"There are: {', '.join(names)}." if names else "")

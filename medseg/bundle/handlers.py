@@ -135,7 +135,7 @@ def default_handlers(
             },
             (),
         ),
-        "monitor": (monitor, {**written, "batch_size": size, "lr": optimizer.defaults.get("lr")}, ()),
+        "monitor": (monitor, written, ()),
         "progress": (progress, evaluated, ()),
     }
     handlers: dict[str, Any] = {}

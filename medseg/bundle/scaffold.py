@@ -20,6 +20,7 @@ from medseg.bundle.share.versions import METADATA_KEYS, versions
 from medseg.catalogue import catalogue, groups, only_v1
 from medseg.errors import ConfigError, LabelError, OutputError
 from medseg.labels import LabelMap
+from medseg.runs.find import DEVICES
 from medseg.runs.record import RECORD
 from medseg.search_path import find_recipe
 
@@ -29,7 +30,6 @@ CUSTOM = "$medseg.LabelMap(@structures)"
 _LONGEST = 64  # letters of a name: it is a folder in paths that may be long already
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _CLASS = re.compile(r"[^\W_][\w .+()-]*")  # nothing that means something to a config or a file system
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 _FINEST, _COARSEST = 0.01, 100  # mm; beyond these a decimal point was lost
 _VERSION = "0.1.0"
 
@@ -96,7 +96,7 @@ def _require_name(name: str, folder: Path) -> None:
     thing = f"bundle name '{name[:80]}'"
     if len(name) > _LONGEST:
         raise ConfigError(thing, f"a name has at most {_LONGEST} letters", f"got {len(name)}", "Shorten it.")
-    if not _NAME.fullmatch(name) or name.lower() in _DEVICES:
+    if not _NAME.fullmatch(name) or name.lower() in DEVICES:
         problem = "a name has letters, digits, - and _, and is not that of a device"
         raise ConfigError(thing, problem, "", "Choose another name, such as lesions.")
     if (folder / name).exists():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 with_runs = click.option(
     "--runs",
     type=click.Path(path_type=Path),
-    help="The folder of the runs.  [default: MEDSEG_RUNS, else 'runs' here or beside the bundles]",
+    help="The folder of the runs.  [default: MEDSEG_RUNS, else runs]",
 )
 
 

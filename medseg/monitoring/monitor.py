@@ -17,7 +17,7 @@ from ignite.engine import Events
 from medseg.errors import MedsegError, command_line
 from medseg.monitoring.control import start, wait_until_sent
 from medseg.monitoring.history import History
-from medseg.monitoring.settings import FOLDER, LOG, OFF, STATE, Settings, is_uploading, read_state
+from medseg.monitoring.settings import FOLDER, LOG, OFF, STATE, WANDB, Settings, is_uploading, read_state
 from medseg.runs.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_record, this_process, write_record
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,6 @@ class Monitor:
     Args:
         folder: the run's folder.
         settings: the config's `monitor`, see `medseg.monitoring.settings.Settings`.
-        batch_size: for the run's name.
-        lr: for the run's name.
         bundle: the name of the bundle, where the folder has no record that names it.
 
     Raises:
@@ -52,14 +50,10 @@ class Monitor:
         self,
         folder: str | Path,
         settings: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
         bundle: str | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.settings = Settings.of(settings)
-        self.batch_size = batch_size
-        self.lr = lr
         self.bundle = bundle
         self._process: subprocess.Popen[bytes] | None = None
         self._last_look = 0.0
@@ -82,7 +76,7 @@ class Monitor:
         self._announced = ""
         with self._only_warn():
             self._start_record(engine)
-            settings = self._current_settings().filled(self.folder, self.batch_size, self.lr)
+            settings = self._current_settings().filled(self.folder)
             settings.save(self.folder)
             if settings.on and settings.backend != OFF:
                 if importlib.util.find_spec(settings.backend) is None:
@@ -164,10 +158,11 @@ class Monitor:
     def _completed(self, engine: Any) -> None:
         with self._only_warn():
             self._end_record(engine, FINISHED)
-        if self._process is not None:
-            self._announced = ""
+        state = read_state(self.folder)
+        if self._process is not None and (state.get("backend") == WANDB or state.get("mode") == "offline"):
+            self._announced = ""  # once more, at the end; trackio's page goes down with the run
             with self._only_warn():
-                self._announce(read_state(self.folder))
+                self._announce(state)
 
     def _failed(self, engine: Any, error: BaseException) -> None:
         with self._only_warn():

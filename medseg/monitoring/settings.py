@@ -28,6 +28,9 @@ WANDB = "wandb"
 BACKENDS = (TRACKIO, WANDB, OFF)
 MODES = ("auto", "online", "offline")
 VARIABLE = "MEDSEG_MONITOR"
+# What W&B refuses, which one would learn of only when the run has begun.
+_LONGEST, _LONGEST_TAG = 128, 64
+_REFUSED = {"project": set("/\\#?%:"), "name": set[str](), "entity": set("/\\#?%: ")}
 
 
 def default_backend() -> str:
@@ -41,7 +44,7 @@ def check_settings(chosen: Mapping[str, Any] | None) -> None:
     Raises:
         ConfigError: a key or a value that means nothing.
     """
-    Settings.of(chosen)
+    Settings.of(chosen).with_project("")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Settings:
     Args:
         backend: `trackio` (a dashboard on this machine), `wandb`, or `off`.
         project: groups runs. Default: `medseg-<bundle>`.
-        name: of the run. Default: `<bundle>-bs<batch>-lr<lr>-<MMDD>`.
+        name: of the run. Default: that of its folder, which no other run has.
         notes: a sentence about the run.
         tags: words to find it by.
         entity: the team at W&B.
@@ -98,9 +101,20 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"monitor#{name}", "use a text or null", f"got {value!r}")
+        for name in ("project", "name", "entity"):
+            value = getattr(self, name)
+            if value is not None and (not 0 < len(value.strip()) <= _LONGEST or set(value) & _REFUSED[name]):
+                refused = f" without {' '.join(sorted(_REFUSED[name]))}" if _REFUSED[name] else ""
+                problem = f"W&B takes 1 to {_LONGEST} letters{refused}"
+                shown = value if len(value) <= 40 else f"{value[:37]}... with {len(value)} letters"
+                raise ConfigError(f"monitor#{name}", problem, f"got '{shown}'", "Choose another.")
         tags: Any = self.tags
         if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
             raise ConfigError("monitor#tags", "use a list of words", f"got {tags!r}")
+        for tag in tags:
+            if not 0 < len(tag.strip()) <= _LONGEST_TAG:
+                problem = f"a tag has 1 to {_LONGEST_TAG} letters"
+                raise ConfigError("monitor#tags", problem, f"got '{tag[:37]}' with {len(tag)}", "Shorten it.")
         object.__setattr__(self, "tags", tuple(tags))
 
     @classmethod
@@ -145,24 +159,27 @@ class Settings:
         """Return the same settings with some fields changed."""
         return dataclasses.replace(self, **fields)
 
-    def filled(self, folder: Path, batch_size: Any = None, lr: Any = None) -> Settings:
+    def with_project(self, bundle: str) -> Settings:
+        """Return the same settings with a project: theirs, that of `WANDB_PROJECT`, or the bundle's.
+
+        Raises:
+            ConfigError: `WANDB_PROJECT` is no name of a project.
+        """
+        own = "".join("-" if letter in _REFUSED["project"] else letter for letter in f"medseg-{bundle}")[:_LONGEST]
+        return self.changed(project=self.project or os.environ.get("WANDB_PROJECT") or own)
+
+    def filled(self, folder: Path) -> Settings:
         """Return the same settings with project, name, id and store, where they are not set yet.
 
         Args:
             folder: the run's folder, whose record names the bundle.
-            batch_size: for the name.
-            lr: for the name.
         """
         record = read_record(folder)
         bundle = str(record.get("bundle") or folder.parent.name)
-        label = "" if batch_size is None or lr is None else f"bs{batch_size}-lr{lr:g}"
-        day = str(record.get("started", ""))[5:10].replace("-", "")
-        name = "-".join(part for part in (bundle, label or str(record.get("name") or folder.name), day) if part)
         # A run's folder may have been copied from a machine with other folders.
         store_exists = self.store is not None and Path(self.store).parent.is_dir()
-        return self.changed(
-            project=self.project or os.environ.get("WANDB_PROJECT") or f"medseg-{bundle}",
-            name=self.name or name,
+        return self.with_project(bundle).changed(
+            name=self.name or folder.resolve().name,
             id=self.id or secrets.token_hex(6),
             store=self.store if store_exists else str(store_of(folder, record)),
         )

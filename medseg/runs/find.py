@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from medseg.errors import RunError, did_you_mean
+from medseg.errors import ConfigError, RunError, did_you_mean
 from medseg.runs.record import FINISHED, RECORD, RUNNING, UNREADABLE, read_json, read_record
 from medseg.runs.run import Run, run_state
-from medseg.search_path import installed, search_path
 
 logger = logging.getLogger(__name__)
 
 RUNS_VARIABLE = "MEDSEG_RUNS"
+# Names of devices on Windows, which no file there can have.
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+_LONGEST_NAME = 100  # letters: with the time before it and what lies in the folder, a path stays below Windows' 260
 
 
 def runs_dir(bundle_root: str) -> str:
     """Return the folder for the runs of a bundle, unless `output_dir` names another.
 
-    For the folder of a run it is where that run lies; else `MEDSEG_RUNS`, if it is set; for a bundle in a folder
-    `bundles` it is the folder `runs` beside that, unless a wheel installed it; else `runs` in the working directory.
+    For the folder of a run it is where that run lies; else `MEDSEG_RUNS`, if it is set; else `runs` in the working
+    directory.
 
     Args:
         bundle_root: the bundle's folder.
@@ -28,29 +32,44 @@ def runs_dir(bundle_root: str) -> str:
     folder = Path(bundle_root).resolve()
     if (folder / RECORD).is_file():
         return str(folder.parents[1])
-    if os.environ.get(RUNS_VARIABLE):
-        return os.environ[RUNS_VARIABLE]
-    beside_bundles = folder.parent.name == "bundles" and folder.parents[1] != installed().resolve()
-    return str(folder.parents[1] / "runs" if beside_bundles else Path("runs").resolve())
+    return str(runs_root())
+
+
+def require_run_name(name: Any) -> None:
+    """Check the name of a run before anything starts: it becomes a part of its folder's name.
+
+    Raises:
+        ConfigError: it is empty or too long, or no file on some system can have it.
+    """
+    problem = ""
+    if not isinstance(name, str) or not name.strip():
+        problem = "it must be a text"
+    elif len(name) > _LONGEST_NAME:
+        problem = f"it has {len(name)} letters, and at most {_LONGEST_NAME} are possible"
+    elif set(name) & set('/\\:*?"<>|') or not name.isprintable() or name[-1] in ". " or name[0] == ".":
+        problem = 'it becomes the name of a folder, so it has none of / \\ : * ? " < > |, and no dot at its ends'
+    elif name.partition(".")[0].lower() in DEVICES:
+        problem = "this is the name of a device on Windows"
+    if problem:
+        shown = repr(name if not isinstance(name, str) or len(name) <= 40 else f"{name[:37]}...")
+        raise ConfigError("run_name", problem, f"got {shown}", "Choose another name, such as first-try.")
 
 
 def runs_root(folder: str | Path | None = None) -> Path:
     """Return the folder in which runs are looked for.
 
     Args:
-        folder: returned as it is. Default: `MEDSEG_RUNS`; else the first folder `runs` on the search path that holds
-            runs; else `runs` in the working directory.
+        folder: returned as it is. Default: `MEDSEG_RUNS`; else `runs` in the working directory, where runs land.
     """
-    chosen = folder or os.environ.get(RUNS_VARIABLE)
-    if chosen:
-        return Path(chosen).resolve()
-    roots = [root / "runs" for root in search_path()]
-    return next((root.resolve() for root in roots if find_runs(root)), roots[0].resolve())
+    return Path(folder or os.environ.get(RUNS_VARIABLE) or "runs").expanduser().resolve()
 
 
 def find_runs(root: str | Path) -> list[Path]:
-    """Return the folders of all runs under `root`, oldest first; hidden folders are left out."""
-    runs = {path.parent for depth in ("*", "*/*") for path in Path(root).glob(f"{depth}/{RECORD}")}
+    """Return the folders of all runs under `root`, oldest first; hidden folders are left out.
+
+    They lie in `<bundle>/<run>`; those of a demo and its like one folder deeper.
+    """
+    runs = {path.parent for depth in ("*", "*/*", "*/*/*") for path in Path(root).glob(f"{depth}/{RECORD}")}
     hidden = {run for run in runs if any(part.startswith(".") for part in run.relative_to(root).parts)}
     return sorted(runs - hidden, key=lambda folder: folder.name)
 
@@ -65,7 +84,7 @@ def find_run(name: str | Path, root: str | Path) -> Path:
     if (path / RECORD).is_file():
         return path
     runs = find_runs(root)
-    matches = [run for run in runs if run.name == str(name)] or [run for run in runs if str(name) in run.name]
+    matches = matching(name, runs)
     if len(matches) == 1:
         return matches[0]
     names = [run.name for run in matches or runs]
@@ -74,6 +93,11 @@ def find_run(name: str | Path, root: str | Path) -> Path:
         raise RunError(f"run '{name}'", problem, fix="Give more of the name.")
     fix = did_you_mean(str(name), names, f"The latest are: {', '.join(names[-5:])}." if names else "There are no runs.")
     raise RunError(f"run '{name}'", f"no run under {root} has this name", fix=fix)
+
+
+def matching(name: str | Path, runs: Sequence[Path]) -> list[Path]:
+    """Return the runs of a name; where none has it, those that have it as a part of theirs."""
+    return [run for run in runs if run.name == str(name)] or [run for run in runs if str(name) in run.name]
 
 
 def find_unfinished(parent: Path, identity: str) -> Path | None:

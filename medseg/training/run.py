@@ -21,6 +21,7 @@ from ignite.engine import Events
 from medseg.atomic import writable_folder
 from medseg.errors import OutputError, RunError, command_line
 from medseg.runs.detach import redirect_output_to
+from medseg.runs.find import require_run_name
 from medseg.runs.metrics_log import append_row
 from medseg.runs.record import (
     FAILED,
@@ -138,6 +139,7 @@ class TrainingRun:
                     self._end(FAILED, trainer, name, f"{name}: {error}"[:_LONGEST_ERROR])
                     raise
                 self._end(FINISHED, trainer, getattr(getattr(trainer, "state", None), "stop_reason", None))
+                logger.info("%s", self._next_step())
         finally:
             lock.release()
 
@@ -177,6 +179,17 @@ class TrainingRun:
         progress = f" after iteration {iteration} of {length * (position.get('max_epochs') or 0)}" if length else ""
         resume = command_line("runs", "resume", self.folder.name)
         return f"{progress}. Resume it with the same command, or with: {resume}"
+
+    def _next_step(self) -> str:
+        """Return the last line of a run that finished: how good it is, where it lies and how to use it."""
+        record = self.record
+        folder, here = self.folder.resolve(), Path().resolve()
+        shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        dice = record.get("best_dice")
+        best = "" if dice is None else f" Best Dice {dice:.4f}, in epoch {record.get('best_epoch')}."
+        if not (folder / "models" / "model.pt").is_file():
+            return f"The run is in {shown}.{best}"
+        return f"The run is in {shown}.{best} Segment with it: {command_line('predict', shown, tail='SCAN -o masks')}"
 
     def _end(self, state: str, trainer: Any, reason: str | None = None, error: str | None = None) -> None:
         """Write to log and record how the run ended; a full disk must not hide the error that ended it."""
@@ -240,9 +253,14 @@ def _position(trainer: Any) -> dict[str, Any]:
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """Return a path for a new run that does not exist: `<parent>/<time>-<name>`."""
+    """Return a path for a new run that does not exist: `<parent>/<time>-<name>`.
+
+    Raises:
+        ConfigError: see `medseg.runs.find.require_run_name`.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    safe = "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in name) or "run"
+    require_run_name(name)
+    safe = "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in name)
     folder = parent / f"{stamp}-{safe}"
     number = 2
     while folder.exists():

@@ -38,7 +38,7 @@ def step(engine, batch):
     append_row(folder, {"kind": "batch", "time": time.time(), "epoch": 1, "iteration": number, "loss": 1 / number})
 
 engine = Engine(step)
-Monitor(folder, settings, 4, 0.001).attach(engine)
+Monitor(folder, settings).attach(engine)
 engine.run(range(batches), max_epochs=1)
 print("trained", flush=True)
 """

@@ -1,7 +1,7 @@
 import pytest
 
 from medseg.errors import ConfigError, RunError
-from medseg.monitoring.settings import Settings, default_backend, read_state, store_of
+from medseg.monitoring.settings import Settings, check_settings, default_backend, read_state, store_of
 
 
 def test_the_default_stays_on_this_machine_whatever_keys_there_are(monkeypatch):
@@ -41,12 +41,32 @@ def test_settings_that_mean_nothing_are_refused(chosen, said):
 
 
 def test_project_and_name_are_made_from_the_run(finished):
-    settings = Settings.of({}).filled(finished, 8, 0.001)
-    assert (settings.project, settings.name) == ("medseg-unet2d", "unet2d-bs8-lr0.001-1122")
+    settings = Settings.of({}).filled(finished)
+    assert (settings.project, settings.name) == ("medseg-unet2d", finished.name)
     assert settings.store == str(finished.parent.parent / ".trackio")
     assert len(settings.id) == 12
-    assert settings.filled(finished, 4, 0.1) == settings
-    assert Settings.of({"project": "p", "name": "n"}).filled(finished, 8, 0.1).name == "n"
+    assert settings.filled(finished) == settings
+    assert Settings.of({"project": "p", "name": "n"}).filled(finished).name == "n"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "variable", "problem"),
+    [
+        ({"project": "liver/first"}, "", r"monitor#project: W&B takes 1 to 128 letters without # .*got 'liver/first'"),
+        ({"project": "a:b"}, "", "monitor#project"),
+        ({"project": "x" * 129}, "", "monitor#project.*with 129 letters"),
+        ({}, "team/liver", "monitor#project: .*got 'team/liver'"),
+        ({"name": " "}, "", "monitor#name: W&B takes 1 to 128 letters"),
+        ({"entity": "my team"}, "", "monitor#entity"),
+        ({"tags": ["ct", "t" * 65]}, "", "monitor#tags: a tag has 1 to 64 letters"),
+        ({"tags": [""]}, "", "monitor#tags: a tag has 1 to 64 letters"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_before_anything_starts(monkeypatch, chosen, variable, problem):
+    monkeypatch.setenv("WANDB_PROJECT", variable)
+    with pytest.raises(ConfigError, match=problem):
+        check_settings(chosen)
+    check_settings({"project": "x" * 128, "name": "a/b", "tags": ["t" * 64]})
 
 
 def test_settings_are_saved_and_loaded(finished):

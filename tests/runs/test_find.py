@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from medseg.errors import RunError
-from medseg.runs import find
+from medseg.errors import ConfigError, RunError
 from medseg.runs.find import (
     all_runs,
     find_run,
@@ -15,11 +14,12 @@ from medseg.runs.find import (
     pick_latest,
     pick_resumable,
     pick_running,
+    require_run_name,
     runs_dir,
     runs_root,
 )
 from medseg.runs.record import this_process
-from medseg.search_path import find_recipe, search_path
+from medseg.search_path import find_recipe
 
 
 @pytest.fixture
@@ -35,27 +35,41 @@ def write_run(folder, **record):
     return folder
 
 
-def test_runs_are_looked_for_on_the_search_path(at, monkeypatch):
-    monkeypatch.setattr(find, "search_path", lambda: [at, at / "checkout"])
+def test_runs_land_where_the_user_stands_and_are_looked_for_there(at, monkeypatch, repository):
+    checkout = repository / "bundles" / "unet2d"
     assert runs_root() == at / "runs"
-    write_run(at / "checkout" / "runs" / "unet2d" / "one")
-    assert runs_root() == at / "checkout" / "runs"
-    write_run(at / "runs" / "unet2d" / "one")
-    assert runs_root() == at / "runs"
+    assert {runs_dir(str(folder)) for folder in (checkout, at / "mine", at / "bundles" / "own")} == {str(at / "runs")}
+    (at / "deeper").mkdir()
+    monkeypatch.chdir(at / "deeper")
+    assert runs_dir(str(checkout)) == str(runs_root()) == str(at / "deeper" / "runs")
     monkeypatch.setenv("MEDSEG_RUNS", str(at / "variable"))
-    assert runs_root() == at / "variable"
-    assert runs_root("folder") == at / "folder"
+    assert runs_dir(str(checkout)) == str(runs_root()) == str(at / "variable")
+    assert runs_root("folder") == at / "deeper" / "folder"
 
 
-def test_the_runs_of_a_bundle_go_where_they_are_looked_for(at, repository):
-    assert runs_dir(str(repository / "bundles" / "unet2d")) == str(repository / "runs")
-    assert repository in search_path()
-    assert runs_dir(str(at / "mine")) == str(at / "runs")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("x" * 240, r"it has 240 letters, and at most 100 are possible \(got 'x{37}\.\.\.'\)"),
+        ("liver/first", "it becomes the name of a folder"),
+        ("..\\up", "it becomes the name of a folder"),
+        ("a:b", "it becomes the name of a folder"),
+        ("end.", "no dot at its ends"),
+        ("line\nbreak", "it becomes the name of a folder"),
+        ("CON", "the name of a device on Windows"),
+        ("lpt1.txt", "the name of a device on Windows"),
+        ("  ", "it must be a text"),
+        (7, r"it must be a text \(got 7\)"),
+    ],
+)
+def test_a_name_that_cannot_be_a_folder_is_one_error(name, problem):
+    with pytest.raises(ConfigError, match=rf"run_name: .*{problem}.*Choose another name"):
+        require_run_name(name)
 
 
-def test_runs_never_go_where_a_wheel_installed_the_bundles(at, monkeypatch):
-    monkeypatch.setattr(find, "installed", lambda: at / "environment" / "share" / "medseg")
-    assert runs_dir(str(at / "environment" / "share" / "medseg" / "bundles" / "unet2d")) == str(at / "runs")
+@pytest.mark.parametrize("name", ["bs8-lr0.001", "Übung 2", "第一回", "a%b", "console"])
+def test_a_name_that_can_be_a_folder_is_taken(name):
+    require_run_name(name)
 
 
 def test_a_run_that_is_its_own_bundle_stays_where_it_lies(at, monkeypatch):

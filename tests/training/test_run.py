@@ -157,10 +157,10 @@ def test_the_identity_goes_by_content():
 
 
 def test_folders_of_the_same_second_differ(tmp_path):
-    first = new_folder(tmp_path, "bs8 lr/3")
+    first = new_folder(tmp_path, "bs8 lr=3")
     assert first.name.endswith("-bs8-lr-3")
     first.mkdir()
-    assert new_folder(tmp_path, "bs8 lr/3") != first
+    assert new_folder(tmp_path, "bs8 lr+3") != first
 
 
 def test_versions_name_what_decides_the_result():
