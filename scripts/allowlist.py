@@ -117,7 +117,9 @@ EXACT = {
         zeros
     """,
     "medseg": "LabelMap LabelMap.totalsegmentator StreamingInferer open_dataset",
-    "medseg.bundle": "SavePredictions SaveSlices bundle_root check_config default_handlers require_run_name runs_dir start_run",
+    "medseg.bundle": """
+        SavePredictions SaveSlices bundle_root check_config default_handlers require_run_name runs_dir start_run
+    """,
     "medseg.data": """
         VolumeReader choose_labels discover find_scans open_dataset slice_items training_items
     """,

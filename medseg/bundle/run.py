@@ -21,6 +21,7 @@ from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
 from medseg.config.references import TARGET, top_key, used_paths
+from medseg.data.checks.structures import names_of
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.runs import Run
@@ -209,6 +210,16 @@ def start_run(
         run_identity.log_changes(existing, merged, config)
     elif resume:
         run_identity.log_similar_runs(parent, merged, data, config, harmless)
+    patch = context.value("patch_size") or context.value("image_size") or ()
+    logger.info(
+        "Data: %d cases to train on, %d to validate, in %s; %d structures: %s%s",
+        len(dataset.split.train),
+        len(dataset.split.val),
+        dataset.root,
+        len(labels) - 1,
+        names_of(labels.structures),
+        f"; patches of {' x '.join(map(str, patch))}" if patch else "",
+    )
     facts: dict[str, Any] = {
         "bundle": bundle.name,
         "name": name,

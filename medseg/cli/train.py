@@ -60,6 +60,7 @@ def command(
             overrides.get("output_dir"),
         )
         return
+    click.echo(f"Training {bundle}: loading PyTorch and MONAI, which takes some seconds", err=True)
     from medseg.bundle import Bundle, run_bundle
     from medseg.bundle.run import update_from_backup
 

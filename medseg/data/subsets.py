@@ -119,8 +119,8 @@ def _contents(dataset: DatasetIndex, labels: LabelMap, cache: Path) -> dict[str,
         write_json(path, known)
     contents = {id: (list(names), str(digest)) for id, (names, digest) in known.items()}
     for id in dataset.split.train if dataset.store is not None else ():
-        held = read_store(dataset.store or Path(), id, labels).index.any(axis=1)
-        contents[id] = ([name for name, present in zip(labels, held, strict=True) if present], "")
+        index = read_store(dataset.store or Path(), id, labels).index
+        contents[id] = ([name for name, slices in zip(labels, index, strict=True) if slices.any()], "")
     return contents
 
 

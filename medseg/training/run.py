@@ -110,6 +110,7 @@ class TrainingRun:
         """
         with self.backup or contextlib.nullcontext(), self.running(trainer):
             self._follow(trainer)
+            logger.info("%s", describe(trainer))
             with memory_advice(trainer, self.folder), Interruption(trainer, self.folder):
                 trainer.run()
 
@@ -250,6 +251,23 @@ def _position(trainer: Any) -> dict[str, Any]:
     has_best = epoch > 0 and math.isfinite(dice)
     best = {"best_dice": dice if has_best else None, "best_epoch": epoch if has_best else None}
     return {**position, **best, "saved_iteration": checkpoints.saved}
+
+
+def describe(trainer: Any) -> str:
+    """Return in one line what a trainer will do: network, parameters, device, steps and epochs."""
+    network, loader, state = (getattr(trainer, name, None) for name in ("network", "data_loader", "state"))
+    what = ""
+    if network is not None:
+        count = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        amount = f"{count / 1e6:.3g} million" if count >= 1e5 else f"{count:,}"
+        what = f" {type(network).__name__} with {amount} parameters"
+    device = getattr(state, "device", None)
+    where = f" on {device}" if device is not None else ""
+    size = getattr(loader, "batch_size", None)
+    samples = f" of {size} samples" if size else ""
+    length, epochs = getattr(state, "epoch_length", None), getattr(state, "max_epochs", None)
+    steps = f": {length} steps{samples} an epoch, {epochs} epochs" if length else ""
+    return f"Training{what}{where}{steps}"
 
 
 def new_folder(parent: Path, name: str) -> Path:

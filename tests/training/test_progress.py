@@ -7,13 +7,14 @@ import pytest
 import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from medseg.errors import ConfigError
 from medseg.training import ProgressBar
 from medseg.training import progress as module
 
 DATA = [{"image": torch.ones(2, 2), "label": torch.ones(2, 1)}] * 3
 
 
-def run(loss=None, validator=None):
+def run(loss=None, validator=None, **settings):
     network = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     SupervisedTrainer(
@@ -23,7 +24,7 @@ def run(loss=None, validator=None):
         network,
         optimizer,
         loss or torch.nn.MSELoss(),
-        train_handlers=[ProgressBar(validator)],
+        train_handlers=[ProgressBar(validator, **settings)],
         decollate=False,
     ).run()
 
@@ -35,6 +36,19 @@ def test_every_epoch_gives_a_line_with_the_time_left(caplog):
     assert len(lines) == 2
     assert lines[0].startswith("Epoch 1/2: loss ")
     assert lines[1].endswith("0 s left")
+
+
+def test_a_long_epoch_is_several_lines_without_a_terminal(caplog):
+    with caplog.at_level(logging.INFO):
+        run(every_n_seconds=1e-9)
+    lines = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert [line.partition(":")[0] for line in lines] == [
+        *("Epoch 1/2, step 1/3", "Epoch 1/2, step 2/3", "Epoch 1/2"),
+        *("Epoch 2/2, step 1/3", "Epoch 2/2, step 2/3", "Epoch 2/2"),
+    ]
+    assert all(line.endswith(" left") for line in lines)
+    with pytest.raises(ConfigError, match="progress#every_n_seconds: it must be above 0"):
+        ProgressBar(every_n_seconds=0)
 
 
 class Terminal(io.StringIO):
