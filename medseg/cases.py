@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.catalogue import expand_names
-from medseg.errors import DataError, did_you_mean
+from medseg.errors import DataError, InputError, did_you_mean
 from medseg.file_names import composed, name_key
 from medseg.image_io_2d import ClassColors, SliceInfo, slice_neighbors
 from medseg.labels import LabelMap
@@ -40,9 +40,11 @@ class Case:
         combinations: if the label map holds combinations of overlapping structures: the channels of each code.
         slice: if the image is a 2D slice: its scan and its number in the scan.
         patient: the patient; None if the case is the only one of its patient. No patient is in two subsets of a split.
+        binarize: how masks that hold more than 0 and 1 are read, see `medseg.data.masks.binary_mask`.
 
     Raises:
         DataError: the id is empty or cannot be the name of a file.
+        InputError: `binarize` is no share.
 
     Example:
         >>> Case("s0001", Path("s0001/ct.nii.gz"), patient="p17").patient_id
@@ -57,8 +59,11 @@ class Case:
     combinations: tuple[tuple[int, ...], ...] | None = None
     slice: SliceInfo | None = None
     patient: str | None = None
+    binarize: float | None = None
 
     def __post_init__(self) -> None:
+        if self.binarize is not None and not (isinstance(self.binarize, (int, float)) and 0 < self.binarize < 1):
+            raise InputError("binarize", "it must be between 0 and 1", f"got {self.binarize}", "Use for example 0.5.")
         object.__setattr__(self, "id", composed(self.id))
         object.__setattr__(self, "patient", composed(self.patient) if self.patient else None)
         if not self.id:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medseg.cli.options import with_binarize
+
 if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
@@ -33,6 +35,7 @@ _EXAMPLES = 3
     help=f"Write the ids of cases with an error, for training to leave out. Without a name: {EXCLUDE} here.",
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Processes to read with. Default: by machine and set.")
+@with_binarize
 @click.option("--patient", help="2D slices: a pattern (re) that finds the patient in an image's name.")
 @click.pass_context
 def command(
@@ -42,6 +45,7 @@ def command(
     html_file: Path | None,
     write_exclude: Path | None,
     workers: int | None,
+    binarize: float | None,
     patient: str | None,
 ) -> int:
     """Look for faults in the data set in ROOT: its files, geometry, intensities, labels and split.
@@ -55,7 +59,7 @@ def command(
 
     for path in (json_file, html_file, write_exclude):
         _require_writable(path, root)
-    report = check_dataset(root, workers=workers, previews=PREVIEWS if html_file else 0, patient=patient)
+    report = check_dataset(root, workers, PREVIEWS if html_file else 0, patient, binarize)
     print_report(report)
     if json_file:
         write_json(json_file, report.to_dict())

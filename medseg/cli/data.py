@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from medseg.cli import check
+from medseg.cli.options import with_binarize
 from medseg.errors import command_line
 
 WORKERS = "Processes. Default: one per core, at most 8."
@@ -59,6 +60,7 @@ def phantom(
 @click.option("--store", is_flag=True, help="Write a slice store, too, for training from the disk.")
 @click.option("--axis", type=click.IntRange(0, 2), default=2, show_default=True, help="Axis of the store's slices.")
 @click.option("--exclude", type=click.Path(path_type=Path), help="A list of cases to leave out, as check writes it.")
+@with_binarize
 @click.option("--workers", type=click.IntRange(min=0), help=WORKERS)
 def prepare(
     root: Path,
@@ -70,6 +72,7 @@ def prepare(
     store: bool,
     axis: int,
     exclude: Path | None,
+    binarize: float | None,
     workers: int | None,
 ) -> None:
     """Merge the masks of the data set in ROOT into one label map per case, and write OUT for training.
@@ -88,7 +91,7 @@ def prepare(
     from medseg.data.case_list import read_names
 
     order = read_names(precedence) if precedence else ()
-    config = PrepareConfig(structures or "all", order, spacing or None, crop, store, axis)
+    config = PrepareConfig(structures or "all", order, spacing or None, crop, store, axis, binarize)
     excluded = read_exclude(exclude) if exclude else None
     prepared = run(root, out, config, excluded, default_processes() if workers is None else workers)
     reused = f", {prepared.reused} of them from before" if prepared.reused else ""
@@ -111,8 +114,11 @@ def prepare(
     help="nnunet: raw nnU-Net v2 with splits_final.json. datalist: the Medical Segmentation Decathlon's, for MONAI.",
 )
 @click.option("--structures", multiple=True, help=STRUCTURES)
+@with_binarize
 @click.option("--workers", type=click.IntRange(min=0), help=WORKERS)
-def convert(root: Path, out: Path, to: str, structures: tuple[str, ...], workers: int | None) -> None:
+def convert(
+    root: Path, out: Path, to: str, structures: tuple[str, ...], binarize: float | None, workers: int | None
+) -> None:
     """Write the data set in ROOT to OUT in the layout that another tool reads.
 
     ROOT may be in any layout: TotalSegmentator, nnU-Net raw, a datalist, plain folders with label_map.json.
@@ -122,7 +128,8 @@ def convert(root: Path, out: Path, to: str, structures: tuple[str, ...], workers
     from medseg.data import convert as run
     from medseg.data.case_jobs import default_processes
 
-    converted = run(root, out, to, structures or "all", default_processes() if workers is None else workers)
+    workers = default_processes() if workers is None else workers
+    converted = run(root, out, to, structures or "all", workers, binarize)
     reused = f", {len(converted.reused)} of them from before" if converted.reused else ""
     click.echo(f"{len(converted.cases)} cases with {len(converted.labels) - 1} structures in {out}{reused}")
     _print_overlaps(converted.overlaps)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medseg.cli.options import parse_pairs, with_trust
+from medseg.cli.options import parse_pairs, with_binarize, with_trust
 from medseg.cli.tables import console, number, table
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ _with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in
 @click.option("--images", type=click.Path(path_type=Path), help="A folder of scans <case>.nii.gz, for the error maps.")
 @click.option("--resample", is_flag=True, help="Resample predictions on another grid to the truth's (nearest).")
 @click.option("--partial", is_flag=True, help="Leave out cases that only one side has; without it they are an error.")
+@with_binarize
 @click.option("--nsd", "tolerances", multiple=True, type=float, help="A tolerance of NSD, mm.  [default: 1 and 3]")
 @click.option("--bootstrap", default=2000, show_default=True, help="Bootstrap samples.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
@@ -101,7 +102,8 @@ def run(**options: Any) -> int:
     else:
         predictions = find_sources(options["prediction"], names["prediction"])
         truths = find_sources(options["truth"], names["truth"])
-    pairs = by_scan(match(predictions, truths, options["structures"], bool(options["partial"] or failed)))
+    partial = bool(options["partial"] or failed)
+    pairs = by_scan(match(predictions, truths, options["structures"], partial, options["binarize"]))
     flat = any(truth.slices for truth, _ in pairs.cases.values())
     volumes_only = {"--resample": options["resample"], "--nsd": options["tolerances"], "--images": options["images"]}
     conflicts = [name for name, value in volumes_only.items() if value]

@@ -50,6 +50,13 @@ with_overlays = click.option(
     help="A JSON file, or the name of one in configs/ or the bundle's configs/. Several may be given; later ones win.",
 )
 
+with_binarize = click.option(
+    "--binarize",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Take masks of 0 and 255, or with soft edges: above this share of the full value a voxel counts, as in 0.5.",
+)
+
 with_trust = click.option(
     "--trust",
     is_flag=True,

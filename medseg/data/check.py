@@ -101,7 +101,11 @@ class DatasetReport:
 
 
 def check_dataset(
-    root: str | Path, workers: int | None = None, previews: int = 0, patient: str | None = None
+    root: str | Path,
+    workers: int | None = None,
+    previews: int = 0,
+    patient: str | None = None,
+    binarize: float | None = None,
 ) -> DatasetReport:
     """Read every file of a data set and report everything that is wrong with it. Nothing is changed.
 
@@ -110,6 +114,7 @@ def check_dataset(
         workers: processes to read with; 0 or 1 reads in this one; None decides by the machine and the set.
         previews: the number of cases with an error or a warning of which a slice is returned.
         patient: of 2D slices: a pattern that finds the patient in an image's name.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
 
     Raises:
         DataError: the path does not exist.
@@ -120,6 +125,7 @@ def check_dataset(
     """
     root = Path(root)
     listing = _list(root, patient)
+    listing.cases = [replace(case, binarize=binarize) for case in listing.cases]
     jobs, findings = _jobs(listing)
     reports: dict[str, CaseReport] = {}
     counts = {True: 0, False: 0}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.distance import cdist, pdist
 
+from medseg.data.masks import OPTION
 from medseg.errors import DataError, LabelError
 from medseg.image_io_2d import ClassColors, Image2D, read_image_2d
 from medseg.labels import BACKGROUND, LabelMap
@@ -325,10 +326,11 @@ def format_codes(pixels: Codes, limit: int = 4) -> str:
     return ", ".join(listed) + (f" and {len(ranked) - limit} more" if len(ranked) > limit else "")
 
 
-def decode_binary(image: Image2D, location: object) -> tuple[npt.NDArray[np.bool_], int]:
+def decode_binary(image: Image2D, location: object, binarize: float | None = None) -> tuple[npt.NDArray[np.bool_], int]:
     """Return a mask of one structure, `(rows, columns)`, and how many of its pixels were neither black nor white.
 
-    Pixels between are smoothing if they are less than half of the structure: they go to the nearer side.
+    Pixels between are smoothing if they are less than half of the structure: they go to the nearer side. With
+    `binarize`, however many they are, those above this share of white belong to the structure.
 
     Raises:
         LabelError: a colored image, or one that is no mask.
@@ -346,9 +348,9 @@ def decode_binary(image: Image2D, location: object) -> tuple[npt.NDArray[np.bool
         return np.asarray(values == 1), 0
     white = 255 if highest <= 255 else 65535
     between = (values > 0) & (values < white)
-    count, mask = int(between.sum()), np.asarray(values > white // 2)
-    if count and count >= max(1, int(mask.sum())) / 2:
+    count, mask = int(between.sum()), np.asarray(values > (0.5 if binarize is None else binarize) * white)
+    if binarize is None and count and count >= max(1, int(mask.sum())) / 2:
         problem = f"{count} pixels are neither black nor white; a mask of one structure holds 0 and 1, or 0 and {white}"
-        fix = _LOSSY if image.lossy else "Check how it was exported."
+        fix = _LOSSY if image.lossy else OPTION.format(full=white)
         raise LabelError(location, problem, format_codes(_count_values(values[between])), fix)
     return mask, count

@@ -74,7 +74,12 @@ class _Job:
 
 
 def convert(
-    root: str | Path, out: str | Path, to: str, structures: str | Sequence[str] = "all", workers: int = 0
+    root: str | Path,
+    out: str | Path,
+    to: str,
+    structures: str | Sequence[str] = "all",
+    workers: int = 0,
+    binarize: float | None = None,
 ) -> Converted:
     """Write the data set under `root` to `out` in another layout.
 
@@ -89,6 +94,7 @@ def convert(
         structures: which to keep: names, or groups of TotalSegmentator's. Their label values follow the order
             in which the set has them, without a gap.
         workers: processes, see `run_each`; 0 or 1 does everything in this one.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
 
     Raises:
         DataError: `out` lies inside `root` or holds other files; no case could be converted.
@@ -102,7 +108,7 @@ def convert(
     source = root if root.is_dir() else root.parent
     if out.resolve().is_relative_to(source.resolve()):
         raise DataError(out, f"the folder must not lie inside the source {source}", "", "Choose a folder beside it.")
-    dataset = discover_volumes(root).with_split()
+    dataset = discover_volumes(root, binarize=binarize).with_split()
     labels = dataset.choose(structures)
     cases = _cases_with_subset(dataset)
     test = set(dataset.split.test)
@@ -178,7 +184,7 @@ def _write(job: _Job) -> list[tuple[str, str, int]]:
     overlaps: Mapping[tuple[str, str], int] = {}
     label: npt.NDArray[Any] | None = None
     if case.masks:
-        merged = merge_masks(case.image, case.masks, job.labels)
+        merged = merge_masks(case.image, case.masks, job.labels, binarize=case.binarize)
         label, overlaps = merged.label, merged.overlaps
     elif case.label is not None:
         label = read_renumbered(case, job.case_labels, job.labels)

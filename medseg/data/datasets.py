@@ -19,7 +19,7 @@ from medseg.data.case_jobs import source_key
 from medseg.data.case_list import read_exclude
 from medseg.data.classes import require_learned
 from medseg.data.layouts import discover
-from medseg.data.masks import combine_masks, merge_masks
+from medseg.data.masks import combine_masks, label_values, merge_masks
 from medseg.data.nifti import label_dtype, write_label_map, write_like
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.slice_labels import open_slices
@@ -27,7 +27,7 @@ from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import read_store
 from medseg.data.subsets import check_subsets, require_apart
 from medseg.data.volumes import read_grid, read_volume
-from medseg.errors import ConfigError, DataError, LabelError
+from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def open_dataset(
     ignore_labels: Sequence[str] = (),
     allow_repeats: bool = False,
     training: bool = True,
+    binarize: float | None = None,
 ) -> DatasetIndex:
     """Return the data set under `root`, ready for training: every case with a label map numbered as `labels`.
 
@@ -70,6 +71,7 @@ def open_dataset(
         allow_repeats: whether a case may train and validate, see `medseg.data.subsets.require_apart`.
         training: whether it is to train, and not only to be evaluated: checks labels and split, see
             `medseg.data.classes.require_learned` and `medseg.data.subsets.check_subsets`.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
 
     Raises:
         ConfigError: a store is required and the set has none, or overlaps are to be kept; volumes instead of slices, or
@@ -84,7 +86,7 @@ def open_dataset(
     cache = writable_folder(cache_dir)
     if root is None:
         root = _write_phantom(cache, phantom or {}, slices)
-    dataset = discover(root, patient, read_exclude(exclude) if exclude is not None else ())
+    dataset = discover(root, patient, read_exclude(exclude) if exclude is not None else (), binarize)
     if slices != (dataset.class_colors is not None):
         needed, present = ("2D slices", "volumes") if slices else ("volumes", "2D slices")
         raise ConfigError(dataset.root, f"the network takes {needed}, but the data set consists of {present}")
@@ -201,7 +203,8 @@ def _with_label(case: Case, case_labels: LabelMap | None, labels: LabelMap, cach
         if overlaps == "keep":
             _write_combined(path, combinations_path, case, labels)
         elif case.masks:
-            write_label_map(path, merge_masks(case.image, case.masks, labels).label, case.image, labels)
+            merged = merge_masks(case.image, case.masks, labels, binarize=case.binarize)
+            write_label_map(path, merged.label, case.image, labels)
         else:
             write_label_map(path, read_renumbered(case, case_labels, labels), case.image, labels)
     if overlaps != "keep":
@@ -214,7 +217,7 @@ def _write_combined(path: Path, combinations_path: Path, case: Case, labels: Lab
     if not case.masks:
         problem = "overlaps cannot be kept, because it has a label map instead of binary masks"
         raise DataError(f"case {case.id}", problem, "", "Train on the folder with the masks, or without overlaps.")
-    combined = combine_masks(case.image, case.masks, labels)
+    combined = combine_masks(case.image, case.masks, labels, case.binarize)
     write_like(path, combined.codes, case.image)
     write_json(combinations_path, {"combinations": combined.combinations})
 
@@ -231,11 +234,15 @@ def read_renumbered(case: Case, case_labels: LabelMap | None, labels: LabelMap) 
         raise DataError(f"case {case.id}", "it has neither masks nor a label map")
     values, grid = read_volume(case.label)
     read_grid(case.image).require(grid, case.label, case.image)
-    return renumber(values, case_labels, labels, f"{case.label}, case {case.id}")
+    return renumber(values, case_labels, labels, f"{case.label}, case {case.id}", case.binarize)
 
 
 def renumber(
-    values: npt.NDArray[Any], value_labels: LabelMap, labels: LabelMap, thing: object
+    values: npt.NDArray[Any],
+    value_labels: LabelMap,
+    labels: LabelMap,
+    thing: object,
+    binarize: float | None = None,
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Return label values in another numbering, matched by name; structures that `labels` lacks become background.
 
@@ -244,22 +251,17 @@ def renumber(
         value_labels: the numbering of `values`.
         labels: the numbering that is returned.
         thing: the name in errors.
+        binarize: if there is one structure alone, see `binary_mask`.
 
     Raises:
+        DataError: see `binary_mask`.
         LabelError: a value that is no integer, or has no name in `value_labels`.
 
     Example:
         >>> renumber(np.array([0, 1, 2]), LabelMap(["liver", "spleen"]), LabelMap(["spleen"]), "mask").tolist()
         [0, 0, 1]
     """
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if not (low >= 0 and high < len(value_labels)):  # NaN fails, too
-        problem = f"labels must be between 0 and {len(value_labels) - 1}"
-        raise LabelError(thing, problem, f"got {low:g} to {high:g}")
-    indices = values.astype(label_dtype(len(value_labels)), copy=False)
-    if not np.array_equal(indices, values):
-        fix = "It may have been resampled with interpolation; label maps need the nearest neighbor."
-        raise LabelError(thing, "label values must be whole numbers", fix=fix)
+    indices = label_values(values, value_labels, thing, binarize)
     lookup = np.array([labels.index(name) if name in labels else 0 for name in value_labels.names])
     lookup[0] = 0
     return np.asarray(lookup.astype(label_dtype(len(labels)))[indices])

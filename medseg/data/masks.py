@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from medseg.data.gzip_io import read_decompressed
 from medseg.data.nifti import label_dtype, open_image, voxels
-from medseg.errors import DataError
+from medseg.errors import DataError, LabelError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
@@ -66,11 +66,13 @@ class MaskReader:
     Args:
         grid: of the image.
         reference: the image, for messages.
+        binarize: see `binary_mask`.
     """
 
-    def __init__(self, grid: Grid, reference: Path) -> None:
+    def __init__(self, grid: Grid, reference: Path, binarize: float | None = None) -> None:
         self.grid = grid
         self.reference = reference
+        self.binarize = binarize
         self._size = int(np.prod(grid.shape))
         self._header: bytes | bytearray = b""
         self._offset: int | None = None
@@ -79,7 +81,7 @@ class MaskReader:
         """Return one mask, flat, in the order of the file (the first axis runs fastest).
 
         Raises:
-            DataError: it cannot be read, or holds values other than 0 and 1.
+            DataError: it cannot be read, or see `binary_mask`.
             GeometryError: it has another shape or affine than the image.
         """
         raw = read_decompressed(path) if path.is_file() and path.stat().st_size else b""
@@ -89,9 +91,9 @@ class MaskReader:
             self._header = raw[:_HEADER]
             self._offset = _offset_of_bytes(image)
         if self._offset is None or len(raw) < self._offset + self._size:
-            return _binary(path, voxels(open_image(path))).ravel(order="F")
+            return binary_mask(path, voxels(open_image(path)), self.binarize).ravel(order="F")
         data = np.frombuffer(raw, np.uint8, self._size, self._offset)
-        return data.view(np.bool_) if not data.size or data.max() <= 1 else _binary(path, data)
+        return binary_mask(path, data, self.binarize)
 
 
 _HEADER = 352  # bytes of a NIfTI-1 header with the flag that says whether extensions follow
@@ -104,16 +106,93 @@ def _offset_of_bytes(image: Any) -> int | None:
     return int(stored.offset) if plain else None
 
 
-def _binary(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    mask = data == 1
-    invalid = data[~mask & (data != 0)]
-    if invalid.size:
-        problem = f"a binary mask holds 0 and 1, but {invalid.size} of its voxels have other values"
-        raise DataError(path, problem, f"for example {invalid.flat[0]}")
-    return np.asarray(mask)
+def binary_mask(thing: object, values: npt.NDArray[Any], binarize: float | None = None) -> npt.NDArray[np.bool_]:
+    """Return which voxels belong to the structure of a mask.
+
+    Args:
+        thing: the name in errors.
+        values: of the mask, any shape; 1 may be off by the rounding of a scale factor.
+        binarize: the share of the full value (1, or the highest where that is above 1.5) above which a voxel belongs to
+            the structure, for masks of 0 and 255, or with soft edges; None refuses them.
+
+    Raises:
+        DataError: other values than 0 and 1 without `binarize`; and with it values that are not finite, are clearly
+            negative, or seem to be those of a label map.
+
+    Example:
+        >>> binary_mask("liver.nii.gz", np.array([0, 100, 130, 255]), 0.5).tolist()
+        [False, False, True, True]
+    """
+    if values.dtype == np.bool_ or not values.size:
+        return np.asarray(values, np.bool_)
+    low, high = values.min(), values.max()
+    if values.dtype.kind in "iu" and low >= 0 and high <= 1:
+        return values.view(np.bool_) if values.dtype.itemsize == 1 else values == 1
+    mask = np.abs(values - np.float32(1)) <= _ROUNDING
+    invalid = values[~mask & (values != 0)]
+    if not invalid.size:
+        return np.asarray(mask)
+    if not np.isfinite(invalid).all():
+        count = int(np.count_nonzero(~np.isfinite(invalid)))
+        raise DataError(thing, f"{count:,} voxels of the mask are NaN or infinite", "", "Convert it from its source.")
+    full = float(high) if high > _HIGHEST_SOFT else 1.0
+    listed = ", ".join(f"{value:g}" for value in np.unique(invalid)[:4])
+    problem = f"a binary mask holds 0 and 1, but {invalid.size:,} of its voxels have other values"
+    between = np.unique(values[(values != 0) & (values != high)]).size if full > 1 else 0
+    if low < -full / 2 or 0 < between < (_FEWEST_GRAYS if full >= _LOWEST_GRAY else np.inf):
+        fix = "A label map needs its names in a label_map.json or dataset.json; a mask must hold one structure."
+        raise DataError(thing, problem, f"such as {listed}", fix)
+    if binarize is None:
+        raise DataError(thing, problem, f"such as {listed}", OPTION.format(full=f"{full:g}"))
+    return np.asarray(values > binarize * full)
 
 
-def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, precedence: Sequence[str] = ()) -> Merged:
+_ROUNDING = 1e-5  # of 255 times a scale factor of 1/255
+_HIGHEST_SOFT = 1.5  # interpolation with splines exceeds 1 by less
+_LOWEST_GRAY = 200  # what has lower values, and several of them, is a label map
+_FEWEST_GRAYS = 10  # of soft edges; fewer (127 and 255, 1 and 255) are structures
+OPTION = (
+    "If values above half of {full} mean the structure, add --binarize 0.5 (in training and in Python, binarize=0.5)."
+)
+
+
+def label_values(
+    values: npt.NDArray[Any], labels: LabelMap | None, thing: object, binarize: float | None = None
+) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return the values of a label map as indices, all of which have a name; that of one structure alone as a mask.
+
+    Args:
+        values: of any number type and shape.
+        labels: the names; None if they are not known.
+        thing: the name in errors.
+        binarize: see `binary_mask`.
+
+    Raises:
+        DataError: see `binary_mask`.
+        LabelError: a value that is no integer, or has no name.
+    """
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    # Values without a name are those of a second structure; others between and above are a mask's.
+    classes = len(labels) if labels is not None else np.iinfo(np.uint16).max + 1
+    if classes == 2 and not (_HIGHEST_SOFT < high < _LOWEST_GRAY):
+        return binary_mask(thing, values, binarize).astype(np.uint8)
+    if not (low >= 0 and high < classes):  # NaN fails, too
+        problem = f"labels must be between 0 and {classes - 1}"
+        raise LabelError(thing, problem, f"got {low:g} to {high:g}")
+    indices = values.astype(label_dtype(classes), copy=False)
+    if not np.array_equal(indices, values):
+        fix = "It may have been resampled with interpolation; label maps need the nearest neighbor."
+        raise LabelError(thing, "label values must be whole numbers", fix=fix)
+    return indices
+
+
+def merge_masks(
+    image: Path,
+    masks: Mapping[str, Path],
+    labels: LabelMap,
+    precedence: Sequence[str] = (),
+    binarize: float | None = None,
+) -> Merged:
     """Merge binary masks into one label map; where masks overlap, the smaller structure wins.
 
     The precedence is `LabelMap.overlap_priority`: it goes by the structures' usual size in an adult and is the
@@ -124,6 +203,7 @@ def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, preced
         masks: file by structure name; names that `labels` does not hold are ignored.
         labels: the structures of the label map, with their indices.
         precedence: structures that win over all others, the first over the second.
+        binarize: see `binary_mask`.
 
     Raises:
         DataError: a file cannot be read or is no binary mask.
@@ -131,7 +211,7 @@ def merge_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, preced
     """
     grid = Grid.of_nifti(open_image(image))
     label = np.zeros(grid.shape, dtype=label_dtype(len(labels)), order="F")
-    flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image)
+    flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image, binarize)
     overlaps: Counter[tuple[str, str]] = Counter()
     for name in labels.overlap_priority(precedence):
         if name not in masks:
@@ -159,7 +239,7 @@ def _write_class(
 _BLOCK = 1 << 20  # voxels processed together: their positions stay in the processor's cache
 
 
-def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> Combined:
+def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, binarize: float | None = None) -> Combined:
     """Merge binary masks without loss: voxels where structures overlap keep all of them.
 
     Raises:
@@ -168,7 +248,7 @@ def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap) -> C
     """
     grid = Grid.of_nifti(open_image(image))
     codes = np.zeros(grid.shape, dtype=np.uint16, order="F")
-    flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image)
+    flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image, binarize)
     combinations: list[tuple[int, ...]] = [()]
     for channel, name in enumerate(labels):
         if name in masks:

@@ -47,6 +47,7 @@ class PrepareConfig:
         crop: whether to cut away what is neither body nor labeled.
         store: whether to write the slice store, too.
         axis: the axis (RAS) along which its slices lie: 2 for axial ones.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
 
     Raises:
         DataError: an axis or a spacing that does not exist.
@@ -58,6 +59,7 @@ class PrepareConfig:
     crop: bool = False
     store: bool = False
     axis: int = 2
+    binarize: float | None = None
 
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
@@ -139,7 +141,7 @@ def prepare(
     if out.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(out.resolve()):
         problem = f"the folder must not lie inside the source {root}, nor hold it"
         raise DataError(out, problem, "", "Choose a folder beside it.")
-    dataset = discover_volumes(root, exclude or {}).with_split()
+    dataset = discover_volumes(root, exclude or {}, config.binarize).with_split()
     labels = _choose_labels(dataset, config)
     writable_folder(out)
     with _lock(out):
@@ -194,7 +196,7 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
     overlaps: Mapping[tuple[str, str], int] = {}
     missing: Sequence[str] = ()
     if job.labeled and case.masks:
-        merged = merge_masks(case.image, case.masks, labels, config.precedence)
+        merged = merge_masks(case.image, case.masks, labels, config.precedence, case.binarize)
         label, overlaps, missing = merged.label, merged.overlaps, merged.missing
     elif job.labeled:
         label = read_renumbered(case, job.case_labels, labels)

@@ -102,7 +102,8 @@ def read_masks(
             masks[name] = decode_runs(runs, shape, f"{case.label}, {case.id}, {name}")
     elif case.masks:
         for name, path in case.masks.items():
-            masks[name], between = decode_binary(_read_mask(path, case.image, shape, orientation), path)
+            mask = _read_mask(path, case.image, shape, orientation)
+            masks[name], between = decode_binary(mask, path, case.binarize)
             if between:
                 doubts.append((path, f"{between} pixels between black and white went to the nearer"))
     elif case.label is not None:

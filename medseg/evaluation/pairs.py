@@ -16,6 +16,7 @@ from medseg.data.masks import merge_masks
 from medseg.data.volumes import read_volume
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.sources import Source, ordered
+from medseg.file_names import spelled_as
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
@@ -49,6 +50,7 @@ def match(
     truths: Mapping[str, Source],
     structures: Sequence[str] = (),
     partial: bool = False,
+    binarize: float | None = None,
 ) -> Pairs:
     """Pair predictions with truths.
 
@@ -57,11 +59,13 @@ def match(
         truths: by case id.
         structures: names and groups to evaluate; by default all that both sides have.
         partial: whether cases that only one side has are left out; without it they are an error.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
 
     Raises:
         DataError: a case that only one side has, or none that both have.
         LabelError: predictions of different structures, no structure in common, an unknown name.
     """
+    predictions = spelled_as(predictions, truths)
     common_cases = sorted(set(predictions) & set(truths))
     without_prediction = tuple(sorted(set(truths) - set(predictions)))
     without_truth = tuple(sorted(set(predictions) - set(truths)))
@@ -106,7 +110,10 @@ def match(
     if structures:
         labels = LabelMap(labels.select(structures))
     return Pairs(
-        {case: (truths[case], predictions[case]) for case in common_cases},
+        {
+            case: (replace(truths[case], binarize=binarize), replace(predictions[case], binarize=binarize))
+            for case in common_cases
+        },
         labels,
         tuple(name for name in true if name not in predicted),
         tuple(name for name in predicted if name not in true),
@@ -158,15 +165,16 @@ def read_source(source: Source, labels: LabelMap) -> tuple[Label, Grid | None, i
         LabelError: a value that is no whole number or has no name.
     """
     if source.array is not None and source.labels is not None:
-        return renumber(source.array, source.labels, labels, source.location), source.grid, 0
+        return renumber(source.array, source.labels, labels, source.location, source.binarize), source.grid, 0
     if source.label is None:
         reference = source.image or next(iter(source.masks.values()))
-        merged = merge_masks(reference, source.masks, labels)
+        merged = merge_masks(reference, source.masks, labels, binarize=source.binarize)
         return merged.label, merged.grid, sum(merged.overlaps.values())
     if source.labels is None:
         raise LabelError(source.label, "its labels have no names")
     values, grid = read_volume(source.label)
-    return renumber(values, source.labels, labels, f"{source.label}, case {source.case}"), grid, 0
+    thing = f"{source.label}, case {source.case}"
+    return renumber(values, source.labels, labels, thing, source.binarize), grid, 0
 
 
 def read_pair(

@@ -36,6 +36,7 @@ def evaluate(
     tolerances_mm: Sequence[float] = _TOLERANCES_MM,
     resample: bool = False,
     partial: bool = False,
+    binarize: float | None = None,
     workers: int = 0,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -54,6 +55,7 @@ def evaluate(
         tolerances_mm: of NSD.
         resample: whether a prediction on another grid is resampled to the truth's.
         partial: whether cases that only one side has are left out; without it they are an error.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
         workers: processes, see `run_each`.
         samples: bootstrap samples.
         seed: of the bootstrap.
@@ -74,7 +76,7 @@ def evaluate(
         # Two single images have no case ids: they belong together whatever their files are called.
         predictions = dict(zip(truths, predictions.values(), strict=True))
     predictions, truths = _name_values(predictions, truths)
-    pairs = match(predictions, truths, structures, partial)
+    pairs = match(predictions, truths, structures, partial, binarize)
     origins = [str(side) if isinstance(side, (str, Path)) else "" for side in (prediction, truth)]
     return evaluate_pairs(pairs, tolerances_mm, resample, workers, samples, seed, *origins)
 

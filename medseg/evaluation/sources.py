@@ -41,6 +41,7 @@ class Source:
         array: label values in memory, `(I, J, K)`, instead.
         grid: of `array`; None if spacing and position are unknown.
         slices: if it is a 2D slice, its masks; of a scan of such slices, those of all, in order.
+        binarize: how masks that hold more than 0 and 1 are read, see `medseg.data.masks.binary_mask`.
     """
 
     case: str
@@ -52,6 +53,7 @@ class Source:
     array: npt.NDArray[Any] | None = None
     grid: Grid | None = None
     slices: tuple[Picture, ...] = ()
+    binarize: float | None = None
 
     @property
     def location(self) -> str:

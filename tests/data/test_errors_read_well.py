@@ -56,7 +56,8 @@ def test_masks_that_do_not_fit(case, save):
     with pytest.raises(DataError) as error:
         merge_masks(image, masks, labels)
     assert str(error.value) == (
-        f"{masks['liver']}: a binary mask holds 0 and 1, but 960 of its voxels have other values (for example 3)."
+        f"{masks['liver']}: a binary mask holds 0 and 1, but 960 of its voxels have other values (such as 3). "
+        "If values above half of 3 mean the structure, add --binarize 0.5 (in training and in Python, binarize=0.5)."
     )
 
 

@@ -18,7 +18,6 @@ from medseg.data.checks.structures import (
     Overlaps,
     Structure,
     air_below,
-    check_binary,
     check_overlaps,
     check_ribs,
     check_sides,
@@ -28,6 +27,8 @@ from medseg.data.checks.structures import (
     names_of,
     nonzero_box,
 )
+from medseg.data.masks import binary_mask, label_values
+from medseg.errors import DataError, LabelError, MedsegError
 from medseg.findings import Finding, error, note, warning
 from medseg.grid import Grid
 from medseg.labels import LabelMap
@@ -142,7 +143,7 @@ def check_case(job: CaseJob, labels: LabelMap | None = None, preview: bool = Fal
     if absent and job.case.masks:
         message = f"{len(absent)} masks are empty, which says that these structures are absent"
         findings.append(note("empty-mask", names_of(absent), message))
-    if (job.case.masks or job.case.label) and not structures and (absent or job.case.label):
+    if absent and not structures:
         message = "no structure has a single voxel"
         findings.append(warning("nothing-labeled", "masks", message, "Check how it was exported."))
     summary = None
@@ -245,15 +246,33 @@ def _read_structures(
         if box is None:
             measured.absent.append(name)
             continue
-        invalid = check_binary(values[box], mask.path)
-        if invalid:
-            findings.append(invalid)
+        try:
+            part = binary_mask(mask.path, values[box], case.binarize)
+        except DataError as fault:
+            findings.append(_refused("mask-values", fault))
         else:
-            yield name, values[box] == 1, box
+            yield from _in_its_box(name, part, box, measured)
     if case.label is not None and not case.masks:
         label = _on_grid(files.read(case.label), grid, "label", findings)
         if label is not None:
-            yield from _split_label_map(label, labels, findings, measured)
+            yield from _split_label_map(label, labels, case.binarize, findings, measured)
+
+
+def _refused(code: str, fault: MedsegError) -> Finding:
+    came = f" ({fault.came})" if fault.came else ""
+    return error(code, fault.thing, f"{fault.problem}{came}", fault.fix)
+
+
+def _in_its_box(
+    name: str, mask: npt.NDArray[np.bool_], box: Box, measured: _MeasuredStructures
+) -> Iterator[tuple[str, npt.NDArray[np.bool_], Box]]:
+    """Yield a mask in the smallest box around it, which binarizing may have made smaller; or note its absence."""
+    inner = nonzero_box(mask)
+    if inner is None:
+        measured.absent.append(name)
+    else:
+        moved = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
+        yield name, mask[inner], moved
 
 
 def _on_grid(volume: Volume | Finding, grid: Grid | None, kind: str, findings: list[Finding]) -> Volume | None:
@@ -273,21 +292,24 @@ def _on_grid(volume: Volume | Finding, grid: Grid | None, kind: str, findings: l
 
 
 def _split_label_map(
-    volume: Volume, labels: LabelMap | None, findings: list[Finding], measured: _MeasuredStructures
+    volume: Volume,
+    labels: LabelMap | None,
+    binarize: float | None,
+    findings: list[Finding],
+    measured: _MeasuredStructures,
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_], Box]]:
-    label = volume.scaled(volume.raw)
-    if label.dtype.kind not in "iu":
-        if not np.isfinite(label).all() or (label != np.rint(label)).any():
-            message = "it holds values that are not whole numbers"
-            findings.append(error("label-values", volume.path, message, "Convert it again from its source."))
-            return
-        label = label.astype(np.int64)
-    low, high = int(label.min()), int(label.max())
-    highest = len(labels) - 1 if labels is not None else 65535
-    if low < 0 or high > highest:
-        message = f"it holds labels from {low} to {high}, but names exist for 0 to {highest}"
-        findings.append(error("label-values", volume.path, message, "Name all labels, or correct the file."))
-    boxes = ndimage.find_objects(np.clip(label, 0, 65535).astype(np.int32))
+    values = volume.scaled(volume.raw)
+    try:
+        try:
+            label = label_values(values, labels, volume.path, binarize)
+        except LabelError as fault:
+            findings.append(_refused("label-values", fault))
+            label = label_values(values, None, volume.path)  # what has no name is measured nevertheless
+    except MedsegError as fault:
+        if isinstance(fault, DataError):
+            findings.append(_refused("mask-values", fault))
+        return
+    boxes = ndimage.find_objects(label.astype(np.int32))
     for index, box in enumerate(boxes, 1):
         name = labels.name(index) if labels is not None and index < len(labels) else f"label_{index}"
         if box is not None:

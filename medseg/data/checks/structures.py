@@ -87,19 +87,6 @@ def nonzero_box(array: npt.NDArray[Any]) -> Box | None:
     return tuple(reversed(box))
 
 
-def check_binary(values: npt.NDArray[Any], location: object) -> Finding | None:
-    """Report values of a binary mask other than 0 and 1."""
-    if values.dtype.kind in "iub" and values.min() >= 0 and values.max() <= 1:
-        return None
-    invalid = values[(values != 0) & (values != 1)]
-    if not invalid.size:
-        return None
-    listed = ", ".join(f"{value:.4g}" for value in np.unique(invalid)[:4])
-    message = f"{invalid.size} of its voxels are neither 0 nor 1 but {listed}"
-    fix = "Make it binary; a label map needs its names in a label map or dataset.json."
-    return error("mask-values", location, message, fix)
-
-
 def measure(
     mask: npt.NDArray[np.bool_],
     box: Box,

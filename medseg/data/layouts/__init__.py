@@ -19,7 +19,9 @@ _KNOWN = (
 )
 
 
-def discover(root: str | Path, patient: str | None = None, exclude: Collection[str] = ()) -> DatasetIndex:
+def discover(
+    root: str | Path, patient: str | None = None, exclude: Collection[str] = (), binarize: float | None = None
+) -> DatasetIndex:
     """Find the data set under `root`, in whichever layout it is. Only names and tables are read, no image.
 
     Args:
@@ -27,6 +29,7 @@ def discover(root: str | Path, patient: str | None = None, exclude: Collection[s
             Segmentation Decathlon, plain folders paired by name; 2D slices; or a datalist itself.
         patient: of 2D slices: a pattern that finds the patient in an image's name, see `slices.collect`.
         exclude: ids of cases to leave out; nothing that is wrong with them is an error.
+        binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
 
     Raises:
         DataError: there is no data set, its files do not fit together, or a patient is in two subsets of its split.
@@ -42,16 +45,16 @@ def discover(root: str | Path, patient: str | None = None, exclude: Collection[s
         names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
         content = f"{len(names)} entries, for example {', '.join(names[:4])}" if names else "an empty folder"
         raise DataError(root, "the folder holds no data set", content, f"The layouts are {_KNOWN}.")
-    return listing.to_index(exclude)
+    return listing.to_index(exclude, binarize)
 
 
-def discover_volumes(root: str | Path, exclude: Collection[str] = ()) -> DatasetIndex:
+def discover_volumes(root: str | Path, exclude: Collection[str] = (), binarize: float | None = None) -> DatasetIndex:
     """Find the data set under `root`, which must be one of volumes.
 
     Raises:
         DataError: it consists of 2D slices; or see `discover`.
     """
-    dataset = discover(root, exclude=exclude)
+    dataset = discover(root, exclude=exclude, binarize=binarize)
     if dataset.class_colors is not None:
         problem = "the data set consists of 2D slices, which need no preparation"
         raise DataError(root, problem, "", "Train on the folder itself.")

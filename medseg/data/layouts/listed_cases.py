@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,19 @@ class Listing:
         """Return the patient of each case by case id."""
         return {case.id: case.patient_id for case in self.cases}
 
-    def to_index(self, exclude: Collection[str] = ()) -> DatasetIndex:
+    def to_index(self, exclude: Collection[str] = (), binarize: float | None = None) -> DatasetIndex:
         """Return the data set without some cases; log the warnings about the others.
 
         Args:
             exclude: ids to leave out, whatever is wrong with them.
+            binarize: of all cases, see `Case`.
 
         Raises:
             DataError, LabelError: the first error among the findings on what is left.
         """
         excluded = set(map(name_key, exclude))
-        cases = sorted((case for case in self.cases if name_key(case.id) not in excluded), key=lambda case: case.id)
+        cases = [replace(case, binarize=binarize) for case in self.cases if name_key(case.id) not in excluded]
+        cases.sort(key=lambda case: case.id)
         split = self.split.without(excluded)
         findings = [finding for finding in self.findings if not finding.case or name_key(finding.case) not in excluded]
         findings += split_findings(split, {case.id: case.patient_id for case in cases}, self.root)

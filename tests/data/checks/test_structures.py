@@ -68,18 +68,6 @@ def test_equal_masks_have_one_digest_and_moved_ones_do_not():
     assert measured(mask).digest != measured(np.roll(mask, 1, axis=0)).digest
 
 
-@pytest.mark.parametrize("values", [[0, 2], [0, -1], [0, 0.5], [1, np.nan], [0, 255]])
-def test_values_other_than_0_and_1_are_found(values):
-    finding = structures.check_binary(np.array(values), "mask")
-    assert finding.code == "mask-values"
-    assert "1 of its voxels" in finding.message
-
-
-@pytest.mark.parametrize("values", [np.array([0, 1], np.uint8), np.array([True, False]), np.array([0.0, 1.0])])
-def test_0_and_1_of_any_type_are_a_mask(values):
-    assert structures.check_binary(values, "mask") is None
-
-
 def test_thresholds_of_single_structures():
     codes = {
         finding.code for finding in structures.check_structures({"liver": structure(in_air=0.2, islands=14, stray=50)})
