@@ -193,7 +193,8 @@ def _stored_items(
 
 def _with_label(case: Case, case_labels: LabelMap | None, labels: LabelMap, cache: Path, overlaps: str) -> Case:
     """Return the case with a label map numbered as `labels`; make it if it does not exist yet."""
-    if case.label is not None and case_labels == labels and overlaps == "precedence":
+    ready = case.label is not None and case_labels == labels and case.binarize is None
+    if ready and overlaps == "precedence":
         return case
     numbering = case_labels.names if case_labels is not None else None
     key = source_key(case, numbering, labels.names, labels.overlap_priority(), overlaps)

@@ -18,9 +18,10 @@ from medseg.atomic import write_json
 from medseg.cases import Case, DatasetIndex
 from medseg.data.case_jobs import source_key
 from medseg.data.checks.structures import names_of
+from medseg.data.masks import label_values
 from medseg.data.store import read_store
 from medseg.data.volumes import read_volume
-from medseg.errors import DataError, LabelError
+from medseg.errors import DataError
 from medseg.image_io_2d import is_image_2d, read_image_2d
 from medseg.labels import LabelMap
 
@@ -126,14 +127,10 @@ def _contents(dataset: DatasetIndex, labels: LabelMap, cache: Path) -> dict[str,
 
 def _content(case: Case, labels: LabelMap) -> tuple[list[str], str]:
     label = _voxels(case.label or Path())
-    values = np.unique(label)
     if case.combinations is not None:
-        indices = {channel + 1 for value in values for channel in case.combinations[int(value)]}
+        indices = {channel + 1 for value in np.unique(label) for channel in case.combinations[int(value)]}
     else:
-        indices = {int(value) for value in values if value}
-        if indices and not (min(indices) > 0 and max(indices) < len(labels)):
-            problem = f"labels must be between 0 and {len(labels) - 1}"
-            raise LabelError(case.label, problem, f"got {min(indices)} to {max(indices)}")
+        indices = {int(value) for value in np.unique(label_values(label, labels, case.label)) if value}
     digest = hashlib.sha256(repr(label.shape).encode() + np.ascontiguousarray(label).tobytes()).hexdigest()[:16]
     return [labels.name(index) for index in sorted(indices)], digest if indices else ""
 

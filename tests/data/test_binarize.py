@@ -116,6 +116,25 @@ def test_check_prepare_convert_train_and_evaluate_refuse_and_take_it_alike(white
         assert np.array_equal(merged > 0, label > 0)
 
 
+@pytest.mark.parametrize("value", [255, 0.9999])
+def test_label_maps_of_one_structure_are_taken_in_training_and_check_alike(save, tmp_path, value):
+    voxels, labels = np.zeros((12, 10, 8), np.float32), LabelMap(["liver"])
+    voxels[3:6, 2:5, 1:4] = value
+    (tmp_path / "set").mkdir()
+    labels.save(tmp_path / "set" / "label_map.json")
+    for id in "ab":
+        ct = np.random.default_rng(ord(id)).integers(-200, 200, voxels.shape).astype(np.int16)
+        save(f"set/images/{id}.nii.gz", ct)
+        save(f"set/labels/{id}.nii.gz", voxels)
+    for share in (None, 0.5):
+        codes = {finding.code for finding in check_dataset(tmp_path / "set", binarize=share).findings}
+        assert ("mask-values" in codes) == (share is None)
+    with pytest.raises(DataError, match=OPTION):
+        open_dataset(tmp_path / "set", labels, tmp_path / "cache")
+    for case in open_dataset(tmp_path / "set", labels, tmp_path / "cache", binarize=0.5).cases:
+        assert np.array_equal(np.asarray(nib.load(case.label).dataobj), voxels > 0)
+
+
 def test_another_share_makes_other_label_maps_and_no_old_ones_are_reused(white, tmp_path):
     root, _ = white
     masks = root / "s0001" / "segmentations" / "liver.nii.gz"

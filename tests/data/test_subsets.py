@@ -63,7 +63,7 @@ def test_empty_masks_are_refused_in_training_and_told_in_validation(tmp_path, ca
 
 def test_a_value_without_a_name_is_found_before_training(tmp_path):
     root = nnunet(tmp_path / "set", ["liver"], {"a": [1], "b": [1, 4]})
-    with pytest.raises(LabelError, match=r"b\.nii\.gz: labels must be between 0 and 1 \(got 1 to 4\)"):
+    with pytest.raises(LabelError, match=r"b\.nii\.gz: labels must be between 0 and 1 \(got 0 to 4\)"):
         opened(root, tmp_path, ["a"], ["b"])
 
 
