@@ -144,9 +144,17 @@ def spelled_as(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, V
 
 
 def existing(path: Path) -> Path:
-    """Return the path as the file system spells it, see `name_key`; unchanged if nothing of that name is there."""
-    if path.exists() or path == path.parent:
-        return path
+    """Return the path as the file system spells it, see `name_key`; unchanged if nothing of that name is there.
+
+    Raises:
+        DataError: the system cannot have a file of that name.
+    """
+    try:
+        if path.exists() or path == path.parent:
+            return path
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        shown = f"{str(path)[:60]}..."
+        raise DataError(shown, "no file can have this name", error.__class__.__name__, "Correct the name.") from error
     parent = existing(path.parent)
     alike = [entry for entry in entries(parent) if name_key(entry.name) == name_key(path.name)]
     return alike[0] if len(alike) == 1 else path

@@ -36,6 +36,7 @@ _SEPARATE = "Give each series a folder of its own."
 _MAPS = {"MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "PERFUSION"}
 _CHANGED_HU = {"MAT_REMOVED", "MAT_MODIFIED", "HU_MOD"}  # such as virtual non-contrast images
 _HU_TYPES = {"", "HU", "US", "HU_MOD"}  # US: unspecified
+_MAX_RESCALE = 1e5
 _PADDING_HU = -900.0  # padding above is taken for tissue
 
 
@@ -216,6 +217,8 @@ def _refusals(header: SliceHeader) -> dict[str, bool]:
     bits, high, allocated = (header.number(name) for name in ("BitsStored", "HighBit", "BitsAllocated"))
     kind = header.text("RescaleType")
     maps = sorted(_MAPS & set(header.text("ImageType").split("\\")))
+    rescale = {key: header.number(key) for key in ("RescaleSlope", "RescaleIntercept") if header.text(key)}
+    strange = any(number is None or abs(number) > _MAX_RESCALE for number in rescale.values())
     shifted = bits is not None and (bits > (allocated or 16) or high not in (None, bits - 1))
     return {
         "the file holds colors, not HU": (header.number("SamplesPerPixel") or 1) > 1,
@@ -225,6 +228,7 @@ def _refusals(header: SliceHeader) -> dict[str, bool]:
         in header.values,
         f"its values are '{kind}' (RescaleType), not HU": kind not in _HU_TYPES,
         f"it is a map ({', '.join(maps)}), not a CT": bool(maps),
+        f"its {' and '.join(rescale)} cannot be those of a CT": strange,
         "its RescaleSlope is 0": header.number("RescaleSlope") == 0,
     }
 

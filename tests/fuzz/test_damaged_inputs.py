@@ -6,6 +6,7 @@ The ordinary run tries a few hundred of them, `-m long` two thousand; the draws 
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import json
 import logging
@@ -270,7 +271,7 @@ DICOM_KEYS = {
     "BitsStored": [16, 12, 8, 17, 0, None],
     "HighBit": [15, 11, 0, 16, None],
     "PixelRepresentation": [1, 0, 2, None],
-    "RescaleIntercept": [-1024, 0, "nan", "inf", None, "x", 1e300],
+    "RescaleIntercept": [-1024, 0, "nan", "inf", None, "x", "1e300"],
     "RescaleSlope": [1, 0, -1, 0.5, "nan", None],
 }
 
@@ -368,7 +369,7 @@ def mutated(tree: Any, draws: list[tuple[int, int]]) -> Any:
         elif choice % 7 == 1 and isinstance(node, dict):
             node[ODD_TEXTS[choice % len(ODD_TEXTS)]] = node.pop(key)
         else:
-            node[key] = ODD_VALUES[choice % len(ODD_VALUES)]
+            node[key] = copy.deepcopy(ODD_VALUES[choice % len(ODD_VALUES)])
     return tree
 
 

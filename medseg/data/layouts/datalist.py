@@ -84,10 +84,14 @@ def _read_entry(path: Path, entry: Any, listing: Listing) -> Case | None:
         message = f"an entry names no 'image': {str(entry)[:60]}"
         listing.findings.append(error("datalist", path, message, "Name its image."))
         return None
-    image = existing(path.parent / entry["image"])
+    try:
+        image = existing(path.parent / entry["image"])
+        label = existing(path.parent / str(entry["label"])) if entry.get("label") else None
+    except DataError as fault:
+        listing.findings.append(error("datalist", path, f"{fault.problem} ({fault.thing})", fault.fix))
+        return None
     if is_clutter(image.name):
         return None
-    label = existing(path.parent / entry["label"]) if entry.get("label") else None
     id = str(entry.get("case", stem(image)))
     annotated = listing.labels.structures if listing.labels and label else None
     if isinstance(entry.get("annotated"), list):

@@ -146,3 +146,9 @@ def test_runs_that_cannot_be_are_refused(runs, message):
     with pytest.raises(DataError, match=message) as error:
         decode_runs(runs, (3, 4), "train.csv, case1")
     assert "train.csv, case1" in str(error.value)
+
+
+@pytest.mark.parametrize(("runs", "pixel"), [("1 4 3 2", 3), ("5 2 1 5", 5), ("7 1 7 1", 7)])
+def test_runs_that_overlap_are_damaged(runs, pixel):
+    with pytest.raises(DataError, match=rf"two runs overlap at pixel {pixel}\."):
+        decode_runs(runs, (3, 4))
