@@ -4,18 +4,20 @@ import importlib
 import pydoc
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
 from medseg.bundle import Bundle
-from medseg.bundle.bundle import find_overlay
 from medseg.bundle.config_check import check
 from medseg.cli.main import cli
 from medseg.cli.options import parse_pairs
 from medseg.config.merge import merge
 from medseg.errors import ConfigError, MedsegError
+from medseg.search_path import find_overlay
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md"))]
@@ -115,3 +117,8 @@ def accepts(bundle, use, key):
     except ConfigError:
         return False
     return True
+
+
+def test_the_reference_of_keys_is_what_the_table_says():
+    command = [sys.executable, str(ROOT / "scripts" / "keys.py"), "--check"]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""

@@ -1,7 +1,7 @@
 """Bundles: the only room that reads configs. Configs name these functions, so each is public here."""
 
 from medseg.bundle.batch_predict import BatchPredictor, ScanResult
-from medseg.bundle.bundle import Bundle, find_bundle
+from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import bundle_root
 from medseg.bundle.handlers import default_handlers
 from medseg.bundle.predict import Predictor, SavePredictions
@@ -26,7 +26,6 @@ __all__ = [
     "bundle_root",
     "check_config",
     "default_handlers",
-    "find_bundle",
     "require_run_name",
     "resume_run",
     "run_bundle",

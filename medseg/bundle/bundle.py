@@ -13,57 +13,17 @@ from monai.bundle import ConfigParser
 
 from medseg import inspection
 from medseg.bundle import config_check
-from medseg.bundle.evaluation_context import METADATA, BundleParser
+from medseg.bundle.evaluation_context import BundleParser
 from medseg.config.merge import merge
-from medseg.errors import ConfigError, did_you_mean
-from medseg.runs.find import find_run, find_runs, matching, runs_root
+from medseg.errors import ConfigError
+from medseg.runs.find import find_bundle
 from medseg.runs.resume import was_started_here
-from medseg.search_path import search_path
+from medseg.search_path import find_overlay, search_path
 
 # MONAI warns at each LoadImaged that an optional DICOM decoder of NVIDIA is missing; medseg does not use it.
 # A filter, because the logging.conf of a bundle resets the level.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").addFilter(lambda record: False)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
-
-
-def find_bundle(name: str | Path) -> Path:
-    """Return the folder of a bundle or of a run, by path or by name.
-
-    Raises:
-        ConfigError: there is none; the error lists the names there are.
-        RunError: several runs have this in their name.
-    """
-    path = Path(name).expanduser()
-    for folder in [path, *(home / "bundles" / path for home in search_path())]:
-        if (folder / "configs" / METADATA).is_file():
-            return folder
-    root = runs_root()
-    runs = [run for run in find_runs(root) if (run / "configs" / METADATA).is_file()] if len(path.parts) == 1 else []
-    if matching(name, runs):
-        return find_run(name, root)
-    folders = {file.parents[1].name for home in search_path() for file in home.glob(f"bundles/*/configs/{METADATA}")}
-    names = sorted(folder for folder in folders if not folder.startswith("."))  # hidden: an install in progress
-    fix = did_you_mean(str(name), names, f"There are: {', '.join(names)}." if names else "")
-    problem = f"the folder has no configs/{METADATA}" if path.is_dir() else "there is no bundle or run of that name"
-    raise ConfigError(f"bundle '{name}'", problem, fix=fix)
-
-
-def find_overlay(name: str | Path, root: Path) -> Path:
-    """Return the file of an overlay: a path, or a name in the bundle's `configs` or in the common `configs`.
-
-    Raises:
-        ConfigError: there is none; the error lists the names there are.
-    """
-    path = Path(name)
-    file_name = path.name if path.suffix == ".json" else f"{path.name}.json"
-    folders = [root / "configs", *(home / "configs" for home in search_path())]
-    for file in [path, *(home / path for home in search_path()), *(folder / file_name for folder in folders)]:
-        if file.is_file():
-            return file
-    configs = {"train", "evaluate", "inference", "metadata", "tracking"}
-    names = sorted({file.stem for folder in folders for file in folder.glob("*.json")} - configs)
-    fix = did_you_mean(path.stem, names, f"There are: {', '.join(names)}." if names else "")
-    raise ConfigError(f"overlay '{name}'", "there is no JSON file or overlay of that name", fix=fix)
 
 
 def require_trust(root: str | Path, trust: bool, use: str = "train", overlays: Iterable[str | Path] = ()) -> None:
@@ -177,9 +137,10 @@ class Bundle:
         overrides = dict(overrides or {})
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
         merged = merge(files, overrides)
-        config_check.check(self.content(config), merged, list(overrides))
+        config_check.check(self.content(config), merged, list(overrides), self.metadata)
         self.require_trust(config, overlays)
-        parser = BundleParser(merged, self.root)
+        config_check.check_derived(merged, self.content(config), self.metadata, self.root, config)
+        parser = BundleParser(merged, self.root, config)
         parser.read_meta(self.metadata)
         parser["bundle_root"] = str(overrides.get("bundle_root", self.root))
         return parser

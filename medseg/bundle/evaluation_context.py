@@ -15,15 +15,17 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from medseg.errors import ConfigError
+from medseg.bundle.config_errors import ExplainingResolver, explained
+from medseg.errors import ConfigError, medseg_error
 
 METADATA = "metadata.json"
+Part = TypeVar("Part")
 
 
 @dataclass
@@ -70,37 +72,62 @@ def evaluation(context: EvaluationContext) -> Iterator[EvaluationContext]:
 
 
 class BundleParser(ConfigParser):  # type: ignore[misc]
-    """MONAI's parser, whose expressions know which config they are of.
+    """MONAI's parser, whose expressions know which config they are of, and whose errors name the key.
 
     Args:
         config: the merged config.
         root: the folder of the bundle.
+        name: of the config, `train` or `inference`.
     """
 
-    def __init__(self, config: Any, root: Path) -> None:
+    def __init__(self, config: Any, root: Path, name: str = "config") -> None:
         super().__init__(config)
         self.context = EvaluationContext(self, root)
+        self.source = f"{name}.json"
+        self.content = copy.deepcopy(dict(config))  # MONAI puts objects into what it resolves
+        self.ref_resolver = ExplainingResolver(self.source, self.content)
 
     def get_parsed_content(self, id: str = "", **options: Any) -> Any:
         """Resolve a key in the context of this config, see MONAI."""
-        with evaluation(self.context):
+        with evaluation(self.context), explained(self.source, self.content, id):
             return super().get_parsed_content(id, **options)
+
+    def part(self, id: str, kind: type[Part], default: Part | None = None) -> Part:
+        """Resolve a key that must give an object of this class.
+
+        Raises:
+            ConfigError: it gives another, or it is missing and there is no default.
+        """
+        value = self.get_parsed_content(id) if default is None else self.get_parsed_content(id, default=default)
+        if not isinstance(value, kind):
+            problem = f"it must give a {kind.__name__}"
+            raise ConfigError(f"{self.source}: {id}", problem, f"got {type(value).__name__} {value!r}"[:160])
+        return value
 
 
 class BundleWorkflow(ConfigWorkflow):  # type: ignore[misc]
-    """MONAI's workflow, whose expressions know which config they are of.
+    """MONAI's workflow, whose expressions know which config they are of, and whose errors name the key.
 
     Args:
         root: the folder of the bundle.
+        name: of the config, `train` or `evaluate`.
         options: see MONAI.
     """
 
-    def __init__(self, root: Path, **options: Any) -> None:
+    def __init__(self, root: Path, name: str = "config", **options: Any) -> None:
         super().__init__(**options)
         self.context = EvaluationContext(self.parser, root)
+        self.source = f"{name}.json"
+        self.content = copy.deepcopy(self.parser.get())
+        self.parser.ref_resolver = ExplainingResolver(self.source, self.content)
+
+    def initialize(self) -> Any:
+        """Read the config and evaluate its `initialize`, see MONAI."""
+        with explained(self.source, self.content):
+            return super().initialize()
 
     def _run_expr(self, id: str, **options: Any) -> list[Any]:
-        with evaluation(self.context):
+        with evaluation(self.context), explained(self.source, self.content, id):
             return list(super()._run_expr(id, **options))
 
 
@@ -130,6 +157,20 @@ def _script_root() -> Path | None:
                 return Path(str(ensure_tuple(files)[0])).resolve().parents[1]
         frame = frame.f_back
     return None
+
+
+def say_errors_last() -> None:
+    """Let an error of ours end the plain MONAI command with its sentence alone, not within MONAI's tracebacks."""
+    if _CONTEXT.get() is None and sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _print_error
+
+
+def _print_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    cause = medseg_error(error)
+    if cause is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.stderr.write(f"Error: {cause}\n")
 
 
 def _on_stack(kind: type[Any]) -> Any | None:

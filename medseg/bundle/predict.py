@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.config_errors import explained
 from medseg.bundle.prediction import Prediction, SlicePrediction, slice_prediction, volume_prediction
 from medseg.data import read_grid, read_volume, scan_name
 from medseg.data.volume_reader import InMemoryReader
@@ -96,7 +98,7 @@ class Predictor:
         slices: bool = False,
     ) -> None:
         parser = bundle.resolve("inference", overrides)
-        self.root = bundle.root
+        self.root, self.source, self.config = bundle.root, parser.source, parser.content
         takes_slices = f"{_VOLUME}preprocessing" in parser
         if slices and not takes_slices:
             raise ConfigError(f"bundle '{bundle.name}'", "this bundle takes volumes only, not 2D slices")
@@ -105,25 +107,28 @@ class Predictor:
             fix = "Train the bundle first, or give a run's folder."
             raise WeightsError(weights, "the trained weights are missing", fix=fix)
         self.slices = slices
-        self.device = prepare(parser.get_parsed_content("device"), seed=0)
-        self.labels: LabelMap = parser.get_parsed_content("labels").with_colors(self.root / "classes.json")
+        with explained(self.source, self.config, "device"):
+            self.device = prepare(parser.get_parsed_content("device"), seed=0)
+        self.labels = parser.part("labels", LabelMap).with_colors(self.root / "classes.json")
         self.only = self.labels.select(only) if only else None
         self.allow_shear = allow_shear
-        self.network: torch.nn.Module = parser.get_parsed_content("network").eval()
+        self.network = parser.part("network", torch.nn.Module).eval()
         prefix = _VOLUME if takes_slices and not slices else ""
-        self.preprocessing = parser.get_parsed_content(f"{prefix}preprocessing")
-        self.inferer = parser.get_parsed_content(f"{prefix}inferer")
-        self.postprocessing = parser.get_parsed_content("postprocessing")
+        self.preprocessing: Any = parser.part(f"{prefix}preprocessing", Callable)
+        self._inferer_key = f"{prefix}inferer"
+        self.inferer: Any = parser.part(self._inferer_key, Callable)
+        self.postprocessing: Any = parser.part("postprocessing", Callable)
         self.amp = bool(parser.get_parsed_content("amp", default=False))
         self.spacing: Sequence[float] | None = parser.get_parsed_content("spacing", default=None)
-        self.classes = int(parser.get_parsed_content("out_channels", default=len(self.labels)))
-        self.channels = int(parser.get_parsed_content("in_channels", default=1))
+        self.classes = parser.part("out_channels", int, len(self.labels))
+        self.channels = parser.part("in_channels", int, 1)
         structures = None if self.only is None else [self.labels.index(name) for name in self.only]
         self.options = InferenceOptions(self.device, structures=structures, coarse_first=coarse_first)
         if isinstance(self.inferer, StreamingInferer) and self.inferer.slices:
             # One slice through the network shows at once what does not fit.
             image = torch.zeros(1, self.channels, *self.inferer.roi[1:], device=self.device)
-            try_network(self.network, image, self.classes, self.device, self.amp)
+            with explained(self.source, self.config, "network"):
+                try_network(self.network, image, self.classes, self.device, self.amp)
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.root)!r}, device={str(self.device)!r}, {self.labels})"
@@ -191,13 +196,11 @@ class Predictor:
         if index is None:
             raise ConfigError(self.root, "the preprocessing for volumes must be a Compose with a LoadImaged")
         item = {"image": str(source)}
-        try:
-            # The voxels are in memory: LoadImaged gets them from a reader of this call, and no file is read twice.
+        # The voxels are in memory: LoadImaged gets them from a reader of this call, and no file is read twice.
+        with _naming(source):
             item = self.preprocessing(item, end=index) if index else item
             item = transforms[index](item, reader=InMemoryReader(voxels, network_grid))
             item = self.preprocessing(item, start=index + 1)
-        except RuntimeError as error:
-            raise as_medseg_error(error, source) from error
         image = voxels if keep_image else None
         return LoadedScan(source, item, grid, network_grid, None, image, time.perf_counter() - start)
 
@@ -224,10 +227,8 @@ class Predictor:
         return LoadedScan(source, {**item, "case": source}, size=(values.shape[0], values.shape[1]))
 
     def _preprocessed(self, item: dict[str, Any], source: str) -> dict[str, Any]:
-        try:
+        with _naming(source):
             return {**item, **self.preprocessing(dict(item)), "source": item}
-        except RuntimeError as error:
-            raise as_medseg_error(error, source) from error
 
     def segment(self, scan: LoadedScan, options: InferenceOptions | None = None) -> Prediction | SlicePrediction:
         """Run the network over a scan that was loaded; from one thread at a time.
@@ -247,27 +248,36 @@ class Predictor:
             described = {**item.get("source", item), "image": str(scan.source)}
             mask = slice_prediction(item["pred"], described, self.labels, self.multilabel, self.only, scan.size)
             return replace(mask, seconds=scan.seconds + time.perf_counter() - start)
-        item = self.postprocessing(item)
+        with explained(self.source, self.config, "postprocessing"):
+            item = self.postprocessing(item)
         prediction = volume_prediction(item["pred"], scan.source, scan.network_grid, self.labels, self.only)
         seconds = scan.seconds + time.perf_counter() - start
         return replace(prediction, grid=scan.grid, seconds=seconds, image=scan.image)
 
     def infer(self, image: torch.Tensor, options: InferenceOptions | None = None) -> torch.Tensor:
         """Run the inferer over a preprocessed image `(1, C, *spatial)`; from one thread at a time."""
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda"):
+        autocast = torch.autocast(self.device.type, enabled=self.amp and self.device.type == "cuda")
+        with torch.inference_mode(), autocast, explained(self.source, self.config, self._inferer_key):
             if isinstance(self.inferer, StreamingInferer):  # it moves windows to the device itself, batch by batch
                 return self.inferer(image, self.network, options=options or self.options)
             return torch.as_tensor(self.inferer(image.to(self.device), self.network))
 
 
-def as_medseg_error(error: BaseException, source: object) -> MedsegError:
-    """Return the first of our errors below MONAI's wrapping, or one that names the scan and the first cause."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+@contextlib.contextmanager
+def _naming(source: object) -> Iterator[None]:
+    """Raise what the preprocessing raises as the first of our errors in it, or as one that names the scan."""
+    try:
+        yield
+    except MedsegError:
+        raise
+    except Exception as error:  # MONAI wraps what a transform raises in a RuntimeError, but not all of it
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, MedsegError):
+            cause = cause.__cause__
         if isinstance(cause, MedsegError):
-            return cause
-    return DataError(source, "the bundle's preprocessing does not take it", f"{type(cause).__name__}: {cause}")
+            raise cause from None
+        problem = "the bundle's preprocessing does not take it"
+        raise DataError(source, problem, f"{type(cause).__name__}: {cause}") from error
 
 
 class SavePredictions:

@@ -15,8 +15,14 @@ from typing import Any
 
 from medseg.atomic import write_json
 from medseg.bundle import config_check, run_identity
-from medseg.bundle.bundle import Bundle, find_overlay
-from medseg.bundle.evaluation_context import METADATA, BundleWorkflow, EvaluationContext, current_context
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.evaluation_context import (
+    METADATA,
+    BundleWorkflow,
+    EvaluationContext,
+    current_context,
+    say_errors_last,
+)
 from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
@@ -28,6 +34,7 @@ from medseg.runs import Run
 from medseg.runs.find import find_unfinished
 from medseg.runs.record import read_record
 from medseg.runs.resume import remember_start, was_started_here
+from medseg.search_path import find_overlay
 from medseg.training import Backup, TrainingRun
 from medseg.training.restore import fetch, newest_copy
 from medseg.training.run import identity, new_folder
@@ -77,6 +84,7 @@ def run_bundle(
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         workflow = BundleWorkflow(
             bundle.root,
+            config,
             run_id=run_id,
             config_file=[str(file) for file in files],
             meta_file=str(folder / METADATA),
@@ -101,7 +109,10 @@ def check_config(root: str, config: str) -> None:
     """
     context = current_context()
     if context is not None:
-        config_check.check(Bundle(Path(root)).content(config), context.config())
+        bundle, merged = Bundle(Path(root)), context.config()
+        say_errors_last()
+        config_check.check(bundle.content(config), merged, (), bundle.metadata)
+        config_check.check_derived(merged, bundle.content(config), bundle.metadata, bundle.root, config)
 
 
 def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None, trust: bool = False) -> None:

@@ -117,9 +117,9 @@ def verify(root: Path, trust: bool, as_json: bool) -> int:
     medseg bundle verify bundles/lesions
     medseg bundle verify from-a-colleague.zip --json
     """
-    from medseg.bundle import find_bundle
     from medseg.bundle.verify import verify_bundle
     from medseg.findings import SEVERITIES, printable, worst
+    from medseg.runs.find import find_bundle
 
     root = root if root.exists() else find_bundle(root)
     findings = verify_bundle(root, trust)

@@ -15,7 +15,7 @@ import medseg
 from medseg.errors import ConfigError, command_line, did_you_mean
 from medseg.findings import printable
 from medseg.runs.record import RECORD
-from medseg.search_path import search_path
+from medseg.search_path import bundles, overlays
 
 PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel")
 EXTRAS = {
@@ -69,7 +69,7 @@ def installation() -> dict[str, Any]:
         "packages": {package: _version(package) for package in PACKAGES},
         "extras": {extra: all(map(importlib.util.find_spec, modules)) for extra, modules in EXTRAS.items()},
         "bundles": sorted(bundles()),
-        "overlays": sorted({path.stem for home in search_path() for path in home.glob("configs/*.json")}),
+        "overlays": sorted(overlays()),
     }
 
 
@@ -108,17 +108,6 @@ def describe(name: str) -> dict[str, Any]:
 
         content["run"] = Run(root).summary()
     return content
-
-
-def bundles() -> dict[str, Path]:
-    """Return the folders of the bundles that have a name here; the first one found of each name."""
-    folders: dict[str, Path] = {}
-    for home in search_path():
-        for path in sorted(home.glob(f"bundles/*/{_METADATA.as_posix()}")):
-            folder = path.parents[1]
-            if not folder.name.startswith("."):  # an install that has not ended
-                folders.setdefault(folder.name, folder)
-    return folders
 
 
 def _run_folder(name: str) -> Path:

@@ -9,6 +9,7 @@ import click
 
 import medseg
 from medseg.cli.lazy import LazyGroup
+from medseg.cli.options import explain_option
 from medseg.errors import medseg_error
 
 COMMANDS = {
@@ -17,6 +18,7 @@ COMMANDS = {
     "demo": ("medseg.cli.demo", "Train on phantoms and segment two volumes, in minutes."),
     "evaluate": ("medseg.cli.evaluate", "Score predictions against the truth; compare evaluations."),
     "info": ("medseg.cli.info", "Show what is installed, or what a bundle or a run is."),
+    "list": ("medseg.cli.list", "List the bundles, overlays, structures and keys there are."),
     "predict": ("medseg.cli.predict", "Segment scans with a trained bundle or a run."),
     "report": ("medseg.cli.report", "Write an HTML page and CSV files about a run."),
     "runs": ("medseg.cli.runs", "List, show, compare, stop, resume and watch runs."),
@@ -47,7 +49,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         code = cli.main(args, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = explain_option(error) if isinstance(error, click.NoSuchOption) else error
+        shown.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from typing import Any
 
@@ -33,13 +34,44 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Return a value from JSON, or else from a Python literal, or else the text itself."""
+    """Return a value from JSON, or else from a Python literal, or else the text itself; `1,2` is a list."""
     for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError):
-            continue
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            value = parse(text)
+            return list(value) if isinstance(value, tuple) else value
     return text
+
+
+# Options that say the same as a key; all other keys are given as KEY=VALUE.
+_OPTIONS = {"dataset_dir": "--data", "output_dir": "--output", "num_workers": "--workers", "exclude": "--write-exclude"}
+
+
+def explain_option(error: click.NoSuchOption) -> click.UsageError:
+    """Return the error of an unknown option with the option or the key that its word means."""
+    if error.ctx is None:
+        return error
+    from medseg.config.keys import common_keys, meant_key
+    from medseg.errors import did_you_mean
+
+    parameters = error.ctx.command.get_params(error.ctx)
+    options = [name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts]
+    key = meant_key(error.option_name, common_keys())
+    same = _OPTIONS.get(str(key), f"--{key}".replace("_", "-"))
+    fix = did_you_mean(error.option_name, options)
+    if key is not None and same in options:
+        fix = f"Did you mean '{same}'?"
+    elif key is not None and any(parameter.name == "pairs" for parameter in parameters):
+        way = "--set " if "--set" in options else ""
+        if not way or key in _inference_keys():
+            fix = f"Did you mean {way}{key}=VALUE?"
+    return click.UsageError(f"There is no option '{error.option_name}'. {fix}".strip(), error.ctx)
+
+
+def _inference_keys() -> set[str]:
+    from medseg.cli.list import key_rows
+    from medseg.runs.find import find_bundle
+
+    return {row["key"] for row in key_rows(find_bundle("unet2d"), "inference")}
 
 
 with_overlays = click.option(

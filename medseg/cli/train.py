@@ -10,7 +10,30 @@ import click
 from medseg.cli.options import parse_pairs, with_overlays, with_trust
 
 
-@click.command()
+class _WithKeys(click.Command):
+    """A command whose help lists the keys of the bundle that stands beside `--help`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the bundle: the help is printed before arguments are looked at."""
+        ctx.meta["bundle"] = next((word for word in args if not word.startswith("-")), None)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the keys."""
+        super().format_options(ctx, formatter)
+        if ctx.meta["bundle"] is None:
+            formatter.write("\nKeys: medseg train BUNDLE --help, or medseg list keys BUNDLE.\n")
+            return
+        from medseg.cli.list import key_rows
+        from medseg.runs.find import find_bundle
+
+        with formatter.section(f"Keys of {ctx.meta['bundle']}"):
+            rows = key_rows(find_bundle(ctx.meta["bundle"]))
+            lines = [(row["key"], f"{row['meaning']}: {row['values']}  [default: {row['default']}]") for row in rows]
+            formatter.write_dl(lines)
+
+
+@click.command(cls=_WithKeys)
 @click.argument("bundle")
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
@@ -52,6 +75,10 @@ def command(
         from medseg.errors import DataError
 
         raise DataError(data, "there is no such folder or datalist", fix="Give the folder of a data set.")
+    from medseg.config.check import check_command
+    from medseg.runs.find import find_bundle
+
+    check_command(find_bundle(bundle), "train", overlays, overrides)
     if detach:
         words = [bundle, *(part for overlay in overlays for part in ("--with", overlay))]
         words += [*(["--data", str(data)] if data is not None else []), *(["--backup", backup] if backup else [])]

@@ -7,11 +7,14 @@ accepted only if something refers to it, or the component it is given to takes a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from medseg.config.merge import unknown_key
+from medseg.config.keys import check_values
+from medseg.config.merge import merge, read_config, unknown_key
 from medseg.config.paths import at, walk
 from medseg.config.references import META, SPECIAL_KEYS, is_component, key_path, top_key, used_paths
+from medseg.search_path import METADATA, find_overlay
 
 TRACKING = "save_execute_config"  # MONAI adds this key when it is asked to track a run
 
@@ -63,3 +66,26 @@ def check_keys(
             if names is None or leaf not in names:
                 raise unknown_key(path, existing | {f"{parent}#{name}" for name in names or ()})
         accepted.add(path)
+
+
+def check_command(
+    root: Path, use: str, overlays: Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None
+) -> None:
+    """Check what a command asks for before torch is imported, and before another process is started for it.
+
+    Arguments of components are left to the check that can ask them, see `medseg.bundle.Bundle.resolve`.
+
+    Args:
+        root: the folder of the bundle.
+        use: the config.
+        overlays: files or names.
+        overrides: values by path.
+
+    Raises:
+        ConfigError: no such overlay, a key that means nothing, a value that its key does not take.
+    """
+    recipe = root / "configs" / f"{use}.json"
+    if recipe.is_file():
+        config = merge([recipe, *(find_overlay(overlay, root) for overlay in overlays)], overrides or {})
+        check_keys(read_config(recipe), config, list(overrides or {}), lambda *_: None)
+        check_values(config, read_config(root / METADATA))

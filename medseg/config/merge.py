@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.config.keys import meant_key
 from medseg.config.paths import walk
 from medseg.config.references import key_path
 from medseg.errors import ConfigError, nearest
@@ -91,7 +92,9 @@ def unknown_key(path: str, existing: set[str], problem: str = "") -> ConfigError
     """
     plain = path.replace(".", "#")
     by_leaf = {candidate.rpartition("#")[2]: candidate for candidate in sorted(existing, key=len, reverse=True)}
-    similar = nearest(plain, existing) or [by_leaf[leaf] for leaf in nearest(plain.rpartition("#")[2], by_leaf)]
+    meant = meant_key(plain, existing)
+    similar = [meant] if meant else nearest(plain, existing)
+    similar = similar or [by_leaf[leaf] for leaf in nearest(plain.rpartition("#")[2], by_leaf)]
     fix = f"Did you mean '{similar[0]}'?" if similar else "Remove it, or refer to it with '@'."
     problem = problem or "the bundle has no such key, and nothing refers to it"
     return ConfigError(f"config key '{path}'", problem, fix=fix)

@@ -11,6 +11,7 @@ from typing import Any
 from medseg.errors import ConfigError, RunError, did_you_mean
 from medseg.runs.record import FINISHED, RECORD, RUNNING, UNREADABLE, read_json, read_record
 from medseg.runs.run import Run, run_state
+from medseg.search_path import METADATA, bundles, search_path
 
 logger = logging.getLogger(__name__)
 
@@ -194,3 +195,31 @@ def _state(folder: Path) -> str:
         return run_state(folder, read_record(folder))
     except RunError:
         return UNREADABLE
+
+
+def find_bundle(name: str | Path) -> Path:
+    """Return the folder of a bundle or of a run, by path or by name.
+
+    Raises:
+        ConfigError: there is none; the error lists the names there are.
+        RunError: several runs have this in their name.
+    """
+    path = Path(name).expanduser()
+    for folder in [path, *(home / "bundles" / path for home in search_path())]:
+        if (folder / METADATA).is_file():
+            return folder
+    root = runs_root()
+    runs = [run for run in find_runs(root) if (run / METADATA).is_file()] if len(path.parts) == 1 else []
+    if matching(name, runs):
+        return find_run(name, root)
+    names = sorted(bundles())
+    fix = did_you_mean(
+        str(name), names, f"Give a folder, or one of these names: {', '.join(names) or 'there are none'}."
+    )
+    problem = "there is no bundle or run of that name"
+    if path.is_file():
+        problem = "this is a file, and a bundle is a folder"
+        fix = f"Install it: medseg bundle install {path}." if path.suffix == ".zip" else fix
+    elif path.is_dir():
+        problem = f"the folder has no {METADATA}"
+    raise ConfigError(f"bundle '{name}'", problem, fix=fix)

@@ -2,9 +2,10 @@ import shutil
 
 import pytest
 
-from medseg.bundle import Bundle, find_bundle
-from medseg.bundle.bundle import find_overlay
+from medseg.bundle import Bundle
 from medseg.errors import ConfigError
+from medseg.runs.find import find_bundle
+from medseg.search_path import find_overlay
 
 
 def test_a_bundle_is_found_by_name_and_by_path(repository, tmp_path, monkeypatch):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import medseg
-from medseg.bundle import Bundle, Prediction, Predictor, find_bundle
-from medseg.bundle.bundle import find_overlay
+from medseg.bundle import Bundle, Prediction, Predictor
 from medseg.bundle.volume_writer import existing_mask
 from medseg.errors import MedsegError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
+from medseg.runs.find import find_bundle
+from medseg.search_path import find_overlay
 
 GRID = Grid((2, 2, 2), np.eye(4))
 

@@ -157,7 +157,7 @@ def test_a_broken_data_set_is_one_error_and_no_run(medseg, copy, runs, small, da
         (["--with", "round1_quik"], "Did you mean 'round1_quick'?"),
         (['structures=["livr"]'], "Did you mean 'liver'?"),
         (['split={"train": ["p9"], "val": ["p0000"], "test": null}'], "has 4 cases, but not this one"),
-        (["device=gpu"], "torch knows no such device. Use auto, cpu or cuda:0."),
+        (["device=gpu"], 'device: use auto, cpu or cuda:0 (got "gpu").'),
     ],
 )
 def test_a_wrong_argument_is_one_error_and_no_run(medseg, phantom, runs, small, arguments, message):

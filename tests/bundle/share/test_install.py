@@ -12,11 +12,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from medseg.bundle.bundle import find_bundle
 from medseg.bundle.share import install, install_bundle
 from medseg.bundle.share.archive import write_archive
 from medseg.bundle.verify.manifest import make_manifest
 from medseg.errors import BundleError, ConfigError, DataError, MedsegError, OutputError, UntrustedError
+from medseg.runs.find import find_bundle
 
 pytestmark = pytest.mark.slow
 
