@@ -201,6 +201,8 @@ def start_run(
     if context is None:
         raise ConfigError("start_run", "only the expression of a config can start a run")
     merged = context.config()
+    if merged.get("structures", "") is None:
+        merged["structures"] = list(labels.structures)  # the set's, which is another run where the set has others
     bundle = Bundle(Path(root))
     data = run_identity.data_fingerprints(dataset)
     harmless = tuple(bundle.metadata.get("harmless_keys", ()))
@@ -278,12 +280,6 @@ def _write_bundle(
     effective = {**run_identity.json_config(merged), "bundle_root": recipe["bundle_root"], "resume": True}
     if "output_dir" in recipe:
         effective["output_dir"] = recipe["output_dir"]  # where the run's folder lies is seen from the folder itself
-    data = effective.get("dataset_dir")
-    if isinstance(data, str) and Path(data).exists():
-        effective["dataset_dir"] = str(Path(data).resolve())  # so that the run can be resumed from any folder
-    backup = effective.get("backup")
-    if isinstance(backup, str) and backup[:1] not in ("$", "@", "%") and "://" not in backup and "::" not in backup:
-        effective["backup"] = str(Path(backup).expanduser().resolve())
     names = [name for name in ("train", "evaluate", "inference") if (bundle.root / f"configs/{name}.json").is_file()]
     contents = {name: _shared(bundle.content(name), recipe, effective) for name in names if name != config}
     for name, content in {**contents, config: effective}.items():

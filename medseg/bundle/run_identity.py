@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import pydoc
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,10 @@ _MEMORY_PATHS = (
 # When a run validates and when it ends: what it has computed so far stays right.
 _CHANGEABLE_PATHS = ("val_interval", "train#handler_set#early_stopping", "train#handler_set#validation#interval")
 _LENGTH_PATHS = ("max_epochs", "train#trainer#max_epochs")
+# Files and folders that a user names; a name that no file has, such as that of a bundle, stays as it is.
+_PATH_KEYS = ("dataset_dir", "exclude", "init_weights")
 _SIMILAR = 5  # a run with so many differences at most is the same work with something changed
+_RECENT = 86400.0  # seconds since the last sign of life of a run that is worth a word
 _LONGEST_VALUE = 80
 _FIX = "Use the settings it was started with, or start a new run with --fresh."
 
@@ -138,8 +142,18 @@ Changes = dict[str, list[Any]]  # the value before and now, by path
 
 
 def json_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config as it is in the file of a run: without metadata, and only what JSON has."""
+    """Return a config as it is in the file of a run: without metadata, only what JSON has, with whole paths.
+
+    So a run can be resumed from any folder, and the same file under a relative path is no change.
+    """
     content = {key: value for key, value in config.items() if key != monai.bundle.ConfigParser.meta_key}
+    for key in _PATH_KEYS:
+        value = content.get(key)
+        if isinstance(value, str) and value[:1] not in ("$", "@", "%") and Path(value).expanduser().exists():
+            content[key] = str(Path(value).expanduser().resolve())
+    backup = content.get("backup")
+    if isinstance(backup, str) and backup[:1] not in ("$", "@", "%") and "://" not in backup and "::" not in backup:
+        content["backup"] = str(Path(backup).expanduser().resolve())
     return dict(json.loads(json.dumps(content, default=repr)))
 
 
@@ -299,7 +313,9 @@ def log_changes(folder: Path, new: Mapping[str, Any], config: str = "train") -> 
 def log_similar_runs(
     parent: Path, new: Mapping[str, Any], data: Mapping[str, str], config: str = "train", harmless: Collection[str] = ()
 ) -> None:
-    """Log the unfinished run that is most like the one that starts, where few settings differ.
+    """Log that the latest run did not finish and differs in few settings from the one that starts.
+
+    An older run, or one before the latest, is no news.
 
     Args:
         parent: the folder of the runs of this bundle.
@@ -308,22 +324,18 @@ def log_similar_runs(
         config: the config's name.
         harmless: see `result_config`.
     """
-    similar: list[tuple[int, str, Changes, str]] = []
-    for folder in reversed(find_runs(parent) if parent.is_dir() else []):
-        try:
-            record = read_record(folder)
-            if folder.parent != parent or record.get("state") == FINISHED:
-                continue
-            changes = compare_configs(read_run_config(folder, config), new, harmless).essential
-        except RunError:
-            continue
+    with contextlib.suppress(RunError, IndexError):
+        folder = [folder for folder in find_runs(parent) if folder.parent == parent][-1]
+        record = read_record(folder)
+        age = time.time() - (folder / RECORD).stat().st_mtime
+        if record.get("state") == FINISHED or age > _RECENT:
+            return
+        changes = compare_configs(read_run_config(folder, config), new, harmless).essential
         if record.get("data", data["data"]) != data["data"]:
             changes["data set"] = [record["data"], data["data"]]
         if 0 < len(changes) <= _SIMILAR:
-            similar.append((len(changes), folder.name, changes, state_of(record)))
-    if similar:
-        _, name, changes, state = min(similar, key=lambda entry: entry[0])
-        logger.info("%s is %s and differs in: %s; this starts a new run", name, state, describe_changes(changes))
+            text = "%s is %s and differs in: %s; this starts a new run"
+            logger.info(text, folder.name, state_of(record), describe_changes(changes))
 
 
 def is_run(root: Path) -> bool:

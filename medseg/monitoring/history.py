@@ -74,6 +74,7 @@ class History:
         self._epochs: list[dict[str, Any]] = []
         self._position: tuple[int, int] | None = None  # epoch and iteration of the sums
         self._started = False
+        self._validated = False  # since the last epoch; a plain Ignite evaluator counts epochs of its own
         self._lr: float | None = None  # of the latest step; a schedule may have stepped since
 
     def attach(self, engine: Any) -> None:
@@ -91,6 +92,8 @@ class History:
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.throughput.batch_received)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._batch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
+        if self.validator is not None:
+            self.validator.add_event_handler(Events.COMPLETED, self._note_validation)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch that is under way, and the durations of the latest."""
@@ -183,14 +186,22 @@ class History:
             **self._speed(*self.throughput.of_epoch(), state),
         }
         self.rows.add("epoch", engine, **row)
-        validated = self.validator is not None and self.validator.state.epoch == state.epoch
+        validated = self._validated or (self.validator is not None and self.validator.state.epoch == state.epoch)
         scores = validation_scores(self.validator.state, self.structures) if self.validator and validated else {}
+        self._validated = False
+        if scores and "best_dice" not in scores and scores.get("mean_dice") is not None:
+            before = [epoch for epoch in self._epochs if epoch.get("mean_dice") is not None]
+            best = max([*before, {**scores, "epoch": state.epoch}], key=lambda epoch: float(epoch["mean_dice"]))
+            scores |= {"best_dice": best["mean_dice"], "best_epoch": best["epoch"]}
         if scores:
             self.rows.add("validation", engine, **scores)
         self._record_previews(engine)
         self._epochs.append({"epoch": state.epoch, **row, **scores})
         state.scores = {name: value for name, value in {**row, **scores}.items() if _is_score(name, value)}
         write_json(self.folder / HISTORY, self._summary(engine))
+
+    def _note_validation(self, validator: Any) -> None:
+        self._validated = not getattr(validator.state, "sanity_check", False)
 
     def _speed(self, speed: float | None, wait: float | None, state: Any) -> dict[str, float | None]:
         seconds = self.throughput.seconds_left(state.iteration, state.epoch_length, state.max_epochs)

@@ -24,23 +24,25 @@ def validation_scores(state: Any, names: Sequence[str] = ()) -> dict[str, Any]:
 
     The key metric becomes `mean_dice` and `dice`, whatever it is called. Every other metric with values by structure
     becomes `NAME` and `mean_NAME`, without `val_` and `mean_` in front. These values are the metric's details: a
-    mapping with `by_structure` (`medseg.metrics`), or MONAI's own table `(cases, channels)`.
+    mapping with `by_structure` (`medseg.metrics`), or MONAI's own table `(cases, channels)`. A plain Ignite evaluator has
+    no key metric and no details: that with `dice` in its name is taken, and a value for each structure is its details.
 
     Args:
-        state: of a MONAI evaluator.
+        state: of a MONAI evaluator, or of a plain Ignite engine with metrics.
         names: of the structures, for metrics that know channels only.
     """
-    key = getattr(state, "key_metric_name", None)
+    if not hasattr(state, "key_metric_name"):
+        return _plain_scores(state.metrics, names)
+    key = state.key_metric_name
     if not key or key not in state.metrics:
         return {}
     details: Mapping[str, Any] = state.metric_details or {}
-    times: Mapping[str, Any] = getattr(state, "times", None) or {}
     scores = {
         "mean_dice": finite(state.metrics[key]),
         "dice": by_structure(details.get(key), names),
         "best_dice": finite(state.best_metric),
         "best_epoch": int(state.best_metric_epoch),
-        "seconds": finite(times.get(Events.COMPLETED.name), 3),
+        "seconds": finite((getattr(state, "times", None) or {}).get(Events.COMPLETED.name), 3),
     }
     for metric, value in state.metrics.items():
         values = by_structure(details.get(metric), names) if metric != key else {}
@@ -48,6 +50,25 @@ def validation_scores(state: Any, names: Sequence[str] = ()) -> dict[str, Any]:
         if values and name not in scores:
             scores[name] = values
             scores[f"mean_{name}"] = finite(value)
+    return scores
+
+
+def _plain_scores(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the same fields of an Ignite engine's metrics; those that are no numbers are left out."""
+    scores: dict[str, Any] = {}
+    for metric, value in metrics.items():
+        try:
+            values = torch.as_tensor(value).detach().double().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if values.ndim > 1:
+            continue
+        name = "dice" if "dice" in metric.lower() else metric.removeprefix("val_").removeprefix("mean_")
+        parts = by_structure(values[None], names) if values.ndim else {}
+        numbers = [part for part in parts.values() if part is not None] if parts else [values.item()]
+        scores.setdefault(f"mean_{name}", finite(sum(numbers) / len(numbers)) if numbers else None)
+        if parts or name == "dice":
+            scores.setdefault(name, parts)
     return scores
 
 

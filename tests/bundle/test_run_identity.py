@@ -2,13 +2,16 @@
 
 import copy
 import json
+import os
+import time
 
 import pytest
 
+from medseg.atomic import write_json
 from medseg.bundle import Bundle, resume_run, run_bundle
 from medseg.bundle.bundle import require_trust
 from medseg.bundle.run import update_from_backup
-from medseg.bundle.run_identity import compare_configs, json_config, log_changes, result_config
+from medseg.bundle.run_identity import compare_configs, json_config, log_changes, log_similar_runs, result_config
 from medseg.config.diff import differences
 from medseg.errors import ConfigError, RunError, UntrustedError
 from medseg.runs.record import read_record
@@ -175,6 +178,47 @@ def test_a_run_that_a_kill_left_without_its_config_is_resumed(recipe, tmp_path, 
     (tmp_path / "configs" / "train.json").write_text(json.dumps(recipe))
     log_changes(tmp_path, changed(recipe, num_workers=3))
     assert "num_workers" in caplog.text
+
+
+def test_the_same_folder_by_another_path_is_no_change(recipe, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "leave.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    whole = {"dataset_dir": str(tmp_path / "set"), "exclude": str(tmp_path / "leave.txt"), "backup": str(tmp_path / "b")}
+    (tmp_path / "configs" / "train.json").write_text(json.dumps(changed(recipe, **whole)))
+    relative = changed(recipe, dataset_dir="set", exclude="leave.txt", backup="b")
+    log_changes(tmp_path, relative)
+    assert not caplog.text
+    assert same_run(changed(recipe, **whole), json_config(relative))
+    log_changes(tmp_path, {**relative, "dataset_dir": "."})
+    assert f"dataset_dir {tmp_path / 'set'} -> {tmp_path}" in caplog.text
+
+
+def write_similar(parent, recipe, name, age, **record):
+    folder = parent / name
+    write_json(folder / "configs" / "train.json", json_config(recipe))
+    write_json(folder / "run.json", {"state": "failed", "data": "d", **record})
+    os.utime(folder / "run.json", (time.time() - age,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([("20260102-a", 60.0, "failed")], "20260102-a is failed and differs in: lr 0.001 -> 0.5"),
+        ([("20260102-a", 60.0, "interrupted")], "20260102-a is interrupted and differs"),
+        ([("20260102-a", 60.0, "failed"), ("20260103-b", 50.0, "finished")], ""),
+        ([("20260102-a", 90_000.0, "failed")], ""),
+        ([], ""),
+    ],
+)
+def test_a_similar_run_is_named_if_it_is_the_latest_and_of_today(recipe, tmp_path, caplog, runs, expected):
+    caplog.set_level("INFO")
+    for name, age, state in runs:
+        write_similar(tmp_path, recipe, name, age, state=state)
+    log_similar_runs(tmp_path, changed(recipe, lr=0.5), {"data": "d"})
+    assert (expected in caplog.text) if expected else not caplog.text
 
 
 # Whole runs of a second

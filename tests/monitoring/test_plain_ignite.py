@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from medseg.labels import LabelMap
 from medseg.monitoring import Histograms, History, Monitor, Previews, System
@@ -38,6 +38,35 @@ def test_a_plain_trainer_is_recorded(tmp_path, output):
     assert len(run.history) == 2
     assert len(run.rows_of("histogram")) == 4
     assert len(run.rows_of("system")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "mean", "by_structure"),
+    [
+        ("dice", [0.2, 0.6, 0.4], [0.2, 0.6, 0.4], {}),
+        ("val_Dice", [[0.1, 0.3], [0.5, 0.7], [0.3, 0.5]], [0.2, 0.6, 0.4], {"liver": 0.5, "spleen": 0.7}),
+        ("dice_per_class", [[0.9, 0.1, 0.3], [0.9, 0.5, 0.7], [0.9, 0.3, 0.5]], [0.2, 0.6, 0.4], {"liver": 0.5, "spleen": 0.7}),
+    ],
+)
+def test_a_plain_evaluator_is_recorded_at_each_validation(tmp_path, name, values, mean, by_structure):
+    trainer, evaluator = Engine(lambda engine, batch: 0.5), Engine(lambda engine, batch: None)
+    left = iter(values)
+
+    @evaluator.on(Events.COMPLETED)
+    def measure(engine):
+        value = next(left)
+        engine.state.metrics = {name: torch.tensor(value), "accuracy": 0.75, "confusion": torch.eye(2), "text": "x"}
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda: evaluator.run([0]))
+    History(tmp_path, evaluator, structures=("liver", "spleen")).attach(trainer)
+    trainer.run([0, 1], max_epochs=6)
+    rows = Run(tmp_path).rows_of("validation")
+    assert [row["epoch"] for row in rows] == [2, 4, 6]
+    assert [row["best_epoch"] for row in rows] == [2, 4, 4]
+    assert [row["mean_accuracy"] for row in rows] == [0.75] * 3
+    assert [row["mean_dice"] for row in rows] == pytest.approx(mean)
+    assert rows[1]["dice"] == pytest.approx(by_structure)
+    assert not {"confusion", "mean_confusion", "text"} & set(rows[0])
 
 
 def test_previews_attach_to_a_plain_evaluator(tmp_path):
