@@ -24,8 +24,8 @@ def validation_scores(state: Any, names: Sequence[str] = ()) -> dict[str, Any]:
 
     The key metric becomes `mean_dice` and `dice`, whatever it is called. Every other metric with values by structure
     becomes `NAME` and `mean_NAME`, without `val_` and `mean_` in front. These values are the metric's details: a
-    mapping with `by_structure` (`medseg.metrics`), or MONAI's own table `(cases, channels)`. A plain Ignite evaluator has
-    no key metric and no details: that with `dice` in its name is taken, and a value for each structure is its details.
+    mapping with `by_structure` (`medseg.metrics`), or MONAI's own table `(cases, channels)`. A plain Ignite evaluator
+    has no key metric and no details: the metric with `dice` in its name is taken, its values are those by structure.
 
     Args:
         state: of a MONAI evaluator, or of a plain Ignite engine with metrics.

@@ -186,7 +186,11 @@ def test_the_same_folder_by_another_path_is_no_change(recipe, tmp_path, monkeypa
     (tmp_path / "leave.txt").write_text("a")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    whole = {"dataset_dir": str(tmp_path / "set"), "exclude": str(tmp_path / "leave.txt"), "backup": str(tmp_path / "b")}
+    whole = {
+        "dataset_dir": str(tmp_path / "set"),
+        "exclude": str(tmp_path / "leave.txt"),
+        "backup": str(tmp_path / "b"),
+    }
     (tmp_path / "configs" / "train.json").write_text(json.dumps(changed(recipe, **whole)))
     relative = changed(recipe, dataset_dir="set", exclude="leave.txt", backup="b")
     log_changes(tmp_path, relative)

@@ -45,7 +45,12 @@ def test_a_plain_trainer_is_recorded(tmp_path, output):
     [
         ("dice", [0.2, 0.6, 0.4], [0.2, 0.6, 0.4], {}),
         ("val_Dice", [[0.1, 0.3], [0.5, 0.7], [0.3, 0.5]], [0.2, 0.6, 0.4], {"liver": 0.5, "spleen": 0.7}),
-        ("dice_per_class", [[0.9, 0.1, 0.3], [0.9, 0.5, 0.7], [0.9, 0.3, 0.5]], [0.2, 0.6, 0.4], {"liver": 0.5, "spleen": 0.7}),
+        (
+            "dice_per_class",
+            [[0.9, 0.1, 0.3], [0.9, 0.5, 0.7], [0.9, 0.3, 0.5]],
+            [0.2, 0.6, 0.4],
+            {"liver": 0.5, "spleen": 0.7},
+        ),
     ],
 )
 def test_a_plain_evaluator_is_recorded_at_each_validation(tmp_path, name, values, mean, by_structure):
