@@ -22,7 +22,7 @@ from medseg.bundle import Bundle, Prediction, Predictor, SlicePrediction, run_bu
 from medseg.bundle.predict import LoadedScan
 from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
-from medseg.data.volumes import holds_images_2d
+from medseg.data.scan_files import holds_images_2d
 from medseg.errors import GeometryError, InputError, RunError, medseg_error
 from medseg.grid import Grid
 from medseg.runs import Run

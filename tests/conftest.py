@@ -41,7 +41,7 @@ def real() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_spec() -> PhantomSpec:
-    return PhantomSpec(train=2, val=1, test=1, seed=3, size=(48, 40), spacing=(8.0, 7.0, 20.0), region="abdomen")
+    return PhantomSpec(train=2, val=1, test=1, seed=3, size=(48, 40), spacing=(8.0, 7.0, 18.0), region="abdomen")
 
 
 @pytest.fixture(scope="session")

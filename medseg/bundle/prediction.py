@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from PIL.Image import Image
 
-from medseg.data import nifti, write_label_map
+from medseg.data import write_label_map
 from medseg.data.masks import flatten_masks
+from medseg.data.nifti_writer import label_dtype, label_image
 from medseg.errors import DataError, GeometryError, InputError
 from medseg.file_names import NIFTI, has_suffix
 from medseg.grid import Grid
@@ -128,7 +129,7 @@ class Prediction:
 
     def to_nibabel(self) -> Any:
         """Return the label map as a nibabel image with the scan's affine, and the structures' names in its header."""
-        return nifti.label_image(self.label, self.location, self.labels, self.only)
+        return label_image(self.label, self.location, self.labels, self.only)
 
     def save(self, path: str | Path) -> Path:
         """Write the label map as NIfTI with exactly the scan's shape and affine; complete or not at all.
@@ -207,7 +208,7 @@ def volume_prediction(
     affine = getattr(pred, "affine", None)
     if affine is not None:
         grid.require(Grid(values.shape[1:], np.asarray(affine)), name, source)
-    label = values[0].astype(nifti.label_dtype(len(labels)))
+    label = values[0].astype(label_dtype(len(labels)))
     if only is not None:
         label = _restricted(label, labels, only)
     return Prediction(label, grid, labels, source, only=only, confidence=_confidence(pred, labels))
@@ -264,7 +265,7 @@ def slice_prediction(
         id, Path(source), values[0], labels, scan=str(item.get("scan", "")), spacing=spacing_of(item)
     )
     if not multilabel:
-        label = values[0].astype(nifti.label_dtype(len(labels)))
+        label = values[0].astype(label_dtype(len(labels)))
         return replace(prediction, label=_restricted(label, labels, structures))
     requested = np.array([name in structures for name in labels.structures])
     channels = (values > 0) & requested[:, None, None]

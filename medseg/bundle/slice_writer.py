@@ -17,7 +17,7 @@ from medseg.bundle.batch_predict import AnyPrediction, ScanResult
 from medseg.bundle.predict import Predictor
 from medseg.bundle.prediction import SlicePrediction, slice_prediction, spacing_of
 from medseg.data.layouts import kaggle
-from medseg.data.nifti import label_dtype
+from medseg.data.nifti_writer import label_dtype
 from medseg.errors import DataError, InputError, LabelError
 from medseg.image_io_2d import Image2D, intensities, on_screen, read_comment, read_image_2d, read_size, write_image_2d
 from medseg.labels import LabelMap

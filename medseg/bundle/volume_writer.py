@@ -13,7 +13,7 @@ from medseg.atomic import remove_partial
 from medseg.bundle.batch_predict import AnyPrediction, ScanResult
 from medseg.bundle.prediction import Prediction
 from medseg.data import read_grid, read_volume
-from medseg.data.nifti import read_label_names, read_restriction, write_like
+from medseg.data.nifti_writer import read_label_names, read_restriction, write_like
 from medseg.errors import DataError, InputError
 from medseg.file_names import stem
 from medseg.labels import LabelMap

@@ -106,7 +106,7 @@ def command(
     overrides = parse_pairs(pairs)
     if coarse_first and not only:
         raise click.UsageError("--coarse-first needs --roi-subset NAME: the structures to search for.")
-    from medseg.data.volumes import holds_images_2d
+    from medseg.data.scan_files import holds_images_2d
 
     show_traceback = bool((context.obj or {}).get("traceback"))
     images = [path for path in inputs if holds_images_2d(path)]
@@ -157,7 +157,7 @@ def command(
 
 def _targets(inputs: Sequence[Path], folder: Path, recursive: bool) -> tuple[dict[Path, Path], list[DataError]]:
     """Return the mask of each scan, and an error for each input without scans; raise it if no input has any."""
-    from medseg.data.volumes import find_scans, scan_name, without_namesakes
+    from medseg.data.scan_files import find_scans, scan_name, without_namesakes
     from medseg.errors import DataError
 
     scans: list[Path] = []

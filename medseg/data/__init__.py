@@ -15,13 +15,14 @@ from medseg.data.datasets import open_dataset, training_items
 from medseg.data.dicom import Series, open_series
 from medseg.data.layouts import discover
 from medseg.data.masks import Merged, merge_masks
-from medseg.data.nifti import write_label_map
+from medseg.data.nifti_writer import write_label_map
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.prepare_cases import PrepareConfig, Prepared, prepare
+from medseg.data.scan_files import find_scans, scan_name
 from medseg.data.slice_items import slice_items
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom
 from medseg.data.store import StoredCase, StoredVolume, read_store
-from medseg.data.volumes import find_scans, read_grid, read_volume, scan_name
+from medseg.data.volumes import read_grid, read_volume
 
 if TYPE_CHECKING:
     from medseg.data.volume_reader import VolumeReader

@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from medseg.atomic import atomic_path, writable_folder
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.case_jobs import Journal, resume_each, source_key
 from medseg.data.datasets import read_renumbered
-from medseg.data.gzip_io import read_decompressed
 from medseg.data.layouts import discover_volumes, nnunet
 from medseg.data.layouts.datalist import write_datalist
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import open_image, write_label_map
+from medseg.data.nifti import open_nifti
+from medseg.data.nifti_writer import write_label_map
 from medseg.data.volumes import read_grid
 from medseg.errors import DataError, did_you_mean
 from medseg.labels import LabelMap
@@ -201,11 +200,7 @@ def copy_verified(source: Path, target: Path) -> None:
         DataError: the file is no NIfTI, truncated, or its checksum is wrong.
         OutputError: the file cannot be written.
     """
-    image = open_image(source)
-    needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * int(image.dataobj.dtype.itemsize)
-    content = read_decompressed(source, at_least=needed)
-    if len(content) < needed:
-        raise DataError(source, f"the file ends after {len(content):,} of {needed:,} bytes", "", "Copy it again.")
+    content = open_nifti(source).content()
     with atomic_path(target) as partial:
         if source.name.lower().endswith(".gz"):
             shutil.copyfile(source, partial)

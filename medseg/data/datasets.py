@@ -20,7 +20,7 @@ from medseg.data.case_list import read_exclude
 from medseg.data.classes import require_learned
 from medseg.data.layouts import discover
 from medseg.data.masks import combine_masks, label_values, merge_masks
-from medseg.data.nifti import label_dtype, write_label_map, write_like
+from medseg.data.nifti_writer import label_dtype, write_label_map, write_like
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.slice_labels import open_slices
 from medseg.data.slice_phantom import SlicePhantomSpec, write_slice_phantom

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import deflate
 
+from medseg.data.scan_rules import finding, refusal
 from medseg.errors import DataError
 
 _MAGIC = b"\x1f\x8b"
 _LARGEST_RATIO = 1032  # of deflate; a length beyond it is not the length of this content
-_COPY_AGAIN = "Download or copy it again."
 
 
 def read_decompressed(path: str | Path, at_least: int = 0) -> bytes | bytearray:
@@ -67,9 +67,11 @@ def inflate(content: bytes, at_least: int = 0) -> bytes | bytearray:
 def damaged(path: Path, error: BaseException) -> DataError:
     """Return the error for a file whose bytes are not what they should be."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(path, "the file is damaged or cut short", reason, _COPY_AGAIN)
+    code = "file-truncated" if isinstance(error, EOFError) else "file-damaged"
+    code = "file-crc" if "CRC" in reason or "length" in reason else code
+    return refusal(finding(code, path, f"the file is damaged or cut short ({reason})"))
 
 
 def cut_short(path: Path, length: int, expected: int) -> DataError:
     """Return the error for a file that ends too early; lengths in bytes, uncompressed."""
-    return DataError(path, f"the file ends after {length:,} of {expected:,} bytes", fix=_COPY_AGAIN)
+    return refusal(finding("file-truncated", path, f"the file ends after {length:,} of {expected:,} bytes"))

@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.data.gzip_io import read_decompressed
-from medseg.data.nifti import label_dtype, open_image, voxels
+from medseg.data.nifti import open_nifti
+from medseg.data.nifti_writer import label_dtype
+from medseg.data.scan_rules import log_warnings
+from medseg.data.volumes import read_grid, read_header, read_scan
 from medseg.errors import DataError, LabelError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
@@ -67,10 +70,12 @@ class MaskReader:
         grid: of the image.
         reference: the image, for messages.
         binarize: see `binary_mask`.
+        accept: codes of the rules for scans that the user accepts.
     """
 
-    def __init__(self, grid: Grid, reference: Path, binarize: float | None = None) -> None:
+    def __init__(self, grid: Grid, reference: Path, binarize: float | None = None, accept: Sequence[str] = ()) -> None:
         self.grid = grid
+        self.accept = accept
         self.reference = reference
         self.binarize = binarize
         self._size = int(np.prod(grid.shape))
@@ -86,24 +91,21 @@ class MaskReader:
         """
         raw = read_decompressed(path) if path.is_file() and path.stat().st_size else b""
         if not raw or raw[:_HEADER] != self._header:
-            image = open_image(path)
-            self.grid.require(Grid.of_nifti(image), path, self.reference)
+            header = open_nifti(path)
+            grid, warnings = read_header(path, self.accept)
+            self.grid.require(grid, path, self.reference)
+            log_warnings(warnings)
             self._header = raw[:_HEADER]
-            self._offset = _offset_of_bytes(image)
+            # One unscaled byte a voxel is taken as it lies there.
+            plain = header.dtype == np.uint8 and (header.slope, header.intercept) == (1.0, 0.0)
+            self._offset = header.offset if plain else None
         if self._offset is None or len(raw) < self._offset + self._size:
-            return binary_mask(path, voxels(open_image(path)), self.binarize).ravel(order="F")
+            return binary_mask(path, read_scan(path, self.accept).voxels, self.binarize).ravel(order="F")
         data = np.frombuffer(raw, np.uint8, self._size, self._offset)
         return binary_mask(path, data, self.binarize)
 
 
 _HEADER = 352  # bytes of a NIfTI-1 header with the flag that says whether extensions follow
-
-
-def _offset_of_bytes(image: Any) -> int | None:
-    """Return the offset of the voxels if each of them is one unscaled byte; else None."""
-    stored = image.dataobj
-    plain = stored.dtype == np.uint8 and (stored.slope, stored.inter) == (1.0, 0.0)
-    return int(stored.offset) if plain else None
 
 
 def binary_mask(thing: object, values: npt.NDArray[Any], binarize: float | None = None) -> npt.NDArray[np.bool_]:
@@ -192,6 +194,7 @@ def merge_masks(
     labels: LabelMap,
     precedence: Sequence[str] = (),
     binarize: float | None = None,
+    accept: Sequence[str] = (),
 ) -> Merged:
     """Merge binary masks into one label map; where masks overlap, the smaller structure wins.
 
@@ -204,14 +207,15 @@ def merge_masks(
         labels: the structures of the label map, with their indices.
         precedence: structures that win over all others, the first over the second.
         binarize: see `binary_mask`.
+        accept: codes of the rules for scans that the user accepts.
 
     Raises:
         DataError: a file cannot be read or is no binary mask.
         GeometryError: a mask that does not lie on the image's grid.
     """
-    grid = Grid.of_nifti(open_image(image))
+    grid = read_grid(image, accept)
     label = np.zeros(grid.shape, dtype=label_dtype(len(labels)), order="F")
-    flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image, binarize)
+    flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image, binarize, accept)
     overlaps: Counter[tuple[str, str]] = Counter()
     for name in labels.overlap_priority(precedence):
         if name not in masks:
@@ -239,16 +243,22 @@ def _write_class(
 _BLOCK = 1 << 20  # voxels processed together: their positions stay in the processor's cache
 
 
-def combine_masks(image: Path, masks: Mapping[str, Path], labels: LabelMap, binarize: float | None = None) -> Combined:
-    """Merge binary masks without loss: voxels where structures overlap keep all of them.
+def combine_masks(
+    image: Path,
+    masks: Mapping[str, Path],
+    labels: LabelMap,
+    binarize: float | None = None,
+    accept: Sequence[str] = (),
+) -> Combined:
+    """Merge binary masks without loss: voxels where structures overlap keep all of them; see `merge_masks`.
 
     Raises:
         DataError: see `merge_masks`; or more than 65535 different combinations in one case.
         GeometryError: a mask that does not lie on the image's grid.
     """
-    grid = Grid.of_nifti(open_image(image))
+    grid = read_grid(image, accept)
     codes = np.zeros(grid.shape, dtype=np.uint16, order="F")
-    flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image, binarize)
+    flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image, binarize, accept)
     combinations: list[tuple[int, ...]] = [()]
     for channel, name in enumerate(labels):
         if name in masks:

@@ -1,279 +1,290 @@
-"""NIfTI files: read strictly, written completely or not at all, with the source's own geometry."""
+"""NIfTI files: read strictly, by nibabel's parser of headers and the rules of `medseg.data.scan_rules`.
+
+Not `nibabel.load`: it corrects what contradicts itself (a negative pixdim, a code that does not exist, a vox_offset
+of 0) and logs that without the name of the file.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import gzip
+import io
+import logging
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.volumeutils import apply_read_scaling
 
-from medseg.atomic import atomic_path
 from medseg.data.gzip_io import cut_short, damaged, read_decompressed
-from medseg.errors import DataError, GeometryError, LabelError
-from medseg.file_names import NIFTI, has_suffix
+from medseg.data.scan_rules import finding, refusal
+from medseg.errors import GeometryError
+from medseg.file_names import stem
+from medseg.findings import Finding
 from medseg.grid import Grid
-from medseg.labels import LabelMap
 
-_COMMENT = 6  # the NIfTI code of a plain-text header extension
-_NOT_MM = {1: "meter", 3: "micron"}  # by the NIfTI code; an unknown unit is taken for mm, as all tools do
-_RECONVERT = "Convert it again from its source."
+_SILENT = logging.getLogger(f"{__name__}.silent")
+_SILENT.disabled = True
+_GZIP, _LFS = b"\x1f\x8b", b"version https://git-lfs"
+_HEAD = 544  # bytes of the larger header, and the flag behind it that says whether extensions follow
+_MOST_EXTENSIONS = 1 << 24  # bytes of them that are read
+_FORMS_MM = 0.05  # sform and qform are single precision; beyond this they are two answers
+_UNITS = {0: ("", 1.0), 1: ("meters", 1000.0), 2: ("", 1.0), 3: ("microns", 0.001)}  # by the NIfTI code, and in mm
+_NO_IMAGE = (*range(2, 25), *range(1004, 1012), 2002, 2003, 2004)  # intent codes: statistics, matrices, vectors, colors
+_KNOWN = (
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"%PDF", "a PDF"),
+    (b"NRRD", "an NRRD volume"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"ObjectType", "a MetaImage header"),
+)
 
 
-def open_image(path: str | Path) -> Any:
-    """Open a NIfTI file with nibabel: its header is read and checked, its voxels are not read yet.
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """Hold what the header of a file says.
+
+    Args:
+        path: the file.
+        fields: nibabel's header, as it stands in the file, with its extensions; nothing is corrected.
+        grid: where the voxels lie, by the sform, or else the qform; RAS, mm.
+        shape: of the stored array: the grid's, and perhaps further axes of length 1.
+        dtype: of the stored voxels.
+        offset: bytes before them.
+        slope: what stored values are multiplied by.
+        intercept: what is then added.
+        problems: the rules that it breaks.
+    """
+
+    path: Path
+    fields: Any
+    grid: Grid
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    problems: tuple[Finding, ...]
+
+    def stored(self) -> npt.NDArray[Any]:
+        """Return the voxels as stored, `(I, J, K)`, in the file's own (Fortran) order.
+
+        Raises:
+            DataError: the file is cut short, its compressed bytes are damaged, or their checksum does not agree.
+        """
+        return np.ndarray(self.grid.shape, self.dtype, buffer=self.content(), offset=self.offset, order="F")
+
+    def content(self) -> bytes | bytearray:
+        """Return the bytes of the file, decompressed and complete, see `stored`."""
+        expected = self.offset + int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        content = read_decompressed(self.path, expected)
+        if len(content) < expected:
+            raise cut_short(self.path, len(content), expected)
+        return content
+
+
+def open_nifti(path: str | Path) -> NiftiHeader:
+    """Read and check the header of a NIfTI file; its voxels are not read yet.
 
     Raises:
         DataError: it is missing, empty, not in NIfTI format, or its header cannot be read.
+        GeometryError: it does not hold a volume, or its affine cannot be used.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(path, "no such file")
-    if not has_suffix(path, NIFTI):
-        raise DataError(path, "the file is not in NIfTI format", path.suffix, "Give a .nii or .nii.gz file.")
-    if path.stat().st_size == 0:
-        raise DataError(path, "the file is empty", fix="Download or copy it again.")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise DataError(path, "the file is only a Git-LFS pointer", fix="Fetch the file itself: git lfs pull.")
+    head, kind = _head(path)
     try:
-        return nib.load(path)
-    except Exception as error:  # nibabel raises many kinds for one thing: a file that is not what it says
+        fields = kind(head[: kind.sizeof_hdr], check=False)
+        offset = int(fields["vox_offset"])
+        if head[kind.sizeof_hdr] and kind.sizeof_hdr + 4 < offset < _MOST_EXTENSIONS:
+            fields = kind.from_fileobj(io.BytesIO(_begin(path, offset)), check=False)
+        fixed = fields.copy()
+        fixed["vox_offset"] = max(offset, kind.sizeof_hdr + 4)  # nibabel's own message names a level, not the field
+        fixed.check_fix(logger=_SILENT)
+        shape, dtype = fields.get_data_shape(), fields.get_data_dtype()
+        slope, intercept = fields.get_slope_inter()
+        if np.isinf(fields["scl_slope"]):  # nibabel takes it for no slope at all
+            raise ValueError("scl_slope is infinite")
+    except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, error) from error
-
-
-def voxels(image: Any) -> npt.NDArray[Any]:
-    """Return the voxels of an opened image, scaled as its header says. The array is the caller's own.
-
-    Raises:
-        DataError: the file is cut short, its compressed bytes are damaged, or their checksum does not agree.
-    """
-    path = Path(image.get_filename())
-    stored = image.dataobj
-    if stored.offset < int(image.header["sizeof_hdr"]):
-        # nibabel takes the header's bytes for voxels then, and every voxel is shifted.
-        raise DataError(path, f"its voxels would begin inside the header (vox_offset {stored.offset})", "", _RECONVERT)
-    expected = stored.offset + int(np.prod(stored.shape, dtype=np.int64)) * stored.dtype.itemsize
-    raw = read_decompressed(path, expected)
-    if len(raw) < expected:
-        raise cut_short(path, len(raw), expected)
-    data: npt.NDArray[Any] = np.ndarray(stored.shape, stored.dtype, buffer=raw, offset=stored.offset, order="F")
-    scaled: npt.NDArray[Any] = np.asanyarray(apply_read_scaling(data, stored.slope, stored.inter))
-    return scaled.astype(scaled.dtype.newbyteorder("="), copy=False)
-
-
-def read_nifti_grid(path: str | Path) -> Grid:
-    """Return where the voxels of a NIfTI file lie, from its header alone: by its sform, or else its qform.
-
-    Raises:
-        DataError: see `open_image`.
-        GeometryError: it is not 3D, is not in mm, or says two different things.
-    """
-    return _grid(open_image(path), path)
-
-
-def read_nifti(path: str | Path) -> tuple[npt.NDArray[Any], Grid]:
-    """Return the voxels `(I, J, K)` of a 3D NIfTI file, and where they lie.
-
-    Raises:
-        DataError: see `open_image` and `voxels`; or its voxels are colors or complex numbers.
-        GeometryError: see `read_nifti_grid`.
-    """
-    image = open_image(path)
-    grid = _grid(image, path)
-    dtype = image.get_data_dtype()
+    except Exception as error:  # nibabel raises many kinds for one thing: an invalid header
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise refusal(finding("file-header", path, f"its header cannot be read: {reason}")) from error
+    if not 0 < int(fields["dim"][0]) < 8 or min(shape) < 1:
+        raise refusal(finding("file-header", path, f"its header gives the shape {tuple(map(int, shape))}"))
+    problems = []
+    if offset == 0 and not head[kind.sizeof_hdr]:
+        offset = kind.sizeof_hdr + 4
+        message = f"its vox_offset is 0; its voxels are read from byte {offset}, behind the header"
+        problems.append(finding("vox-offset", path, message))
+    if offset < kind.sizeof_hdr:
+        message = f"its voxels would begin inside the header (vox_offset {offset})"
+        raise refusal(finding("file-header", path, message))
     if dtype.kind not in "iuf":
-        content = "colors (RGB)" if dtype.names else f"{dtype} numbers"
-        raise DataError(path, f"the voxels are {content}", "", "Give the CT itself, not an image of it.")
-    return voxels(image), grid
+        code, content = ("rgb", f"colors ({''.join(dtype.names)})") if dtype.names else ("complex", f"{dtype} numbers")
+        raise refusal(finding(code, path, f"the voxels are {content}"))
+    if len(shape) < 3 or max(shape[3:], default=1) > 1:
+        raise refusal(finding("not-3d", path, f"a scan must be a 3D volume, not of shape {tuple(map(int, shape))}"))
+    if int(fields["intent_code"]) in _NO_IMAGE:
+        message = f"its header says that its values are no image (intent_code {int(fields['intent_code'])})"
+        problems.append(finding("intent", path, message))
+    grid = _grid(path, fields, fixed, (int(shape[0]), int(shape[1]), int(shape[2])), problems)
+    scaling = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    return NiftiHeader(path, fields, grid, tuple(map(int, shape)), dtype, offset, *scaling, tuple(problems))
 
 
-def _grid(image: Any, path: str | Path) -> Grid:
-    header = image.header
-    if len(image.shape) != 3:
-        raise GeometryError(path, "a scan must be a 3D volume", f"shape {image.shape}", "Save one volume a file.")
-    unit = _NOT_MM.get(int(header["xyzt_units"]) & 7)
-    if unit is not None:
-        raise GeometryError(path, "its unit of length must be mm", unit, _RECONVERT)
+def _begin(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file, decompressed if it is gzip."""
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP:
+            file.seek(0)
+            with gzip.open(file) as stream:
+                return stream.read(count)
+        file.seek(0)
+        return file.read(count)
+
+
+def _head(path: Path) -> tuple[bytes, Any]:
+    """Return the first bytes of a file, decompressed, and nibabel's class of its header."""
+    name = path.name.lower()
+    if not path.exists():
+        raise refusal(finding("file-missing", path, "no such file"))
     try:
-        grid = Grid(image.shape, image.affine)
-    except GeometryError as error:
-        raise GeometryError(
-            path, f"its {error.thing} cannot be used: {error.problem}", error.came, _RECONVERT
-        ) from error
-    _require_one_geometry(header, grid, path)
+        with path.open("rb") as file:
+            first = file.read(64)
+        head = _begin(path, _HEAD)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise damaged(path, error) from error
+    except OSError as error:
+        message = f"the file cannot be opened: {error.strerror or error}"
+        raise refusal(finding("file-unreadable", path, message)) from error
+    if not first:
+        raise refusal(finding("file-empty", path, "the file is empty"))
+    if first.startswith(_LFS):
+        raise refusal(finding("file-pointer", path, "the file is only a Git-LFS pointer"))
+    kind = _header_class(head)
+    if name.endswith((".hdr", ".img")) or (kind is not None and not kind.is_single):
+        raise refusal(finding("file-pair", path, "its header and its voxels are two files, as Analyze had it"))
+    if kind is None:
+        content = "an Analyze file" if 348 in _sizes(head) else describe_bytes(head)
+        raise refusal(finding("file-not-image", path, f"the file is not in NIfTI format, but {content}"))
+    if first.startswith(_GZIP) != name.endswith(".gz"):
+        message, right = ("compressed, but its name does not end in .gz", stem(path) + ".nii.gz")
+        if name.endswith(".gz"):
+            message, right = ("not compressed, but its name ends in .gz", stem(path) + ".nii")
+        raise refusal(finding("file-name", path, f"the file is {message}", f"Rename it to {right}."))
+    return head, kind
+
+
+def _sizes(head: bytes) -> tuple[int, int]:
+    return int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
+
+
+def _header_class(head: bytes) -> Any:
+    """Return the nibabel class of the header that a file begins with; None if it is no NIfTI."""
+    for size, start, magic, single, pair in (
+        (348, 344, b"+1\0", nib.Nifti1Header, nib.nifti1.Nifti1PairHeader),
+        (540, 4, b"+2\0", nib.Nifti2Header, nib.nifti2.Nifti2PairHeader),
+    ):
+        if size in _sizes(head) and len(head) >= size and head[start : start + 1] == b"n":
+            ending = head[start + 1 : start + 4]
+            if ending in (magic, magic.replace(b"+", b"i")):
+                return single if ending == magic else pair
+    return None
+
+
+def describe_bytes(content: bytes | bytearray) -> str:
+    """Describe bytes that are no NIfTI file.
+
+    Example:
+        >>> describe_bytes(b"<html>404"), describe_bytes(bytes(128) + b"DICM")
+        ('text', 'DICOM')
+    """
+    for start, name in _KNOWN:
+        if content.startswith(start):
+            return name
+    if content[128:132] == b"DICM":
+        return "DICOM"
+    try:
+        content[:512].decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes of another kind"
+    return "text" if b"\0" not in content[:512] else "bytes of another kind"
+
+
+def _grid(path: Path, fields: Any, fixed: Any, shape: tuple[int, int, int], problems: list[Finding]) -> Grid:
+    """Return where the voxels lie, and add the problems of the header's geometry.
+
+    Args:
+        path: the file.
+        fields: the header as it stands.
+        fixed: the same as nibabel corrects it.
+        shape: of the volume.
+        problems: gets the findings.
+    """
+    pixdim = np.asarray(fields["pixdim"][1:4], dtype=np.float64)
+    shown = " x ".join(f"{step:.4g}" for step in pixdim)
+    if not (np.isfinite(pixdim).all() and pixdim.all()):
+        raise refusal(finding("pixdim-zero", path, f"a spacing of 0, or none at all: its pixdim is {shown}"))
+    if pixdim.min() < 0:
+        problems.append(finding("pixdim-negative", path, f"its pixdim is negative: {shown}"))
+    unit, factor = _UNITS.get(int(fields["xyzt_units"]) & 7, (None, 1.0))
+    if unit is None:
+        message = f"its unit of length is unknown (xyzt_units {int(fields['xyzt_units'])}), and taken for mm"
+        problems.append(finding("unit-unknown", path, message))
+    elif unit:
+        problems.append(finding("spacing-unit", path, f"its lengths are in {unit}, and converted to mm"))
+    code, other_code = int(fields["sform_code"]), int(fields["qform_code"])
+    if not (0 <= code <= 5 and 0 <= other_code <= 5):
+        message = f"its sform_code is {code} and its qform_code {other_code}, and NIfTI has 0 to 5"
+        raise refusal(finding("affine-impossible", path, message))
+    if not code and not other_code:
+        message = "neither sform nor qform is set, so that left and right are unknown"
+        problems.append(finding("no-geometry", path, message))
+        return _placed(path, shape, fixed.get_base_affine(), factor, "pixdim")
+    if not code:
+        return _placed(path, shape, _qform(fields, fixed), factor, "qform")
+    grid = _placed(path, shape, fixed.get_sform(), factor, "sform")
+    if other_code:
+        problems += _compare_forms(path, grid, _qform(fields, fixed), factor)
+    spacing = np.abs(pixdim) * factor
+    if np.abs(spacing - grid.spacing).max() > 1e-3 * max(grid.spacing):
+        voxel = " x ".join(f"{step:.4g}" for step in grid.spacing)
+        message = f"its affine gives voxels of {voxel} mm, its pixdim {shown}; it is read by its affine"
+        problems.append(finding("spacing-contradicts", path, message))
     return grid
 
 
-def _require_one_geometry(header: Any, grid: Grid, path: str | Path) -> None:
-    """Refuse a header whose sform contradicts both its pixdim and its qform.
+def _qform(fields: Any, fixed: Any) -> npt.NDArray[np.float64]:
+    """Return the affine of the qform; NaN where it is no rotation, or pixdim[0] says neither left- nor right-handed."""
+    try:
+        if float(fields["pixdim"][0]) not in (-1.0, 0.0, 1.0):  # nibabel takes any other for 1, ITK goes by its sign
+            raise ValueError
+        return np.asarray(fixed.get_qform(), dtype=np.float64)
+    except Exception:  # nibabel: quaternion too long, a spacing below zero
+        return np.full((4, 4), np.nan)
 
-    A pixdim that was only rounded does no harm, nor does a qform that is not set: the sform decides.
-    """
-    if not int(header["sform_code"]):
+
+def _placed(path: Path, shape: tuple[int, int, int], affine: npt.NDArray[Any], factor: float, form: str) -> Grid:
+    affine = np.array(affine, dtype=np.float64)
+    affine[:3] *= factor
+    try:
+        return Grid(shape, affine)
+    except GeometryError as error:
+        message = f"its {form} cannot be used: {error.problem} ({error.came})"
+        raise refusal(finding("affine-impossible", path, message)) from error
+
+
+def _compare_forms(path: Path, grid: Grid, qform: npt.NDArray[np.float64], factor: float) -> Iterator[Finding]:
+    try:
+        distance = grid.distance(_placed(path, grid.shape, qform, factor, "qform"))
+    except GeometryError:
+        yield finding("sform-qform", path, "its qform is no rotation, unlike its sform")
         return
-    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if int(header["qform_code"]) and not np.allclose(pixdim, grid.spacing):
-        distance = grid.distance(Grid(grid.shape, header.get_qform()))
-        if distance > min(grid.spacing) / 2:
-            raise GeometryError(
-                path,
-                f"sform and qform put the corners up to {distance:.4g} mm apart, and pixdim contradicts the sform",
-                fix="Find out which is right, and write it into both.",
-            )
-
-
-def label_dtype(classes: int) -> type[np.unsignedinteger[Any]]:
-    """Return the smallest unsigned type that holds that many classes."""
-    return np.uint8 if classes <= 256 else np.uint16
-
-
-def write_label_map(
-    path: str | Path,
-    label: npt.NDArray[Any],
-    source: str | Path | Grid,
-    labels: LabelMap,
-    only: Sequence[str] | None = None,
-) -> Path:
-    """Write a label map that lies exactly where `source` lies.
-
-    The geometry (sform, qform and their codes) is the source's. Nothing else of its header is copied, for it may
-    hold a patient's name. The names of the structures go into a header extension as JSON.
-
-    Args:
-        path: a `.nii.gz` or `.nii` file.
-        label: indices of `labels`, `(I, J, K)` in the voxel order of `source`.
-        source: the NIfTI file whose geometry it gets, or a grid.
-        labels: what the indices mean.
-        only: the structures that were searched for, if not all; written beside the names.
-
-    Raises:
-        GeometryError: shape or, after writing, affine differ from the source's; nothing is left behind.
-        LabelError: an index that `labels` does not hold.
-        OutputError: the file cannot be written.
-    """
-    _save(path, label_image(label, source, labels, only), source)
-    return Path(path)
-
-
-def label_image(
-    label: npt.NDArray[Any], source: str | Path | Grid, labels: LabelMap, only: Sequence[str] | None = None
-) -> Any:
-    """Return a label map as a nibabel image, as `write_label_map` writes it.
-
-    Raises:
-        GeometryError, LabelError: see `write_label_map`.
-    """
-    grid = source if isinstance(source, Grid) else read_nifti_grid(source)
-    thing = "label map" if isinstance(source, Grid) else f"label map of {source}"
-    if label.shape != grid.shape:
-        raise GeometryError(thing, f"its shape {label.shape} is not that of the scan, {grid.shape}")
-    if label.size and int(label.max()) >= len(labels):
-        raise LabelError(thing, f"label {int(label.max())} has no name: the last one is {len(labels) - 1}")
-    content: dict[str, Any] = {"labels": labels.to_dict()}
-    if only is not None:
-        content["only"] = list(only)
-    comment = json.dumps(content, separators=(",", ":"))
-    return _image_on(label.astype(label_dtype(len(labels)), copy=False), source, comment)
-
-
-def write_like(
-    path: str | Path, array: npt.NDArray[Any], source: str | Path | Grid, comment: str | None = None
-) -> None:
-    """Write voxels with the geometry of `source` and nothing else of its header; complete or not at all.
-
-    A grid goes into both sform and qform, as a scanner's coordinates.
-
-    Raises:
-        GeometryError: what was written does not lie where `source` lies.
-        OutputError: the file cannot be written.
-    """
-    _save(path, _image_on(array, source, comment), source)
-
-
-def _image_on(array: npt.NDArray[Any], source: str | Path | Grid, comment: str | None) -> Any:
-    if isinstance(source, Grid):
-        image = nib.Nifti1Image(array, source.affine)
-        image.header.set_xyzt_units("mm")
-        image.set_sform(source.affine, 1)
-        image.set_qform(source.affine, 1)
-    else:
-        image = _image_like(open_image(source), array)
-    if comment is not None:
-        image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, comment.encode()))
-    return image
-
-
-def _save(path: str | Path, image: Any, source: str | Path | Grid) -> None:
-    grid = source if isinstance(source, Grid) else read_nifti_grid(source)
-    with atomic_path(path) as partial:
-        nib.save(image, partial)
-        grid.require(read_nifti_grid(partial), path, "its grid" if isinstance(source, Grid) else source)
-
-
-def write_volume(path: str | Path, array: npt.NDArray[Any], grid: Grid) -> Path:
-    """Write voxels `(I, J, K)` on a grid of their own; complete or not at all.
-
-    Raises:
-        GeometryError: the array does not have the grid's shape.
-        OutputError: the file cannot be written.
-    """
-    if array.shape != grid.shape:
-        raise GeometryError(path, f"the array's shape {array.shape} is not that of its grid, {grid.shape}")
-    image = nib.Nifti1Image(array, grid.affine)
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as partial:
-        nib.save(image, partial)
-        grid.require(read_nifti_grid(partial), path, "its grid")
-    return Path(path)
-
-
-def _image_like(reference: Any, array: npt.NDArray[Any]) -> Any:
-    image_class = nib.Nifti2Image if isinstance(reference.header, nib.Nifti2Header) else nib.Nifti1Image
-    header = image_class.header_class()
-    header.set_data_dtype(array.dtype)
-    header.set_xyzt_units("mm")
-    header.set_data_shape(array.shape)
-    old = reference.header
-    header["pixdim"][:4] = old["pixdim"][:4]
-    for key in ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"):
-        header[key] = old[key]
-    for key in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
-        header[key] = old[key]
-    if not int(old["sform_code"]) and not int(old["qform_code"]):
-        return image_class(array, reference.affine, header)  # nibabel's default affine must be written out
-    return image_class(array, None, header)
-
-
-def read_label_names(file: Any) -> LabelMap | None:
-    """Return the names in the header of a label map, a file or a nibabel image, as `write_label_map` puts them there.
-
-    None if it has none.
-    """
-    content = _comment(file)
-    return LabelMap.from_dict(content["labels"], source=file) if "labels" in content else None
-
-
-def read_restriction(path: str | Path) -> tuple[str, ...] | None:
-    """Return the structures that a label map was restricted to; None where it was not, or does not say."""
-    only = _comment(path).get("only")
-    return tuple(str(name) for name in only) if isinstance(only, list) else None
-
-
-def _comment(file: Any) -> dict[str, Any]:
-    if isinstance(file, (str, Path)) and not has_suffix(file, NIFTI):
-        return {}  # other formats carry no names
-    header = (open_image(file) if isinstance(file, (str, Path)) else file).header
-    for extension in getattr(header, "extensions", ()):
-        if extension.get_code() == _COMMENT:
-            try:
-                content = json.loads(extension.get_content())
-            except ValueError:
-                continue
-            if isinstance(content, dict) and "labels" in content:
-                return content
-    return {}
+    if distance > _FORMS_MM:
+        code = "sform-qform" if distance > min(grid.spacing) / 2 else "sform-qform-close"
+        yield finding(code, path, f"sform and qform differ, corners lie up to {distance:.4g} mm apart")

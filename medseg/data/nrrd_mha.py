@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.data.gzip_io import cut_short, damaged, inflate
+from medseg.data.scan_rules import finding, refusal
 from medseg.errors import DataError, GeometryError
+from medseg.findings import Finding
 from medseg.grid import Grid
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
@@ -29,6 +31,7 @@ _SPACES = {
     **{"left-posterior-superior": _LPS, "lps": _LPS, "left-anterior-superior": _LAS, "las": _LAS},
     **{"right-anterior-superior": _RAS, "ras": _RAS},
 }
+_UNITS = {"mm": 1.0, "m": 1000.0, "cm": 10.0, "um": 0.001, "\u00b5m": 0.001}  # in mm
 _NRRD_TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
     **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
@@ -55,6 +58,7 @@ class RawVolume:
         data_path: the file with the voxels.
         offset: bytes before them; -1 where they are the last bytes of the file.
         decompress: makes stored bytes from compressed ones; None where they are raw.
+        problems: the rules for scans that the header breaks.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class RawVolume:
     data_path: Path
     offset: int
     decompress: Callable[[bytes], bytes | bytearray] | None
+    problems: tuple[Finding, ...] = ()
 
     def voxels(self) -> npt.NDArray[np.generic]:
         """Return the voxels, `(I, J, K)`.
@@ -95,17 +100,21 @@ def open_raw(path: str | Path) -> RawVolume:
         GeometryError: it does not say where its voxels lie in the patient, or is not a 3D volume.
     """
     path = Path(path)
+    if not path.exists():
+        raise _refused("file-missing", path, "no such file")
     try:
         with path.open("rb") as file:
             content = file.read(_HEADER_BYTES)
     except OSError as error:
-        raise DataError(path, "the file cannot be read", error.strerror or str(error)) from error
+        raise _refused("file-unreadable", path, f"the file cannot be opened: {error.strerror or error}") from error
+    if not content:
+        raise _refused("file-empty", path, "the file is empty")
     return _open_nrrd(path, content) if path.suffix.lower() in NRRD_SUFFIXES else _open_meta(path, content)
 
 
 def _open_nrrd(path: Path, content: bytes) -> RawVolume:
     if not content.startswith(b"NRRD"):
-        raise DataError(path, "the file is not in NRRD format", fix="Copy it again.")
+        raise _refused("file-not-image", path, "the file is not in NRRD format")
     text, ending = _split_header(content, rb"\r?\n\r?\n")
     fields: dict[str, str] = {}
     for line in text.splitlines()[1:]:
@@ -115,20 +124,22 @@ def _open_nrrd(path: Path, content: bytes) -> RawVolume:
     shape = _sizes(path, fields.get("dimension", ""), fields.get("sizes", ""))
     frame = _SPACES.get(fields.get("space", "").lower())
     if frame is None:
-        shown = fields.get("space") or "no space"
-        raise GeometryError(
-            path, "the header does not say which side is left", shown, "Save it with a space, as 3D Slicer does."
-        )
-    units = set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) - {"mm", ""}
-    if units:
-        raise GeometryError(path, "its unit of length must be mm", ", ".join(sorted(units)))
+        message = f"the header does not say which side is left ({fields.get('space') or 'no space'})"
+        raise _refused("affine-impossible", path, message, "Save it with a space, as 3D Slicer does.")
+    units = set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) - {""} or {"mm"}
+    shown = ", ".join(sorted(units))
+    if len(units) > 1 or shown not in _UNITS:
+        raise _refused("affine-impossible", path, f"its unit of length must be mm ({shown})")
+    problems = () if shown == "mm" else (finding("spacing-unit", path, f"its lengths are in {shown}, converted to mm"),)
+    frame = frame * _UNITS[shown]
     directions = np.array([_numbers(path, part, 3) for part in _vectors(path, fields, "space directions", 3)])
     (origin,) = (_numbers(path, part, 3) for part in _vectors(path, fields, "space origin", 1))
     dtype = _NRRD_TYPES.get(fields.get("type", "").lower())
     encoding = fields.get("encoding", "").lower()
     if dtype is None or encoding not in ("raw", "gzip", "gz") or fields.get("line skip", "0") != "0":
         shown = f"type {fields.get('type')}, encoding {encoding}, line skip {fields.get('line skip', 0)}"
-        raise DataError(path, "this kind of NRRD is not read", shown, "Save it with numbers, encoding raw or gzip.")
+        fix = "Save it with numbers, encoding raw or gzip."
+        raise _refused("file-header", path, f"this kind of NRRD is not read ({shown})", fix)
     data_path = _data_file(path, fields.get("data file", fields.get("datafile")))
     skip = int(_numbers(path, fields.get("byte skip", "0"), 1)[0])
     return RawVolume(
@@ -138,6 +149,7 @@ def _open_nrrd(path: Path, content: bytes) -> RawVolume:
         data_path,
         skip if skip < 0 or data_path != path else ending + skip,
         _inflate_gzip if encoding != "raw" else None,
+        problems,
     )
 
 
@@ -148,21 +160,25 @@ def _open_meta(path: Path, content: bytes) -> RawVolume:
         key, _, value = line.partition("=")
         fields[key.strip()] = value.strip()
     if "ElementDataFile" not in fields:
-        raise DataError(path, "the file is not in MetaImage format", fix="Copy it again.")
+        raise _refused("file-not-image", path, "the file is not in MetaImage format")
     shape = _sizes(path, fields.get("NDims", ""), fields.get("DimSize", ""))
     keys = ("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"), ("ElementSpacing",)
     numbers = []
     for names, count in zip(keys, (9, 3, 3), strict=True):
         values = [fields[name] for name in names if name in fields]
         if not values:
-            raise GeometryError(path, f"the header does not say where the voxels lie: {names[0]} is missing")
+            message = f"the header does not say where the voxels lie: {names[0]} is missing"
+            raise _refused("affine-impossible", path, message)
         numbers.append(_numbers(path, values[0], count))
     matrix, offset, spacing = numbers
+    if spacing.min() < 0:
+        raise _refused("affine-impossible", path, f"its ElementSpacing is negative ({fields['ElementSpacing']})")
     dtype = _META_TYPES.get(fields.get("ElementType", ""))
     channels, binary = fields.get("ElementNumberOfChannels", "1"), fields.get("BinaryData", "True")
     if dtype is None or channels != "1" or binary.lower() != "true":
         shown = f"{fields.get('ElementType')}, channels {channels}, BinaryData {binary}"
-        raise DataError(path, "this kind of MetaImage is not read", shown, "Save it as binary numbers, one a voxel.")
+        fix = "Save it as binary numbers, one a voxel."
+        raise _refused("file-header", path, f"this kind of MetaImage is not read ({shown})", fix)
     local = fields["ElementDataFile"].upper() == "LOCAL"
     big = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")).lower() == "true"
     header_size = int(_numbers(path, fields.get("HeaderSize", "0"), 1)[0])
@@ -185,18 +201,18 @@ def _split_header(content: bytes, end: bytes) -> tuple[str, int]:
 
 
 def _sizes(path: Path, dimension: str, sizes: str) -> tuple[int, int, int]:
-    if dimension != "3":
-        raise GeometryError(
-            path, "a scan must be a 3D volume", f"{dimension or 'no'} dimensions", "Save one volume a file."
-        )
-    i, j, k = (int(size) for size in _numbers(path, sizes, 3))
+    count = int(dimension) if dimension.isdecimal() else 0
+    if count < 3 or set(sizes.split()[3:]) - {"1"}:
+        raise _refused("not-3d", path, f"a scan must be a 3D volume ({dimension or 'no'} dimensions)")
+    i, j, k = (int(size) for size in _numbers(path, sizes, count)[:3])
     return i, j, k
 
 
 def _vectors(path: Path, fields: Mapping[str, str], key: str, count: int) -> list[str]:
     vectors = re.findall(r"\(([^)]*)\)", fields.get(key, ""))
     if len(vectors) != count:
-        raise GeometryError(path, f"the header does not say where the voxels lie: {key}", fields.get(key, "missing"))
+        message = f"the header does not say where the voxels lie: {key} ({fields.get(key, 'missing')})"
+        raise _refused("affine-impossible", path, message)
     return vectors
 
 
@@ -206,7 +222,7 @@ def _numbers(path: Path, text: str, count: int) -> npt.NDArray[np.float64]:
     except ValueError:
         numbers = np.empty(0)
     if numbers.shape != (count,):
-        raise DataError(path, f"the header must give {count} numbers", text, "Copy it again.")
+        raise _refused("file-header", path, f"the header must give {count} numbers ({text})")
     return numbers
 
 
@@ -219,9 +235,8 @@ def _grid(
     try:
         return Grid(shape, affine)
     except GeometryError as error:
-        raise GeometryError(
-            path, f"{error.thing}: {error.problem}", error.came, "Convert it from its source."
-        ) from error
+        message = f"{error.thing}: {error.problem} ({error.came})"
+        raise _refused("affine-impossible", path, message) from error
 
 
 def _dtype(code: str, big: bool) -> np.dtype[np.generic]:
@@ -233,9 +248,10 @@ def _data_file(path: Path, name: str | None) -> Path:
     if name is None:
         return path
     if name.split()[0].upper() == "LIST" or "%" in name or Path(name).name != name:
-        raise DataError(path, "the voxels must be in one file beside the header", name, "Save it as a single file.")
+        message = f"the voxels must be in one file beside the header ({name})"
+        raise _refused("file-header", path, message, "Save it as a single file.")
     if not path.with_name(name).is_file():
-        raise DataError(path, f"its voxels are in {name}, which is missing", fix="Copy both files.")
+        raise _refused("file-missing", path, f"its voxels are in {name}, which is missing", "Copy both files.")
     return path.with_name(name)
 
 
@@ -246,6 +262,10 @@ def _inflate_gzip(content: bytes) -> bytes | bytearray:
         gzip.BadGzipFile, zlib.error: the bytes are damaged; EOFError: they end too early.
     """
     return inflate(content) if content.startswith(b"\x1f\x8b") else gzip.decompress(content or b"\0")
+
+
+def _refused(code: str, path: Path, message: str, fix: str = "") -> DataError:
+    return refusal(finding(code, path, message, fix))
 
 
 def _inflate_zlib(content: bytes) -> bytes:

@@ -22,7 +22,7 @@ from medseg.data.fingerprint import case_statistics, fingerprint
 from medseg.data.layouts import discover_volumes
 from medseg.data.layouts.datalist import NAME, write_datalist
 from medseg.data.masks import merge_masks
-from medseg.data.nifti import write_label_map, write_volume
+from medseg.data.nifti_writer import write_label_map, write_volume
 from medseg.data.resample import body_box, crop, resample
 from medseg.data.store import IMAGE_SUFFIX, LABEL_SUFFIX, write_store
 from medseg.data.volumes import read_volume

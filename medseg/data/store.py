@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.atomic import atomic_path
-from medseg.data.nifti import label_dtype
+from medseg.data.nifti_writer import label_dtype
 from medseg.errors import DataError, LabelError
 from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap

@@ -15,8 +15,8 @@ from medseg.catalogue import in_order, structure_names
 from medseg.data.layouts import datalist, discover
 from medseg.data.layouts.nnunet import DESCRIPTION
 from medseg.data.layouts.totalsegmentator import IMAGE, MASKS, image_of
-from medseg.data.nifti import read_label_names, read_restriction
-from medseg.data.volumes import holds_images_2d
+from medseg.data.nifti_writer import read_label_names, read_restriction
+from medseg.data.scan_files import holds_images_2d
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.pictures import Picture, find_pictures
 from medseg.file_names import VOLUMES, entries, files_by_name, spelled_as, stem

@@ -52,7 +52,7 @@ def timed(deed: Callable[[], Any]) -> Answer:
 
 def merge_medseg(case: Path, out: Path, write: bool, precedence: list[str]) -> Run:
     """The merge of medseg, with or without the file."""
-    masks_of, nifti = import_module("medseg.data.masks"), import_module("medseg.data.nifti")
+    masks_of, nifti_writer = import_module("medseg.data.masks"), import_module("medseg.data.nifti_writer")
     labels = import_module("medseg.labels").LabelMap.totalsegmentator()
     masks = {name: case / MASKS / f"{name}.nii.gz" for name in labels.structures}
     made: list[Any] = []
@@ -60,7 +60,7 @@ def merge_medseg(case: Path, out: Path, write: bool, precedence: list[str]) -> R
     def deed() -> None:
         made[:] = [masks_of.merge_masks(case / IMAGE, masks, labels, precedence)]
         if write:
-            nifti.write_label_map(out.with_suffix(".nii.gz"), made[0].label, case / IMAGE, labels)
+            nifti_writer.write_label_map(out.with_suffix(".nii.gz"), made[0].label, case / IMAGE, labels)
 
     def run() -> Answer:
         made.clear()

@@ -9,7 +9,7 @@ from medseg import resources
 from medseg.bundle import BatchPredictor, Bundle, Predictor, VolumeWriter
 from medseg.bundle.batch_predict import run_pipelined, shapes_of
 from medseg.data import read_grid, read_volume
-from medseg.data.nifti import read_restriction
+from medseg.data.nifti_writer import read_restriction
 from medseg.errors import DataError, LabelError, OutputError
 
 pytestmark = pytest.mark.slow

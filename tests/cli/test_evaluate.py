@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medseg.data import merge_masks, read_volume
-from medseg.data.nifti import read_label_names, write_label_map
+from medseg.data.nifti_writer import read_label_names, write_label_map
 from medseg.evaluation import find_sources
 from medseg.labels import LabelMap
 

@@ -99,7 +99,7 @@ def test_no_validation_case_is_an_error_with_a_fix(case, tmp_path):
 
 
 def test_the_phantom_is_used_only_without_a_data_set(tmp_path, caplog, tiny_spec):
-    spec = {"train": 1, "val": 1, "test": 0, "size": [16, 16], "spacing": [20, 15, 40], "region": "abdomen"}
+    spec = {"train": 1, "val": 1, "test": 0, "size": [18, 16], "spacing": [18, 15, 18], "region": "abdomen"}
     with caplog.at_level(logging.INFO):
         result = open_dataset(None, LabelMap.totalsegmentator(), tmp_path / "cache", phantom=spec)
     assert caplog.text.count("using the phantom that comes with medseg") == 1
@@ -184,11 +184,12 @@ def test_label_maps_are_renumbered_by_name(save):
         ([0, 0.5], "whole numbers"),
         ([0, 4], r"between 0 and 3 \(got 0 to 4\)"),
         ([-1, 0], "between 0 and 3"),
-        ([0, np.nan], "between 0 and 3"),
     ):
         wrong = save("wrong.nii.gz", np.resize(np.array(values, np.float32), (4, 1, 1)))
         with pytest.raises(LabelError, match=message):
             read_renumbered(Case("a", image, wrong), case_labels, labels)
+    with pytest.raises(DataError, match="2 voxels are NaN or infinite"):
+        read_renumbered(Case("a", image, save("nan.nii.gz", np.resize([0, np.nan], (4, 1, 1)))), case_labels, labels)
     moved = np.eye(4)
     moved[0, 3] = 5.0
     with pytest.raises(GeometryError, match="it lies up to 5 mm from"):

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 
 from medseg.data import read_grid, read_volume
-from medseg.data.nifti import (
-    open_image,
-    read_label_names,
-    write_label_map,
-)
+from medseg.data.nifti import open_nifti
+from medseg.data.nifti_writer import read_label_names, write_label_map
 from medseg.errors import DataError, GeometryError, LabelError, OutputError
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen"])
-OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.2, 5], [0, -0.2, 3, 7], [0, 0, 0, 1]], dtype=float)
+OBLIQUE = np.array([[1.92, -0.448, 0.504, -20], [0.56, 1.536, -1.728, 5], [0, 1.2, 2.4, 7], [0, 0, 0, 1]])
 AFFINES = {
     "RAS": np.diag([2.0, 2, 3, 1]),
     "LPS": np.diag([-2.0, -2, 3, 1]),
@@ -107,12 +104,12 @@ def test_files_that_are_not_nifti_are_refused_with_the_reason(tmp_path, save):
     cases = {
         "no such file": tmp_path / "missing.nii.gz",
         "the file is empty": broken(tmp_path, "empty.nii.gz", b""),
-        "not in NIfTI format [(].txt[)]": broken(tmp_path, "ct.txt", b"x"),
+        "not in NIfTI format, but text": broken(tmp_path, "ct.txt", b"x"),
         "only a Git-LFS pointer": broken(
             tmp_path, "lfs.nii.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
         ),
-        "damaged or cut short [(]": broken(tmp_path, "text.nii.gz", b"this is no image"),
-        "damaged or cut short": broken(tmp_path, "zip.nii.gz", gzip.compress(b"this is no image")),
+        "in NIfTI format, but text": broken(tmp_path, "text.nii.gz", b"this is no image"),
+        "NIfTI format, but text": broken(tmp_path, "zip.nii.gz", gzip.compress(b"this is no image")),
         "the file is damaged or cut": broken(tmp_path, "short.nii.gz", whole[: len(whole) // 2]),
     }
     for reason, path in cases.items():
@@ -156,4 +153,4 @@ def test_a_comment_that_is_not_json_does_not_hide_the_names(save, tmp_path):
 def test_opening_reads_no_voxels(save):
     path = save("ct.nii", np.zeros((40, 40, 40), np.int16))
     path.write_bytes(path.read_bytes()[:400])
-    assert open_image(path).shape == (40, 40, 40)
+    assert open_nifti(path).shape == (40, 40, 40)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medseg.data import read_grid, read_volume
-from medseg.data.volumes import find_scans, holds_images_2d, scan_name
+from medseg.data.scan_files import find_scans, holds_images_2d, scan_name
 from medseg.errors import DataError
 
 

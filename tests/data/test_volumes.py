@@ -18,7 +18,7 @@ from medseg.errors import DataError, GeometryError
 from medseg.grid import Grid
 from tests.made_inputs import LPS, itk_image
 
-OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.2, 5], [0, -0.2, 3, 7], [0, 0, 0, 1]], dtype=float)
+OBLIQUE = np.array([[1.92, -0.448, 0.504, -20], [0.56, 1.536, -1.728, 5], [0, 1.2, 2.4, 7], [0, 0, 0, 1]])
 PERMUTED = np.array([[0, 0, 2.0, 1], [-1.5, 0, 0, 2], [0, 3, 0, 4], [0, 0, 0, 1]])
 
 
@@ -88,6 +88,22 @@ def test_the_space_of_an_nrrd_decides_its_frame(tmp_path):
         assert np.array_equal(grid.affine, frame @ np.array([[2, 0, 0, 5], [0, 3, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]]))
 
 
+def test_an_nrrd_in_meters_or_with_a_last_axis_of_one_is_the_same_volume(tmp_path, caplog):
+    plain = NRRD.format(space="LPS", encoding="raw").replace("endian: big\n", "")
+    meters = plain.replace("encoding", 'space units: "m" "m" "m"\nencoding')
+    for size in ("2,0,0", "0,3,0", "0,0,4", "5,6,7"):
+        meters = meters.replace(f"({size})", "(" + ",".join(f"0.00{part}" for part in size.split(",")) + ")")
+    flat = plain.replace("dimension: 3", "dimension: 4").replace("4 3 2", "4 3 2 1").replace("(0,0,4)", "(0,0,4) none")
+    grids = []
+    for number, text in enumerate((plain, meters, flat)):
+        path = tmp_path / f"{number}.nrrd"
+        path.write_bytes(text.encode() + bytes(48))
+        grids.append(read_volume(path)[1])
+    assert grids[0].matches(grids[1])
+    assert grids[0].matches(grids[2])
+    assert "1.nrrd: its lengths are in m, converted to mm" in caplog.text
+
+
 def changed(text, replacement):
     before, after = replacement
     assert before in text
@@ -106,11 +122,14 @@ def changed(text, replacement):
         (("space origin: (5,6,7)\n", ""), "where the voxels lie: space origin (missing)"),
         (("(0,0,4)", "(0,3,0)"), "must be invertible"),
         (("(0,0,4)", "(0,0,nan)"), "must be 4x4 and finite"),
-        (("dimension: 3", "dimension: 4"), "a scan must be a 3D volume (4 dimensions)"),
+        (
+            ("dimension: 3\nspace: LPS\nsizes: 4", "dimension: 4\nspace: LPS\nsizes: 4 1"),
+            "be a 3D volume (4 dimensions)",
+        ),
         (("sizes: 4 3 2", "sizes: 4 3"), "the header must give 3 numbers (4 3)"),
         (("type: short", "type: block"), "this kind of NRRD is not read (type block"),
         (("encoding: raw", "encoding: ascii"), "this kind of NRRD is not read"),
-        (("endian: big\n", 'space units: "m" "m" "m"\n'), "its unit of length must be mm (m)"),
+        (("endian: big\n", 'space units: "m" "m" "in"\n'), "its unit of length must be mm (in, m)"),
         (("endian: big\n", "data file: LIST\n"), "must be in one file beside the header (LIST)"),
         (("endian: big\n", "data file: ../a.raw\n"), "must be in one file beside the header"),
         (("endian: big\n", "data file: a.raw\n"), "its voxels are in a.raw, which is missing"),
@@ -138,6 +157,7 @@ META = (
         (("Offset = 1 2 3\n", ""), "Offset is missing"),
         (("ElementSpacing = 1 1 2\n", ""), "ElementSpacing is missing"),
         (("ElementSpacing = 1 1 2", "ElementSpacing = 1 1 0"), "must be invertible"),
+        (("ElementSpacing = 1 1 2", "ElementSpacing = 1 1 -2"), "its ElementSpacing is negative (1 1 -2)"),
         (("MET_SHORT", "MET_SHORT\nElementNumberOfChannels = 3"), "this kind of MetaImage is not read"),
         (("BinaryData = True", "BinaryData = False"), "this kind of MetaImage is not read"),
         (("NDims = 3", "NDims = 2"), "a scan must be a 3D volume (2 dimensions)"),
@@ -196,9 +216,6 @@ def nifti(path, voxels, change):
 
 
 def test_nifti_headers_that_cannot_be_right_are_refused_by_name(tmp_path, voxels):
-    def meters(header):
-        header.set_xyzt_units("meter")
-
     def no_number(header):
         header["srow_x"][3] = np.nan
 
@@ -206,23 +223,13 @@ def test_nifti_headers_that_cannot_be_right_are_refused_by_name(tmp_path, voxels
         header.set_qform(np.diag([5.0, 5, 5, 1]), 1)
 
     for change, message in (
-        (meters, r"its unit of length must be mm \(meter\)"),
-        (no_number, "its affine cannot be used: it must be 4x4 and finite"),
-        (contradictory, "sform and qform put the corners up to .* mm apart, and pixdim contradicts the sform"),
+        (no_number, "its sform cannot be used: it must be 4x4 and finite"),
+        (contradictory, "sform and qform differ, corners lie up to .* mm apart"),
     ):
         path = nifti(tmp_path / "a.nii.gz", voxels, change)
         for read in (read_volume, read_grid):
             with pytest.raises(GeometryError, match=r"a\.nii\.gz: " + message):
                 read(path)
-
-
-def test_a_nifti_whose_voxels_would_begin_in_its_header_is_refused(tmp_path, voxels):
-    path = nifti(tmp_path / "a.nii", voxels, lambda header: None)
-    content = bytearray(path.read_bytes())
-    content[108:112] = bytes(4)
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.nii: its voxels would begin inside the header \(vox_offset 0\)"):
-        read_volume(path)
 
 
 def test_the_sform_decides_where_pixdim_is_only_rounded(tmp_path, voxels):

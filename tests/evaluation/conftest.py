@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medseg.data.nifti import write_label_map
+from medseg.data.nifti_writer import write_label_map
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 

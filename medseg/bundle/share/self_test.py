@@ -21,7 +21,7 @@ from medseg.atomic import write_json
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.verify.manifest import files_of
 from medseg.data import PhantomSpec, SlicePhantomSpec, read_volume, write_slice_phantom
-from medseg.data.nifti import write_volume
+from medseg.data.nifti_writer import write_volume
 from medseg.data.phantom import make_body
 from medseg.errors import ConfigError, DataError, MedsegError, first_line
 from medseg.file_names import NIFTI, has_suffix
@@ -38,7 +38,7 @@ SAME = 0.999  # share of the labeled voxels that must agree for a mask to count 
 CLOSE = 0.98  # mean Dice below which it is another mask, and not the same one in another precision
 # Voxels of a structure, and the Dice below which it counts as changed: rounding moves few voxels.
 CHANGED = ((20, 0.9), (5, 0.5))
-VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 20.0), region="abdomen")
+VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 18.0), region="abdomen")
 SLICES = SlicePhantomSpec(train=1, val=0, slices=4, size=(128, 128), layout="folder", seed=7)
 _FORMAT = 1
 _TOLERANCE = 1e-3  # mm between affines, for rounding in a header

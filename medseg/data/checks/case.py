@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from medseg.cases import Case
-from medseg.data.checks import files, geometry, intensities
-from medseg.data.checks.files import Volume
+from medseg.data.checks import geometry, intensities
 from medseg.data.checks.structures import (
     Box,
     Overlaps,
@@ -28,8 +28,10 @@ from medseg.data.checks.structures import (
     nonzero_box,
 )
 from medseg.data.masks import binary_mask, label_values
+from medseg.data.scan_rules import as_finding
+from medseg.data.volumes import Stored, read_stored
 from medseg.errors import DataError, LabelError, MedsegError
-from medseg.findings import Finding, error, note, warning
+from medseg.findings import Finding, error, note, warning, worst
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
@@ -129,8 +131,9 @@ def check_case(job: CaseJob, labels: LabelMap | None = None, preview: bool = Fal
         preview: whether to return a slice of it.
     """
     findings = list(job.findings)
-    image, grid, histogram = _read_image(job, findings)
-    is_hu = image is not None and grid is not None and histogram is not None and intensities.is_hu(findings)
+    image, histogram = _read_image(job, findings)
+    grid = image.grid if image is not None else None
+    is_hu = image is not None and histogram is not None and intensities.is_hu(findings)
     measured = _MeasuredStructures(grid, image if is_hu else None)
     for name, mask, box in _read_structures(job.case, grid, labels, findings, measured):
         measured.add(name, mask, box)
@@ -180,29 +183,20 @@ def _add(findings: list[Finding], finding: Finding) -> None:
         findings.append(finding)
 
 
-def _read_image(
-    job: CaseJob, findings: list[Finding]
-) -> tuple[Volume | None, Grid | None, intensities.Histogram | None]:
-    """Return the image, its grid and its values, as far as they can be read."""
+def _read_image(job: CaseJob, findings: list[Finding]) -> tuple[Stored | None, intensities.Histogram | None]:
+    """Return the image and its values, as far as they can be read."""
     if any(finding.code == "image-missing" for finding in findings):
-        return None, None, None
-    image = files.read(job.case.image)
-    if isinstance(image, Finding):
-        _add(findings, image)
-        return None, None, None
-    problem = geometry.check_voxel_type(image)
-    if problem:
-        findings.append(problem)
-        return None, None, None
-    grid = geometry.grid_of(image)
-    if isinstance(grid, Finding):
-        findings.append(grid)
-        return None, None, None
-    findings += geometry.check_geometry(image, grid)
+        return None, None
+    try:
+        image = read_stored(job.case.image)
+    except DataError as fault:
+        _add(findings, as_finding(fault))
+        return None, None
+    findings += image.problems
     histogram = intensities.histogram(image.raw, image.slope, image.intercept)
     for finding in intensities.check_intensities(histogram, image.path):
-        findings.append(finding.as_note() if job.loose and finding.code != "nan" else finding)
-    return image, grid, histogram
+        findings.append(finding.as_note() if job.loose else finding)
+    return image, histogram
 
 
 class _MeasuredStructures:
@@ -213,7 +207,7 @@ class _MeasuredStructures:
         hu: the image, if its values are HU.
     """
 
-    def __init__(self, grid: Grid | None, hu: Volume | None) -> None:
+    def __init__(self, grid: Grid | None, hu: Stored | None) -> None:
         self.grid = grid
         self.hu = hu
         self.structures: dict[str, Structure] = {}
@@ -238,7 +232,7 @@ def _read_structures(
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_], Box]]:
     """Yield each structure that is not empty and lies on the image's grid, as a mask within a box."""
     for name in sorted(case.masks):
-        mask = _on_grid(files.read(case.masks[name]), grid, "mask", findings)
+        mask = _on_grid(case.masks[name], grid, "mask", findings)
         if mask is None:
             continue
         values = mask.scaled(mask.raw)
@@ -253,7 +247,7 @@ def _read_structures(
         else:
             yield from _in_its_box(name, part, box, measured)
     if case.label is not None and not case.masks:
-        label = _on_grid(files.read(case.label), grid, "label", findings)
+        label = _on_grid(case.label, grid, "label", findings)
         if label is not None:
             yield from _split_label_map(label, labels, case.binarize, findings, measured)
 
@@ -275,24 +269,24 @@ def _in_its_box(
         yield name, mask[inner], moved
 
 
-def _on_grid(volume: Volume | Finding, grid: Grid | None, kind: str, findings: list[Finding]) -> Volume | None:
+def _on_grid(path: Path, grid: Grid | None, kind: str, findings: list[Finding]) -> Stored | None:
     """Return a mask or a label map that could be read and lies on the image's grid; else add a finding."""
-    if isinstance(volume, Finding):
-        _add(findings, volume)
+    try:
+        volume = read_stored(path)
+    except DataError as fault:
+        _add(findings, as_finding(fault))
         return None
-    own_grid = geometry.check_voxel_type(volume) or geometry.grid_of(volume)
-    problem: Finding | None = None
-    if isinstance(own_grid, Finding):
-        problem = own_grid
-    elif grid is not None:
-        problem = geometry.compare_grids(own_grid, grid, volume.path, kind)
-    if problem:
-        findings.append(problem)
-    return None if problem else volume
+    # What a mask has in common with its image is said once, of the image.
+    of_image = {problem.code for problem in findings}
+    new = [problem for problem in volume.problems if problem.code not in of_image and problem.severity != "note"]
+    difference = geometry.compare_grids(volume.grid, grid, path, kind) if grid is not None else None
+    new += [difference] if difference else []
+    findings += new
+    return None if worst(new) == "error" else volume
 
 
 def _split_label_map(
-    volume: Volume,
+    volume: Stored,
     labels: LabelMap | None,
     binarize: float | None,
     findings: list[Finding],
@@ -318,7 +312,7 @@ def _split_label_map(
         measured.absent += [name for name in labels if name not in measured.structures]
 
 
-def _digest(image: Volume) -> str:
+def _digest(image: Stored) -> str:
     """Return a hash that is equal for images of the same shape and HU, however they are stored and compressed."""
     if (image.slope, image.intercept) == (1.0, 0.0) and image.raw.dtype == np.int16:
         values = image.raw
@@ -330,7 +324,7 @@ def _digest(image: Volume) -> str:
     return digest.hexdigest()[:16]
 
 
-def _preview(image: Volume, grid: Grid, measured: _MeasuredStructures, findings: tuple[Finding, ...]) -> Preview:
+def _preview(image: Stored, grid: Grid, measured: _MeasuredStructures, findings: tuple[Finding, ...]) -> Preview:
     """Return the slice across the body with most of the structures that a finding names, or else of any."""
     axis = next(i for i, letter in enumerate(grid.axes) if letter in "IS")
     others = tuple(index for index in range(3) if index != axis)

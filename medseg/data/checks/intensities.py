@@ -89,10 +89,7 @@ def summary(histogram: Histogram) -> dict[str, float | None]:
 
 def check_intensities(histogram: Histogram, location: object) -> list[Finding]:
     """Report what excludes that the values of an image are the HU of a CT, or makes it doubtful."""
-    findings = []
-    if histogram.broken:
-        message = f"{histogram.broken} voxels are NaN or infinite"
-        findings.append(error("nan", location, message, "Replace them by air (-1024)."))
+    findings: list[Finding] = []
     if not len(histogram.values):
         return findings
     if len(histogram.values) == 1:

@@ -8,7 +8,7 @@ import pytest
 from medseg.bundle import Bundle
 from medseg.bundle.share import self_test
 from medseg.bundle.share.self_test import SelfTest, compare_masks, kind_of
-from medseg.data.nifti import write_volume
+from medseg.data.nifti_writer import write_volume
 from medseg.errors import ConfigError, DataError
 from medseg.grid import Grid
 from medseg.image_io_2d import write_image_2d

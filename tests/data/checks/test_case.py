@@ -39,7 +39,7 @@ def test_masks_are_checked_without_their_image(job):
     broken.write_bytes(broken.read_bytes()[:-20])
     job.case.image.write_bytes(b"no image")
     report = check_case(job)
-    assert {finding.code for finding in report.findings} == {"file-not-image", "file-truncated"}
+    assert {finding.code for finding in report.findings} == {"file-not-image", "file-truncated", "spacing-suspicious"}
     assert (report.summary, report.digest, report.preview) == (None, "", None)
     missing = (error("image-missing", "ct.nii.gz", "the case has no CT"),)
     assert "file-truncated" in {f.code for f in check_case(dataclasses.replace(job, findings=missing)).findings}

@@ -53,7 +53,7 @@ def test_a_ct_has_no_findings_in_any_number_type():
 def test_nothing_finite_gives_no_number():
     result = histogram(np.full((2, 2), np.nan))
     assert set(summary(result).values()) == {None}
-    assert [finding.code for finding in check_intensities(result, "ct")] == ["nan"]
+    assert [finding.code for finding in check_intensities(result, "ct")] == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,6 @@ def test_nothing_finite_gives_no_number():
         (lambda hu: np.clip((hu + 200) / 2, 0, 255), "not-hu"),
         (lambda hu: np.clip(hu, 0, 800) * 0.9, "not-hu"),
         (lambda hu: hu * 0 + 7, "constant"),
-        (lambda hu: np.where(hu > 700, np.inf, hu), "nan"),
         (lambda hu: np.minimum(hu, 300), "saturated"),
         (lambda hu: np.maximum(hu, -200), "saturated"),
         (lambda hu: np.where(hu < -500, -60 + hu % 40, hu), "no-air"),
