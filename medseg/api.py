@@ -95,7 +95,8 @@ def segment(
     volume = _as_volume(image, affine)
     is_slice = holds_images_2d(image) if isinstance(image, (str, Path)) else volume[0].ndim == 2
     if not isinstance(bundle, Predictor):
-        bundle = load(bundle, **{"slices": is_slice and _takes_slices(bundle), **options})
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, bool(options.pop("trust", False)))
+        bundle = load(opened, **{"slices": is_slice and opened.takes_slices, **options})
     elif options:
         fix = "Give them to medseg.load, or give the bundle instead of the predictor."
         raise InputError("segment", "a loaded Predictor takes no options", ", ".join(options), fix)
@@ -145,11 +146,6 @@ def train(
     return run
 
 
-def _takes_slices(bundle: str | Path | Bundle) -> bool:
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    return "volume_preprocessing" in opened.content("inference")
-
-
 def _loaded(
     image: Any, volume: tuple[npt.NDArray[Any], Grid | None], is_slice: bool, predictor: Predictor
 ) -> LoadedScan:
@@ -166,7 +162,7 @@ def _loaded(
     if isinstance(image, (str, Path)):
         if not is_slice:
             return predictor.load(image, keep_image=True)
-        items = slice_items(image)
+        items = slice_items(image, structures=predictor.labels.structures)
         if len(items) != 1:
             fix = "Pass the path of one of them, or use medseg.bundle.BatchPredictor."
             raise InputError("image", "segment takes one image, and this is a folder of several", shown, fix)

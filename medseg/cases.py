@@ -39,6 +39,7 @@ class Case:
         annotated: the structures that were annotated; None if that is not known.
         combinations: if the label map holds combinations of overlapping structures: the channels of each code.
         slice: if the image is a 2D slice: its scan and its number in the scan.
+        pieces: further files of a structure of `masks`, united with it.
         patient: the patient; None if the case is the only one of its patient. No patient is in two subsets of a split.
         binarize: how masks that hold more than 0 and 1 are read, see `medseg.data.masks.binary_mask`.
 
@@ -60,6 +61,7 @@ class Case:
     slice: SliceInfo | None = None
     patient: str | None = None
     binarize: float | None = None
+    pieces: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.binarize is not None and not (isinstance(self.binarize, (int, float)) and 0 < self.binarize < 1):
@@ -79,8 +81,13 @@ class Case:
     def files(self) -> list[Path]:
         """List the image and the masks, or else the label map."""
         if self.masks:
-            return [self.image, *(self.masks[name] for name in sorted(self.masks))]
+            pieces = [path for name in sorted(self.pieces) for path in self.pieces[name]]
+            return [self.image, *(self.masks[name] for name in sorted(self.masks)), *pieces]
         return [self.image] if self.label is None else [self.image, self.label]
+
+    def files_of(self, structure: str) -> tuple[Path, ...]:
+        """Return the files of a structure's mask."""
+        return (self.masks[structure], *self.pieces.get(structure, ()))
 
     def annotation_flags(self, labels: LabelMap) -> npt.NDArray[np.bool_]:
         """Return which classes were annotated, `(len(labels),)`; the background and cases without a record always."""

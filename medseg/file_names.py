@@ -19,6 +19,9 @@ from medseg.findings import Finding, error, warning
 NIFTI = (".nii.gz", ".nii")
 VOLUMES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
 _LEFT_BEHIND = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
+# Pictures that are not read: compressed with loss or for the web, of several images, or of cameras.
+UNREAD_PICTURES = (".webp", ".gif", ".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".tga", ".psd", ".svg")
+UNREAD_PICTURES += (".pgm", ".ppm", ".pnm", ".pcx", ".apng", ".jfif", ".exr", ".raw")
 _VOLUME_LIKE = (*VOLUMES, ".hdr", ".img", ".dcm")
 Value = TypeVar("Value")
 
@@ -95,7 +98,8 @@ def list_files(folder: Path, suffixes: Sequence[str] = NIFTI) -> tuple[dict[str,
         suffixes: of the files to list, in lower case.
 
     Returns:
-        The files, and findings: a name that two files have (`x.nii` and `x.nii.gz`), and volumes that are not listed.
+        The files, and findings: a name that two files have (`x.nii` and `x.nii.gz`), and volumes, or beside pictures
+        other pictures, that are not listed.
     """
     files: dict[str, Path] = {}
     findings = []
@@ -105,7 +109,8 @@ def list_files(folder: Path, suffixes: Sequence[str] = NIFTI) -> tuple[dict[str,
             continue
         path = folder / entry.name
         if not has_suffix(path, suffixes):
-            if has_suffix(path, _VOLUME_LIKE) or ".nii" in path.name.lower():
+            unread = (*_VOLUME_LIKE, *(UNREAD_PICTURES if ".png" in suffixes else ()))
+            if has_suffix(path, unread) or ".nii" in path.name.lower():
                 message = f"the file is not read, because its name does not end in {' or '.join(suffixes)}"
                 findings.append(warning("file-ignored", path, message, "Convert or rename it, or move it elsewhere."))
             continue

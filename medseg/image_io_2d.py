@@ -181,8 +181,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
     try:
         with Image.open(path) as image:
-            # Pillow turns a TIFF when it opens it.
-            sideways = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
+            # Pillow turns a TIFF when it opens it, and decodes all of a PNG to look for EXIF data.
+            stored = image.format != "TIFF" and (image.format != "PNG" or _png_has_exif(Path(path)))
+            sideways = stored and image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
             return (image.width, image.height) if sideways else (image.height, image.width)
     except Exception as error:
         raise DataError(path, "the image cannot be read", _first_line(error), _COPY_AGAIN) from error
@@ -356,6 +357,19 @@ def _check_png(path: str | Path, content: bytes) -> tuple[int, str]:
             return min(depth, 8), loss
         position = end
     raise DataError(path, "the PNG file ends before its IEND chunk", f"{len(content):,} bytes", _COPY_AGAIN)
+
+
+def _png_has_exif(path: Path) -> bool:
+    """Return whether a PNG has EXIF data, from the headers of its chunks."""
+    with path.open("rb") as file:
+        file.seek(len(_PNG))
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            start = file.read(min(length, 16)) if kind in (b"tEXt", b"zTXt", b"iTXt") else b""
+            if kind == b"eXIf" or start == b"Raw profile type":
+                return True
+            file.seek(length + 4 - len(start), 1)
+    return False
 
 
 def _drop_alpha(path: str | Path, image: Any) -> Any:

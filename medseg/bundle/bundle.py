@@ -98,6 +98,11 @@ class Bundle:
             raise ConfigError(self.root, f"the bundle cannot be used for this: it has no configs/{config}.json")
         return path
 
+    @property
+    def takes_slices(self) -> bool:
+        """Whether its inference takes 2D images beside volumes."""
+        return "volume_preprocessing" in self.content("inference")
+
     def content(self, config: str) -> dict[str, Any]:
         """Return one of its configs, or its metadata, as it is in the file.
 

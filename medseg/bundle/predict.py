@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from medseg.transforms import LoadSlice2Dd
 logger = logging.getLogger(__name__)
 
 _SHEAR = 1e-3  # degrees; a smaller shear comes from rounded affines
+_USED = ("network", "labels", "device", "amp", "ckpt_path", "spacing", "out_channels", "in_channels", "postprocessing")
 _VOLUME = "volume_"  # prefix of the keys for volumes, in the config of a bundle that takes 2D slices
 
 
@@ -100,6 +103,8 @@ class Predictor:
         parser = bundle.resolve("inference", overrides)
         self.root, self.source, self.config = bundle.root, parser.source, parser.content
         takes_slices = f"{_VOLUME}preprocessing" in parser
+        if takes_slices:
+            _require_used(bundle.content("inference"), overrides or {}, slices)
         if slices and not takes_slices:
             raise ConfigError(f"bundle '{bundle.name}'", "this bundle takes volumes only, not 2D slices")
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
@@ -261,6 +266,37 @@ class Predictor:
             if isinstance(self.inferer, StreamingInferer):  # it moves windows to the device itself, batch by batch
                 return self.inferer(image, self.network, options=options or self.options)
             return torch.as_tensor(self.inferer(image.to(self.device), self.network))
+
+
+def _require_used(content: Mapping[str, Any], overrides: Mapping[str, Any], slices: bool) -> None:
+    """Refuse keys that only the other kind of input uses: `window` for images, `inferer` for volumes.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    volumes = {name for name in content if name.startswith(_VOLUME)}
+    images = {name.removeprefix(_VOLUME) for name in volumes}
+    used, others = (images, volumes) if slices else (volumes, images)
+    reached = _reachable(content, [name for name in content if name not in images | volumes and name in _USED])
+    reached |= _reachable(content, used)
+    for key in overrides:
+        root = key.partition("#")[0]
+        if root in _reachable(content, others) - reached:
+            kind, other = ("2D images", "volumes") if slices else ("volumes", "2D images")
+            fix = f"Set {_VOLUME}{key}." if f"{_VOLUME}{root}" in content else "Leave it out."
+            raise ConfigError(key, f"this key is for {other}, and means nothing for {kind}", "", fix)
+
+
+def _reachable(content: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """Return the keys of a config that some of them refer to, themselves included."""
+    reached: set[str] = set()
+    remaining = list(names)
+    while remaining:
+        name = remaining.pop()
+        if name in content and name not in reached:
+            reached.add(name)
+            remaining += re.findall(r"@(\w+)", json.dumps(content[name]))
+    return reached
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 from collections.abc import Mapping, Sequence
@@ -62,10 +63,12 @@ class SliceWriter:
     submission: Path | None = None
     needs_image: bool = field(default=False, init=False)
     needs_confidence: bool = field(default=False, init=False)
+    _created: list[Path] = field(default_factory=list, init=False)
     _rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict, init=False)
     _runs: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self._created = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         writable_folder(self.folder)
         if self.submission is not None:
             writable_folder(self.submission.parent)
@@ -80,7 +83,7 @@ class SliceWriter:
         return cls(folder, predictor.labels, predictor.multilabel, predictor.only, items, **options)
 
     def begin(self) -> None:
-        """Write what the indices mean, unless masks are there whose indices mean something else.
+        """Refuse a folder with masks whose indices mean something else, and remove partial files.
 
         Raises:
             DataError: there are such masks.
@@ -99,7 +102,6 @@ class SliceWriter:
         for file in (Path(TABLE), Path(LABELS)):  # nothing else below the folder belongs to this writer
             for partial in self.folder.glob(f".{file.stem}.*.partial{file.suffix}"):
                 partial.unlink(missing_ok=True)
-        self.labels.save(path)
 
     @property
     def _comment(self) -> str:
@@ -124,6 +126,8 @@ class SliceWriter:
         if not isinstance(prediction, SlicePrediction):
             raise InputError(prediction.source, "a volume cannot be written as a slice", fix="Use a VolumeWriter.")
         files = self.files(prediction.id)
+        if not self._rows:
+            self.labels.save(self.folder / LABELS)
         if is_new:
             self._write_images(prediction, files)
         mm2 = None if prediction.spacing is None else prediction.spacing[0] * prediction.spacing[1]
@@ -178,9 +182,16 @@ class SliceWriter:
     def close(self) -> None:
         """Write the table of all slices; those of earlier calls stay in it as long as their masks exist.
 
+        Without any slice nothing is written, and a new folder is removed.
+
         Raises:
             OutputError: the file cannot be written.
         """
+        if not self._rows:
+            with contextlib.suppress(OSError):  # something lies in one of them
+                for folder in self._created:
+                    folder.rmdir()
+            return
         self._rows = self._earlier_rows() | self._rows
         write_csv(self.folder / TABLE, _COLUMNS, [row for id in sorted(self._rows) for row in self._rows[id]])
         if self.submission is not None:

@@ -107,7 +107,10 @@ def command(
     if coarse_first and not only:
         raise click.UsageError("--coarse-first needs --roi-subset NAME: the structures to search for.")
     from medseg.data.scan_files import holds_images_2d
+    from medseg.data.slice_items import require_known_format
 
+    for path in inputs:
+        require_known_format(path)
     show_traceback = bool((context.obj or {}).get("traceback"))
     images = [path for path in inputs if holds_images_2d(path)]
     if images:
@@ -120,7 +123,7 @@ def command(
         return
     if submission:
         raise click.UsageError("--submission is for 2D images, and these are volumes.")
-    targets, empty = _targets(inputs, folder, recursive)
+    targets, empty = _targets(bundle, inputs, folder, recursive)
     from medseg.atomic import writable_folder
     from medseg.bundle import BatchPredictor, Bundle, Outputs, Predictor, VolumeWriter
     from medseg.resources import parse_bytes
@@ -155,8 +158,12 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _targets(inputs: Sequence[Path], folder: Path, recursive: bool) -> tuple[dict[Path, Path], list[DataError]]:
+def _targets(
+    bundle: str, inputs: Sequence[Path], folder: Path, recursive: bool
+) -> tuple[dict[Path, Path], list[DataError]]:
     """Return the mask of each scan, and an error for each input without scans; raise it if no input has any."""
+    from medseg.bundle import Bundle
+    from medseg.data import slice_items
     from medseg.data.scan_files import find_scans, scan_name, without_namesakes
     from medseg.errors import DataError
 
@@ -168,6 +175,8 @@ def _targets(inputs: Sequence[Path], folder: Path, recursive: bool) -> tuple[dic
         except DataError as error:
             errors.append(error)
     if not scans:
+        if inputs[0].is_dir() and Bundle.open(bundle).takes_slices:
+            slice_items(inputs)  # says what it lacks, and which pictures are not read
         raise errors[0]
     targets = {scan: folder / f"{scan_name(scan)}.nii.gz" for scan in without_namesakes(scans)}
     for scan, target in targets.items():
@@ -192,9 +201,10 @@ def _predict_slices(
 ) -> None:
     """Segment 2D images, and print what becomes of each and where the table is."""
     from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
-    from medseg.bundle.slice_writer import MASKS, TABLE
+    from medseg.bundle.slice_writer import LABELS, MASKS, TABLE
     from medseg.data import slice_items
     from medseg.errors import ConfigError
+    from medseg.labels import LabelMap
 
     opened = Bundle.open(bundle, trust)
     opened.require_trust("inference")
@@ -204,7 +214,9 @@ def _predict_slices(
     inside = [path for path in inputs if folder.resolve() in (path.resolve(), *path.resolve().parents)]
     if inside:
         raise click.UsageError(f"{inside[0]} is in the output folder itself. Choose another folder with -o.")
-    items = slice_items(inputs, neighbors, without=folder)
+    names = opened.root / LABELS
+    structures = LabelMap.load(names).structures if names.is_file() else ()
+    items = slice_items(inputs, neighbors, without=folder, structures=structures)
     predictor = Predictor(opened, dict(overrides), list(only) or None, slices=True)
     writer = SliceWriter.of(predictor, folder, items, previews=previews, submission=submission)
     batch = BatchPredictor(predictor, writer, overwrite)
@@ -212,6 +224,9 @@ def _predict_slices(
     counts = batch.counts
     unchanged = f"{counts['existing']} unchanged (--overwrite segments them again)"
     click.echo(f"{counts['segmented']} segmented, {unchanged}, {counts['failed']} failed.", nl=False)
+    if counts["segmented"] + counts["existing"] == 0:
+        click.echo("")
+        raise click.exceptions.Exit(1)
     click.echo(f" Masks are in {folder / MASKS}, pixels and areas in {folder / TABLE}")
     if submission:
         click.echo(f"Run lengths are in {submission}")

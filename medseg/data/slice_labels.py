@@ -101,9 +101,10 @@ def read_masks(
         for name, runs in case.slice.runs.items():
             masks[name] = decode_runs(runs, shape, f"{case.label}, {case.id}, {name}")
     elif case.masks:
-        for name, path in case.masks.items():
-            mask = _read_mask(path, case.image, shape, orientation)
-            masks[name], between = decode_binary(mask, path, case.binarize)
+        files = [(structure, path) for structure in case.masks for path in case.files_of(structure)]
+        for name, path in files:
+            mask, between = decode_binary(_read_mask(path, case.image, shape, orientation), path, case.binarize)
+            masks[name] = masks[name] | mask if name in masks else mask
             if between:
                 doubts.append((path, f"{between} pixels between black and white went to the nearer"))
     elif case.label is not None:
@@ -227,7 +228,7 @@ def _prepare_scan(
         partial.mkdir(parents=True)
         for case in cases:
             try:
-                label = encoder.encode(read_slice(case, colors))
+                label = encoder.encode(read_slice(case, colors), case.image)
             except MedsegError as error:
                 errors.append(error)
                 continue
@@ -264,16 +265,19 @@ class _SliceEncoder:
         self.order = labels.structures if keep_overlaps else labels.overlap_priority()
         self.codes: dict[tuple[int, ...], int] = {(): 0}
         self.limits: tuple[float, float] | None = None
+        self.flat: Path | None = None  # an image of 8 bits
         self.sizes: Counter[str] = Counter()
         self.doubts: list[str] = []
         self.overlaps = 0
 
-    def encode(self, content: SliceContent) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def encode(self, content: SliceContent, path: Path) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the label of one slice: indices, or codes of combinations; `(rows, columns)`."""
         rows, columns = content.image.values.shape[:2]
         if content.image.deep:
             low, high = content.image.limits
             self.limits = (min(low, self.limits[0]), max(high, self.limits[1])) if self.limits else (low, high)
+        else:
+            self.flat = self.flat or path
         self.sizes[f"{rows}x{columns}"] += 1
         self.doubts += [f"{path}: {text}" for path, text in content.doubts]
         masks = {name: content.masks[name] for name in self.order if name in content.masks}
@@ -302,11 +306,12 @@ class _SliceEncoder:
 
     def record(self) -> dict[str, Any]:
         """Return the content of the scan's record."""
+        mixed = [f"{self.flat}: it has 8 bits, and others of its scan more"] if self.flat and self.limits else []
         return {
             "limits": self.limits,
             "combinations": list(self.codes),
             "sizes": dict(self.sizes),
-            "doubts": self.doubts,
+            "doubts": [*mixed, *self.doubts],
             "overlaps": self.overlaps,
         }
 

@@ -272,3 +272,54 @@ def test_a_run_is_evaluated_on_its_data_set(medseg, trained_slices, tmp_path):
         )
         assert wrong.code == 2
         assert "is for volumes, and these are 2D pictures." in wrong.err
+
+
+def test_keys_of_the_other_kind_of_input_are_refused(medseg, trained_slices, images, phantom, tmp_path):
+    for key in ("window=5", "volume_axes=PLI", "volume_inferer#overlap=0.5"):
+        done = medseg("predict", trained_slices, images, "-o", tmp_path / "out", "--set", key)
+        assert done.code == 1
+        assert f"{key.partition('=')[0]}: this key is for volumes, and means nothing for 2D images" in done.err
+    scan = phantom / "p0003" / "ct.nii.gz"
+    sets = ("--set", "window=[-160,240]", "--set", "inferer#overlap=0.5")
+    done = medseg("predict", trained_slices, scan, "-o", tmp_path / "out", *sets)
+    assert done.code == 1
+    assert "inferer#overlap: this key is for 2D images, and means nothing for volumes" in done.err
+    assert "Set volume_inferer#overlap." in done.err
+    assert not (tmp_path / "out" / "masks").exists()
+
+
+def test_an_empty_folder_asks_for_pictures(medseg, trained_slices, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = medseg("predict", trained_slices, tmp_path / "empty", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "it holds no 2D images (.png, .jpg" in done.err
+    (tmp_path / "empty" / "a.webp").write_bytes(b"any")
+    for given in (tmp_path / "empty", tmp_path / "empty" / "a.webp"):
+        done = medseg("predict", trained_slices, given, "-o", tmp_path / "out")
+        assert done.code == 1
+        assert "a.webp" in done.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_if_every_picture_is_refused_nothing_is_left(medseg, trained_slices, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.png").write_bytes(b"no picture")
+    out = tmp_path / "new" / "out"
+    done = medseg("predict", trained_slices, tmp_path / "in", "-o", out, "--submission", out / "s.csv")
+    assert done.code == 1
+    assert done.err.count("the image cannot be read") == 2
+    assert "Masks are in" not in done.out
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    assert medseg("predict", trained_slices, tmp_path / "in", "-o", tmp_path / "old").code == 1
+    assert list((tmp_path / "old").iterdir()) == []
+
+
+def test_masks_beside_images_are_not_segmented(medseg, trained_slices, images, tmp_path):
+    for path in sorted(images.iterdir()):
+        shutil.copy(path, path.with_name(f"{path.stem}_mask.png"))
+        shutil.copy(path, path.with_name(f"{path.stem}_small_bowel.png"))
+    done = medseg("predict", trained_slices, images, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 3

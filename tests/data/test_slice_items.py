@@ -29,7 +29,7 @@ def test_single_pictures_and_faults(tmp_path):
     with pytest.raises(DataError, match="has the same name, and masks are named after the images"):
         slice_items(tmp_path)
     (tmp_path / "c").mkdir()
-    with pytest.raises(DataError, match="it holds no 2D images"):
+    with pytest.raises(DataError, match="it holds no 2D images that are read"):
         slice_items(tmp_path / "c")
     with pytest.raises(DataError, match="there is no such image or folder"):
         slice_items(tmp_path / "d")
@@ -86,3 +86,48 @@ def test_the_output_folder_is_not_read_and_names_ignore_case(tmp_path):
     grey(tmp_path / "below" / "A.png")
     with pytest.raises(DataError, match="has the same name, and masks are named after the images"):
         slice_items(tmp_path, without=tmp_path / "out")
+
+
+def cases_of(*arguments, **options):
+    return [item["case"] for item in slice_items(*arguments, **options)]
+
+
+def test_masks_in_the_layouts_of_training_are_not_segmented(tmp_path, caplog):
+    for name in ("one/a.png", "one/a_mask.png", "one/b.png", "one/b_SEG.png"):
+        grey(tmp_path / name)
+    assert cases_of(tmp_path / "one") == ["a", "b"]
+    assert cases_of(sorted((tmp_path / "one").iterdir())) == ["a", "b"]  # as a shell lists them
+    for name in ("two/c.png", "two/c_liver.png", "two/c_small_bowel_000.png", "two/c_other.png"):
+        grey(tmp_path / name)
+    assert cases_of(tmp_path / "two", structures=("liver", "small_bowel")) == ["c", "c_other"]
+    (tmp_path / "two" / "classes.json").write_text('{"liver": [1, 1, 1], "small_bowel": [2, 2, 2], "other": [3, 3, 3]}')
+    assert cases_of(tmp_path / "two") == ["c"]
+    for name in ("images/d.png", "masks/d.png", "labels/e.png", "masks/liver/d.png"):
+        grey(tmp_path / "three" / "train" / name)
+    assert cases_of(tmp_path / "three") == ["d"]
+    with pytest.raises(DataError, match=r"it holds masks alone, and no images \(2 files\)"):
+        slice_items(tmp_path / "three" / "train" / "masks")
+    assert cases_of(tmp_path / "one" / "a_mask.png") == ["a_mask"]  # nothing beside it tells that it is a mask
+    for layout in ("split", "folder", "classes"):
+        assert len(slice_items(write_slice_phantom(tmp_path / layout, spec(layout)))) == 4
+
+
+def spec(layout):
+    return SlicePhantomSpec(train=1, val=1, slices=2, size=(16, 18), layout=layout)
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path, caplog):
+    grey(tmp_path / "in" / "a.png")
+    for name in ("b.webp", "c.GIF", "d.jp2"):
+        (tmp_path / "in" / name).write_bytes(b"any")
+    assert cases_of(tmp_path / "in") == ["a"]
+    assert "not segmented, because the format is not read: b.webp, c.GIF, d.jp2. Convert" in caplog.text
+    with pytest.raises(DataError, match=r"b\.webp: pictures in this format are not read \(\.webp\)\. Convert"):
+        slice_items(tmp_path / "in" / "b.webp")
+
+
+def test_a_scan_of_8_and_16_bits_is_warned_about(tmp_path, caplog):
+    grey(tmp_path / "s_1.png", 100)
+    grey(tmp_path / "s_2.png", 1000, deep=True)
+    slice_items(tmp_path)
+    assert "s_1.png: it has 8 bits and others of its scan more" in caplog.text

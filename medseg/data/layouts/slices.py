@@ -12,9 +12,9 @@ from pathlib import Path
 from medseg.cases import SPLITS, Case, Split
 from medseg.data.class_colors import CLASSES, NAMES, infer_class_colors, read_class_colors
 from medseg.data.layouts.listed_cases import Listing
-from medseg.errors import ConfigError, did_you_mean, nearest
-from medseg.file_names import NIFTI, composed, entries, has_suffix, list_files, name_key
-from medseg.findings import Finding, error, warning
+from medseg.errors import ConfigError, MedsegError, did_you_mean, nearest
+from medseg.file_names import NIFTI, UNREAD_PICTURES, composed, entries, has_suffix, list_files, name_key, stem
+from medseg.findings import Finding, error, note, warning
 from medseg.image_io_2d import SUFFIXES, ClassColors, SliceInfo
 from medseg.labels import BACKGROUND, LabelMap
 
@@ -28,7 +28,8 @@ _NUMBERED = re.compile(
     r"(?P<scan>.*?)[_-]?(?:slice[_-]?)?(?P<number>\d+)(?:_\d+_\d+_(?P<rows>\d+\.\d+)_(?P<columns>\d+\.\d+))?"
 )
 _TELL_PATIENTS = "Say how names tell the patient: --patient, or data#patient of a bundle."
-Masks = dict[str, Path]  # by structure; "" is one mask of all of them
+_PIECE = re.compile(r"(?:(?P<structure>.*)_)?\d{3,}")  # as SAM-Med2D has it: liver_000, liver_001
+Masks = dict[str, list[Path]]  # by structure, in pieces; "" is one mask of all of them
 Pairs = dict[str, tuple[Path, Masks]]  # by the image's name
 Listed = tuple[dict[str, Path], list[Finding]]  # see `list_files`
 
@@ -37,9 +38,10 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
     """List the 2D slices of a folder; None if it holds none. Masks are read only if no file names their classes.
 
     An image and its mask have the same name, but for an ending of the mask (`_mask`, `_seg`, `_label`). Masks of
-    one structure each lie in a folder of its name (`masks/liver/a.png`) or end in it (`masks/a_liver.png`); a
-    structure whose file is missing counts as not annotated. A set without subsets of its own has no split: see
-    `DatasetIndex.with_split`, which keeps the slices of a patient together.
+    one structure each lie in a folder of its name (`masks/liver/a.png`) or end in it (`masks/a_liver.png`); files with
+    a number of three digits more (`a_liver_000.png`) are pieces of it. A structure without a file counts as not
+    annotated. A set without subsets of its own has no split: see `DatasetIndex.with_split`, which keeps the slices of a
+    patient together.
 
     Args:
         root: the folder.
@@ -64,7 +66,13 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
         if not _separate(files[root][0], colors.structures if colors else ())[1]:
             return None
     else:
-        return None
+        listed = [finding for folder in image_folders for finding in files[folder / IMAGES][1]]
+        unread = [finding for finding in listed if has_suffix(finding.location, UNREAD_PICTURES)]
+        if not unread:
+            return None
+        message = f"none of its {len(unread)} images is in a format that is read ({', '.join(SUFFIXES)})"
+        lacking = error("layout", image_folders[0] / IMAGES, message, "Convert them to PNG.")
+        return Listing("slices", root, findings=[lacking, *unread], class_colors=ClassColors.indexed((BACKGROUND,)))
     pattern = compile_patient(patient)
     listing = Listing("slices", root, class_colors=colors or read_class_colors(root))
     folders = list(subset_folders) or [root]
@@ -150,6 +158,29 @@ def patient_of(name: str, pattern: re.Pattern[str]) -> str | None:
     return patient if patient and patient != name else None
 
 
+def masks_among(files: Iterable[Path], structures: Sequence[str] = ()) -> set[Path]:
+    """Return those of some images that `collect` would take for masks.
+
+    Args:
+        files: images.
+        structures: names that a mask's name may end in, beside those of a `classes.json` in its folder.
+    """
+    groups: dict[Path, dict[str, Path]] = {}
+    for file in files:
+        groups.setdefault(file.parent, {})[stem(file)] = file
+    masks: set[Path] = set()
+    for folder, group in groups.items():
+        if any(above.name in MASKS and (above.parent / IMAGES).is_dir() for above in (folder, folder.parent)):
+            masks.update(group.values())
+            continue
+        try:
+            colors = read_class_colors(folder)
+        except MedsegError:
+            colors = None
+        masks.update(_separate(group, (*structures, *(colors.structures if colors else ())))[1].values())
+    return masks
+
+
 def slice_info(name: str) -> SliceInfo:
     """Return scan, number and spacing that an image's name tells.
 
@@ -172,7 +203,7 @@ def _pair_folder(folder: Path, files: Mapping[Path, Listed], listing: Listing) -
         both, findings = files[folder]
         images, masks = _separate(both, structures)
         listing.findings += findings
-        return _pair(images, [(name, path, "") for name, path in masks.items()], listing.findings)
+        return _pair(images, [(name, path, "") for name, path in masks.items()], structures, listing.findings)
     mask_folders = [folder / name for name in MASKS if (folder / name).is_dir()]
     if len(mask_folders) > 1:
         message = f"the folder has both {MASKS[0]}/ and {MASKS[1]}/"
@@ -186,7 +217,7 @@ def _pair_folder(folder: Path, files: Mapping[Path, Listed], listing: Listing) -
             masks, findings = list_files(group, SUFFIXES)
             listing.findings += findings
             masks_listed += [(name, path, structure) for name, path in masks.items()]
-    return _pair(images, masks_listed, listing.findings)
+    return _pair(images, masks_listed, structures, listing.findings)
 
 
 def _separate(images: Mapping[str, Path], structures: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -194,7 +225,7 @@ def _separate(images: Mapping[str, Path], structures: Sequence[str]) -> tuple[di
     masks, spelling = {}, {name_key(name): name for name in images}
     for name in images:
         image, ending = _split_name(name, spelling, proper=True)
-        if image and (ending in structures or ending.split("_")[0].lower() in _ENDINGS):
+        if image and (_structure(ending, structures)[0] in structures or ending.split("_")[0].lower() in _ENDINGS):
             masks[name] = images[name]
     return {name: path for name, path in images.items() if name not in masks}, masks
 
@@ -209,32 +240,52 @@ def _split_name(name: str, spelling: Mapping[str, str], proper: bool = False) ->
     """
     if not proper and name_key(name) in spelling:
         return spelling[name_key(name)], ""
-    position = name.rfind("_")
-    while position > 0:
-        if name_key(name[:position]) in spelling:
-            return spelling[name_key(name[:position])], name[position + 1 :]
-        position = name.rfind("_", 0, position)
+    for separator in re.finditer("_|--", name[::-1]):  # `--` in SA-Med2D-20M
+        image, ending = name[: len(name) - separator.end()], name[len(name) - separator.start() :]
+        if image and name_key(image) in spelling:
+            return spelling[name_key(image)], ending
     return "", ""
 
 
-def _pair(images: Mapping[str, Path], masks: Iterable[tuple[str, Path, str]], findings: list[Finding]) -> Pairs:
+def _structure(ending: str, structures: Sequence[str]) -> tuple[str, bool]:
+    """Return the structure that the ending of a mask's name tells, and whether the mask is one of its pieces."""
+    head, _, tail = ending.partition("_")
+    name = tail if head.lower() in _ENDINGS else ending
+    piece = None if name in structures else _PIECE.fullmatch(name)
+    return (piece["structure"] or "", True) if piece else (name, False)
+
+
+def _pair(
+    images: Mapping[str, Path],
+    masks: Iterable[tuple[str, Path, str]],
+    structures: Sequence[str],
+    findings: list[Finding],
+) -> Pairs:
     """Give each image its masks; `masks` are names, files, and the structure that their folder names."""
+    in_pieces = []
     pairs: Pairs = {name: (path, {}) for name, path in images.items()}
     spelling = {name_key(name): name for name in pairs}
     for name, path, folder_structure in masks:
         image, ending = _split_name(name, spelling)
-        head, _, tail = ending.partition("_")
-        structure = folder_structure or (tail if head.lower() in _ENDINGS else ending)
+        structure, is_piece = _structure(ending, structures)
+        structure = folder_structure or structure
         if not image:
             similar = nearest(name, pairs)
             fix = f"Is '{pairs[similar[0]][0].name}' meant?" if similar else "Add it, or move this file elsewhere."
             findings.append(error("mask-alone", path, "the mask has no image of its name", fix))
             continue
         masks_of_image = pairs[image][1]
-        if structure in masks_of_image:
-            message = f"'{image}' has this mask already, {masks_of_image[structure].name}"
+        if structure in masks_of_image and not (structure and is_piece):
+            message = f"'{image}' has this mask already, {masks_of_image[structure][0].name}"
             findings.append(error("same-id", path, message, "Move one of them elsewhere."))
-        masks_of_image.setdefault(structure, path)
+            continue
+        if structure in masks_of_image:
+            in_pieces.append((path, structure))
+        masks_of_image.setdefault(structure, []).append(path)
+    if in_pieces:
+        path, structure = in_pieces[0]
+        message = f"{len(in_pieces)} numbered files are taken for further pieces of one structure ('{structure}' first)"
+        findings.append(note("mask-pieces", path, message))
     return pairs
 
 
@@ -243,11 +294,11 @@ def _name_structures(root: Path, parts: Iterable[Pairs], listing: Listing) -> tu
     combined: list[Path] = []
     single: dict[str, Path] = {}
     for _, masks in (pair for part in parts for pair in part.values()):
-        combined += [path for name, path in masks.items() if not name]
-        single.update({name: path for name, path in masks.items() if name})
+        combined += [paths[0] for name, paths in masks.items() if not name]
+        single.update({name: paths[0] for name, paths in masks.items() if name})
         if "" in masks and len(masks) > 1:
             message = "the image has masks of single structures, too"
-            listing.findings.append(error("masks-mixed", masks[""], message, "Keep either."))
+            listing.findings.append(error("masks-mixed", masks[""][0], message, "Keep either."))
     if listing.class_colors is None and single and not combined:
         names = (BACKGROUND, *sorted(name for name in single if name.lower() != BACKGROUND))
         listing.class_colors = ClassColors.indexed(names)
@@ -269,7 +320,9 @@ def _case(
 ) -> Case:
     if "" in masks or not masks:
         annotated = structures if masks else None
-        return Case(id, image, masks.get(""), annotated=annotated, slice=info, patient=patient)
-    single = {name: path for name, path in masks.items() if name in structures}
+        label = masks[""][0] if masks else None
+        return Case(id, image, label, annotated=annotated, slice=info, patient=patient)
+    single = {name: paths[0] for name, paths in masks.items() if name in structures}
+    pieces = {name: tuple(masks[name][1:]) for name in single if len(masks[name]) > 1}
     annotated = tuple(name for name in structures if name in single)
-    return Case(id, image, masks=single, annotated=annotated, slice=info, patient=patient)
+    return Case(id, image, masks=single, annotated=annotated, slice=info, patient=patient, pieces=pieces)

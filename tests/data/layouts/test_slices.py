@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medseg.data import discover
+from medseg.data import discover, open_dataset
 from medseg.data.layouts.slices import PATIENT, collect, patient_of, slice_info
+from medseg.data.slice_labels import read_slice
 from medseg.errors import ConfigError, DataError, LabelError
+from medseg.labels import LabelMap
 
 
 def save(path, array):
@@ -192,3 +194,53 @@ def test_names_that_all_begin_alike_tell_no_patients(tmp_path):
     assert result.patients == {"img_1": "img_1", "img_2": "img_2", "img_3": "img_3"}
     with pytest.raises(DataError, match="patient 'img' is in two subsets"):
         discover(tmp_path, patient=r"[a-z]+")
+
+
+@pytest.mark.parametrize("separator", ["_", "--"])
+def test_numbered_files_of_one_class_are_one_class(tmp_path, separator):
+    images, pieces = ("amos_0004_90", "amos_0005_12"), {}
+    for name in images:
+        save(tmp_path / "images" / f"{name}.png", GREY)
+        for number, position in enumerate([(0, 0), (1, 2), (2, 3)]):
+            piece = np.zeros((3, 4), np.uint8)
+            piece[position] = 255
+            pieces[position] = piece
+            save(tmp_path / "masks" / f"{name}{separator}liver_{number:03d}.png", piece)
+        save(tmp_path / "masks" / f"{name}{separator}small_bowel_000.png", LABEL * 255)
+    result = discover(tmp_path)
+    assert result.structures == ("liver", "small_bowel")
+    content = read_slice(result.case(images[0]), result.class_colors)
+    assert np.argwhere(content.masks["liver"]).tolist() == [[0, 0], [1, 2], [2, 3]]
+    assert len(result.case(images[0]).files()) == 5
+    codes = [(finding.severity, finding.code) for finding in collect(tmp_path).findings]
+    assert ("note", "mask-pieces") in codes
+    labels = LabelMap(["liver", "small_bowel"])
+    opened = open_dataset(tmp_path, labels, tmp_path / "cache", slices=True, split={"val": ["amos_0005_12"]})
+    with Image.open(opened.case(images[0]).label) as image:
+        assert (np.asarray(image) == 1)[1, 2]
+
+
+def test_numbers_that_a_class_has_in_its_name_stay(tmp_path):
+    save(tmp_path / "images" / "a_1.png", GREY)
+    for name in ("rib_left_1", "rib_left_2", "node_001", "node_002"):
+        save(tmp_path / "masks" / f"a_1_{name}.png", LABEL * 255)
+    assert discover(tmp_path).structures == ("node", "rib_left_1", "rib_left_2")
+    names = ("node_001", "node_002", "rib_left_1", "rib_left_2")
+    (tmp_path / "classes.json").write_text(json.dumps({name: [9, 9, k] for k, name in enumerate(names)}))
+    assert tuple(discover(tmp_path).case("a_1").masks) == names
+    save(tmp_path / "masks" / "a_1_node_002_mask.png", LABEL * 255)
+    with pytest.raises((DataError, LabelError)):
+        discover(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".jp2"])
+def test_pictures_in_other_formats_are_named(plain, suffix, caplog):
+    path = plain / "images" / f"p9_1{suffix}"
+    path.write_bytes(b"any")
+    with caplog.at_level(logging.WARNING):
+        assert len(discover(plain).cases) == 4
+    assert f"p9_1{suffix}: the file is not read" in caplog.text
+    for image in (plain / "images").glob("*.png"):
+        image.rename(image.with_suffix(suffix))
+    with pytest.raises(DataError, match=r"images: none of its 5 images is in a format that is read"):
+        discover(plain)
