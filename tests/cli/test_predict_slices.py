@@ -292,7 +292,7 @@ def test_an_empty_folder_asks_for_pictures(medseg, trained_slices, tmp_path):
     (tmp_path / "empty").mkdir()
     done = medseg("predict", trained_slices, tmp_path / "empty", "-o", tmp_path / "out")
     assert done.code == 1
-    assert "it holds no 2D images (.png, .jpg" in done.err
+    assert "it holds no 2D images that are read (.png, .jpg" in done.err
     (tmp_path / "empty" / "a.webp").write_bytes(b"any")
     for given in (tmp_path / "empty", tmp_path / "empty" / "a.webp"):
         done = medseg("predict", trained_slices, given, "-o", tmp_path / "out")
