@@ -146,7 +146,11 @@ def by_scan(pairs: Pairs) -> Pairs:
 
 def _scan(scan: str, slices: Sequence[Source]) -> Source:
     structures = tuple(dict.fromkeys(name for source in slices for name in source.structures))
-    parts = tuple(picture for source in slices for picture in source.slices)
+    parts = tuple(
+        replace(picture, case=replace(picture.case, binarize=source.binarize))
+        for source in slices
+        for picture in source.slices
+    )
     return Source(scan, Path(slices[0].location).parent, structures=structures, slices=parts)
 
 
