@@ -18,7 +18,8 @@ from medseg.bundle.predict import Predictor
 from medseg.bundle.slice_writer import SliceWriter
 from medseg.bundle.volume_writer import VolumeWriter
 from medseg.cases import Case
-from medseg.errors import DataError
+from medseg.errors import DataError, OutputError
+from medseg.file_names import entries
 from medseg.labels import LabelMap
 
 RECORD = "made_by.json"
@@ -58,9 +59,13 @@ def segment_dataset(
         overrides: values by key of its inference.json.
 
     Raises:
-        DataError: no scan could be segmented; ConfigError, WeightsError: see `Predictor`.
+        DataError: no scan could be segmented; OutputError: the folder holds other files; ConfigError, WeightsError: see
+            `Predictor`.
     """
     folder = Path(folder)
+    if entries(folder) and not (folder / RECORD).is_file():
+        problem = "the folder holds files that are not the masks of an evaluation"
+        raise OutputError(folder, problem, "", "Choose another folder with -o.")
     config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent)})
     dataset = config.get_parsed_content("data")
     cases = tuple(dataset.subset(subset))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from medseg.cli.options import with_overwrite
 from medseg.errors import command_line
 
 _SHA256 = click.option("--sha256", metavar="HEX", help="Require this SHA-256 of the zip, as who packed it told you.")
@@ -33,6 +34,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
     help="Replace a text of metadata.json: version=1.2.0, authors='...', intended_use='...'. Repeat it for more.",
 )
 @click.option("--trust", is_flag=True, help="Pack a bundle that would run code not known to be safe.")
+@with_overwrite
 @_JSON
 def pack(
     root: str,
@@ -43,6 +45,7 @@ def pack(
     check_on: Path | None,
     pairs: tuple[str, ...],
     trust: bool,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write ROOT, a bundle with weights or the folder of a run, as one zip to share.
@@ -61,6 +64,9 @@ def pack(
         if not equals or not key.strip():
             raise click.UsageError(f"'{pair}' must be KEY=TEXT, for example version=1.2.0.")
         texts[key.strip()] = text
+    from medseg.atomic import require_new
+
+    require_new([output] if output.is_file() else [], overwrite)
     from medseg.bundle.share import pack_bundle
     from medseg.bundle.verify.manifest import sha256_of
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medseg.cli.options import with_binarize
+from medseg.cli.options import with_binarize, with_overwrite
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,6 +36,7 @@ _EXAMPLES = 3
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Processes to read with. Default: by machine and set.")
 @with_binarize
+@with_overwrite
 @click.option("--patient", help="2D slices: a pattern (re) that finds the patient in an image's name.")
 @click.pass_context
 def command(
@@ -46,6 +47,7 @@ def command(
     write_exclude: Path | None,
     workers: int | None,
     binarize: float | None,
+    overwrite: bool,
     patient: str | None,
 ) -> int:
     """Look for faults in the data set in ROOT: its files, geometry, intensities, labels and split.
@@ -58,7 +60,7 @@ def command(
     from medseg.data import write_exclude as write
 
     for path in (json_file, html_file, write_exclude):
-        _require_writable(path, root)
+        _require_writable(path, root, overwrite)
     report = check_dataset(root, workers, PREVIEWS if html_file else 0, patient, binarize)
     print_report(report)
     if json_file:
@@ -75,9 +77,9 @@ def command(
     return 1 if report.worst == "error" else 0
 
 
-def _require_writable(path: Path | None, root: Path) -> None:
-    """Refuse a report inside the data set, or in a folder that cannot be written, before hours of reading."""
-    from medseg.atomic import writable_folder
+def _require_writable(path: Path | None, root: Path, overwrite: bool) -> None:
+    """Refuse a report inside the data set, over a file or where nothing can be written, before hours of reading."""
+    from medseg.atomic import require_new, writable_folder
     from medseg.errors import OutputError
 
     if path is None:
@@ -85,6 +87,7 @@ def _require_writable(path: Path | None, root: Path) -> None:
     if Path(path).resolve().is_relative_to(root.resolve()):
         problem = f"a report must not lie inside the data set {root}"
         raise OutputError(path, problem, "", "Choose a path beside it.")
+    require_new([Path(path)], overwrite)
     writable_folder(Path(path).parent)
 
 

@@ -38,14 +38,14 @@ def command(folder: Path, bundle: str, pairs: tuple[str, ...], trust: bool) -> N
 
 def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = False) -> dict[str, Any]:
     """The demo; gives what `result.json` holds."""
-    from medseg.atomic import writable_folder, write_json
+    from medseg.atomic import claim_folder, write_json
     from medseg.bundle import Bundle, Predictor, run_bundle
     from medseg.data import PhantomSpec, write_phantom
     from medseg.errors import ConfigError
 
     bundle = Bundle.open(name, trust)
     spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["data#phantom"])
-    folder = writable_folder(folder)
+    folder = claim_folder(folder, "medseg demo", name)
     cases = list(spec.cases())
     held_out = [id for id, side, _ in cases if side == "test"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medseg.cli.options import parse_pairs, with_binarize, with_trust
+from medseg.cli.options import parse_pairs, with_binarize, with_overwrite, with_trust
 from medseg.cli.tables import console, number, table
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ _with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--error-maps", default=12, show_default=True, help="Draw error maps of so many of the worst cases.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. Default: one for each core, at most 8.")
+@with_overwrite
 @_with_json
 @with_trust
 def run(**options: Any) -> int:
@@ -84,10 +85,11 @@ def run(**options: Any) -> int:
     medseg evaluate runs/unet2d/20261122-120000-demo --data ~/Totalsegmentator_dataset -o evaluation
     """
     _check_options(options)
-    from medseg.atomic import writable_folder
+    from medseg.atomic import require_new, writable_folder
     from medseg.data.case_jobs import default_processes
     from medseg.evaluation import by_scan, evaluate_pairs, find_sources, match, read_names, save
     from medseg.evaluation.error_maps import worst_case_images
+    from medseg.evaluation.results import FILES
     from medseg.report import save_evaluation_page
 
     folder, workers = Path(options["folder"]), options["workers"]
@@ -95,6 +97,7 @@ def run(**options: Any) -> int:
         side: read_names(options[f"{side}_labels"]) if options[f"{side}_labels"] else None
         for side in ("truth", "prediction")
     }
+    require_new([folder / name for name in (*FILES, PAGE)], options["overwrite"])
     writable_folder(folder)
     failed: Mapping[str, str] = {}
     if options["data"]:
@@ -214,6 +217,7 @@ def _interval(interval: Mapping[str, Any]) -> list[str]:
 @click.option("--measure", "measures", multiple=True, help="May be repeated.  [default: all that both have]")
 @click.option("--correction", default="holm", show_default=True, help="For many structures: holm, bh or none.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@with_overwrite
 @_with_json
 def compare(
     first: Path,
@@ -222,6 +226,7 @@ def compare(
     measures: tuple[str, ...],
     correction: str,
     seed: int,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Compare two evaluations of the same cases: paired differences, SECOND less FIRST.
@@ -229,10 +234,11 @@ def compare(
     Each structure is tested with Wilcoxon's signed-rank test over the cases in which both have a value; the p values
     of a measure are corrected for the number of structures.
     """
-    from medseg.atomic import writable_folder, write_json
+    from medseg.atomic import require_new, writable_folder, write_json
     from medseg.evaluation import compare_evaluations, load
     from medseg.evaluation.results import write_table
 
+    require_new([folder / f"{COMPARISON}.{kind}" for kind in ("json", "csv")] if folder is not None else [], overwrite)
     content = compare_evaluations(load(first), load(second), measures or None, correction, seed=seed)
     if as_json:
         click.echo(json.dumps(content, ensure_ascii=False))

@@ -89,6 +89,8 @@ with_binarize = click.option(
     help="Take masks of 0 and 255, or with soft edges: above this share of the full value a voxel counts, as in 0.5.",
 )
 
+with_overwrite = click.option("--overwrite", is_flag=True, help="Replace files of these names that exist already.")
+
 with_trust = click.option(
     "--trust",
     is_flag=True,

@@ -200,6 +200,9 @@ def _predict_slices(
     submission: Path | None,
 ) -> None:
     """Segment 2D images, and print what becomes of each and where the table is."""
+    from medseg.atomic import require_new
+
+    require_new([submission] if submission is not None else [], overwrite)
     from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
     from medseg.bundle.slice_writer import LABELS, MASKS, TABLE
     from medseg.data import slice_items

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from medseg.cli.options import with_overwrite
+
 
 @click.command()
 @click.argument("run")
@@ -16,7 +18,8 @@ import click
 @click.option(
     "--runs", "root", type=click.Path(path_type=Path), help="The folder of the runs.  [default: MEDSEG_RUNS, else runs]"
 )
-def command(run: str, output: Path | None, tables: Path | None, root: Path | None) -> None:
+@with_overwrite
+def command(run: str, output: Path | None, tables: Path | None, root: Path | None, overwrite: bool) -> None:
     """Write a report of RUN as one HTML page: curves, Dice by structure, previews, machine, warnings, settings.
 
     RUN is the folder of a run, its name, or a part of the name that only one run has. The page needs no other file and
@@ -26,12 +29,16 @@ def command(run: str, output: Path | None, tables: Path | None, root: Path | Non
     medseg report runs/unet2d/20261122-144812-demo
     medseg report demo -o demo.html --csv series
     """
+    from medseg.atomic import require_new
     from medseg.report import save_run_page, save_series
+    from medseg.report.series import SERIES
     from medseg.runs import Run
 
     folder = _folder(run, root)
     if output is not None and output.is_dir():
         output = output / "report.html"
+    series = [tables / f"{name}.csv" for name in (*SERIES, "histograms")] if tables is not None else []
+    require_new([*([output] if output is not None else []), *series], overwrite)
     loaded = Run(folder)
     page = save_run_page(output or folder / "report.html", loaded)
     click.echo(f"Written: {page} ({page.stat().st_size / 1e6:.1f} MB)")

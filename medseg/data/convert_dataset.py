@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from medseg.atomic import atomic_path, writable_folder
+from medseg.atomic import atomic_path, claim_folder
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.case_jobs import Journal, resume_each, source_key
 from medseg.data.datasets import read_renumbered
@@ -87,7 +87,7 @@ def convert(
 
     Args:
         root: a data set in any layout that `discover` knows.
-        out: an empty folder, a new one, or that of an earlier conversion of the same set.
+        out: an empty folder, a new one, or that of an earlier conversion of the same set, see `claim_folder`.
         to: `nnunet` (imagesTr, labelsTr, imagesTs, dataset.json, splits_final.json) or `datalist` (the same
             folders with the Decathlon's dataset.json).
         structures: which to keep: names, or groups of TotalSegmentator's. Their label values follow the order
@@ -114,7 +114,7 @@ def convert(
     channel = nnunet.CHANNEL if to == "nnunet" else ""
     targets = {case.id: _target(case, out, case.id in test, channel) for case in cases}
     _refuse_other_files(out, targets.values())
-    writable_folder(out)
+    claim_folder(out, "medseg data convert", root, to=to, structures=labels.structures, binarize=binarize)
     journal = Journal(out / _JOURNAL)
     numbering = dataset.labels.names if dataset.labels is not None else None
     jobs, failed = [], {}

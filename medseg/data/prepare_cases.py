@@ -14,7 +14,7 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
-from medseg.atomic import atomic_path, remove_partial, writable_folder, write_json
+from medseg.atomic import atomic_path, claim_folder, remove_partial, write_json
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.case_jobs import Journal, Resumed, resume_each, source_key
 from medseg.data.datasets import read_renumbered
@@ -131,7 +131,7 @@ def prepare(
     Raises:
         DataError: `out` lies inside `root` or holds it; no case could be prepared.
         LabelError: a structure that does not exist.
-        OutputError: `out` cannot be written, or is full.
+        OutputError: `out` holds something else, see `claim_folder`, cannot be written, or is full.
         RunError: another process prepares into `out`, or a worker died.
 
     Example:
@@ -143,7 +143,8 @@ def prepare(
         raise DataError(out, problem, "", "Choose a folder beside it.")
     dataset = discover_volumes(root, exclude or {}, config.binarize).with_split()
     labels = _choose_labels(dataset, config)
-    writable_folder(out)
+    settings = {name: value for name, value in asdict(config).items() if name not in ("store", "axis")}
+    claim_folder(out, "medseg data prepare", root, **settings)
     with _lock(out):
         return _prepare(dataset, labels, config, out, workers)
 

@@ -27,7 +27,7 @@ from medseg.metrics import GITractScores, StructureScores, gi_tract_score
 
 PARTS = ("dice", "hausdorff")  # of the score of the GI tract competition
 FORM = 1  # of evaluation.json
-RESULT, SCORES, STRUCTURES = "evaluation.json", "scores.csv", "structures.csv"
+FILES = RESULT, SCORES, STRUCTURES = "evaluation.json", "scores.csv", "structures.csv"
 _ROW = ("structure", "state", "truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
 _COUNTS = ("annotated", "present", "missed", "false_positive")
 

@@ -24,7 +24,7 @@ _SCALARS: Mapping[str, tuple[str, ...]] = {
     "begin": ("resumed", "max_epochs", "epoch_length", "batch_size", "accumulation_steps", "device"),
     "end": ("state", "reason"),
 }
-_FILES = {
+SERIES = {
     "batches": ("batch",),
     "epochs": ("epoch",),
     "validation": ("validation",),
@@ -53,7 +53,7 @@ def save_series(folder: str | Path, run: Run) -> list[Path]:
     """
     folder = writable_folder(folder)
     files = []
-    for name, kinds in _FILES.items():
+    for name, kinds in SERIES.items():
         numbered = [(number, kind, row) for kind in kinds for number, row in run.rows.get(kind, ())]
         numbered.sort(key=lambda entry: entry[0])
         if not numbered and name in ("sessions", "images"):

@@ -42,7 +42,13 @@ def test_two_folders_are_compared_by_name(medseg, masks, phantom, tmp_path):
     assert moved in done.out
     assert "Structures of the truth that the predictions lack, not evaluated: 1" in done.out
     assert (out / "evaluation.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3
-    printed = medseg("evaluate", masks, phantom, "-o", out, "--workers", 0, "--error-maps", 0, "--json").out
+    again = ("evaluate", masks, phantom, "-o", out, "--workers", 0, "--error-maps", 0, "--json")
+    refused = medseg(*again)
+    assert refused.code == 1
+    assert (
+        "evaluation.json: the file exists already (and 3 more). Choose another path, or add --overwrite." in refused.err
+    )
+    printed = medseg(*again, "--overwrite").out
     assert json.loads(printed) == content
 
 

@@ -135,7 +135,7 @@ def test_label_maps_of_one_structure_are_taken_in_training_and_check_alike(save,
         assert np.array_equal(np.asarray(nib.load(case.label).dataobj), voxels > 0)
 
 
-def test_another_share_makes_other_label_maps_and_no_old_ones_are_reused(white, tmp_path):
+def test_another_share_makes_other_label_maps_and_old_ones_are_not_reused(white, tmp_path):
     root, _ = white
     masks = root / "s0001" / "segmentations" / "liver.nii.gz"
     image = nib.load(masks)
@@ -143,6 +143,13 @@ def test_another_share_makes_other_label_maps_and_no_old_ones_are_reused(white, 
     nib.save(nib.Nifti1Image(ramp, image.affine), masks)
     sizes = []
     for share in (0.3, 0.8):
-        prepare(root, tmp_path / "out", PrepareConfig("liver", binarize=share))
-        sizes.append(json.loads((tmp_path / "out" / "fingerprint.json").read_text())["structures"]["liver"]["voxels"])
+        out = tmp_path / f"{share}"
+        prepare(root, out, PrepareConfig("liver", binarize=share))
+        sizes.append(json.loads((out / "fingerprint.json").read_text())["structures"]["liver"]["voxels"])
     assert sizes[0] > 2 * sizes[1] > 0
+    labels, split = LabelMap(["liver"]), {"train": ["s0001"], "val": ["s0001"]}
+    paths = [
+        open_dataset(root, labels, tmp_path / "cache", split, allow_repeats=True, binarize=share).cases[0].label
+        for share in (0.3, 0.8)
+    ]
+    assert [int(np.asarray(nib.load(path).dataobj).sum()) for path in paths] == sizes

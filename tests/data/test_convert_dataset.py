@@ -112,8 +112,7 @@ def test_a_stopped_conversion_resumes(two, tmp_path):
         assert (tmp_path / "raw" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
-def test_a_changed_source_or_choice_is_converted_again(two, tmp_path, save):
-    convert(two, tmp_path / "raw", "nnunet")
+def test_a_changed_source_is_converted_again(two, tmp_path, save):
     assert convert(two, tmp_path / "raw", "nnunet", "liver").reused == ()
     save("set/s0002/segmentations/liver.nii.gz", np.ones((6, 5, 4), np.uint8), np.diag([-1.0, 1.0, 2.0, 1.0]))
     again = convert(two, tmp_path / "raw", "nnunet", "liver")

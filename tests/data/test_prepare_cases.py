@@ -130,7 +130,9 @@ def test_only_changed_cases_are_prepared_again(phantom, tmp_path):
     assert not (load(tmp_path / "out" / "labels" / "p0001.nii.gz") == labels.index("liver")).any()
     (tmp_path / "out" / "labels" / "p0002.nii.gz").write_bytes(b"cut")
     assert prepare(tmp_path / "set", tmp_path / "out").reused == 3
-    assert prepare(tmp_path / "set", tmp_path / "out", PrepareConfig("organs")).reused == 0
+    assert prepare(tmp_path / "set", tmp_path / "out", PrepareConfig(store=True)).reused == 0
+    with pytest.raises(OutputError, match="the output of another command, other settings or another source"):
+        prepare(tmp_path / "set", tmp_path / "out", PrepareConfig("organs"))
 
 
 def test_resampling_and_cropping_keep_positions(phantom, tmp_path):
