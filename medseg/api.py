@@ -23,6 +23,7 @@ from medseg.bundle.predict import LoadedScan
 from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
 from medseg.data.scan_files import holds_images_2d
+from medseg.data.scan_rules import log_warnings
 from medseg.errors import GeometryError, InputError, RunError, medseg_error
 from medseg.grid import Grid
 from medseg.runs import Run
@@ -101,6 +102,7 @@ def segment(
         fix = "Give them to medseg.load, or give the bundle instead of the predictor."
         raise InputError("segment", "a loaded Predictor takes no options", ", ".join(options), fix)
     scan = _loaded(image, volume, is_slice, bundle)
+    log_warnings(scan.warnings)
     return bundle.segment(scan, replace(bundle.options, confidence=confidence))
 
 

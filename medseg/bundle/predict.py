@@ -22,10 +22,14 @@ from monai.transforms import LoadImaged
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.config_errors import explained
 from medseg.bundle.prediction import Prediction, SlicePrediction, slice_prediction, volume_prediction
-from medseg.data import read_grid, read_volume, scan_name
+from medseg.config.paths import at
+from medseg.data import read_grid, scan_name
+from medseg.data.intensity_reference import KEY, compare_intensities
+from medseg.data.scan_rules import log_warnings
 from medseg.data.volume_reader import InMemoryReader
-from medseg.data.volumes import require_finite
+from medseg.data.volumes import read_scan, require_finite
 from medseg.errors import ConfigError, DataError, InputError, MedsegError, WeightsError
+from medseg.findings import Finding
 from medseg.grid import Grid
 from medseg.image_io_2d import Image2D, intensities
 from medseg.inference import InferenceOptions, StreamingInferer
@@ -51,6 +55,7 @@ class LoadedScan:
         network_grid: where the network is told that it lies: another than `grid` only for a sheared scan.
         size: rows and columns of a slice that was in memory.
         image: the voxels in HU, `(I, J, K)`, if they were kept.
+        warnings: what makes the result doubtful.
         seconds: how long reading took.
     """
 
@@ -60,6 +65,7 @@ class LoadedScan:
     network_grid: Grid | None = None
     size: tuple[int, int] | None = None
     image: npt.NDArray[Any] | None = None
+    warnings: tuple[Finding, ...] = ()
     seconds: float = 0.0
 
 
@@ -102,6 +108,10 @@ class Predictor:
     ) -> None:
         parser = bundle.resolve("inference", overrides)
         self.root, self.source, self.config = bundle.root, parser.source, parser.content
+        path = "network_data_format#inputs#image"
+        kinds = [str(at(bundle.metadata, f"{path}#{key}")).lower() for key in ("format", "modality")]
+        self.hounsfield = kinds[0] == "hounsfield" or kinds[1] == "ct"
+        self.training_images = bundle.metadata.get(KEY)
         takes_slices = f"{_VOLUME}preprocessing" in parser
         if takes_slices:
             _require_used(bundle.content("inference"), overrides or {}, slices)
@@ -154,6 +164,7 @@ class Predictor:
             GeometryError: the label map does not lie where the scan lies.
         """
         prediction = self.segment(self.load(path, keep_image=True))
+        log_warnings(getattr(prediction, "warnings", ()))
         if not isinstance(prediction, Prediction):
             raise InputError(path, "this predictor is for 2D slices", fix="Load the bundle without slices=True.")
         return prediction
@@ -172,9 +183,10 @@ class Predictor:
         if isinstance(source, Mapping):
             path = str(source["image"])
             return LoadedScan(path, self._preprocessed(dict(source), path), seconds=time.perf_counter() - start)
-        voxels, grid = read_volume(source)
-        scan = self.load_array(voxels, grid, Path(source), keep_image)
-        return replace(scan, seconds=time.perf_counter() - start)
+        volume = read_scan(source)
+        scan = self.load_array(volume.voxels, volume.grid, Path(source), keep_image)
+        seconds = time.perf_counter() - start
+        return replace(scan, seconds=seconds, warnings=(*volume.warnings, *scan.warnings))
 
     def load_array(
         self, voxels: npt.NDArray[Any], grid: Grid, source: Path | str = "array", keep_image: bool = False
@@ -192,6 +204,7 @@ class Predictor:
         """
         start = time.perf_counter()
         require_finite(voxels, source)
+        warnings = compare_intensities(voxels, source, self.hounsfield, self.training_images)
         network_grid = grid
         if self.allow_shear and grid.shear > _SHEAR:
             network_grid = grid.upright()
@@ -207,7 +220,8 @@ class Predictor:
             item = transforms[index](item, reader=InMemoryReader(voxels, network_grid))
             item = self.preprocessing(item, start=index + 1)
         image = voxels if keep_image else None
-        return LoadedScan(source, item, grid, network_grid, None, image, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return LoadedScan(source, item, grid, network_grid, None, image, tuple(warnings), seconds)
 
     def load_slice_array(self, values: npt.NDArray[Any], source: str = "array") -> LoadedScan:
         """Run the preprocessing over a 2D image that is in memory, for a predictor of slices.
@@ -257,7 +271,7 @@ class Predictor:
             item = self.postprocessing(item)
         prediction = volume_prediction(item["pred"], scan.source, scan.network_grid, self.labels, self.only)
         seconds = scan.seconds + time.perf_counter() - start
-        return replace(prediction, grid=scan.grid, seconds=seconds, image=scan.image)
+        return replace(prediction, grid=scan.grid, seconds=seconds, image=scan.image, warnings=scan.warnings)
 
     def infer(self, image: torch.Tensor, options: InferenceOptions | None = None) -> torch.Tensor:
         """Run the inferer over a preprocessed image `(1, C, *spatial)`; from one thread at a time."""

@@ -17,6 +17,7 @@ from medseg.data.masks import flatten_masks
 from medseg.data.nifti_writer import label_dtype, label_image
 from medseg.errors import DataError, GeometryError, InputError
 from medseg.file_names import NIFTI, has_suffix
+from medseg.findings import Finding
 from medseg.grid import Grid
 from medseg.image_io_2d import read_size
 from medseg.labels import LabelMap
@@ -39,6 +40,7 @@ class Prediction:
         only: the structures that were searched for, if not all.
         confidence: the mean probability of each structure over its voxels, if it was requested.
         image: the scan's voxels in HU, `(I, J, K)`, if they were kept; statistics and previews need them.
+        warnings: what makes the result doubtful: the scan's geometry or values, or what the network was trained on.
 
     Raises:
         GeometryError: the label map does not have the grid's shape.
@@ -59,6 +61,7 @@ class Prediction:
     only: tuple[str, ...] | None = None
     confidence: Mapping[str, float] | None = None
     image: npt.NDArray[Any] | None = None
+    warnings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         if self.label.shape != self.grid.shape:
@@ -116,7 +119,11 @@ class Prediction:
         Raises:
             DataError: the scan's voxels were not kept.
         """
-        return overview(self._image(), self.label, self.grid, self.labels, Path(self.source).name)
+        return overview(self._image(), self.label, self.grid, self.labels, self.caption(Path(self.source).name))
+
+    def caption(self, name: str) -> str:
+        """Return the name of a scan with its warnings, for a line below a picture."""
+        return "; ".join([name, *(f"{problem.code}: {problem.message}" for problem in self.warnings)])
 
     def _image(self) -> npt.NDArray[Any]:
         if self.image is None:

@@ -28,6 +28,8 @@ from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
 from medseg.config.references import TARGET, top_key, used_paths
 from medseg.data.checks.structures import names_of
+from medseg.data.intensity_reference import KEY as TRAINING_IMAGES
+from medseg.data.intensity_reference import describe_training
 from medseg.errors import ConfigError
 from medseg.labels import LabelMap
 from medseg.runs import Run
@@ -244,7 +246,8 @@ def start_run(
     }
 
     def prepare(folder: Path) -> None:
-        _write_bundle(folder, bundle, config, merged, labels, context)
+        images = [case.image for case in dataset.subset("train")]
+        _write_bundle(folder, bundle, config, merged, labels, context, images)
         remember_start(folder)
         palette = dataset.class_colors
         if palette is not None and palette.colored:  # so that masks get the colors of the data set
@@ -274,6 +277,7 @@ def _write_bundle(
     merged: Mapping[str, Any],
     labels: LabelMap,
     context: EvaluationContext,
+    images: Sequence[Path],
 ) -> None:
     """Make the run's folder a bundle: configs as they run, label map, docs; the weights come with training."""
     recipe = bundle.content(config)
@@ -286,7 +290,8 @@ def _write_bundle(
         write_json(folder / "configs" / f"{name}.json", run_identity.json_config(content))
     if folder.resolve() == bundle.root:
         return
-    write_json(folder / "configs" / METADATA, _metadata_of_run(bundle.metadata, labels, context))
+    metadata = {**_metadata_of_run(bundle.metadata, labels, context), TRAINING_IMAGES: describe_training(images)}
+    write_json(folder / "configs" / METADATA, metadata)
     for name in ("configs/logging.conf", "docs/README.md", "LICENSE"):
         if (bundle.root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

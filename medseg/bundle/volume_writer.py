@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import glob
+import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +19,7 @@ from medseg.data import read_grid, read_volume
 from medseg.data.nifti_writer import read_label_names, read_restriction, write_like
 from medseg.errors import DataError, InputError
 from medseg.file_names import stem
+from medseg.findings import warning
 from medseg.labels import LabelMap
 from medseg.report import save_overview, save_statistics
 
@@ -48,13 +52,15 @@ class Outputs:
         return [*files, mask.with_name(f"{name}.png")] if self.preview else files
 
     def missing(self, mask: Path, structures: Sequence[str]) -> list[Path]:
-        """Return those that do not exist, or are older than the mask."""
-        written = mask.stat().st_mtime_ns
+        """Return those that do not exist, or are older than the mask; all of them where there is no mask."""
         files = self.files(mask, structures)
+        if not mask.is_file():
+            return files
+        written = mask.stat().st_mtime_ns
         return [file for file in files if not file.is_file() or file.stat().st_mtime_ns < written]
 
     def write(self, prediction: Prediction, mask: Path) -> list[Path]:
-        """Write what is missing beside a mask that was written; each file complete or not at all.
+        """Write what is missing beside a mask; each file complete or not at all.
 
         Raises:
             OutputError: a file cannot be written.
@@ -66,10 +72,12 @@ class Outputs:
                 write_like(path, structure.astype(np.uint8), prediction.location)
         if any(".statistics." in path.name for path in missing):
             path = mask.with_name(f"{stem(mask)}.statistics.json")
-            save_statistics(path, prediction.statistics_rows(), prediction.grid, prediction.source)
+            rows = prediction.statistics_rows()
+            save_statistics(path, rows, prediction.grid, prediction.source, prediction.warnings)
         if prediction.image is not None and any(path.suffix == ".png" for path in missing):
             path = mask.with_name(f"{stem(mask)}.png")
-            save_overview(path, prediction.image, prediction.label, prediction.grid, prediction.labels, stem(mask))
+            caption = prediction.caption(stem(mask))
+            save_overview(path, prediction.image, prediction.label, prediction.grid, prediction.labels, caption)
         return missing
 
 
@@ -122,17 +130,28 @@ class VolumeWriter:
     def existing(self, item: Path) -> Prediction | None:
         """Return the prediction of a complete mask, with the scan's voxels if something beside it is missing.
 
+        None if it must be segmented again: also for statistics that are missing, damaged, or those of another mask,
+        because the confidence of a structure is known to the network alone.
+
         Raises:
             DataError: see `existing_mask`; or the scan cannot be read.
         """
         mask = self.targets[item]
         prediction = existing_mask(mask, item, self.labels, self.only)
-        if prediction is None or not self.needs_image or not self.outputs.missing(mask, prediction.structures):
-            return prediction
-        return replace(prediction, image=read_volume(item)[0])
+        if prediction is None:
+            return None
+        missing = self.outputs.missing(mask, prediction.structures)
+        if self.outputs.stats:
+            prediction = _statistics_of(prediction, mask)
+            if prediction is None:
+                return None
+        return replace(prediction, image=read_volume(item)[0]) if self.needs_image and missing else prediction
 
     def write(self, item: Path, prediction: AnyPrediction, is_new: bool) -> ScanResult:
         """Write the label map if it is new, and what is missing beside it.
+
+        A new mask comes last, and gets the time of before the files beside it. So a mask that exists has all that was
+        requested with it, whenever the process is killed; and the files are not older than their mask.
 
         Raises:
             GeometryError, OutputError: see `Prediction.save`.
@@ -141,12 +160,34 @@ class VolumeWriter:
             raise InputError(item, "a slice cannot be written as a volume", fix="Use a SliceWriter.")
         mask = self.targets[item]
         if is_new:
-            prediction.save(mask)
+            mask.unlink(missing_ok=True)
+        begun = time.time_ns()
         files = self.outputs.write(prediction, mask)
+        if is_new:
+            prediction.save(mask)
+            os.utime(mask, ns=(begun, begun))
         return ScanResult(mask, replace(prediction, image=None), is_new, tuple(files))
 
     def close(self) -> None:
         """Do nothing: each mask stands alone."""
+
+
+def _statistics_of(prediction: Prediction, mask: Path) -> Prediction | None:
+    """Return a prediction with the confidence and the warnings in its statistics; None if these are not whole.
+
+    They are those of the mask if they count the voxels that it holds.
+    """
+    counts = np.bincount(prediction.label.ravel(order="K"), minlength=len(prediction.labels))
+    expected = {name: int(counts[prediction.labels.index(name)]) for name in prediction.structures}
+    try:
+        content = json.loads(mask.with_name(f"{stem(mask)}.statistics.json").read_text(encoding="utf-8"))
+        if {row["structure"]: row["voxels"] for row in content["structures"]} != expected:
+            return None
+        confidence = {row["structure"]: row["confidence"] for row in content["structures"] if row["confidence"]}
+        warnings = [warning(row["code"], prediction.source, row["message"], row["fix"]) for row in content["warnings"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return replace(prediction, confidence=confidence, warnings=tuple(warnings))
 
 
 def existing_mask(mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...] | None) -> Prediction | None:

@@ -257,10 +257,15 @@ def _run(batch: BatchPredictor, unit: str, show_traceback: bool, log: InferenceL
 
 
 def _report_scan(scan: Path, result: ScanResult) -> None:
+    from medseg.bundle import Prediction
+
     if result.is_new:
         click.echo(f"{scan} -> {result.mask} ({result.prediction.seconds:.1f} s)")
     else:
         click.echo(f"{result.mask} is complete already (--overwrite segments it again)")
+    if isinstance(result.prediction, Prediction):
+        for problem in result.prediction.warnings:
+            click.echo(f"  warning {problem.code}: {problem.message}. {problem.fix}")
     if result.files:
         more = f" and {len(result.files) - 3} more" if len(result.files) > 3 else ""
         click.echo(f"  {', '.join(str(path) for path in result.files[:3])}{more}")

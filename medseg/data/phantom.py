@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1  # goes into the digest: raise it whenever the same spec would give other voxels
 RECORD = "phantom.json"
+_MARK = b"medseg phantom"  # in the header of each image, so that copies elsewhere are known for what they are
 REGIONS = {"trunk": (75.0, 715.0), "abdomen": (75.0, 480.0), "chest": (420.0, 720.0), "head": (690.0, 995.0),
            "body": (60.0, 1000.0)}  # fmt: skip
 Volume = npt.NDArray[np.float32]
@@ -261,9 +262,20 @@ def _write_case(folder: Path, body: Body) -> None:
     (folder / MASKS).mkdir(parents=True)
     image = nib.Nifti1Image(body.hu, body.affine)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = _MARK
     nib.save(image, folder / IMAGE)
     empty = np.zeros(body.hu.shape, dtype=np.uint8)
     for name in anatomy.solids():
         mask = body.masks.get(name)
         voxels = empty if mask is None else mask.astype(np.uint8)
         nib.save(nib.Nifti1Image(voxels, body.affine), folder / MASKS / f"{name}.nii.gz")
+
+
+def is_phantom(image: Path) -> bool:
+    """Return whether an image is synthetic: marked so, or in a data set that medseg made."""
+    if any((folder / RECORD).is_file() for folder in image.resolve().parents[:4]):
+        return True
+    try:
+        return bytes(nib.load(image).header["descrip"]).startswith(_MARK)
+    except Exception:  # another format, or damaged, which is reported where it is read
+        return False

@@ -57,6 +57,8 @@ class Rule:
 
     def cell(self, command: str) -> str:
         """Return what a command does, for the table."""
+        if self.code in _OF_PREDICTION and command != "predict":
+            return "-"
         if command == "data check":
             return self.severity
         if self.code in _OF_SCANS and command == "evaluate":
@@ -259,11 +261,24 @@ _TABLE = (
     Rule("hu-range", "values far outside those of a CT", "warning", "Look at it, and check how it was converted."),
     Rule("saturated", "many voxels at the lowest or highest value: a window was applied", "warning", _HU),
     Rule("no-air", "nothing below -500 HU", "warning", "Check that these are HU."),
+    Rule(
+        "unlike-training",
+        "values of another range than those of the images that the network was trained on",
+        "warning",
+        "Check that this is the same kind of scan, in the same units.",
+    ),
+    Rule(
+        "trained-on-phantoms",
+        "a patient's scan, and a network that was trained on synthetic bodies",
+        "warning",
+        "Its masks of patients mean nothing: train it on scans of patients.",
+    ),
     Rule("padding", "many voxels of one value that is no HU of tissue", "note", "Clip to air (-1024)."),
 )
 _GEOMETRY = ("not-3d", "no-geo", "affine", "pixdim", "sform", "shear", "axes", "spacing", "origin", "unit", "slices")
 RULES = {rule.code: rule for rule in _TABLE}
 _OF_SCANS = ("intent", "not-hu", "rescale-missing", "constant", "hu-range", "saturated", "no-air", "padding")
+_OF_PREDICTION = ("unlike-training", "trained-on-phantoms")
 
 
 def finding(code: str, location: object, message: str, fix: str = "") -> Finding:

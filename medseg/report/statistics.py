@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medseg.atomic import write_csv, write_json
 from medseg.errors import GeometryError
+from medseg.findings import Finding
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
@@ -90,21 +91,28 @@ def structure_statistics(
     return rows
 
 
-def save_statistics(path: str | Path, rows: Sequence[StructureStatistics], grid: Grid, scan: object) -> Path:
+def save_statistics(
+    path: str | Path, rows: Sequence[StructureStatistics], grid: Grid, scan: object, warnings: Sequence[Finding] = ()
+) -> Path:
     """Write statistics as JSON to `path`, and as CSV beside it under the same name; each whole or not at all.
+
+    The last column of the CSV holds the codes of the warnings, so that rows of doubtful scans can be left out.
 
     Args:
         path: the JSON file; the table gets its name with `.csv`.
         rows: as `structure_statistics` gives them.
         grid: of the scan; its spacing is written, too.
         scan: the scan that was segmented, for the record.
+        warnings: what makes the result doubtful.
 
     Raises:
         OutputError: the files cannot be written.
     """
     path = Path(path)
     columns = [field.name for field in fields(StructureStatistics)]
-    write_csv(path.with_suffix(".csv"), columns, map(astuple, rows))
-    structures = [asdict(row) for row in rows]
-    write_json(path, {"scan": str(scan), "spacing_mm": list(grid.spacing), "structures": structures})
+    codes = " ".join(problem.code for problem in warnings)
+    write_csv(path.with_suffix(".csv"), [*columns, "warnings"], [(*astuple(row), codes) for row in rows])
+    described = [{"code": problem.code, "message": problem.message, "fix": problem.fix} for problem in warnings]
+    content = {"scan": str(scan), "spacing_mm": list(grid.spacing), "warnings": described}
+    write_json(path, {**content, "structures": [asdict(row) for row in rows]})
     return path

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from medseg.bundle import Outputs, Prediction
-from medseg.bundle.volume_writer import existing_mask
+from medseg.bundle.volume_writer import VolumeWriter, existing_mask
 from medseg.data import read_grid, read_volume
 from medseg.errors import DataError
+from medseg.findings import warning
 from medseg.labels import LabelMap
 
 LABELS = LabelMap(["liver", "spleen", "kidney_left"])
@@ -90,3 +91,79 @@ def test_a_mask_of_other_structures_is_an_error_and_stays(prediction, scan, tmp_
             match=r"a mask of other structures is there already\. Choose another folder with -o, or .*--overwrite",
         ):
             existing_mask(mask, scan, labels, only)
+
+
+class Killed(BaseException):
+    """What stands for a kill: nothing handles it."""
+
+
+STAGES = ("write_like", "save_statistics", "save_overview", "write_label_map", "utime")
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_at_any_stage_leaves_nothing_that_is_taken_for_complete(
+    prediction, scan, tmp_path, monkeypatch, stage, old
+):
+    """What a kill leaves is segmented again: a mask on disk has all that was asked for with it, and its confidence."""
+    mask = tmp_path / "out" / "a.nii.gz"
+    writer = VolumeWriter({scan: mask}, LABELS, Outputs(split=True, stats=True, preview=True))
+    full = replace(prediction, image=read_volume(scan)[0], confidence={"liver": 0.9, "spleen": 0.8})
+    if old:  # a mask of before, which --overwrite replaces
+        writer.write(scan, replace(full, label=np.zeros_like(full.label), confidence={}), True)
+    module = {"write_label_map": "medseg.bundle.prediction", "utime": "os"}.get(stage, "medseg.bundle.volume_writer")
+
+    def kill(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(f"{module}.{stage}", kill)
+        writer.write(scan, full, True)
+    writer.begin()
+    existing = writer.existing(scan)
+    writer.write(scan, existing or full, existing is None)
+    content = json.loads((mask.parent / "a.statistics.json").read_text())
+    assert [row["confidence"] for row in content["structures"]] == [0.9, 0.8, None]
+    assert np.array_equal(read_volume(mask)[0], full.label)
+    again = writer.existing(scan)
+    assert again is not None
+    assert again.image is None  # nothing is left to write
+    assert not [path for path in mask.parent.rglob("*") if "partial" in path.name]
+
+
+def beside(mask, name):
+    return mask.with_name(f"a.statistics.{name}")
+
+
+DAMAGE = {
+    "no statistics": lambda mask: [beside(mask, kind).unlink() for kind in ("json", "csv")],
+    "half a file": lambda mask: beside(mask, "json").write_text(beside(mask, "json").read_text()[:200]),
+    "statistics of another mask": lambda mask: beside(mask, "json").write_text(
+        beside(mask, "json").read_text().replace('"voxels": 64', '"voxels": 63')
+    ),
+    "statistics without a mask": lambda mask: mask.unlink(),
+    "half a mask": lambda mask: mask.write_bytes(mask.read_bytes()[:-20]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_the_network_alone_knows_is_segmented_again(prediction, scan, tmp_path, damage):
+    mask = tmp_path / "out" / "a.nii.gz"
+    writer = VolumeWriter({scan: mask}, LABELS, Outputs(stats=True))
+    writer.write(scan, replace(prediction, image=read_volume(scan)[0], confidence={"liver": 0.9}), True)
+    assert writer.existing(scan) is not None
+    DAMAGE[damage](mask)
+    assert writer.existing(scan) is None
+
+
+def test_a_table_is_made_again_with_the_confidence_and_the_warnings_of_before(prediction, scan, tmp_path):
+    mask = tmp_path / "out" / "a.nii.gz"
+    writer = VolumeWriter({scan: mask}, LABELS, Outputs(stats=True))
+    doubt = warning("not-hu", scan, "its values run from 0 to 1", "Convert it again.")
+    full = replace(prediction, image=read_volume(scan)[0], confidence={"liver": 0.9}, warnings=(doubt,))
+    writer.write(scan, full, True)
+    json_text, table = beside(mask, "json").read_text(), beside(mask, "csv").read_text()
+    beside(mask, "csv").unlink()
+    writer.write(scan, writer.existing(scan), False)
+    assert (beside(mask, "json").read_text(), beside(mask, "csv").read_text()) == (json_text, table)
+    assert table.splitlines()[1].endswith(",0.9,not-hu")

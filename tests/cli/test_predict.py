@@ -147,6 +147,36 @@ def test_everything_that_can_be_written_beside_a_mask(medseg, trained, scans, tm
     assert "is complete already" in medseg("predict", trained, scans[0], *options).out
     assert (out / "p0002.statistics.csv").exists()
     assert (out / "p0002.nii.gz").stat().st_mtime_ns == before
+    (out / "p0002.statistics.json").unlink()  # the confidence is known to the network alone
+    assert "p0002.nii.gz (" in medseg("predict", trained, scans[0], *options).out
+    content = json.loads((out / "p0002.statistics.json").read_text())
+    assert all(row["confidence"] is not None for row in content["structures"] if row["voxels"])
+
+
+def test_doubtful_scans_are_named_in_the_line_the_statistics_and_the_preview(medseg, trained, scans, tmp_path, real):
+    """A real CT, and the same without its intercept, for a network that was trained on phantoms in HU."""
+    shifted = real / "found" / "nifti" / "hu_plus_1024_unsigned.nii.gz"
+    done = medseg("predict", trained, shifted, scans[0], "-o", tmp_path, "--stats", "--preview")
+    assert done.code == 0, done.err
+    first, second = done.out.split("p0002.nii.gz")[0], done.out.split("p0002.nii.gz")[1]
+    assert "warning rescale-missing: its values run from 0 to 2213" in first
+    assert "warning trained-on-phantoms: " in first
+    assert "warning" not in second  # a phantom, in HU
+    content = json.loads((tmp_path / "hu_plus_1024_unsigned.statistics.json").read_text())
+    assert [problem["code"] for problem in content["warnings"]] == ["trained-on-phantoms", "rescale-missing"]
+    table = (tmp_path / "hu_plus_1024_unsigned.statistics.csv").read_text().splitlines()
+    assert table[0].endswith(",warnings")
+    assert table[1].endswith(",trained-on-phantoms rescale-missing")
+    metadata = json.loads((trained / "configs" / "metadata.json").read_text())
+    assert (metadata["training_images"]["phantoms"], metadata["training_images"]["hu"]) == (True, True)
+
+
+@pytest.mark.parametrize("options", [(), ("--stats",), ("--stats", "--preview", "--split")])
+def test_voxels_that_are_infinite_leave_nothing_behind(medseg, trained, tmp_path, real, options):
+    done = medseg("predict", trained, real / "found" / "nifti" / "inf.nii.gz", "-o", tmp_path / "out", *options)
+    assert done.code == 1
+    assert "3,723 voxels are NaN or infinite" in done.err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_coarse_pass_and_confidence(medseg, trained, scans, tmp_path):

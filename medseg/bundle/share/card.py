@@ -10,6 +10,8 @@ from typing import Any
 
 import jinja2
 
+from medseg.config.paths import at
+from medseg.data.intensity_reference import KEY as TRAINING_IMAGES
 from medseg.errors import RunError
 from medseg.labels import LabelMap
 from medseg.optional import require
@@ -172,11 +174,12 @@ def _task(metadata: Mapping[str, Any], labels: LabelMap | None, recipe: Mapping[
 def _data(metadata: Mapping[str, Any], history: TrainingHistory, recipe: Mapping[str, Any]) -> list[str]:
     """Return the paragraphs on the training data."""
     source = str(metadata.get("data_source") or "").rstrip(".")
+    on_phantom = history.on_phantom or at(metadata, f"{TRAINING_IMAGES}#phantoms") is True
     if source and source == str(recipe.get("data_source") or "").rstrip("."):
-        data = _PHANTOM if history.on_phantom else "The data are not stated."
+        data = _PHANTOM if on_phantom else "The data are not stated."
         paragraphs = [data, f"The recipe is meant for: {source}."]
     else:
-        paragraphs = [f"{source}."] * bool(source) + [_PHANTOM] * history.on_phantom
+        paragraphs = [f"{source}."] * bool(source) + [_PHANTOM] * on_phantom
     if history.cases:
         counts = ", ".join(f"{count} {subset}" for subset, count in history.cases.items() if count)
         paragraphs.append(f"Cases: {counts}.")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medseg.data.scan_rules import finding
 from medseg.findings import Finding, error, note, warning
 
 AIR = -500.0  # HU; below it there is only air or lung
 VOID = -1100.0  # HU; below it there is only padding
-TISSUE = (-300.0, 300.0)  # HU; most of a patient lies between
 SAMPLE = 1 << 21  # voxels sampled if values cannot be counted one by one
 _SLAB = 1 << 20
 PERCENTILES = {"p0_5": 0.005, "p50": 0.5, "p99_5": 0.995}
@@ -102,15 +102,13 @@ def check_intensities(histogram: Histogram, location: object) -> list[Finding]:
     not_hu = _not_hu(histogram, location)
     if not_hu:
         return [*findings, not_hu]
-    for finding in (_range(histogram, location), _padding_inside(histogram, location)):
-        if finding:
-            findings.append(finding)
+    findings += [doubt for doubt in (_range(histogram, location), _padding_inside(histogram, location)) if doubt]
     return findings + _truncated_range(histogram, location)
 
 
 def is_hu(findings: list[Finding]) -> bool:
     """Return whether, after these findings, the values can be taken for HU."""
-    return not {finding.code for finding in findings} & {"constant", "not-hu", "rescale-missing"}
+    return not {problem.code for problem in findings} & {"constant", "not-hu", "rescale-missing"}
 
 
 def _padding_below(histogram: Histogram, location: object) -> Finding | None:
@@ -123,22 +121,32 @@ def _padding_below(histogram: Histogram, location: object) -> Finding | None:
 
 def _not_hu(histogram: Histogram, location: object) -> Finding | None:
     low, high = histogram.values[0], histogram.values[-1]
+    integers = not np.mod(histogram.values, 1).any()
     range_text = f"its values run from {low:.4g} to {high:.4g}"
-    if low >= -10 and 900 <= histogram.percentile(0.995) < 5000 and high - low >= 30:
-        message = f"{range_text}, as if stored values had never been scaled to HU"
-        fix = "Apply the rescale intercept of its DICOM files (usually -1024)."
-        return error("rescale-missing", location, message, fix)
+    air_like, tissue, shifted = (_between(histogram, start, start + 500) for start in (-1200, -200, 824))
+    unscaled = low >= -50 and 900 <= histogram.percentile(0.995) < 5000 and high - low >= 30
+    if unscaled or (tissue < 0.3 * shifted and shifted > 0.02 and high < 5000):
+        message = f"{range_text}, and tissue lies 1024 too high: stored values (HU + 1024) that were never scaled"
+        return finding("rescale-missing", location, message)
     if high - low < 30:
-        reason = "and were probably normalized, or are those of a mask"
+        scale = "0 to 1" if low >= 0 and high <= 1 else "-1 to 1" if low >= -1 and high <= 1 else "mean and deviation"
+        reason = "as those of a mask or label map do" if integers else f"and were probably normalized ({scale})"
     elif low >= 0 and high <= 255:
-        reason = "as those of an 8-bit image do"
+        reason = "as those of an 8-bit image (0 to 255) or a label map do"
     elif low >= 0:
-        reason = "and none is below water"
-    elif histogram.share(TISSUE[1]) - histogram.share(TISSUE[0]) < 0.01:
+        reason = "and none is below water: this may be an MR, or a window was applied"
+    elif tissue < 0.01:
         reason = "and hardly any is fat or soft tissue; they may have been rescaled twice"
+    elif _between(histogram, 700, 1300) > 0.1 and air_like < 0.01 * _between(histogram, 700, 1300):
+        reason = "and air lies at the upper end: they are inverted"
     else:
         return None
-    return error("not-hu", location, f"{range_text}, {reason}", "Convert it again from its source, as HU.")
+    return finding("not-hu", location, f"{range_text}, {reason}")
+
+
+def _between(histogram: Histogram, low: float, high: float) -> float:
+    """Return the fraction of voxels from `low` to below `high`."""
+    return histogram.share(high) - histogram.share(low)
 
 
 def _range(histogram: Histogram, location: object) -> Finding | None:
