@@ -275,10 +275,11 @@ def test_a_run_is_evaluated_on_its_data_set(medseg, trained_slices, tmp_path):
 
 
 def test_keys_of_the_other_kind_of_input_are_refused(medseg, trained_slices, images, phantom, tmp_path):
-    for key in ("window=5", "volume_axes=PLI", "volume_inferer#overlap=0.5"):
+    for key in ("window=[0,5]", "volume_axes=PLI", "volume_inferer#overlap=0.5"):
         done = medseg("predict", trained_slices, images, "-o", tmp_path / "out", "--set", key)
         assert done.code == 1
         assert f"{key.partition('=')[0]}: this key is for volumes, and means nothing for 2D images" in done.err
+    assert medseg("predict", trained_slices, images, "-o", tmp_path / "out", "--set", "window=5").code == 1
     scan = phantom / "p0003" / "ct.nii.gz"
     sets = ("--set", "window=[-160,240]", "--set", "inferer#overlap=0.5")
     done = medseg("predict", trained_slices, scan, "-o", tmp_path / "out", *sets)
