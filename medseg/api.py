@@ -249,4 +249,4 @@ def _from_itk(image: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
 def _source_of(image: Any) -> str:
     """Name a scan that is in memory by the file it came from, if it says so."""
     name = image.get_filename() if hasattr(image, "get_filename") else getattr(image, "meta", {}).get("filename_or_obj")
-    return f"array of {name}" if name else "array"
+    return f"image of {name}" if name else "image"

@@ -89,7 +89,7 @@ def expand_names(names: str | Iterable[str], available: Sequence[str], source: o
     members_of = {group: [name for name in members if name in available] for group, members in groups().items()}
     members_of["all"] = list(available)
     chosen: set[str] = set()
-    for name in [names] if isinstance(names, str) else names:
+    for name in split_names(names, available):
         members = [name] if name in available else members_of.get(name, [])
         if not members:
             usable = [group for group, members in members_of.items() if members]
@@ -99,6 +99,20 @@ def expand_names(names: str | Iterable[str], available: Sequence[str], source: o
             raise LabelError(f"structure '{name}'", problem, "", fix)
         chosen.update(members)
     return chosen
+
+
+def split_names(names: str | Iterable[str], available: Sequence[str] = ()) -> list[str]:
+    """Return names singly: what is none of those available is taken apart at its commas.
+
+    Example:
+        >>> split_names("liver, spleen"), split_names(["organs", "cyst,left"], ["cyst,left"])
+        (['liver', 'spleen'], ['organs', 'cyst,left'])
+    """
+    parts: list[str] = []
+    for name in [names] if isinstance(names, str) else names:
+        is_list = isinstance(name, str) and "," in name and name not in available
+        parts += [part.strip() for part in name.split(",") if part.strip()] if is_list else [name]
+    return parts
 
 
 def contralateral_name(name: str) -> str | None:

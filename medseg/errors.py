@@ -42,13 +42,22 @@ def printable(text: str, limit: int = 200) -> str:
     return "".join(escaped)
 
 
+# What Python says of files and texts, in plain words. The thing is named already, and numbers of errors say nothing.
+_PLAIN = {
+    re.compile(r"\[(?:Errno|WinError) -?\d+\] ([^:]+)(?:: (?:'.*'|\".*\"))?$"): r"\1",
+    re.compile(r"'utf-8' codec can't decode byte \w+ in position (\d+): .*$"): r"no text in UTF-8 from byte \1 on",
+    re.compile(r"Expecting value: line 1 column 1 \(char 0\)$"): "it does not begin as JSON does",
+}
+
+
 class MedsegError(Exception):
     """Say what is wrong in the form that every medseg error has: `{thing}: {problem} ({came}). {fix}`.
 
     Args:
         thing: what is wrong: a file, a key, a name.
         problem: the problem, as the predicate of a sentence or a whole one, without its full stop.
-        came: the value that was there, shown in brackets; empty where the problem says it.
+        came: the value that was there, shown in brackets; empty where the problem says it. What Python
+            says of files and texts is put in plain words.
         fix: one or two whole sentences that say what to do.
 
     Example:
@@ -60,6 +69,8 @@ class MedsegError(Exception):
         super().__init__(str(thing), problem, came, fix)
         self.thing = str(thing)
         self.problem = problem
+        for pattern, words in _PLAIN.items():
+            came = pattern.sub(words, came)
         self.came = came
         self.fix = fix
 

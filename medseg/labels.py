@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medseg.atomic import write_json
-from medseg.catalogue import contralateral_name, expand_names, groups, structure_names, typical_volumes
+from medseg.catalogue import contralateral_name, expand_names, groups, split_names, structure_names, typical_volumes
 from medseg.errors import LabelError, did_you_mean
 
 BACKGROUND = "background"
@@ -65,7 +65,7 @@ class LabelMap:
             >>> LabelMap.totalsegmentator(["ribs", "liver"]).names[:3]
             ('background', 'liver', 'rib_left_1')
         """
-        names = [structures] if isinstance(structures, str) else list(structures)
+        names = split_names(structures, structure_names())
         members = {member for name in names for member in groups().get(name, (name,))}
         chosen = expand_names(sorted(members), structure_names(), "TotalSegmentator")
         return cls([name for name in structure_names() if name in chosen])

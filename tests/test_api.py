@@ -239,7 +239,7 @@ def test_a_path_goes_without_an_affine_and_nan_is_refused(predictor, scan):
         medseg.segment(scan, predictor, affine=np.eye(4))
     voxels = np.zeros((8, 8, 2), np.float32)
     voxels[0, 0, 0] = np.nan
-    with pytest.raises(DataError, match="array: 1 voxels are NaN or infinite"):
+    with pytest.raises(DataError, match="image: 1 voxels are NaN or infinite"):
         medseg.segment(voxels, predictor, affine=np.eye(4))
 
 

@@ -65,3 +65,22 @@ def test_a_printed_command_is_what_a_shell_takes(word):
 )
 def test_windows_knows_only_double_quotes(word, text):
     assert quoted(word, windows=True) == text
+
+
+@pytest.mark.parametrize(
+    ("came", "words"),
+    [
+        ("[Errno 2] No such file or directory: 'a/b.json'", "No such file or directory"),
+        ('[Errno 13] Permission denied: "it\'s.json"', "Permission denied"),
+        (
+            "[WinError 3] The system cannot find the path specified: 'C:\\\\x'",
+            "The system cannot find the path specified",
+        ),
+        ("[Errno 28] No space left on device", "No space left on device"),
+        ("'utf-8' codec can't decode byte 0xff in position 12: invalid start byte", "no text in UTF-8 from byte 12 on"),
+        ("Expecting value: line 1 column 1 (char 0)", "it does not begin as JSON does"),
+        ("got 4", "got 4"),
+    ],
+)
+def test_what_python_says_of_files_is_put_in_plain_words(came, words):
+    assert str(DataError("x", "it cannot be read", came)) == f"x: it cannot be read ({words})."

@@ -189,7 +189,7 @@ class Predictor:
         return replace(scan, seconds=seconds, warnings=(*volume.warnings, *scan.warnings))
 
     def load_array(
-        self, voxels: npt.NDArray[Any], grid: Grid, source: Path | str = "array", keep_image: bool = False
+        self, voxels: npt.NDArray[Any], grid: Grid, source: Path | str = "image", keep_image: bool = False
     ) -> LoadedScan:
         """Run the preprocessing over a volume that is in memory.
 
@@ -223,7 +223,7 @@ class Predictor:
         seconds = time.perf_counter() - start
         return LoadedScan(source, item, grid, network_grid, None, image, tuple(warnings), seconds)
 
-    def load_slice_array(self, values: npt.NDArray[Any], source: str = "array") -> LoadedScan:
+    def load_slice_array(self, values: npt.NDArray[Any], source: str = "image") -> LoadedScan:
         """Run the preprocessing over a 2D image that is in memory, for a predictor of slices.
 
         Args:

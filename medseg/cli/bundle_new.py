@@ -1,4 +1,4 @@
-"""`medseg bundle new`: a bundle for your own classes."""
+"""`medseg bundle new`: a bundle for your own structures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @click.option(
     "--from", "source", default="unet2d", show_default=True, help="The bundle to start from, by name or folder."
 )
-@click.option("--classes", metavar="A,B,...", help="The structures to learn, without the background.")
+@click.option("--structures", "classes", metavar="A,B,...", help="The structures to learn, without the background.")
 @click.option(
-    "--label-map", type=click.Path(path_type=Path), help="A label_map.json with the classes, instead of --classes."
+    "--label-map",
+    type=click.Path(path_type=Path),
+    help="A label_map.json, instead of --structures.",
 )
 @click.option(
     "--channels", type=click.IntRange(min=1), help="Channels of the input: 3 is a slice and its two neighbors."
@@ -49,20 +51,20 @@ def new(
     into: Path,
     trust: bool,
 ) -> None:
-    """Create the bundle NAME for your own classes from an existing one.
+    """Create the bundle NAME for your own structures from an existing one.
 
-    On a terminal it asks for what is missing. The classes are names of TotalSegmentator's structures or groups, or
+    On a terminal it asks for what is missing. They are names of TotalSegmentator's structures or groups, or
     your own, as your dataset has them.
 
     \b
-    medseg bundle new livers --classes liver,spleen
-    medseg bundle new lesions --classes "liver,liver tumor" --channels 3 --spacing 1 1 -1
+    medseg bundle new livers --structures liver,spleen
+    medseg bundle new lesions --structures "liver,liver tumor" --channels 3 --spacing 1 1 -1
     """
     if classes is not None and label_map is not None:
-        raise click.UsageError("--classes and --label-map say the same: give only one of them.")
+        raise click.UsageError("--structures and --label-map say the same: give only one of them.")
     is_interactive = sys.stdin is not None and sys.stdin.isatty()
     if classes is None and label_map is None and not is_interactive:
-        raise click.UsageError("Give the classes: --classes A,B,... or --label-map FILE.")
+        raise click.UsageError("Give the structures: --structures A,B,... or --label-map FILE.")
     from medseg.bundle import Bundle
     from medseg.bundle.scaffold import new_bundle
     from medseg.labels import LabelMap
@@ -72,13 +74,13 @@ def new(
     if label_map is not None:
         names = list(LabelMap.load(label_map).structures)
     else:
-        names = (classes if classes is not None else _ask("Classes, separated by commas", None)).split(",")
+        names = (classes if classes is not None else _ask("Structures, separated by commas", None)).split(",")
     if is_interactive:
         channels, spacing = _ask_for_input(model, channels, spacing)
     root = new_bundle(name, model, names, channels, spacing, into, authors)
     channel_names = Bundle(root).metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     structures = ", ".join(list(channel_names.values())[1:9]) + (", ..." if len(channel_names) > 9 else "")
-    click.echo(f"{root}: {len(channel_names) - 1} classes: {structures}")
+    click.echo(f"{root}: {len(channel_names) - 1} structures: {structures}")
     is_found_by_name = root.parent.resolve() == Path("bundles").resolve()
     train = command_line("train", name if is_found_by_name else root, tail="--data FOLDER")
     click.echo(f"Train it: {train}")

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 import medseg
-from medseg.errors import ConfigError, command_line, did_you_mean
+from medseg.errors import ConfigError, command_line
 from medseg.findings import printable
+from medseg.runs.find import find_bundle
 from medseg.runs.record import RECORD
 from medseg.search_path import bundles, overlays
 
@@ -82,9 +83,7 @@ def describe(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no bundle and no run has that name.
     """
-    root = bundles().get(name, Path(name))
-    if not (root / _METADATA).is_file():
-        root = _run_folder(name)
+    root = find_bundle(name)
     metadata = _read_metadata(root / _METADATA)
     formats = metadata.get("network_data_format") or {}
     image: dict[str, Any] = next(iter((formats.get("inputs") or {}).values()), {})
@@ -108,18 +107,6 @@ def describe(name: str) -> dict[str, Any]:
 
         content["run"] = Run(root).summary()
     return content
-
-
-def _run_folder(name: str) -> Path:
-    from medseg.errors import RunError
-    from medseg.runs.find import pick, runs_root
-
-    try:
-        return Path(pick(name, runs_root()))
-    except RunError as error:
-        names = sorted(bundles())
-        fix = did_you_mean(name, names, f"Give a path, or one of these names: {', '.join(names) or 'there are none'}.")
-        raise ConfigError(name, "no bundle and no run has this path or name", "", fix) from error
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

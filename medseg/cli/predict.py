@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     "-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="The folder for the masks."
 )
 @click.option(
-    "--roi-subset",
+    "--structures",
     "only",
     multiple=True,
     metavar="NAME",
-    help="Segment only this structure or group (organs, ribs, ...); may be given several times.",
+    help="Segment only this structure or group (organs, ribs, ...): A,B or several times.",
 )
 @click.option(
     "--coarse-first",
     is_flag=True,
-    help="With --roi-subset: run a coarse pass first, then the full network only around what it finds.",
+    help="With --structures: run a coarse pass first, then the full network only around what it finds.",
 )
 @click.option("--allow-shear", is_flag=True, help="Segment scans whose axes are not perpendicular by their voxel axes.")
 @click.option("--split", is_flag=True, help="Also write one binary mask for each structure: OUT/SCAN/STRUCTURE.nii.gz.")
@@ -101,11 +101,11 @@ def command(
 
     \b
     medseg predict runs/unet2d/20261122-120000-demo scan.nii.gz -o masks --preview
-    medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --roi-subset liver --roi-subset ribs
+    medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --structures liver,ribs
     """
     overrides = parse_pairs(pairs)
     if coarse_first and not only:
-        raise click.UsageError("--coarse-first needs --roi-subset NAME: the structures to search for.")
+        raise click.UsageError("--coarse-first needs --structures NAME: the structures to search for.")
     from medseg.data.scan_files import holds_images_2d
     from medseg.data.slice_items import require_known_format
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medseg.cases import DatasetIndex
-from medseg.catalogue import expand_names, groups, structure_names
+from medseg.catalogue import expand_names, groups, split_names, structure_names
 from medseg.data.checks.structures import names_of
 from medseg.data.layouts import collect, discover
 from medseg.data.slice_phantom import STRUCTURES
@@ -48,15 +48,15 @@ def choose_labels(
     Example:
         >>> choose_labels(None, slices=True).structures
         ('stomach', 'small_bowel', 'large_bowel')
-        >>> len(choose_labels(None, "ribs")), len(choose_labels(None, "all"))
-        (25, 118)
+        >>> len(choose_labels(None, "ribs")), len(choose_labels(None, "liver,spleen")), len(choose_labels(None, "all"))
+        (27, 3, 118)
     """
-    names = None if structures is None else [structures] if isinstance(structures, str) else list(structures)
     if trained is not None and Path(trained).is_file():
         labels = LabelMap.load(trained)
-        _require_same(labels, names, trained)
+        _require_same(labels, None if structures is None else split_names(structures, labels.structures), trained)
         return labels
     available = _structures_of(root, slices)
+    names = None if structures is None else split_names(structures, available)
     if names is None or (slices and "all" in names):
         return LabelMap(available)
     if not names:
@@ -88,7 +88,7 @@ def _require_same(labels: LabelMap, names: Sequence[str] | None, trained: str | 
         raise ConfigError("structures", problem, f"got {', '.join(names)}", "Leave this setting out.")
 
 
-def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: Collection[str] | None = ()) -> None:
+def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: str | Collection[str] | None = ()) -> None:
     """Refuse labels that a network would be taught as background without anybody having asked for it.
 
     A structure of TotalSegmentator that was not chosen is rightly background to the others, and is only logged. A label
@@ -104,6 +104,7 @@ def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: Collection[
             network has none of the labels.
     """
     own = dataset.structures
+    ignore = None if ignore is None else split_names(ignore, own)
     for name in ignore or ():
         expand_names([name], own, dataset.root)
         if name in labels:
@@ -115,7 +116,7 @@ def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: Collection[
         classes = shlex.quote(",".join(own))
         fix = "Leave `structures` out to learn those of the set"
         if len(own) <= _LISTED:
-            fix += f", or make a bundle for them: medseg bundle new NAME --classes {classes}"
+            fix += f", or make a bundle for them: medseg bundle new NAME --structures {classes}"
         raise LabelError(dataset.root, problem, f"it has {names_of(own)}", f"{fix}.")
     if missing:
         share = f"{len(missing)} of the {len(labels) - 1} structures"

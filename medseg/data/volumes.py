@@ -136,6 +136,9 @@ def read_stored(path: str | Path) -> Stored:
     return Stored(path, grid, raw, (*problems, *_check_finite(raw, path)), *scaling)
 
 
+_NOT_SCANS = (".md", ".txt", ".json", ".csv", ".pdf", ".zip", ".npy", ".py")
+
+
 def _opened(path: Path) -> nifti.NiftiHeader | RawVolume | Series:
     """Read the header or headers of a volume."""
     if path.is_dir():
@@ -144,6 +147,9 @@ def _opened(path: Path) -> nifti.NiftiHeader | RawVolume | Series:
         return open_raw(path)
     if not is_volume_file(path) and is_dicom(path):
         raise DataError(path, "this is a single DICOM file, not a volume", fix="Give the folder of the series.")
+    if path.suffix in _NOT_SCANS and path.is_file():
+        fix = "Give a NIfTI, NRRD or MetaImage file, or a folder with one series of DICOM files."
+        raise DataError(path, "this file is no volume", f"its name ends with {path.suffix}", fix)
     return nifti.open_nifti(path)
 
 

@@ -225,6 +225,9 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     file = path / RESULT if path.is_dir() else path
+    if not file.is_file():
+        came = "" if path.exists() else "no such file or folder"
+        raise DataError(path, "there is no evaluation here", came, "Give the folder that medseg evaluate wrote.")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

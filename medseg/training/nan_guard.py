@@ -64,7 +64,7 @@ class NanGuard:
     ) -> None:
         if patience < 1 or in_a_row < 1 or not factor > 1:
             problem = "patience and in_a_row must be 1 or more, and factor above 1"
-            raise ConfigError("nan_guard", problem, f"got {patience}, {in_a_row} and {factor}")
+            raise ConfigError("nan_guard", problem, f"got patience {patience}, in_a_row {in_a_row}, factor {factor}")
         self.optimizer = optimizer
         self.folder = Path(folder) if folder is not None else None
         self.sampler = sampler

@@ -25,10 +25,10 @@ def config(folder, name="train"):
 
 def test_a_new_bundle_is_found_by_name(medseg, here):
     done = medseg(
-        "bundle", "new", "lesions", "--classes", "liver, liver tumour", "--channels", 3, "--spacing", 1, 1, -1
+        "bundle", "new", "lesions", "--structures", "liver, liver tumour", "--channels", 3, "--spacing", 1, 1, -1
     )
     assert done.code == 0, done.err
-    assert "2 classes: liver, liver tumour" in done.out
+    assert "2 structures: liver, liver tumour" in done.out
     assert "medseg train lesions --data FOLDER" in done.out
     created = config(here / "bundles" / "lesions")
     assert (created["structures"], created["context"], created["spacing"]) == (
@@ -36,7 +36,7 @@ def test_a_new_bundle_is_found_by_name(medseg, here):
         1,
         [1.0, 1.0, -1],
     )
-    again = medseg("bundle", "new", "lesions", "--classes", "liver")
+    again = medseg("bundle", "new", "lesions", "--structures", "liver")
     assert (again.code, again.out) == (1, "")
     assert "this file or folder exists already" in again.err
 
@@ -56,11 +56,11 @@ def test_missing_options_are_asked_on_a_terminal(medseg, here, monkeypatch):
     created = config(here / "bundles" / "asked")
     assert (created["structures"], created["context"], created["spacing"]) == (["liver", "tumour"], 2, [2.0, 2.0, -1])
     monkeypatch.setattr(sys, "stdin", Terminal("\n\n"))
-    assert medseg("bundle", "new", "by_default", "--classes", "organs").code == 0
+    assert medseg("bundle", "new", "by_default", "--structures", "organs").code == 0
     created = config(here / "bundles" / "by_default")
     assert (created["context"], created["spacing"]) == (0, [1.5, 1.5, -1])
     monkeypatch.setattr(sys, "stdin", Terminal("1\nfew\n"))
-    done = medseg("bundle", "new", "third", "--classes", "liver")
+    done = medseg("bundle", "new", "third", "--structures", "liver")
     assert (done.code, "Spacing is three numbers (got 'few')" in done.err) == (2, True)
     assert not (here / "bundles" / "third").exists()
 
@@ -68,10 +68,12 @@ def test_missing_options_are_asked_on_a_terminal(medseg, here, monkeypatch):
 def test_without_a_terminal_missing_options_are_an_error(medseg, here):
     done = medseg("bundle", "new", "mine")
     assert (done.code, done.out) == (2, "")
-    assert "Give the classes: --classes A,B,... or --label-map FILE." in done.err
-    both = medseg("bundle", "new", "mine", "--classes", "a", "--label-map", "x.json")
+    assert "Give the structures: --structures A,B,... or --label-map FILE." in done.err
+    both = medseg("bundle", "new", "mine", "--structures", "a", "--label-map", "x.json")
     assert "say the same: give only one of them" in both.err
-    assert medseg("bundle", "new", "mine", "--classes", "a", "--from", "unet").err.count("Did you mean 'unet2d'?") == 1
+    assert (
+        medseg("bundle", "new", "mine", "--structures", "a", "--from", "unet").err.count("Did you mean 'unet2d'?") == 1
+    )
 
 
 def test_a_source_from_others_must_be_trusted(medseg, here, monkeypatch):
@@ -85,9 +87,9 @@ def test_a_source_from_others_must_be_trusted(medseg, here, monkeypatch):
         if not trust and root.parent.name == "foreign":
             raise ConfigError(root, "must be trusted")
 
-    assert medseg("bundle", "new", "model", "--classes", "liver", "--into", "foreign").code == 0
+    assert medseg("bundle", "new", "model", "--structures", "liver", "--into", "foreign").code == 0
     monkeypatch.setattr("medseg.bundle.bundle.require_trust", require_trust)
-    command = "bundle", "new", "mine", "--classes", "liver", "--from", here / "foreign" / "model"
+    command = "bundle", "new", "mine", "--structures", "liver", "--from", here / "foreign" / "model"
     assert "must be trusted" in medseg(*command).err
     assert not (here / "bundles").exists()
     assert medseg(*command, "--trust").code == 0

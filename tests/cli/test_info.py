@@ -44,7 +44,7 @@ def test_info_of_a_run_tells_how_far_it_is(trained):
 def test_an_unknown_name_is_one_clear_line(capsys):
     code, _, text = run(capsys, "unet2")
     assert code == 1
-    assert text == "Error: unet2: no bundle and no run has this path or name. Did you mean 'unet2d'?\n"
+    assert text == "Error: bundle 'unet2': there is no bundle or run of that name. Did you mean 'unet2d'?\n"
 
 
 def test_damaged_metadata_is_one_clear_line(tmp_path, capsys):

@@ -71,7 +71,7 @@ def test_help_lists_the_keys_of_a_bundle(medseg):
         ("predict x y -o z --device cpu", "Did you mean --set device=VALUE?"),
         ("predict x y -o z --tta", "Did you mean --set inferer#flips=VALUE?"),
         ("predict x y --out z", "Did you mean '--output'?"),
-        ("evaluate a b -o c --classes liver", "Did you mean '--structures'?"),
+        ("evaluate a b -o c --organs liver", "Did you mean '--structures'?"),
         ("data prepare a b --num-workers 3", "Did you mean '--workers'?"),
     ],
 )

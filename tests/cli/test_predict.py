@@ -131,7 +131,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained, scans, tmp_path):
 
 def test_everything_that_can_be_written_beside_a_mask(medseg, trained, scans, tmp_path):
     out = tmp_path / "out"
-    options = ("-o", out, "--stats", "--split", "--roi-subset", "liver", "--roi-subset", "spleen", "--memory", "1TB")
+    options = ("-o", out, "--stats", "--split", "--structures", "liver", "--structures", "spleen", "--memory", "1TB")
     done = medseg("predict", trained, scans[0], *options)
     assert done.code == 0, done.err
     assert "This needs about" in done.out
@@ -180,13 +180,13 @@ def test_voxels_that_are_infinite_leave_nothing_behind(medseg, trained, tmp_path
 
 
 def test_a_coarse_pass_and_confidence(medseg, trained, scans, tmp_path):
-    done = medseg("predict", trained, scans[0], "-o", tmp_path, "--stats", "--roi-subset", "liver", "--coarse-first")
+    done = medseg("predict", trained, scans[0], "-o", tmp_path, "--stats", "--structures", "liver", "--coarse-first")
     assert done.code == 0, done.err
     (liver,) = json.loads((tmp_path / "p0002.statistics.json").read_text())["structures"]
     assert liver["voxels"] > 0
     assert 0 < liver["confidence"] <= 1
     wrong = medseg("predict", trained, scans[0], "-o", tmp_path, "--coarse-first")
-    assert (wrong.code, "--coarse-first needs --roi-subset" in wrong.err) == (2, True)
+    assert (wrong.code, "--coarse-first needs --structures" in wrong.err) == (2, True)
 
 
 def test_a_damaged_mask_is_segmented_again_and_the_summary_counts(medseg, trained, scans, tmp_path):

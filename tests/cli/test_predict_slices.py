@@ -60,7 +60,7 @@ def test_complete_masks_stay_unless_overwrite_is_given(medseg, trained_slices, i
 
 def test_one_image_and_one_structure(medseg, trained_slices, images, tmp_path):
     (image, *_) = sorted(images.iterdir())
-    for number, subset in enumerate(([], ["--roi-subset", "small_bowel"])):
+    for number, subset in enumerate(([], ["--structures", "small_bowel"])):
         done = medseg("predict", trained_slices, image, "-o", tmp_path / str(number), *subset)
         assert done.code == 0, done.err
         assert "1 segmented" in done.out
@@ -81,7 +81,7 @@ def test_a_broken_image_stops_no_other_and_sets_the_exit_code(medseg, trained_sl
 
 
 VOLUMES = {
-    "--coarse-first": ["--coarse-first", "--roi-subset", "stomach"],
+    "--coarse-first": ["--coarse-first", "--structures", "stomach"],
     "--allow-shear": ["--allow-shear"],
     "--split": ["--split"],
     "--stats": ["--stats"],
@@ -133,7 +133,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained_slices, images, tmp_
         "missing.png: there is no such image or folder of images": [tmp_path / "missing.png", "-o", out],
         "the folder cannot be written": [images, "-o", tmp_path / "file"],
         "Did you mean 'inferer#overlap'": [images, "-o", out, "--set", "inferer#overlp=0.5"],
-        "'stomack'": [images, "-o", out, "--roi-subset", "stomack"],
+        "'stomack'": [images, "-o", out, "--structures", "stomack"],
         "context: the number of neighbors must be a whole number, 0 or more (got 'two')": [
             images,
             "-o",

@@ -92,7 +92,7 @@ def test_an_ignored_label_exists_and_is_not_learned(tmp_path):
 def test_a_set_without_any_structure_of_the_network_is_told_the_command_for_a_bundle(tmp_path):
     root = nnunet(tmp_path / "set", ["tumour", "edema core"])
     with pytest.raises(
-        LabelError, match=r"Leave `structures` out.*medseg bundle new NAME --classes 'tumour,edema core'"
+        LabelError, match=r"Leave `structures` out.*medseg bundle new NAME --structures 'tumour,edema core'"
     ):
         open_dataset(root, choose_labels(root, "all"), tmp_path / "cache", SPLIT)
 

@@ -113,6 +113,5 @@ def test_errors_of_the_words(tmp_path):
     with pytest.raises(OutputError) as error:
         LabelMap(["liver"]).save(tmp_path / "file" / "labels.json")
     assert str(error.value) == (
-        f"{tmp_path}/file: the folder cannot be written ([Errno 17] File exists: '{tmp_path}/file'). "
-        "Choose another path, or correct its permissions."
+        f"{tmp_path}/file: this is a file, and a folder is needed there. Choose another path, or move the file away."
     )

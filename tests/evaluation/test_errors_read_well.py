@@ -33,7 +33,9 @@ def test_label_maps_without_names(save, tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     path = tmp_path / "nowhere"
     assert message(evaluate, path, path) == f"{path}: there must be a folder of label maps (no such folder)."
-    assert message(load, tmp_path).startswith(f"{tmp_path / 'evaluation.json'}: the evaluation cannot be read (")
+    fix = "Give the folder that medseg evaluate wrote."
+    assert message(load, tmp_path) == f"{tmp_path}: there is no evaluation here. {fix}"
+    assert message(load, path) == f"{path}: there is no evaluation here (no such file or folder). {fix}"
 
 
 def test_arrays_of_different_shapes():
