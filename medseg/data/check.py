@@ -167,8 +167,9 @@ def _jobs(listing: Listing) -> tuple[list[CaseJob], list[Finding]]:
         by_case.setdefault(finding.case, []).append(finding)
     jobs = []
     for case in listing.cases:
-        id = case.image.relative_to(listing.root).as_posix() if loose else case.id
-        jobs.append(CaseJob(id, case, tuple(by_case.pop(id, ())), loose))
+        id = case.image.relative_to(listing.root).as_posix() if loose and case.image != listing.root else case.id
+        # A file may hold anything; a series of DICOM says what it is.
+        jobs.append(CaseJob(id, case, tuple(by_case.pop(id, ())), loose and not case.image.is_dir()))
     return jobs, [finding for findings in by_case.values() for finding in findings]
 
 

@@ -455,7 +455,8 @@ def test_odd_files_are_described_one_by_one(real):
         "DERIVED_example_ct_truncated.nii.gz": "file-truncated", "liver_9.nii.gz": "file-pointer",
         "niivue_shear.nii.gz": "shear", "niivue_complex.nii.gz": "complex", "niivue_minimal.nii.gz": "no-geometry",
         "nibabel_header_only_nifti1.hdr": "file-pair", "nibabel_example4d.nii.gz": "not-3d",
-        "d2n_rgba_vector.nii.gz": "rgb", "niivue_CT_pitch.nii.gz": "axes-oblique", "pydicom": "not-read",
+        "d2n_rgba_vector.nii.gz": "rgb", "niivue_CT_pitch.nii.gz": "axes-oblique", "pydicom": "file-truncated",
+        "lungmask": "not-ct", "001": "slices-uneven", "dicom2nifti_rgb": "not-read",
         "nibabel_anatomical_bigendian.nii": "axes-left-handed", "odd": "layout",
     }  # fmt: skip
     assert {name: code for name, code in expected.items() if code not in codes.get(name, ())} == {}
@@ -491,3 +492,25 @@ def test_a_case_that_breaks_the_check_is_a_finding(phantom, monkeypatch):
 def test_a_folder_that_is_not_there_is_one_error(tmp_path):
     with pytest.raises(DataError, match="there is no such folder"):
         check_dataset(tmp_path / "nowhere")
+
+
+def test_dicom_folders_are_looked_into(save_dicom, tmp_path):
+    """A series is a case; what is wrong with it is an error by its code; other objects are counted."""
+    hu = np.random.default_rng(0).integers(-1000, 300, (40, 30, 6)).astype(np.int16)
+    save_dicom("set/sound", hu)
+    save_dicom("set/gap", hu, skip=lambda k: k == 2)
+    save_dicom("set/capture", hu, BitsStored=8, HighBit=7)
+    save_dicom("set/plus_1024", hu, RescaleIntercept=0.0)
+    save_dicom("set/plan", hu[:, :, :1], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.5", Modality="RTPLAN")
+    report = check_dataset(tmp_path / "set")
+    assert report.checked == ("capture", "gap", "plus_1024", "sound")
+    errors = {finding.case: finding.code for finding in report.findings if finding.severity == "error"}
+    assert {id: errors.get(id) for id in report.checked} == {
+        "capture": "dicom-not-hu", "gap": "slices-uneven", "plus_1024": None, "sound": None,
+    }  # fmt: skip
+    (finding,) = [finding for finding in report.findings if finding.code == "not-read"]
+    assert (finding.location, finding.message) == ("plan", "1 DICOM file, which check does not read")
+    (case,) = check_dataset(tmp_path / "set" / "sound").cases
+    assert (case.id, case.shape) == ("sound", (40, 30, 6))
+    stored = save_dicom("stored", hu + 1024, RescaleIntercept=0.0)
+    assert "rescale-missing" in [finding.code for finding in check_dataset(stored).findings]

@@ -14,8 +14,10 @@ from medseg.data.layouts.listed_cases import split_findings
 from medseg.findings import Finding, error, note, warning
 
 COMMON = 5  # cases that train on a structure; with fewer, a small set cannot spare one
-FEWEST_VOLUMES = 5  # complete volumes that make a median worth comparing with
-FACTOR = 4.0
+FEWEST_OTHERS = 3  # complete volumes that make a median worth comparing with
+FACTOR, LARGEST_FACTOR = 4.0, 7.0  # from the median of the others; between them the spread of the others decides
+SPREAD = 2.5  # a factor; of others that differ more, only their own spread decides
+MANY = 3  # structures that are far off together
 
 
 def check_split(
@@ -84,22 +86,38 @@ def check_repeated_images(images: Mapping[str, str]) -> list[Finding]:
 def check_volumes(volumes: Mapping[str, Mapping[str, float]]) -> list[Finding]:
     """Report structures far larger or smaller than the same structure in the other cases.
 
+    A case with many of them gets one finding: its spacing may be wrong.
+
     Args:
         volumes: for each case, the ml of the structures that lie in it completely.
     """
-    findings = []
+    factors: dict[tuple[str, bool], dict[str, float]] = {}
+    usual: dict[str, float] = {}
     for name in sorted({name for case in volumes.values() for name in case}):
         logs = {id: float(np.log(case[name])) for id, case in volumes.items() if name in case}
-        if len(logs) < FEWEST_VOLUMES:
-            continue
-        median = float(np.median(list(logs.values())))
-        deviation = float(np.median([abs(value - median) for value in logs.values()]))
+        usual[name] = float(np.exp(np.median(list(logs.values()))))
         for id, value in logs.items():
-            if abs(value - median) > max(np.log(FACTOR), 5 * deviation):
-                message = (
-                    f"it measures {np.exp(value):.3g} ml; the median of {len(logs)} cases is {np.exp(median):.3g} ml"
-                )
-                findings.append(warning("volume-outlier", name, message, "Look at it.").of(id))
+            others = [log for other, log in logs.items() if other != id]
+            if len(others) < FEWEST_OTHERS:
+                continue
+            median = float(np.median(others))
+            deviation = float(np.median([abs(log - median) for log in others]))
+            limit = max(np.log(FACTOR if len(others) > FEWEST_OTHERS else LARGEST_FACTOR), 5 * deviation)
+            if deviation < np.log(SPREAD):  # the others agree so far that a tenth is no chance
+                limit = min(limit, np.log(LARGEST_FACTOR))
+            if abs(value - median) > limit:
+                factors.setdefault((id, value > median), {})[name] = float(np.exp(value - median))
+    findings = []
+    for (id, _), by_name in factors.items():
+        if len(by_name) > MANY:
+            message = f"{len(by_name)} of its structures measure about {np.median(list(by_name.values())):.2g} times "
+            message += "what they do in the other cases"
+            fix = "Check its spacing, and whether masks and image belong together."
+            findings.append(warning("volume-outlier", names_of(list(by_name)), message, fix).of(id))
+            continue
+        for name in by_name:
+            message = f"it measures {volumes[id][name]:.3g} ml; the median of all cases is {usual[name]:.3g} ml"
+            findings.append(warning("volume-outlier", name, message, "Look at it.").of(id))
     return findings
 
 

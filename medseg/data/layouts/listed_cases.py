@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.cases import Case, DatasetIndex, Split, leak_message
+from medseg.data.dicom import holds_slices
 from medseg.errors import DataError, LabelError
 from medseg.file_names import NIFTI, name_key
 from medseg.findings import Finding, error, note
@@ -128,17 +129,19 @@ def read_json(path: Path) -> Any | Finding:
 
 
 def collect_loose_files(root: Path, files: Collection[Path]) -> Listing:
-    """List files that belong to no data set: volumes as cases, all others counted by folder and kind.
+    """List files that belong to no data set: volumes and DICOM series as cases, all others counted by folder and kind.
 
     The id of such a case is its file's name; `Case.image` says where it lies.
     """
     listing = Listing(LOOSE, root)
     counts: Counter[tuple[str, str]] = Counter()
+    series = {folder for folder in {path.parent for path in files} if holds_slices(folder)}
+    listing.cases += [Case(folder.resolve().name.replace("\\", "_"), folder) for folder in sorted(series)]
     for path in files:
         name = path.name.lower()
         if name.endswith(_VOLUMES):
             listing.cases.append(Case(path.name.replace("\\", "_"), path))
-        elif not (name.endswith(".img") and path.with_suffix(".hdr").is_file()):
+        elif path.parent not in series and not (name.endswith(".img") and path.with_suffix(".hdr").is_file()):
             counts[path.parent.relative_to(root).as_posix(), _kind_of_file(path)] += 1
     for (folder, kind), count in sorted(counts.items()):
         message = f"{count} {kind} {'file' if count == 1 else 'files'}, which check does not read"

@@ -47,3 +47,23 @@ def test_only_complete_volumes_of_enough_cases_are_compared():
     assert check_volumes({f"s{number}": {"liver": 10.0**number} for number in range(4)}) == []
     spread = {f"s{number}": {"colon": 100.0 * 2**number} for number in range(7)}
     assert check_volumes(spread) == []
+
+
+def test_a_tenth_and_ten_times_the_usual_volume_are_named_even_in_small_sets_with_much_spread():
+    bladder = {f"s{number}": {"urinary_bladder": 80.0 * 1.8**number} for number in range(5)}
+    for factor in (0.1, 10.0):
+        (finding,) = check_volumes({**bladder, "odd": {"urinary_bladder": 260 * factor}})
+        assert (finding.case, finding.location) == ("odd", "urinary_bladder")
+    three = {f"s{number}": {"spleen": 200.0 + 30 * number} for number in range(3)}
+    (finding,) = check_volumes({**three, "odd": {"spleen": 22.0}})
+    assert "22 ml" in finding.message
+    assert check_volumes({"a": {"spleen": 200.0}, "b": {"spleen": 20.0}}) == []  # which is wrong cannot be known
+
+
+def test_a_case_whose_structures_are_all_a_tenth_gets_one_finding():
+    names = ("liver", "spleen", "pancreas", "kidney_left", "kidney_right")
+    volumes = {f"s{number}": dict.fromkeys(names, 100.0 + number) for number in range(4)}
+    (finding,) = check_volumes({**volumes, "odd": dict.fromkeys(names, 10.0)})
+    assert finding.case == "odd"
+    assert "5 of its structures measure about 0.099 times" in finding.message
+    assert "spacing" in finding.fix
