@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError
+from medseg.file_names import entries
 
 CLAIM = ".medseg-output.json"
 
@@ -123,11 +125,53 @@ def writable_folder(folder: str | Path) -> Path:
         probe.unlink()
     except OSError as error:
         obstacle = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-        came, cure = (
-            (str(error), "correct its permissions") if obstacle is None else ("this is a file", "move the file away")
-        )
-        came = f"{obstacle} is a file" if obstacle not in (None, folder) else came
+        came, cure = str(error), "correct its permissions"
+        if obstacle is not None:
+            came, cure = "this is a file" if obstacle == folder else f"{obstacle} is a file", "move the file away"
         raise OutputError(folder, "the folder cannot be written", came, f"Choose another path, or {cure}.") from error
+    return folder
+
+
+def require_new(paths: Iterable[Path], overwrite: bool = False) -> None:
+    """Refuse to replace files, unless the user says so.
+
+    Raises:
+        OutputError: one of them exists, and `overwrite` is not set.
+    """
+    present = [] if overwrite else [path for path in paths if path.exists()]
+    if present:
+        others = f"and {len(present) - 1} more" if len(present) > 1 else ""
+        raise OutputError(present[0], "the file exists already", others, "Choose another path, or add --overwrite.")
+
+
+def claim_folder(folder: str | Path, command: str, source: str | Path, **settings: Any) -> Path:
+    """Take an empty folder for the output of one command, or one in which the same command was stopped.
+
+    Args:
+        folder: is created if it does not exist.
+        command: its name, for errors.
+        source: what it reads; a path.
+        settings: what else its output depends on.
+
+    Raises:
+        OutputError: the folder holds anything else, or cannot be written.
+    """
+    folder, claim = writable_folder(folder), Path(folder) / CLAIM
+    key = hashlib.sha256(json.dumps([str(Path(source).resolve()), settings], sort_keys=True).encode()).hexdigest()[:16]
+    record = {"command": command, "source": Path(source).resolve().name, "settings": settings, "key": key}
+    if claim.is_file():
+        try:
+            present = json.loads(claim.read_text(encoding="utf-8"))
+        except ValueError:
+            present = {}
+        if present == json.loads(json.dumps(record)):
+            return folder
+        made = f"{present['command']} of {present['source']}" if isinstance(present, dict) and present else ""
+        problem = "the folder holds the output of another command, other settings or another source"
+        raise OutputError(folder, problem, made, "Choose another folder, or remove it.")
+    if next(iter(entries(folder)), None) is not None:
+        raise OutputError(folder, "the folder holds other files", "", "Choose an empty or a new folder.")
+    write_json(claim, record)
     return folder
 
 

@@ -113,5 +113,5 @@ def test_errors_of_the_words(tmp_path):
     with pytest.raises(OutputError) as error:
         LabelMap(["liver"]).save(tmp_path / "file" / "labels.json")
     assert str(error.value) == (
-        f"{tmp_path}/file: this is a file, and a folder is needed there. Choose another path, or move the file away."
+        f"{tmp_path}/file: the folder cannot be written (this is a file). Choose another path, or move the file away."
     )
