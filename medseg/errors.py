@@ -74,6 +74,11 @@ class MedsegError(Exception):
         self.came = came
         self.fix = fix
 
+    @property
+    def reason(self) -> str:
+        """The problem with what came, without the thing and the fix."""
+        return f"{self.problem} ({self.came})" if self.came else self.problem
+
     def __str__(self) -> str:
         """Join the four parts to two sentences; control characters of a file or a name never reach the terminal."""
         text = self.thing

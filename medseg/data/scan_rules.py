@@ -303,7 +303,7 @@ def refusal(problem: Finding) -> DataError:
 def as_finding(error: DataError) -> Finding:
     """Return the error of a reader as a finding of `data check`."""
     rule = RULES[error.code or "file-unreadable"]
-    message = error.problem + (f" ({error.came})" if error.came else "")
+    message = error.reason
     return Finding("error", rule.code, "", error.thing, message, error.fix if not rule.accepted else rule.fix)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from medseg.optional import require
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists
 _CONFIG = "config.json"
+_PARTS = ("network", "model", "state_dict", "net")  # where checkpoints keep the network's weights
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError,
+               SafetensorError)  # fmt: skip
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _TIMEOUT = 5.0  # seconds, after which the hub counts as unreachable
 
@@ -40,35 +44,43 @@ def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None 
     if not path.is_file() and not safe.is_file():
         raise WeightsError(path, "there are no weights", fix="Train first, or use a trained bundle.")
     source = safe if safe.is_file() else path
-    state = _read(source)
+    state = read_weights(source)
     # Of two files the older one may be left over from before a training; the wrong weights would go unnoticed.
     if source != path and path.is_file() and path.stat().st_mtime > safe.stat().st_mtime:
-        newer = _read(path)
+        newer = read_weights(path)
         if newer.keys() != state.keys() or any(not torch.equal(state[name], newer[name]) for name in state):
             raise WeightsError(
                 path,
                 f"it is newer than {safe.name} beside it and holds other weights",
                 fix="Remove the one that is out of date.",
             )
-    _require_fit(network.state_dict(), state, source, labels)
+    require_fit(network, state, source, labels)
     network.load_state_dict(state)
     return network
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file by their names, of a checkpoint the network's; nothing in it is executed.
+
+    Raises:
+        WeightsError: the file is damaged, or holds other things than tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(path, "the weights cannot be read", first_line(error)) from error
-    state = content.get("network", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict):
-        raise WeightsError(path, "must hold a state_dict", f"got {type(state).__name__}")
-    return state
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise WeightsError(path, "the weights cannot be read", first_line(error), "Copy it again.") from error
+    parts = [content.get(key) for key in _PARTS] if isinstance(content, dict) else []
+    content = next((part for part in parts if isinstance(part, dict)), content)
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(path, "it must hold a state_dict of tensors", f"got {type(content).__name__}")
+    return {str(name): tensor for name, tensor in content.items()}
 
 
-def _require_fit(expected: dict[str, Any], state: dict[str, Any], path: Path, labels: int | None) -> None:
+def require_fit(network: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path, labels: int | None) -> None:
+    """Require weights to be those of a network, tensor by tensor; see `load_weights`."""
+    expected = network.state_dict()
     missing = [name for name in expected if name not in state]
     unknown = [name for name in state if name not in expected]
     if missing or unknown:

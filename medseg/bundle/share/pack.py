@@ -25,7 +25,6 @@ from medseg.bundle.share.guards import errors_name, require_clean, sigterm_as_in
 from medseg.bundle.share.stage import CARD, LABELS, NetworkFacts, StagedBundle, describe, recipe_config, stage
 from medseg.bundle.share.versions import LOCK, lock_text
 from medseg.bundle.verify.manifest import MANIFEST, make_manifest
-from medseg.bundle.verify.weights import UNREADABLE, read_state
 from medseg.errors import (
     ConfigError,
     DataError,
@@ -38,6 +37,7 @@ from medseg.errors import (
 )
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
+from medseg.networks.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def pack_bundle(
         if metrics := metrics_of(history):
             staged.metadata["eval_metrics"] = metrics
         describe(staged, facts)
-        write_state(_state(weights), folder / "models")
+        write_state(read_weights(weights), folder / "models")
         windows = _WindowRecorder()
         test = _add_self_test(packed, facts, windows)
         if torchscript or onnx:
@@ -136,19 +136,6 @@ def _network_facts(packed: Bundle, bundle: Bundle) -> tuple[NetworkFacts, Path]:
     in_channels, out_channels = (value if isinstance(value, int) else None for value in values)
     takes_hu = "window" in parser and parser.get_parsed_content("window") is not None
     return NetworkFacts(labels, in_channels, out_channels, takes_hu), weights
-
-
-def _state(path: Path) -> dict[str, torch.Tensor]:
-    """Return the network's weights in a file, of which nothing is executed.
-
-    Raises:
-        WeightsError: a damaged file, or one that holds something else.
-    """
-    try:
-        return read_state(path)
-    except UNREADABLE as error:
-        problem = "the file cannot be read as weights"
-        raise WeightsError(path, problem, first_line(error), "Copy it again from where it was trained.") from error
 
 
 def write_state(state: Mapping[str, torch.Tensor], folder: Path) -> list[Path]:

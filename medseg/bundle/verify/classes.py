@@ -26,8 +26,7 @@ def check_classes(bundle: BundleFiles) -> Iterator[Finding]:
         try:
             names[FILE] = LabelMap.load(bundle.root / FILE).names
         except LabelError as problem:
-            reason = f"{problem.problem}{f' ({problem.came})' * bool(problem.came)}"
-            yield error("label-map", FILE, reason, "Number the classes from 0 on.")
+            yield error("label-map", FILE, problem.reason, "Number the classes from 0 on.")
     channels = channel_names(bundle)
     if channels:
         names[bundle.location(METADATA, _CHANNELS)] = channels

@@ -48,7 +48,7 @@ def check_manifest(bundle: BundleFiles) -> Iterator[Finding]:
     try:
         findings = compare(bundle.root)
     except DataError as problem:
-        yield error("manifest", MANIFEST, f"{problem.problem}{f' ({problem.came})' * bool(problem.came)}", problem.fix)
+        yield error("manifest", MANIFEST, problem.reason, problem.fix)
         return
     for finding in findings:
         # evaluating and predicting write into the folder too: what they leave is only noted

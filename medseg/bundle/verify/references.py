@@ -163,7 +163,7 @@ def _overlay(bundle: BundleFiles, name: str, bases: tuple[str, ...]) -> Iterator
         runnable = {key: value for key, value in merged.items() if key in _BY_NAME or _is_runnable(value)}
         config_check.check({**runnable, **recipe}, merged)
     except ConfigError as problem:
-        reason = f"{problem.thing}: {problem.problem}{f' ({problem.came})' * bool(problem.came)}"
+        reason = f"{problem.thing}: {problem.reason}"
         yield error("key-unknown", bundle.location(name), reason, problem.fix)
 
 

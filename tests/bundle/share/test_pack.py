@@ -17,8 +17,8 @@ import torch
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.share import install_bundle, pack_bundle
 from medseg.bundle.share.pack import _state, write_state
-from medseg.bundle.verify.weights import read_state
 from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
+from medseg.networks.weights import read_weights
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_both_weight_files_hold_the_same_weights(packed, trained, tmp_path):
     mine = torch.load(trained / "models" / "model.pt", weights_only=True)
     for stored in (
         torch.load(io.BytesIO(files["models/model.pt"]), weights_only=True),
-        read_state(tmp_path / "model.safetensors"),
+        read_weights(tmp_path / "model.safetensors"),
     ):
         assert stored.keys() == mine.keys()
         assert all(torch.equal(stored[name], mine[name]) for name in mine)
@@ -181,7 +181,7 @@ def test_a_checkpoint_gives_the_weights_of_its_network(tmp_path):
     torch.save({"network": state, "optimizer": {"lr": 0.1}}, tmp_path / "last.pt")
     torch.save(state, tmp_path / "model.pt")
     for name in ("last.pt", "model.pt"):
-        stored_state = read_state(tmp_path / name)
+        stored_state = read_weights(tmp_path / name)
         assert stored_state.keys() == state.keys()
         assert all(torch.equal(stored_state[key], state[key]) for key in state)
 
@@ -199,9 +199,9 @@ def test_the_same_weights_give_the_same_bytes_and_memory_format(tmp_path):
     first = [path.read_bytes() for path in write_state(state, tmp_path / "one")]
     again = [path.read_bytes() for path in write_state(dict(state), tmp_path / "two")]
     assert first == again
-    back = read_state(tmp_path / "one" / "model.pt")
+    back = read_weights(tmp_path / "one" / "model.pt")
     assert back["b"].is_contiguous(memory_format=torch.channels_last)
-    plain = read_state(tmp_path / "one" / "model.safetensors")
+    plain = read_weights(tmp_path / "one" / "model.safetensors")
     assert plain.keys() == state.keys()
     assert all(torch.equal(plain[name], state[name]) for name in state)
     assert all(torch.equal(back[name], state[name]) for name in state)

@@ -6,7 +6,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from medseg.bundle.verify.weights import check_loading, check_weights, read_state
+from medseg.bundle.verify.weights import check_loading, check_weights
+from medseg.errors import WeightsError
+from medseg.networks.weights import read_weights
 from tests.bundle.verify.broken import change, save_weights
 
 
@@ -18,7 +20,7 @@ def test_safetensors_are_read_as_their_own_library_reads_them(tmp_path, dtype):
         "one": torch.ones((), dtype=dtype),
     }
     safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    tensors = read_state(tmp_path / "model.safetensors")
+    tensors = read_weights(tmp_path / "model.safetensors")
     assert set(tensors) == set(state)
     assert all(torch.equal(tensors[name], state[name]) and tensors[name].dtype == dtype for name in state)
 
@@ -26,10 +28,10 @@ def test_safetensors_are_read_as_their_own_library_reads_them(tmp_path, dtype):
 def test_a_checkpoint_holds_the_network_under_its_name(tmp_path):
     for name in ("network", "model", "state_dict"):
         torch.save({name: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "x.pt")
-        assert list(read_state(tmp_path / "x.pt")) == ["a"]
+        assert list(read_weights(tmp_path / "x.pt")) == ["a"]
     torch.save({"epoch": 3}, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match="something else"):
-        read_state(tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="a state_dict of tensors"):
+        read_weights(tmp_path / "x.pt")
 
 
 def test_both_formats_of_the_same_weights_agree(codes_of, plain):
