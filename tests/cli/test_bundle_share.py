@@ -129,7 +129,7 @@ def test_push_refuses_other_files(medseg, tmp_path):
     (tmp_path / "b.zip").write_text("no zip")
     done = medseg("bundle", "push", tmp_path / "b.zip", tmp_path / "share")
     assert done.code == 1
-    assert "it is not a complete zip file" in done.err
+    assert "the zip is damaged or not safe to unpack" in done.err
     assert not (tmp_path / "share").exists()
 
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import re
 import shutil
 import tempfile
 import time
 import uuid
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
-
-import medseg
 from medseg.atomic import atomic_folder, move
 from medseg.bundle.bundle import Bundle, require_trust
 from medseg.bundle.evaluation_context import METADATA
@@ -26,12 +19,13 @@ from medseg.bundle.share.archive import folder_name
 from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt
 from medseg.bundle.share.self_test import SelfTest, kind_of, run_self_test
 from medseg.bundle.share.transfer import fetch
+from medseg.bundle.verify.bundle_files import bundle_folder
 from medseg.bundle.verify.manifest import compare, read_manifest
 from medseg.errors import BundleError, DataError, OutputError, UntrustedError, command_line
 from medseg.inspection import check_archive, unpack
+from medseg.inspection.contents import open_contents
 from medseg.search_path import search_path
 
-_METADATA_IN_ZIP = re.compile(rf"([^/]+/)?configs/{re.escape(METADATA)}")
 _STALE = 3600.0  # seconds after which a folder that an install left behind belongs to no running one
 
 
@@ -121,18 +115,12 @@ def install_bundle(
 
 
 def _checked_manifest(path: Path) -> dict[str, object] | None:
-    """Check a zip's tables, its files against its manifest, and the versions it needs; return the manifest."""
+    """Check a zip's tables, and its files against its manifest; return the manifest."""
     refuse(path.name, "the zip is damaged or not safe to unpack", check_archive(path), "Fetch it again.")
-    with zipfile.ZipFile(path) as archive:
-        if not any(_METADATA_IN_ZIP.fullmatch(name) for name in archive.namelist()):
-            raise BundleError(
-                path.name, f"it has no configs/{METADATA}, so it is not a bundle", "", "Give another zip."
-            )
-        manifest = read_manifest(archive)
-        refuse(path.name, "its files are not those of its manifest", compare(archive), "Fetch it again.")
-    if manifest is not None:
-        _require_versions(path, manifest.get("made_with"))
-    return manifest
+    if f"configs/{METADATA}" not in open_contents(path).sizes:
+        raise BundleError(path.name, f"it has no configs/{METADATA}, so it is not a bundle", "", "Give another zip.")
+    refuse(path.name, "its files are not those of its manifest", compare(path), "Fetch it again.")
+    return read_manifest(path)
 
 
 def _clear_stale(target: Path) -> None:
@@ -171,39 +159,11 @@ def _new_parents(target: Path) -> Iterator[None]:
 
 def _unpack_bundle(path: Path, folder: Path) -> None:
     """Unpack a zip so that the bundle is `folder` itself, in whatever folder it is in the zip."""
-    unpack(path, folder)
-    candidates = [folder, *sorted(inner for inner in folder.iterdir() if inner.is_dir())]
-    root = next(candidate for candidate in candidates if (candidate / "configs" / METADATA).is_file())
-    if root != folder:
-        aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            move(root, aside)
-            shutil.rmtree(folder)
-            move(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def _require_versions(path: Path, made_with: object) -> None:
-    """Require medseg and MONAI not to be older than those it was packed with, by their first two numbers."""
-    if not isinstance(made_with, dict):
-        return
-    for package, version in (("medseg", medseg.__version__), ("monai", _installed("monai"))):
-        needed = made_with.get(package)
-        try:
-            is_newer = bool(needed) and Version(str(needed)).release[:2] > Version(version).release[:2]
-        except InvalidVersion:
-            continue
-        if is_newer:
-            problem, fix = f"it needs {package} {needed} or later", f"pip install --upgrade {package}"
-            raise BundleError(path.name, problem, f"{version} is installed", fix)
-
-
-def _installed(package: str) -> str:
+    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
-        return installed_version(package)
-    except PackageNotFoundError:
-        return "0"
+        move(bundle_folder(unpack(path, aside)), folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _require_free(target: Path) -> Path:

@@ -235,6 +235,12 @@ class BundleFiles:
         return next((built for built in self.networks.values() if not isinstance(built, UnknownValueError)), None)
 
 
+def bundle_folder(folder: Path) -> Path:
+    """Return the bundle in a folder that a zip was unpacked to: the folder itself, or the only one in it."""
+    inner = [path.parents[1] for path in folder.glob(f"*/configs/{METADATA}.json")]
+    return inner[0] if len(inner) == 1 and not (folder / "configs").is_dir() else folder
+
+
 def root_cause(problem: BaseException) -> str:
     """Return class and message of the exception at the root of a chain, in one line."""
     while problem.__cause__ is not None:

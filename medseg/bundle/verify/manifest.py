@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
-from medseg.errors import DataError
+from medseg.errors import DataError, first_line
 from medseg.findings import Finding, error, warning
+from medseg.inspection.contents import Contents, open_contents
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _LARGEST = 16 << 20  # bytes of a manifest that are read; it has a line or two for each file
+_READ_ERRORS = (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError)
+_INVALID = "it does not list files with their SHA-256"
 _FETCH_AGAIN = "Fetch the bundle again, or ask who made it."
 
 
@@ -56,124 +58,76 @@ def make_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, **about, "files": files}
 
 
-def read_manifest(source: Path | zipfile.ZipFile) -> dict[str, Any] | None:
-    """Return the manifest of a packed bundle, None where it has none.
-
-    Args:
-        source: a zip, open or by its path, or the folder it was unpacked to.
+def read_manifest(source: Path) -> dict[str, Any] | None:
+    """Return the manifest of a packed bundle, a zip or the folder it was unpacked to; None where it has none.
 
     Raises:
-        DataError: it cannot be read as a manifest, or a newer medseg wrote it.
+        DataError: it cannot be read as a manifest, or a newer medseg wrote it; or no zip that can be unpacked.
     """
-    text = _manifest_text(source)
-    if text is None:
-        return None
-    name = f"{_name_of(source)}, {MANIFEST}"
-    try:
-        content = json.loads(text)
-        files, number = content["files"], content["format"]
-        is_valid = isinstance(number, int)
-        for entry in files.values():
-            is_valid = is_valid and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        reason = f"{type(problem).__name__}: {problem}"
-        raise DataError(name, "it does not list files with their SHA-256", reason, _FETCH_AGAIN) from problem
-    if not is_valid:
-        raise DataError(name, "it does not list files with their SHA-256", "wrong types", _FETCH_AGAIN)
-    if number > FORMAT:
-        raise DataError(
-            name,
-            f"its format {number} was written by a newer medseg, and this one reads {FORMAT}",
-            "",
-            "Update medseg.",
-        )
-    return dict(content)
+    return _manifest(_contents(source))
 
 
-def compare(source: Path | zipfile.ZipFile) -> list[Finding]:
+def compare(source: Path) -> list[Finding]:
     """Compare the files of a packed bundle with its manifest; nothing is written.
 
     Args:
-        source: a zip, open or by its path, or the folder it was unpacked to.
+        source: a zip, or the folder it was unpacked to.
 
     Raises:
         DataError: no manifest that can be read, see `read_manifest`.
     """
-    content = read_manifest(source)
+    files = _contents(source)
+    content = _manifest(files)
     if content is None:
         message = f"it has no {MANIFEST}, so its files cannot be checked"
         fix = "Ask who made it for one that medseg bundle pack wrote."
-        return [warning("no-manifest", Path(_name_of(source)).name, message, fix)]
+        return [warning("no-manifest", source.name, message, fix)]
     listed: dict[str, Any] = content["files"]
-    if isinstance(source, Path) and source.is_dir():
-        existing = {
-            name: (sha256_of(file), file.stat().st_size) for name, file in files_of(source).items() if name != MANIFEST
-        }
-    else:
-        with _opened(source) as archive:
-            existing = _in_zip(archive, listed)
     findings = []
-    for name in sorted({*listed, *existing}):
-        if name not in existing:
+    for name in sorted({*listed, *files.sizes} - {MANIFEST}):
+        if name not in files.sizes:
             findings.append(error("file-missing", name, f"{MANIFEST} lists the file, and it is missing", _FETCH_AGAIN))
         elif name not in listed:
             message = f"the file is not in {MANIFEST}: it was added after packing"
             findings.append(error("file-not-listed", name, message, _FETCH_AGAIN))
-        elif existing[name] != (listed[name]["sha256"], listed[name]["bytes"]):
+        elif files.sizes[name] != listed[name]["bytes"] or _sha256_in(files, name) != listed[name]["sha256"]:
             message = f"the file is not the one that {MANIFEST} lists: it was changed or damaged"
             findings.append(error("file-changed", name, message, _FETCH_AGAIN))
     return findings
 
 
-def _manifest_text(source: Path | zipfile.ZipFile) -> bytes | None:
-    if isinstance(source, Path) and source.is_dir():
-        return (source / MANIFEST).read_bytes() if (source / MANIFEST).is_file() else None
-    with _opened(source) as archive:
-        top = _top_folder(archive)
-        if top is None:
-            return None
-        with archive.open(top + MANIFEST) as file:
-            return file.read(_LARGEST)
+def _contents(source: Path) -> Contents:
+    files = open_contents(source)
+    damage = next((finding for finding in files.findings if files.kind == "zip"), None)
+    if damage is not None:
+        raise DataError(source, "the zip is damaged or not safe to unpack", damage.message, "Fetch it again.")
+    return files
 
 
-def _in_zip(archive: zipfile.ZipFile, listed: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
-    """Return SHA-256 and size of each file in a zip; none is read beyond the size that is listed."""
-    existing: dict[str, tuple[str, int]] = {}
-    top = _top_folder(archive) or ""
-    for entry in archive.infolist():
-        name = entry.filename.removeprefix(top)
-        if entry.is_dir() or name == MANIFEST:
-            continue
-        existing[name] = ("", entry.file_size)
-        if name in listed and entry.file_size == listed[name]["bytes"]:
-            try:
-                with archive.open(entry) as file:
-                    existing[name] = (sha256_of(file), entry.file_size)
-            except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError):
-                continue  # an empty SHA-256 counts as a changed file
-    return existing
-
-
-@contextmanager
-def _opened(source: Path | zipfile.ZipFile) -> Iterator[zipfile.ZipFile]:
-    """Open a zip by its path and close it again; one that is open already stays open."""
-    if isinstance(source, zipfile.ZipFile):
-        yield source
-        return
+def _manifest(files: Contents) -> dict[str, Any] | None:
+    if MANIFEST not in files.sizes:
+        return None
+    name = f"{files.path}, {MANIFEST}"
     try:
-        archive = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, OSError) as problem:
-        reason = str(problem) or type(problem).__name__
-        raise DataError(source, "it is not a complete zip file", reason, "Fetch it again.") from problem
-    with archive:
-        yield archive
+        content = json.loads(files.read(MANIFEST, _LARGEST))
+        number = content["format"]
+        is_valid = isinstance(number, int)
+        for entry in content["files"].values():
+            is_valid = is_valid and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
+    except (*_READ_ERRORS, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise DataError(name, _INVALID, first_line(problem), _FETCH_AGAIN) from problem
+    if not is_valid:
+        raise DataError(name, _INVALID, "wrong types", _FETCH_AGAIN)
+    if number > FORMAT:
+        problem = f"its format {number} was written by a newer medseg, and this one reads {FORMAT}"
+        raise DataError(name, problem, "", "Update medseg.")
+    return dict(content)
 
 
-def _top_folder(archive: zipfile.ZipFile) -> str | None:
-    """Return what stands before the names of the bundle's files, `""` or `folder/`; None without a manifest."""
-    names = [name for name in archive.namelist() if PurePosixPath(name).name == MANIFEST and name.count("/") < 2]
-    return min(names, key=len).removesuffix(MANIFEST) if names else None
-
-
-def _name_of(source: Path | zipfile.ZipFile) -> str:
-    return str(source.filename) if isinstance(source, zipfile.ZipFile) else str(source)
+def _sha256_in(files: Contents, name: str) -> str:
+    """Return the SHA-256 of a file, empty where it cannot be read."""
+    try:
+        with files.open(name) as file:
+            return sha256_of(file)
+    except _READ_ERRORS:
+        return ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from medseg.bundle.verify.agreement import check_agreement
-from medseg.bundle.verify.bundle_files import METADATA, BundleFiles, root_cause
+from medseg.bundle.verify.bundle_files import BundleFiles, bundle_folder, root_cause
 from medseg.bundle.verify.classes import check_classes, check_flips
 from medseg.bundle.verify.components import check_components, check_metric_names
 from medseg.bundle.verify.expressions import check_expressions, check_pairing, check_paths
@@ -93,9 +93,7 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
         return ranked([*inspected, *check_bundle(root)])
     with tempfile.TemporaryDirectory() as location:
         folder = unpack(root, Path(location, root.stem))
-        inner = [path.parents[1] for path in folder.glob(f"*/configs/{METADATA}.json")]
-        in_subfolder = not (folder / "configs").is_dir() and len(inner) == 1
-        return ranked([*inspected, *check_bundle(inner[0] if in_subfolder else folder)])
+        return ranked([*inspected, *check_bundle(bundle_folder(folder))])
 
 
 def check_bundle(root: str | Path) -> list[Finding]:

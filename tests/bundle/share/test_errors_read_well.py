@@ -41,7 +41,8 @@ def test_fetching_and_installing_what_is_damaged(tmp_path):
     )
     (tmp_path / "a.zip").write_bytes(b"PK")
     assert printed(lambda: push(tmp_path / "a.zip", tmp_path / "b")) == (
-        f"{tmp_path}/a.zip: it is not a complete zip file (File is not a zip file). Fetch it again."
+        f"{tmp_path}/a.zip: the zip is damaged or not safe to unpack (it is no whole zip file: "
+        "File is not a zip file). Fetch it again."
     )
     assert printed(lambda: fetch(tmp_path / "a.zip", tmp_path, "12ab")) == (
         "sha256: a SHA-256 has 64 hexadecimal digits (got '12ab'). Copy all of it."

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import zipfile
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -65,11 +66,10 @@ def swapped(files):
     files["models/model.safetensors"] = safetensors.torch.save(others)
 
 
-def newer(package):
+def newer(key, value):
     def change(files):
-        manifest = json.loads(files["manifest.json"])
-        manifest["made_with"][package] = "99.1.0"
-        files["manifest.json"] = json.dumps(manifest).encode()
+        metadata = json.loads(files["configs/metadata.json"])
+        files["configs/metadata.json"] = json.dumps({**metadata, key: value}).encode()
 
     return change
 
@@ -89,11 +89,11 @@ REFUSED = {
     "a file more": (lambda files: files.update({"docs/a.md": b"1"}), False, "file-not-listed in docs/a.md"),
     "a program": (lambda files: files.update({"scripts/a.py": b"1"}), True, "code-in-bundle in scripts/a.py"),
     "a newer medseg": (
-        newer("medseg"),
-        False,
-        r"it needs medseg 99\.1\.0 or later \(0\.\d+\.\d+ is installed\)\. pip install --upgrade medseg",
+        newer("required_packages_version", {"medseg": "99.1.0"}),
+        True,
+        r"the bundle was made with medseg 99\.1\.0, and 0\.\d+\.\d+ is installed",
     ),
-    "a newer MONAI": (newer("monai"), False, r"it needs monai 99\.1\.0 or later.*pip install --upgrade monai"),
+    "a newer MONAI": (newer("monai_version", "99.1"), True, r"made with monai 99\.1, and 1\.\d+\.\d+ is installed"),
     "a newer form": (newer_form, False, "its format 99 was written by a newer medseg"),
     "a manifest that is none": (lambda files: files.update({"manifest.json": b"[]"}), False, "does not list files"),
     "missing weights": (no_weights, True, "weights-missing"),
@@ -221,14 +221,11 @@ def test_sigterm_during_install_leaves_nothing(packed, tmp_path, monkeypatch):
 
 
 def test_an_interrupt_while_moving_the_folder_leaves_nothing(packed, tmp_path, monkeypatch):
-    real = install.shutil.rmtree
+    def stopped(source, target):
+        assert Path(source).is_dir()
+        raise KeyboardInterrupt
 
-    def stopped(path, *arguments, **options):
-        if str(path).endswith(".partial") and not options:
-            raise KeyboardInterrupt
-        real(path, *arguments, **options)
-
-    monkeypatch.setattr(install.shutil, "rmtree", stopped)
+    monkeypatch.setattr(install, "move", stopped)
     with pytest.raises(KeyboardInterrupt):
         install_bundle(packed, tmp_path / "new" / "there")
     assert not (tmp_path / "new").exists()

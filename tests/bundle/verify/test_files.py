@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 
 import pytest
@@ -154,12 +155,12 @@ def test_a_newer_format_and_other_files_are_refused(folder, tmp_path):
     ):
         read_manifest(folder)
     (tmp_path / "a.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"a\.zip: it is not a complete zip file"):
+    with pytest.raises(DataError, match=r"a\.zip: the zip is damaged or not safe to unpack \(it is no whole zip"):
         compare(tmp_path / "a.zip")
 
 
 def test_a_zip_entry_of_another_size_is_not_read(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files_of(folder).items():
-            archive.writestr(name, b"0" * 10_000_000 if name == "b c.txt" else path.read_bytes())
+            archive.writestr(name, os.urandom(10_000) if name == "b c.txt" else path.read_bytes())
     assert [finding.location for finding in compare(tmp_path / "a.zip")] == ["b c.txt"]
