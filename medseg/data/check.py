@@ -16,6 +16,7 @@ from typing import Any
 from medseg.data.case_jobs import default_processes, run_each
 from medseg.data.checks.case import CaseJob, CaseReport, CaseSummary, Preview, check_case
 from medseg.data.checks.dataset import (
+    check_content,
     check_repeated_images,
     check_slice_sizes,
     check_smoothing,
@@ -224,7 +225,11 @@ def _combine(
     if listing.kind != LOOSE:
         findings += check_volumes({report.id: report.complete_ml for report in reports if _spacing_is_sure(report)})
     findings += check_repeated_images(images)
-    findings += check_split(listing.split, patients=listing.patients, images=images, structures=present)
+    findings += check_split(listing.split, patients=listing.patients, images=images)
+    if listing.kind != LOOSE:
+        labeled = {case.id for case in listing.cases if case.masks or case.label is not None}
+        held = {id: names for id, names in present.items() if id in labeled}
+        findings += check_content(listing.split, held, listing.structures, listing.patients)
     image_of = {job.id: job.case.image for job in jobs if job.case.slice is not None}
     sizes = {}
     for report in reports:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from medseg.atomic import write_json
 from medseg.cases import Case, DatasetIndex
 from medseg.data.case_jobs import source_key
+from medseg.data.checks.dataset import check_content
 from medseg.data.checks.structures import names_of
 from medseg.data.masks import label_values
 from medseg.data.store import read_store
@@ -67,39 +67,11 @@ def check_subsets(dataset: DatasetIndex, labels: LabelMap, cache: Path) -> None:
     contents = _contents(dataset, labels, cache)
     if not dataset.split.repeated_cases():
         _require_other_images(dataset, {id: digest for id, (_, digest) in contents.items()})
-    train, val = (_names(dataset, subset, labels, contents) for subset in ("train", "val"))
-    _check_structures(dataset, labels, train, val)
-    patients = {dataset.patients[id] for id in dataset.split.val}
-    if len(patients) == 1:
-        logger.warning("%s: one patient alone validates, %s: the Dice says little", dataset.root, *patients)
-
-
-def _names(
-    dataset: DatasetIndex, subset: str, labels: LabelMap, contents: dict[str, tuple[list[str], str]]
-) -> list[str]:
-    names = {name for id in getattr(dataset.split, subset) for name in contents.get(id, ((), ""))[0]}
-    return [name for name in labels if name in names]
-
-
-def _check_structures(dataset: DatasetIndex, labels: LabelMap, train: Sequence[str], val: Sequence[str]) -> None:
-    """Log the structures that occur in one subset alone, or in none; refuse a training without any."""
-    if dataset.split.train and not train:
-        problem = "all masks of its training cases are empty, so there is nothing to learn"
-        raise DataError(dataset.root, problem, "", "Look at the masks: medseg data check.")
-    if not dataset.split.train or not dataset.split.val:
-        return
-    kinds = {
-        "never occur, so they are not learned": [name for name in labels if name not in train and name not in val],
-        "occur in validation alone, so they are not learned": [name for name in val if name not in train],
-        "occur in training alone, so their Dice stays unknown": [name for name in train if name not in val],
-    }
-    for text, names in kinds.items():
-        if names:
-            logger.warning(
-                "%s: %d of %d structures %s: %s", dataset.root, len(names), len(labels) - 1, text, names_of(names)
-            )
-    if not val:
-        logger.warning("%s: all masks of its validation cases are empty, so there is no Dice", dataset.root)
+    held = {id: names for id, (names, _) in contents.items()}
+    for finding in check_content(dataset.split, held, labels.structures, dataset.patients):
+        if finding.severity == "error":
+            raise DataError(dataset.root, finding.message, "", finding.fix)
+        logger.warning("%s: %s", dataset.root, finding.message)
 
 
 def _contents(dataset: DatasetIndex, labels: LabelMap, cache: Path) -> dict[str, tuple[list[str], str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +25,14 @@ def check_split(
     *,
     patients: Mapping[str, str],
     images: Mapping[str, str],
-    structures: Mapping[str, Collection[str]],
     location: object = "split",
 ) -> list[Finding]:
-    """Report cases, patients and images in two subsets of a split, and structures that are never validated.
+    """Report cases, patients and images in two subsets of a split.
 
     Args:
         split: case ids by subset; an empty subset is not judged.
         patients: the patient of each case; a case that is not listed is its own patient.
         images: a digest of the voxels of each image.
-        structures: the structures that each case holds, without those that are empty.
         location: the origin of the split.
     """
     findings = split_findings(split, patients, location)
@@ -48,23 +46,66 @@ def check_split(
     if pairs:
         message = f"the same image trains and is held out: {names_of(pairs, limit=4)}"
         findings.append(error("split-image", location, message, "Keep one of the two; scores would be too good."))
-    return findings + _never_validated(split, structures, location)
-
-
-def _never_validated(split: Split, structures: Mapping[str, Collection[str]], location: object) -> list[Finding]:
-    if not split.train or not split.val:
-        return []
-    validated = {name for id in split.val for name in structures.get(id, ())}
-    trained = Counter(name for id in split.train for name in structures.get(id, ()))
-    never = sorted(set(trained) - validated)
-    common = [name for name in never if trained[name] >= COMMON]
-    findings = []
-    for report, names in ((warning, common), (note, [name for name in never if name not in common])):
-        if names:
-            message = f"{len(names)} structures occur in training and never in validation: {names_of(names)}"
-            fix = "Their scores are unknown; move a case that holds them to validation."
-            findings.append(report("split-unvalidated", location, message, fix))
     return findings
+
+
+def check_content(
+    split: Split,
+    structures: Mapping[str, Collection[str]],
+    names: Collection[str],
+    patients: Mapping[str, str],
+    location: object = "split",
+) -> list[Finding]:
+    """Report structures that occur in one subset alone or in none, and a validation that says little.
+
+    Args:
+        split: case ids by subset; both empty where no split is decided yet.
+        structures: the structures that each case with labels holds, without those that are empty.
+        names: the structures of the set.
+        patients: the patient of each case.
+        location: the origin of the split.
+    """
+    if not structures:
+        return []
+    trained = Counter(name for id in split.train or structures for name in structures.get(id, ()))
+    validated = {name for id in split.val for name in structures.get(id, ())}
+    if not trained:
+        message = f"all masks of its {'training ' if split.train else ''}cases are empty, so there is nothing to learn"
+        return [error("masks-empty", location, message, "Look at the masks; export them again.")]
+    absent = [name for name in names if name not in trained and name not in validated]
+    findings = _listed(note, "structures-absent", absent, names, "never occur, so they are not learned", location)
+    if not split.train or not split.val:
+        return findings
+    untrained = [name for name in names if name in validated and name not in trained]
+    text = "occur in validation alone, so they are not learned"
+    findings += _listed(note, "split-untrained", untrained, names, text, location)
+    unvalidated = [name for name in names if name in trained and name not in validated]
+    common = [name for name in unvalidated if trained[name] >= COMMON]
+    text = "occur in training alone, so their Dice stays unknown"
+    findings += _listed(warning, "split-unvalidated", common, names, text, location)
+    findings += _listed(note, "split-unvalidated", sorted(set(unvalidated) - set(common)), names, text, location)
+    if not validated:
+        message = "all masks of its validation cases are empty, so there is no Dice"
+        findings.append(warning("masks-empty", location, message, "Move cases with structures to validation."))
+    held_out = {patients.get(id, id) for id in split.val}
+    if len(held_out) == 1:
+        message = f"one patient alone validates, {next(iter(held_out))}: the Dice says little"
+        findings.append(note("split-one-patient", location, message))
+    return findings
+
+
+def _listed(
+    report: Callable[..., Finding],
+    code: str,
+    structures: Sequence[str],
+    names: Collection[str],
+    text: str,
+    location: object,
+) -> list[Finding]:
+    """Return a finding on some of the set's structures; none for none."""
+    message = f"{len(structures)} of {len(names)} structures {text}: {names_of(structures)}"
+    fix = "Move a case that holds them to the other subset." if code.startswith("split") else ""
+    return [report(code, location, message, fix)] if structures else []
 
 
 def check_repeated_images(images: Mapping[str, str]) -> list[Finding]:

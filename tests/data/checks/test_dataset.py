@@ -1,9 +1,9 @@
 from medseg.cases import Split
-from medseg.data.checks.dataset import check_repeated_images, check_split, check_volumes
+from medseg.data.checks.dataset import check_content, check_repeated_images, check_split, check_volumes
 
 
-def codes(split: Split, patients=(), images=(), structures=()) -> list[tuple[str, str]]:
-    result = check_split(split, patients=dict(patients), images=dict(images), structures=dict(structures))
+def codes(split: Split, patients=(), images=()) -> list[tuple[str, str]]:
+    result = check_split(split, patients=dict(patients), images=dict(images))
     return [(finding.severity, finding.code) for finding in result]
 
 
@@ -22,13 +22,33 @@ def test_a_case_patient_or_image_in_two_subsets_is_an_error():
     assert codes(SPLIT, images={"b": "x", "c": "x"}) == [("error", "split-image")]
 
 
-def test_a_structure_that_is_never_validated_is_reported():
-    assert codes(SPLIT, structures={"a": ["liver"], "b": ["liver"], "c": ["spleen"]}) == [("note", "split-unvalidated")]
-    many = Split(tuple("abcde"), ("z",))
+def content(split, structures, names=("liver", "spleen"), patients=()):
+    result = check_content(split, structures, names, dict(patients))
+    return [(finding.severity, finding.code) for finding in result]
+
+
+def test_structures_in_one_subset_alone_or_in_none_are_reported():
+    both = ["liver", "spleen"]
+    assert content(SPLIT, {"a": both, "b": [], "c": both}, patients={"c": "1"}) == [("note", "split-one-patient")]
+    assert content(SPLIT, {"a": ["liver"], "b": ["liver"], "c": ["spleen"]})[:2] == [
+        ("note", "split-untrained"), ("note", "split-unvalidated")
+    ]  # fmt: skip
+    many = Split(tuple("abcde"), ("y", "z"))
     inside = {id: ["liver"] for id in "abcde"}
-    assert codes(many, structures=inside) == [("warning", "split-unvalidated")]
-    assert codes(many, structures={**inside, "z": ["liver"]}) == []
-    assert codes(Split(tuple("abcde")), structures=inside) == []
+    assert content(many, {**inside, "z": ["spleen"]})[1] == ("warning", "split-unvalidated")
+    assert content(many, {**inside, "z": ["liver"]}) == [("note", "structures-absent")]
+    assert content(Split(tuple("abcde")), inside, ("liver",)) == []
+    assert content(Split(), {"a": ["liver"]}) == [("note", "structures-absent")]
+    assert content(many, {**inside, "y": [], "z": []}, ("liver",)) == [
+        ("warning", "split-unvalidated"), ("warning", "masks-empty")
+    ]  # fmt: skip
+
+
+def test_masks_that_are_all_empty_are_an_error():
+    for split in (SPLIT, Split(), Split(("a",))):
+        assert content(split, {"a": [], "b": [], "c": []}) == [("error", "masks-empty")]
+    assert content(SPLIT, {"a": [], "b": [], "c": ["liver"]}) == [("error", "masks-empty")]
+    assert content(SPLIT, {}) == []  # nothing has labels
 
 
 def test_each_copy_of_an_image_names_the_first():

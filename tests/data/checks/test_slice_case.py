@@ -5,11 +5,13 @@ import pytest
 from PIL import Image
 
 from medseg.cli.check import render_preview
-from medseg.data import SlicePhantomSpec, check_dataset, write_slice_phantom
+from medseg.data import SlicePhantomSpec, check_dataset, open_dataset, write_slice_phantom
 from medseg.data.checks.case import CaseJob
 from medseg.data.checks.dataset import check_slice_sizes
 from medseg.data.checks.slice_case import check_slice
 from medseg.data.layouts import collect
+from medseg.errors import DataError
+from medseg.labels import LabelMap
 
 
 def pixels(path):
@@ -171,3 +173,29 @@ def test_smoothed_pixels_are_counted_by_class(tmp_path):
     assert total.message.startswith("2 masks are smoothed")
     assert total.message.endswith("class: large_bowel 12 (25.0% of it)")
     assert [case.voxels for case in report.cases] == [{"large_bowel": 24}] * 2
+
+
+@pytest.mark.parametrize("layout", ["split", "folder", "classes", "kaggle"])
+def test_a_set_of_black_masks_is_an_error_in_check_and_in_training(tmp_path, layout):
+    root = phantom(tmp_path, layout=layout)
+    if layout == "kaggle":
+        rows = [line.rsplit(",", 1)[0] + "," for line in (root / "train.csv").read_text().splitlines()[1:]]
+        (root / "train.csv").write_text("\n".join(["id,class,segmentation", *rows]))
+    for path in root.rglob("masks/**/*.png"):
+        Image.fromarray(pixels(path) * 0).save(path)
+    report = check_dataset(root, workers=1)
+    assert {("error", "masks-empty", "")} <= codes(report)
+    labels = LabelMap(["stomach", "small_bowel", "large_bowel"])
+    with pytest.raises(DataError, match=r"all masks of its training cases are empty, so there is nothing to learn"):
+        open_dataset(root, labels, tmp_path / "cache", slices=True)
+
+
+def test_the_same_slice_in_two_subsets_is_an_error_in_check_and_in_training(tmp_path):
+    root = phantom(tmp_path)
+    for folder in ("images", "masks"):
+        path = sorted((root / "train" / folder).iterdir())[0]
+        (root / "valid" / folder / "case900_day1_slice_0001.png").write_bytes(path.read_bytes())
+    assert ("error", "split-image", "") in codes(check_dataset(root, workers=1))
+    labels = LabelMap(["stomach", "small_bowel", "large_bowel"])
+    with pytest.raises(DataError, match="are the same image, and one of them is held out"):
+        open_dataset(root, labels, tmp_path / "cache", slices=True)
