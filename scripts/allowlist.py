@@ -129,7 +129,7 @@ EXACT = {
     "medseg.monitoring": """
         Histograms History Monitor Previews SaveScores System Tracking check_settings default_backend
     """,
-    "medseg.networks": "SegFormer load_weights require_variant",
+    "medseg.networks": "SegFormer init_weights load_weights require_variant",
     "medseg.report": "image_overlay image_panels overlay overlay_with_legend panels",
     "medseg.training": """
         AttachHandlers Checkpoints ClipGradients EarlyStopping EpochSampler SanityValidation SetSamplerEpoch LrSchedule

@@ -13,6 +13,7 @@ import pytest
 
 from medseg.bundle import Bundle
 from medseg.bundle.config_check import check
+from medseg.catalogue import groups
 from medseg.cli.main import cli
 from medseg.cli.options import parse_pairs
 from medseg.config.merge import merge
@@ -122,3 +123,16 @@ def accepts(bundle, use, key):
 def test_the_reference_of_keys_is_what_the_table_says():
     command = [sys.executable, str(ROOT / "scripts" / "keys.py"), "--check"]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+
+
+def test_the_sizes_of_groups_are_those_of_the_catalogue():
+    sizes = {group: len(members) for group, members in groups().items()}
+    stated = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        stated += [(group, int(size)) for group, size in re.findall(r"`(\w+)` are (\d+)", text) if group in sizes]
+        stated += [(group, int(size)) for size, group in re.findall(r"\b(\d+) `?(organs|vertebrae|ribs)\b", text)]
+        stated += [("all", int(size)) for size in re.findall(r"\bthe (\d+) structures of TotalSegmentator\b", text)]
+    assert ("ribs", 26) in stated
+    assert ("organs", 24) in stated
+    assert {(group, size) for group, size in stated if sizes[group] != size} == set()

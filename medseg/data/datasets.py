@@ -46,7 +46,7 @@ def open_dataset(
     exclude: str | Path | None = None,
     slices: bool = False,
     patient: str | None = None,
-    ignore_labels: Sequence[str] = (),
+    ignore_labels: str | Sequence[str] = (),
     allow_repeats: bool = False,
     training: bool = True,
     binarize: float | None = None,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.config.references import absolute, import_binding, is_plain, key_path, macro
+from medseg.config.references import META, absolute, import_binding, is_plain, key_path, macro
 
 _MAX_DEPTH = 60
 _MAX_ENTRIES, _MAX_EXTENDED_LISTS, _MAX_IMPORTS = 20_000, 100, 500
@@ -161,7 +161,9 @@ class MergedConfigs:
             self._bind(entry, "#" not in path or in_top_list)
         elif isinstance(value, dict):
             for key, item in value.items():
-                if key != key.strip() or not key.isprintable() or not key or "#" in key_path(key):
+                # The table of keys in metadata names paths, and nothing is laid over by it.
+                is_path = "#" in key_path(key) and path != f"{META}#keys"
+                if key != key.strip() or not key.isprintable() or not key or is_path:
                     raise UnreadableError(f"the key '{key[:40]}' has another meaning as a path")
                 self._put(file, f"{path}#{key}", item, depth + 1)
         elif isinstance(value, list):

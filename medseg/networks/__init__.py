@@ -5,6 +5,6 @@
 
 from medseg.networks.export import to_onnx, to_torchscript
 from medseg.networks.segformer import SegFormer, require_variant
-from medseg.networks.weights import load_weights
+from medseg.networks.weights import init_weights, load_weights
 
-__all__ = ["SegFormer", "load_weights", "require_variant", "to_onnx", "to_torchscript"]
+__all__ = ["SegFormer", "init_weights", "load_weights", "require_variant", "to_onnx", "to_torchscript"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from safetensors import SafetensorError
 
 from medseg.errors import WeightsError, first_line
 from medseg.optional import require
+from medseg.runs.find import find_bundle
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists
 _CONFIG = "config.json"
-_PARTS = ("network", "model", "state_dict", "net")  # where checkpoints keep the network's weights
+_LISTED = 6
+_PARTS = ("network", "model", "state_dict", "model_state_dict", "net")  # where checkpoints keep the network's weights
+_COMPILED = "_orig_mod."  # what torch.compile puts into names
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError,
                SafetensorError)  # fmt: skip
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -27,7 +33,8 @@ _TIMEOUT = 5.0  # seconds, after which the hub counts as unreachable
 def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None = None) -> torch.nn.Module:
     """Load every tensor of a `state_dict` into `network`, and return the network.
 
-    Nothing in the file is executed: it is read with `weights_only`. Of a run's checkpoint the network's part is read.
+    Nothing in the file is executed: it is read with `weights_only`. Of a checkpoint the network's part is read, and
+    what a wrapper put before the names (`module.`, `_orig_mod.`) is stripped, with a line in the log.
     A `.safetensors` file beside it is preferred.
 
     Args:
@@ -44,10 +51,10 @@ def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None 
     if not path.is_file() and not safe.is_file():
         raise WeightsError(path, "there are no weights", fix="Train first, or use a trained bundle.")
     source = safe if safe.is_file() else path
-    state = read_weights(source)
+    state = read_weights(source, network)
     # Of two files the older one may be left over from before a training; the wrong weights would go unnoticed.
     if source != path and path.is_file() and path.stat().st_mtime > safe.stat().st_mtime:
-        newer = read_weights(path)
+        newer = read_weights(path, network)
         if newer.keys() != state.keys() or any(not torch.equal(state[name], newer[name]) for name in state):
             raise WeightsError(
                 path,
@@ -59,23 +66,104 @@ def load_weights(network: torch.nn.Module, path: str | Path, labels: int | None 
     return network
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def init_weights(network: torch.nn.Module, source: str | Path | None) -> torch.nn.Module:
+    """Begin a training with the weights of an earlier one, as far as names and shapes agree; return the network.
+
+    The log says which tensors were taken and which stay random, such as the last layer where the classes differ.
+
+    Args:
+        network: the network, already built.
+        source: a run or a bundle, by its folder or its name; or a file of weights. None changes nothing.
+
+    Raises:
+        WeightsError: there are no weights, they cannot be read, or none fits.
+
+    Example:
+        >>> init_weights(network, "runs/unet2d/20261122-120000-demo")  # doctest: +SKIP
+    """
+    if source is None:
+        return network
+    path = _weights_file(Path(source).expanduser())
+    expected = network.state_dict()
+    state = read_weights(path, network)
+    taken = {
+        name: tensor for name, tensor in state.items() if name in expected and tensor.shape == expected[name].shape
+    }
+    if not taken:
+        fix = "Take weights of the same network, with the same features."
+        raise WeightsError(path, "none of its tensors fits the network", f"it has {', '.join(list(state)[:3])}", fix)
+    network.load_state_dict(taken, strict=False)
+    left = [name for name in expected if name not in taken]
+    rest = "all" if not left else f"{len(taken)} of {len(expected)} tensors"
+    logger.info("Weights to begin with: %s taken from %s", rest, path)
+    for text, names in (
+        ("no such tensor there", [name for name in left if name not in state]),
+        ("another shape there", [name for name in left if name in state]),
+    ):
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            logger.info("Left random, %s: %s%s", text, ", ".join(names[:_LISTED]), more)
+    return network
+
+
+def _weights_file(source: Path) -> Path:
+    """Return the file of weights that a file, a folder or the name of a bundle or run stands for."""
+    if source.is_file():
+        return source
+    folder = find_bundle(source)
+    for name in ("models/model.pt", "models/model.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(folder, "it has no trained weights", fix="Give a run that has validated once, or a file.")
+
+
+def read_weights(path: Path, network: torch.nn.Module | None = None) -> dict[str, torch.Tensor]:
     """Return the tensors of a file by their names, of a checkpoint the network's; nothing in it is executed.
+
+    Args:
+        path: the file.
+        network: the names are to be its own: what a wrapper put before them is stripped, with a line in the log.
 
     Raises:
         WeightsError: the file is damaged, or holds other things than tensors.
     """
     try:
         if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = dict(safetensors.torch.load_file(path))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise WeightsError(path, "the weights cannot be read", first_line(error), "Copy it again.") from error
-    parts = [content.get(key) for key in _PARTS] if isinstance(content, dict) else []
-    content = next((part for part in parts if isinstance(part, dict)), content)
+    wrappers = []
+    while isinstance(content, dict):
+        key = next((key for key in _PARTS if isinstance(content.get(key), dict)), None)
+        if key is None:
+            break
+        content = content[key]
+        if key != "network":  # our own checkpoints have it
+            wrappers.append(key)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(path, "it must hold a state_dict of tensors", f"got {type(content).__name__}")
-    return {str(name): tensor for name, tensor in content.items()}
+    state = {str(name): tensor for name, tensor in content.items()}
+    return state if network is None else _unwrapped(state, network.state_dict().keys(), wrappers, path)
+
+
+def _unwrapped(
+    state: dict[str, torch.Tensor], expected: Collection[str], wrappers: list[str], path: Path
+) -> dict[str, torch.Tensor]:
+    """Return weights by a network's own names, and log what was put around or before them."""
+    plain = {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
+    if plain.keys() != state.keys():
+        wrappers.append(_COMPILED)
+    while plain and not any(name in expected for name in plain):
+        prefixes = {name.partition(".")[0] for name in plain}
+        if len(prefixes) > 1 or not all("." in name for name in plain):
+            return state
+        wrappers.append(f"{prefixes.pop()}.")
+        plain = {name.partition(".")[2]: tensor for name, tensor in plain.items()}
+    if wrappers:
+        logger.info("%s: stripped from its names: '%s'", path, "', '".join(wrappers))
+    return plain
 
 
 def require_fit(network: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path, labels: int | None) -> None:

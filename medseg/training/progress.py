@@ -95,7 +95,8 @@ class ProgressBar:
             self._show(engine)
 
     def _is_due(self) -> bool:
-        return time.perf_counter() - self._shown >= (self.every_n_seconds if self._bar is None else _PAUSE)
+        pause = self.every_n_seconds if self._bar is None else _PAUSE
+        return self._began > 0 and time.perf_counter() - self._shown >= pause
 
     def _show(self, engine: Any) -> None:
         self._shown = time.perf_counter()

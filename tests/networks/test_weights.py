@@ -5,8 +5,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from medseg.errors import WeightsError
-from medseg.networks import load_weights
+from medseg.errors import ConfigError, WeightsError
+from medseg.networks import init_weights, load_weights
 
 
 def net(classes=3, features=4):
@@ -85,3 +85,79 @@ def test_nothing_in_the_file_is_executed(tmp_path, monkeypatch):
         with pytest.raises(WeightsError, match="the weights cannot be read"):
             load_weights(net(), tmp_path / name)
     assert not (tmp_path / "canary").exists()
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPED = {
+    "DataParallel": lambda state: prefixed(state, "module."),
+    "compiled": lambda state: prefixed(state, "_orig_mod."),
+    "compiled in part": lambda state: {name.replace("0.", "0._orig_mod."): tensor for name, tensor in state.items()},
+    "both": lambda state: prefixed(state, "_orig_mod.module."),
+    "Lightning": lambda state: {"state_dict": prefixed(state, "net."), "epoch": 3},
+    "a dictionary": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+    "both of them": lambda state: {"model_state_dict": prefixed(state, "module.")},
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_what_a_wrapper_put_around_weights_is_stripped_and_said(tmp_path, caplog, how):
+    caplog.set_level("INFO")
+    source, target, other = net(), net(), net()
+    torch.save(WRAPPED[how](source.state_dict()), tmp_path / "model.pt")
+    load_weights(target, tmp_path / "model.pt")
+    assert caplog.text.count("model.pt: stripped from its names: '") == 1
+    init_weights(other, tmp_path / "model.pt")
+    for network in (target, other):
+        assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in source.state_dict().items())
+
+
+def test_weights_of_the_network_itself_are_not_touched(tmp_path, caplog):
+    caplog.set_level("INFO")
+    wrapped = torch.nn.Sequential()
+    wrapped.add_module("module", net())
+    torch.save({"network": wrapped.state_dict()}, tmp_path / "last.pt")
+    load_weights(wrapped, tmp_path / "last.pt")
+    assert not caplog.text
+    torch.save({"a.0.weight": torch.ones(2), "b.0.weight": torch.ones(2)}, tmp_path / "two.pt")
+    with pytest.raises(WeightsError, match="holds the weights of another network"):
+        load_weights(net(), tmp_path / "two.pt")
+
+
+def test_a_training_begins_with_what_fits_and_says_what_does_not(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source, target = net(classes=5), net(classes=3)
+    target.add_module("extra", torch.nn.Linear(2, 2))
+    head = target[1].weight.clone()
+    torch.save(source.state_dict(), tmp_path / "model.pt")
+    assert init_weights(target, None) is target
+    assert init_weights(target, tmp_path / "model.pt") is target
+    assert torch.equal(target[0].weight, source[0].weight)
+    assert torch.equal(target[1].weight, head)
+    assert "2 of 6 tensors taken from" in caplog.text
+    assert "Left random, no such tensor there: extra.weight, extra.bias" in caplog.text
+    assert "Left random, another shape there: 1.weight, 1.bias" in caplog.text
+    torch.save(torch.nn.Linear(7, 7).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="none of its tensors fits the network"):
+        init_weights(target, tmp_path / "model.pt")
+
+
+def test_weights_to_begin_with_are_found_by_run_bundle_and_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDSEG_RUNS", raising=False)
+    source = net()
+    for folder in ("runs/unet2d/20260101-000000-first", "bundles/own", "apart"):
+        (tmp_path / folder / "configs").mkdir(parents=True)
+        (tmp_path / folder / "configs" / "metadata.json").write_text("{}")
+        (tmp_path / folder / "models").mkdir()
+        torch.save(source.state_dict(), tmp_path / folder / "models" / "model.pt")
+    (tmp_path / "runs/unet2d/20260101-000000-first/run.json").write_text("{}")
+    for name in ("runs/unet2d/20260101-000000-first", "first", "own", "apart", "apart/models/model.pt"):
+        assert torch.equal(init_weights(net(), name)[0].weight, source[0].weight)
+    (tmp_path / "apart" / "models" / "model.pt").unlink()
+    with pytest.raises(WeightsError, match="it has no trained weights"):
+        init_weights(net(), "apart")
+    with pytest.raises(ConfigError, match="there is no bundle or run of that name"):
+        init_weights(net(), "nothing")

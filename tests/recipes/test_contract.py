@@ -256,6 +256,16 @@ def test_a_runs_folder_is_a_bundle_with_everything_in_it(root, bundle_run, small
         assert effective["bundle_root"] == content(root, config)["bundle_root"]
 
 
+def test_a_training_begins_with_the_weights_of_a_run(root, settings, bundle_run, runs, capfd):
+    first = torch.load(bundle_run / "models" / "model.pt", weights_only=True)
+    still = {"optimizer#lr": 0.0, "lr_scheduler": None}
+    run = run_bundle(Bundle(root), "training", "train", (), {**settings, **still, "init_weights": str(bundle_run)})
+    assert f"all taken from {bundle_run / 'models' / 'model.pt'}" in capfd.readouterr().err
+    weights = torch.load(run.folder / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(weights[name], first[name]) for name in first if name.endswith("weight"))
+    assert run.config["init_weights"] == str(bundle_run)
+
+
 def test_a_run_evaluates_itself(root, bundle_run, data, tmp_path):
     run_bundle(
         Bundle(bundle_run), "evaluating", "evaluate", (), {"dataset_dir": str(data), "output_dir": str(tmp_path)}
