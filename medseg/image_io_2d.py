@@ -24,6 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _COMMENT = "Comment"  # a keyword of the PNG specification
 _PNG, _LFS = b"\x89PNG\r\n\x1a\n", b"version https://git-lfs"
 _COPY_AGAIN = "Download or copy it again."
+_VOLUME = "A bundle of 2D images takes volumes through `medseg predict` alone, with --set window=[LOW,HIGH]."
 _ORIENTATION, _SIDEWAYS = 0x0112, 5  # EXIF: from 5 on rows are columns
 _GREY_WEIGHTS = np.array([19595, 38470, 7471], dtype=np.int64)  # ITU-R BT.601, in 65536ths
 
@@ -143,6 +144,9 @@ def read_image_2d(path: str | Path) -> Image2D:
     except DataError:
         raise
     except Exception as error:  # Pillow raises many types for one thing: a file that is not what it claims to be
+        if not is_image_2d(Path(path)):
+            problem = f"this is no 2D image ({', '.join(SUFFIXES)})"
+            raise DataError(path, problem, "", _VOLUME) from error
         raise DataError(path, "the image cannot be read", _first_line(error), _COPY_AGAIN) from error
     return replace(_decoded(path, image, depth, loss), orientation=orientation, lossy=lossy)
 

@@ -1,3 +1,4 @@
+import gzip
 import struct
 import zlib
 
@@ -199,3 +200,14 @@ def test_a_transparent_color_is_refused_only_if_it_is_used(tmp_path):
                 read_image_2d(tmp_path / "a.png")
         else:
             assert read_image_2d(tmp_path / "a.png").values.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", ["s0001.nii.gz", "s0001.nrrd", "s0001.dcm", "notes.txt", "slice"])
+def test_a_volume_in_place_of_an_image_is_one_sentence(tmp_path, name):
+    """As MONAI Label sends it to a bundle of 2D images."""
+    (tmp_path / name).write_bytes(gzip.compress(bytes(400)))
+    with pytest.raises(DataError, match=r"this is no 2D image \(\.png, .*takes volumes through `medseg predict` alone"):
+        read_image_2d(tmp_path / name)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="the image cannot be read"):
+        read_image_2d(tmp_path / "a.png")
