@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,24 +19,57 @@ from medseg.findings import Finding
 
 logger = logging.getLogger(__name__)
 _SHOWN = 5
+_STYLE = (
+    "pairing",
+    "metric-unknown",
+    "path-absolute",
+    "path-leaves",
+    "version-changelog",
+    "metadata-schema",
+    "key-missing",
+)
+_OF_MASKS = ("label-order", "label-names", "flip-contralaterals", "network-drift", "preprocessing-drift")
+_STOPS = ("expression-name", "expression-syntax", "target-missing", "argument-unknown", "argument-missing",
+          "reference-missing", "reference-file", "package-missing")  # fmt: skip
 
 
-def require_clean(root: Path, trust: bool, name: str) -> None:
+def require_clean(root: Path, trust: bool, name: str, tolerated: Callable[[Finding], bool] | None = None) -> None:
     """Require that a bundle verifies without errors; warnings are logged.
 
     Args:
         root: its folder.
         trust: True if its code is trusted.
         name: what errors call it.
+        tolerated: returns True for an error that is only a warning here, see `spares_masks`.
 
     Raises:
         BundleError: verification found errors.
     """
     findings = verify_bundle(root, trust)
+    fatal = [finding for finding in findings if not (tolerated is not None and tolerated(finding))]
     for finding in findings:
-        if finding.severity == "warning":
-            logger.warning("%s", finding)
-    refuse(name, "the bundle has {faults}", findings, "medseg bundle verify lists all of them.")
+        if finding.severity == "warning" or (finding.severity == "error" and finding not in fatal):
+            logger.warning("%s", replace(finding, severity="warning"))
+    refuse(name, "the bundle has {faults}", fatal, "medseg bundle verify lists all of them.")
+
+
+def spares_masks(finding: Finding, is_ours: bool) -> bool:
+    """Return True for a fault that neither changes a mask in silence nor runs code.
+
+    These are faults of style, those of configs that a mask does not need, and in a bundle that others packed what
+    prediction would stop at, if it needs it at all.
+
+    Args:
+        finding: of verification.
+        is_ours: whether medseg packed the bundle, which verifies it first. Who packed with other tools may have meant
+            inference to see other images than training.
+    """
+    if finding.code in _STYLE:
+        return True
+    if finding.code in _OF_MASKS:
+        return finding.code == "preprocessing-drift" and not is_ours
+    is_elsewhere = re.match(r"configs/(?!inference\.|metadata\.)", finding.location) is not None
+    return is_elsewhere or (finding.code in _STOPS and not is_ours)
 
 
 def refuse(

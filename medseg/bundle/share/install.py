@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from medseg.atomic import atomic_folder, move
 from medseg.bundle.bundle import Bundle, require_trust
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.archive import folder_name
-from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt
+from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt, spares_masks
 from medseg.bundle.share.self_test import SelfTest, kind_of, run_self_test
 from medseg.bundle.share.transfer import fetch
 from medseg.bundle.verify.bundle_files import bundle_folder
@@ -103,7 +104,7 @@ def install_bundle(
         _clear_stale(target)
         with _new_parents(target), atomic_folder(target) as partial, errors_name(partial, path.name):
             _unpack_bundle(path, partial)
-            require_clean(partial, trust, path.name)
+            require_clean(partial, trust, path.name, functools.partial(spares_masks, is_ours=manifest is not None))
             bundle = Bundle(partial, trust)
             test = run_self_test(bundle, device) if self_test else None
             if test is not None and not test.close:

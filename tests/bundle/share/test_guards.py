@@ -33,6 +33,47 @@ def test_verification_errors_refuse_and_warnings_are_logged(monkeypatch, tmp_pat
         guards.require_clean(tmp_path, True, "a.zip")
 
 
+SPARED = {
+    ("pairing", "configs/train.json, train#dataset#data"): (True, True),
+    ("path-absolute", "configs/inference.json, dataset_dir"): (True, True),
+    ("metadata-schema", "configs/metadata.json, authors"): (True, True),
+    ("argument-unknown", "configs/train.json, loss"): (True, True),
+    ("target-missing", "configs/evaluate.json, x"): (True, True),
+    ("argument-unknown", "configs/inference.json, network_def"): (False, True),
+    ("expression-name", "configs/inference.json, datalist"): (False, True),
+    ("preprocessing-drift", "configs/inference.json, preprocessing"): (False, True),
+    ("label-order", "configs/train.json, labels"): (False, False),
+    ("label-names", "configs/metadata.json, channel_def"): (False, False),
+    ("flip-contralaterals", "configs/train.json, flip"): (False, False),
+    ("network-drift", "configs/evaluate.json, network_def"): (False, False),
+    ("weights-fit", "models/model.pt"): (False, False),
+    ("weights-differ", "models/model.safetensors"): (False, False),
+    ("weights-not-loaded", "configs/inference.json"): (False, False),
+    ("channel-def", "configs/metadata.json, x"): (False, False),
+    ("package-old", "configs/metadata.json, monai_version"): (False, False),
+    ("file-missing", "configs/metadata.json"): (False, False),
+    ("file-changed", "LICENSE"): (False, False),
+    ("config-unreadable", "configs/inference.json"): (False, False),
+}
+
+
+@pytest.mark.parametrize(("code", "location"), SPARED)
+def test_install_refuses_what_makes_a_wrong_mask(code, location):
+    finding = error(code, location, "it is wrong")
+    assert tuple(guards.spares_masks(finding, is_ours) for is_ours in (True, False)) == SPARED[code, location]
+
+
+def test_a_tolerated_fault_is_a_warning(monkeypatch, tmp_path, caplog):
+    found = [error("pairing", "configs/train.json", "by order"), error("weights-fit", "models", "no fit")]
+    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: found[:1])
+    with caplog.at_level(logging.WARNING):
+        guards.require_clean(tmp_path, False, "a.zip", lambda finding: finding.code == "pairing")
+    assert [record.message for record in caplog.records] == ["warning pairing: configs/train.json: by order."]
+    monkeypatch.setattr("medseg.bundle.share.guards.verify_bundle", lambda root, trust: found)
+    with pytest.raises(BundleError, match=r"the bundle has 1 fault \(weights-fit"):
+        guards.require_clean(tmp_path, False, "a.zip", lambda finding: finding.code == "pairing")
+
+
 def test_many_faults_are_counted_and_the_first_shown():
     many = [error("fault", f"place{number}", "it is wrong") for number in range(8)]
     with pytest.raises(
