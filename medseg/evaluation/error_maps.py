@@ -73,7 +73,7 @@ def _worst_slice(
     worst: tuple[int, Picture, Array] | None = None
     for truth, prediction in zip(truths, predictions, strict=True):
         annotated = np.array([name in truth.structures for name in labels])[:, None, None]
-        sides = (truth.masks(labels, truth.case.image), prediction.masks(labels, truth.case.image) & annotated)
+        sides = (truth.masks(labels, truth), prediction.masks(labels, truth) & annotated)
         kinds = classify_errors(*(flatten_masks(masks, labels) for masks in sides))
         wrong = int(np.count_nonzero(kinds > 1))
         if worst is None or wrong > worst[0]:
@@ -81,7 +81,7 @@ def _worst_slice(
     if worst is None:
         raise DataError("slices", "there is none to draw")
     _, truth, kinds = worst
-    is_mask = truth.case.image in (truth.case.label, *truth.case.masks.values())
+    is_mask = truth.arrays is not None or truth.case.image in (truth.case.label, *truth.case.masks.values())
     values = np.zeros(kinds.shape) if is_mask else intensities(read_image_2d(truth.case.image))[0]
     colors = np.array([(0, 0, 0), *ERROR_COLORS.values()])
     base = gray(from_screen(values), (0.0, 1.0))

@@ -15,6 +15,7 @@ from medseg.data.datasets import renumber
 from medseg.data.masks import merge_masks
 from medseg.data.volumes import read_volume
 from medseg.errors import DataError, GeometryError, LabelError
+from medseg.evaluation.pictures import Picture
 from medseg.evaluation.sources import Source, ordered
 from medseg.file_names import spelled_as
 from medseg.grid import Grid
@@ -130,6 +131,8 @@ def by_scan(pairs: Pairs) -> Pairs:
     """
     scans: dict[str, list[tuple[int, Source, Source]]] = {}
     for truth, prediction in pairs.cases.values():
+        if truth.slices or prediction.slices:
+            truth, prediction = _as_slice(truth), _as_slice(prediction)
         if bool(truth.slices) != bool(prediction.slices):
             problem = "one holds 2D slices and the other a volume"
             raise DataError(f"{prediction.location} against {truth.location}", problem)
@@ -142,6 +145,15 @@ def by_scan(pairs: Pairs) -> Pairs:
         slices.sort(key=lambda row: (row[0], row[1].case))
         cases[scan] = _scan(scan, [row[1] for row in slices]), _scan(scan, [row[2] for row in slices])
     return replace(pairs, cases=cases)
+
+
+def _as_slice(source: Source) -> Source:
+    """Return an array of one slice as a picture, to be compared with one."""
+    if source.array is None or source.labels is None or source.array.shape[2] != 1:
+        return source
+    label = renumber(source.array, source.labels, source.labels, source.location, source.binarize)[..., 0]
+    masks = {name: label == source.labels.index(name) for name in source.labels}
+    return replace(source, slices=(Picture.of_arrays(source.case, masks),))
 
 
 def _scan(scan: str, slices: Sequence[Source]) -> Source:

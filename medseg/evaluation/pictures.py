@@ -19,7 +19,7 @@ from medseg.data.class_colors import CLASSES, NAMES, infer_class_colors, read_cl
 from medseg.data.layouts import collect, kaggle
 from medseg.data.layouts.slices import IMAGES, MASKS, slice_info, without_ending
 from medseg.data.slice_labels import read_masks
-from medseg.errors import DataError, LabelError
+from medseg.errors import DataError, GeometryError, LabelError
 from medseg.file_names import entries
 from medseg.image_io_2d import ClassColors, is_image_2d, read_comment, read_size
 from medseg.labels import LabelMap
@@ -38,10 +38,12 @@ class Picture:
     Args:
         case: its files; where there is no image but the mask alone, the mask stands for it.
         colors: what values or colors mean.
+        arrays: masks in memory instead, `(rows, columns)` by structure.
     """
 
     case: Case
     colors: ClassColors
+    arrays: Mapping[str, Masks] | None = None
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -54,19 +56,40 @@ class Picture:
         info = self.case.slice or slice_info(self.case.id)
         return info.scan or self.case.id, info.number or 0
 
-    def masks(self, labels: LabelMap, image: Path) -> Masks:
-        """Read the masks of structures, `(structures, rows, columns)`; empty where there is none.
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        if self.arrays is None:
+            return read_size(self.case.image)
+        rows, columns = next(iter(self.arrays.values())).shape
+        return rows, columns
+
+    def masks(self, labels: LabelMap, reference: Picture) -> Masks:
+        """Return the masks of structures, `(structures, rows, columns)`; empty where there is none.
 
         Args:
             labels: the structures.
-            image: whose size they must have.
+            reference: the picture whose size they must have.
 
         Raises:
             DataError, GeometryError, LabelError: see `read_masks`.
         """
-        shape = read_size(image)
-        read, _, _ = read_masks(replace(self.case, image=image), self.colors, shape)
+        shape, read = reference.size, self.arrays
+        if read is None:
+            read, _, _ = read_masks(replace(self.case, image=reference.case.image), self.colors, shape)
+        elif self.size != shape:
+            problem = "it has {} rows and {} columns, but its truth has {} and {}".format(*self.size, *shape)
+            raise GeometryError(self.case.id, problem)
         return np.stack([read.get(name, np.zeros(shape, bool)) for name in labels])
+
+    @classmethod
+    def of_arrays(cls, id: str, masks: Mapping[str, Masks], source: Path | None = None) -> Picture:
+        """Return a picture whose masks are in memory."""
+        return cls(Case(id, source or Path(id)), ClassColors.indexed(("background", *masks)), masks)
 
 
 def find_pictures(root: Path, names: LabelMap | None = None) -> dict[str, Picture]:
@@ -79,19 +102,22 @@ def find_pictures(root: Path, names: LabelMap | None = None) -> dict[str, Pictur
     Raises:
         DataError, LabelError: a data set that cannot be used, masks that cannot be read or have no names.
     """
-    listing = collect(root) if root.is_dir() and not (root / NAMES).is_file() else None
+    listing = collect(root) if root.is_dir() else None
     if listing is not None and listing.class_colors is not None:
         dataset = listing.to_index()
-        colors = ClassColors.indexed(("background", *names)) if names else listing.class_colors
+        colors = listing.class_colors
+        if names and not _names_classes(root):
+            colors = ClassColors.indexed(("background", *names))
         return {case.id: Picture(case, colors) for case in dataset.cases if case.masks or case.label is not None}
     inner = next((root / name for name in MASKS if (root / name).is_dir() and not (root / IMAGES).is_dir()), root)
     folder = inner if inner.is_dir() else inner.parent
     above = [path for path in (folder, folder.parent, folder.parent.parent) if _names_classes(path)]
-    if names:
+    colors = read_class_colors(above[0]) if above else None
+    if colors is None and names:
         colors = ClassColors.indexed(("background", *names))
-    else:
+    elif colors is None:
         files = [inner] if inner.is_file() else list(filter(is_image_2d, entries(inner)))
-        colors = (read_class_colors(above[0]) if above else None) or infer_class_colors(files)
+        colors = infer_class_colors(files)
     if inner.is_file():
         return {without_ending(inner.stem): _picture(inner, colors, {})}
     single = root / STRUCTURES if (root / STRUCTURES).is_dir() else inner
@@ -146,8 +172,8 @@ def score_scan(
         if not names:
             continue
         annotated = annotated_classes(labels, names, truth.case.id)
-        true = truth.masks(labels, truth.case.image)
-        predicted = prediction.masks(labels, truth.case.image)
+        true = truth.masks(labels, truth)
+        predicted = prediction.masks(labels, truth)
         overlap = multilabel_overlap(predicted, true, annotated, truth.case.id)
         total = overlap if total is None else total + overlap
         if is_gi_tract(labels):

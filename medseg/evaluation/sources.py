@@ -161,8 +161,8 @@ def memory_source(
     """Return the label map in an object in memory.
 
     Args:
-        image: an array or tensor of labels, `(I, J, K)`, `(I, J)` or with one channel before it; or an object with an
-            `affine`: a nibabel image, a MetaTensor, a `medseg.Prediction`.
+        image: an array or tensor of labels, `(I, J, K)`, `(I, J)` or with one channel before it; an object with an
+            `affine`: a nibabel image, a MetaTensor, a `medseg.Prediction`; or a `medseg.SlicePrediction`.
         labels: what the values mean. The labels of a Prediction overrule it, and it overrules a nibabel image's header.
         spacing: mm along each axis, if the image has no affine or is 2D.
         case: its id, for errors.
@@ -177,6 +177,10 @@ def memory_source(
     image_labels = getattr(image, "labels", None)
     if isinstance(image_labels, LabelMap):
         labels = image_labels
+        if hasattr(image, "channels"):  # a prediction of a slice, whose structures may overlap
+            masks = {name: image.mask(name) for name in labels}
+            picture = Picture.of_arrays(case, masks, Path(image.source))
+            return Source(case, None, labels=labels, structures=labels.structures, slices=(picture,))
     elif labels is None and hasattr(image, "header"):
         labels = read_label_names(image)
     values = _values(image)

@@ -1,6 +1,7 @@
 """Masks of 2D slices against masks: the values are worked out with NumPy and SciPy, from the arrays."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from PIL import Image
 from scipy.spatial.distance import directed_hausdorff
 
 import medseg
+from medseg.bundle.prediction import SlicePrediction
 from medseg.data.layouts.kaggle import encode_runs
-from medseg.errors import DataError, LabelError, MedsegError
+from medseg.errors import DataError, GeometryError, LabelError, MedsegError
+from medseg.labels import LabelMap
 
 NAMES = ("large_bowel", "small_bowel", "stomach")
 COLORS = {"background": [0, 0, 0], "large_bowel": [255, 255, 0], "small_bowel": [0, 128, 0], "stomach": [255, 0, 0]}
@@ -111,6 +114,11 @@ def test_folders_of_masks_alone_and_of_colors_give_the_same(predicted, data, tmp
     write(tmp_path / "third" / "sub", PREDICTED, colored=True, ending="_seg", suffix=".bmp")
     (tmp_path / "third" / "classes.json").write_text(json.dumps(COLORS))
     check(medseg.evaluate(tmp_path / "third" / "sub", data).to_dict())
+    (data / "classes.json").unlink()  # indices, named by a label map, beside images
+    for id, label in TRUTH.items():
+        Image.fromarray(label).save(data / "masks" / f"{id}_mask.png")
+    (data / "label_map.json").write_text((predicted / "label_map.json").read_text())
+    check(medseg.evaluate(predicted, data).to_dict())
     for k, name in enumerate(NAMES, 1):
         write(
             tmp_path / "single" / "masks" / name, {id: (label == k) * np.uint8(255) for id, label in PREDICTED.items()}
@@ -182,3 +190,26 @@ def test_only_what_was_searched_for_is_evaluated(predicted, data):
     content = medseg.evaluate(predicted, data).to_dict()
     assert [row["structure"] for row in content["structures"]] == ["stomach"]
     assert content["gi_tract"] is None
+
+
+def test_predictions_and_arrays_in_memory_are_compared_with_files(predicted, data):
+    id = "case1_day0_slice_0002"
+    expected = [dice_of(TRUTH[id] == k, PREDICTED[id] == k) for k in (1, 2, 3)]
+    labels = LabelMap(list(NAMES))
+    image, mask = data / "images" / f"{id}.png", data / "masks" / f"{id}_mask.png"
+    prediction = SlicePrediction(id, image, PREDICTED[id], labels)
+    channels = np.stack([PREDICTED[id] == k for k in (1, 2, 3)])
+    for side, truth, names in (
+        (prediction, mask, None),
+        (replace(prediction, channels=channels), mask, None),
+        (predicted / "masks" / f"{id}.png", mask, None),
+        (PREDICTED[id], mask, NAMES),
+        (prediction, TRUTH[id], NAMES),
+        (PREDICTED[id], TRUTH[id], NAMES),
+        ({id: prediction}, data, None),
+    ):
+        evaluation = medseg.evaluate(side, truth, names, partial=True)
+        rows = {row["structure"]: row["dice"] for row in evaluation.rows()}
+        assert [rows[name] for name in NAMES] == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(GeometryError, match="it has 19 rows and 26 columns, but its truth has 20 and 26"):
+        medseg.evaluate(PREDICTED[id][:-1], mask, NAMES)
