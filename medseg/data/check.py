@@ -27,9 +27,10 @@ from medseg.data.checks.dataset import (
 from medseg.data.checks.slice_case import check_slice
 from medseg.data.layouts import collect
 from medseg.data.layouts.listed_cases import LOOSE, Listing, collect_loose_files
+from medseg.data.layouts.nearest import describe_unknown
 from medseg.errors import DataError, MedsegError, RunError
 from medseg.file_names import walk
-from medseg.findings import SEVERITIES, Finding, error, ranked, warning, worst
+from medseg.findings import SEVERITIES, Finding, error, ranked, worst
 from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
 
@@ -152,7 +153,10 @@ def _list(root: Path, patient: str | None) -> Listing:
         listing = collect(root, patient)
         if listing is not None:
             return listing
-        doubt = warning("layout", folder, "the folder holds no data set in a known layout", fix)
+        content, advice = describe_unknown(folder, collect)
+        doubt = error(
+            "layout", folder, f"the folder holds no data set in a known layout ({content})", f"{advice} {fix}"
+        )
     except MedsegError as fault:
         doubt = error("layout", folder, f"the data set cannot be used: {str(fault).rstrip('.')}", fix)
     listing = collect_loose_files(folder, walk(folder))

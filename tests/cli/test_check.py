@@ -63,3 +63,14 @@ def test_a_preview_keeps_the_proportions_of_the_body(broken):
     drawn = render_preview(printable)
     assert drawn.size == (320, round(320 * 10 / 12))
     assert np.ptp(np.asarray(drawn)) > 0
+
+
+def test_an_empty_or_unknown_folder_fails(medseg, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.txt").touch()
+    for name in ("empty", "other"):
+        result = medseg("data", "check", tmp_path / name)
+        assert result.code == 1
+        assert "no data set in a known layout" in " ".join(result.out.split())
+    assert medseg("data", "check", tmp_path / "none").code == 1

@@ -8,15 +8,8 @@ from pathlib import Path
 from medseg.cases import DatasetIndex
 from medseg.data.layouts import datalist, folders, kaggle, nnunet, slices, totalsegmentator
 from medseg.data.layouts.listed_cases import Listing, read_json, repeated_ids
+from medseg.data.layouts.nearest import describe_unknown
 from medseg.errors import DataError
-
-_KNOWN = (
-    f"{datalist.NAME} (a prepared set), "
-    f"{nnunet.DESCRIPTION} with {nnunet.IMAGES_TR} and {nnunet.LABELS_TR} (nnU-Net raw, Decathlon), "
-    f"sXXXX/{totalsegmentator.IMAGE} with sXXXX/{totalsegmentator.MASKS}/<structure>.nii.gz (TotalSegmentator), "
-    f"slices as PNG in {slices.IMAGES}/ and {slices.MASKS[0]}/, below train/ and valid/ or not, or in Kaggle's layout, "
-    f"or {folders.IMAGES}/ with {folders.LABELS[0]}/ and {folders.NAMES}"
-)
 
 
 def discover(
@@ -42,9 +35,7 @@ def discover(
         raise DataError(root, "there is no such folder")
     listing = collect(root, patient)
     if listing is None:
-        names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-        content = f"{len(names)} entries, for example {', '.join(names[:4])}" if names else "an empty folder"
-        raise DataError(root, "the folder holds no data set", content, f"The layouts are {_KNOWN}.")
+        raise DataError(root, "the folder holds no data set", *describe_unknown(root, collect))
     return listing.to_index(exclude, binarize)
 
 

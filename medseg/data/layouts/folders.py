@@ -7,7 +7,7 @@ from pathlib import Path
 from medseg.cases import Case
 from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import DataError, nearest
-from medseg.file_names import list_files, spelled_as
+from medseg.file_names import existing, list_files, spelled_as
 from medseg.findings import Finding, error
 from medseg.labels import LabelMap
 
@@ -25,14 +25,15 @@ def collect(root: Path) -> Listing | None:
         DataError: there are no names for the labels, no NIfTI files, or both labels/ and masks/.
         LabelError: `label_map.json` is no label map.
     """
-    label_folders = [root / name for name in LABELS if (root / name).is_dir()]
-    if not (root / IMAGES).is_dir() or not label_folders:
+    image_folder = existing(root / IMAGES)
+    label_folders = [folder for folder in (existing(root / name) for name in LABELS) if folder.is_dir()]
+    if not image_folder.is_dir() or not label_folders:
         return None
     if len(label_folders) > 1:
         raise DataError(root, "the folder has both labels/ and masks/", "", "Move one of them elsewhere.")
-    images, image_findings = list_files(root / IMAGES)
+    images, image_findings = list_files(image_folder)
     label_maps, label_findings = list_files(label_folders[0])
-    for folder, files in ((root / IMAGES, images), (label_folders[0], label_maps)):
+    for folder, files in ((image_folder, images), (label_folders[0], label_maps)):
         if not files:
             raise DataError(folder, "the folder holds no NIfTI files (.nii.gz or .nii)")
     if not (root / NAMES).is_file():

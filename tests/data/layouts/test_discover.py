@@ -1,9 +1,10 @@
 import json
+import re
 
 import numpy as np
 import pytest
 
-from medseg.data import SlicePhantomSpec, convert, discover, prepare, write_slice_phantom
+from medseg.data import SlicePhantomSpec, check_dataset, convert, discover, prepare, write_slice_phantom
 from medseg.errors import DataError
 
 
@@ -50,6 +51,63 @@ def test_an_unknown_folder_is_described(tmp_path):
         match=r"holds no data set [(]1 entries, for example notes[)].*datalist\.json.*dataset\.json.*label_map\.json",
     ):
         discover(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        (
+            ["set/s1/ct.nii.gz", "set/s1/segmentations/liver.nii.gz"],
+            r"Is \S*set meant, which is in the TotalSegmentator",
+        ),
+        (
+            ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"],
+            r"nnU-Net raw is nearest, and lacks dataset\.json, for example",
+        ),
+        (["Scans/a.nii.gz", "GT/a.nii.gz"], "rename Scans to images and GT to labels, and name the values"),
+        (["image/a.nii", "masks/a.nii"], "rename image to images and masks to labels"),
+        (
+            ["p1/imaging.nii.gz", "p1/segmentation.nii.gz"],
+            r"TotalSegmentator is nearest \(p1/imaging\.nii\.gz, p1/segm",
+        ),
+        (
+            ["p1/mri.nii", "p1/seg/liver.nii"],
+            r"rename the scan to p1/ct\.nii\.gz, and put binary masks into p1/segmentations/",
+        ),
+        (["a.nii.gz", "a_seg.nii.gz"], "Plain folders are nearest: put scans into images/ and label maps"),
+        (["notes.txt"], r"for example notes\.txt\)\. The layouts are"),
+    ],
+)
+def test_the_nearest_layout_is_named_in_training_and_check_alike(tmp_path, save, files, advice):
+    for name in files:
+        if name.endswith(".txt"):
+            (tmp_path / name).touch()
+        else:
+            save(f"x/{name}", np.zeros((2, 2, 2), np.uint8))
+    root = tmp_path / "x" if (tmp_path / "x").is_dir() else tmp_path
+    with pytest.raises(DataError, match=advice):
+        discover(root)
+    finding = next(finding for finding in check_dataset(root, workers=1).findings if finding.code == "layout")
+    assert finding.severity == "error"
+    assert re.search(advice, f"{finding.message}. {finding.fix}")
+
+
+def test_a_part_of_a_data_set_names_the_whole(case):
+    for part in (case / "s0001", case / "s0001" / "segmentations"):
+        with (
+            pytest.raises(DataError, match=rf"Is {re.escape(str(part.parent))} meant")
+            if part.name == "s0001"
+            else (pytest.raises(DataError, match="the folder holds no data set"))
+        ):
+            discover(part)
+
+
+@pytest.mark.parametrize("names", [("Images", "LABELS"), ("IMAGES", "Masks")])
+def test_folders_of_a_layout_are_known_in_any_spelling(tmp_path, save, names):
+    for name in names:
+        save(f"set/{name}/a.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    (tmp_path / "set" / "label_map.json").write_text('{"0": "background", "1": "liver"}')
+    assert [case.id for case in discover(tmp_path / "set").cases] == ["a"]
 
 
 def test_slices_cannot_be_prepared_or_converted(tmp_path):
