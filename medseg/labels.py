@@ -19,6 +19,7 @@ class LabelMap:
 
     Args:
         names: the structures, in the order of their indices from 1 on.
+        values: of label maps on disk, one for each index, if they have gaps; see `medseg.data.masks.label_values`.
 
     Raises:
         LabelError: there is no name; a name is empty, repeated, `background`, or cannot be the name of a file.
@@ -31,7 +32,7 @@ class LabelMap:
         3
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], values: Sequence[int] | None = None) -> None:
         if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names):
             raise LabelError("label map", "a list of structure names is needed", f"got {names!r}")
         if not names:
@@ -47,6 +48,7 @@ class LabelMap:
             problem = f"'{BACKGROUND}' is index 0 of every label map and must not be among the names"
             raise LabelError("label map", problem, "", "Remove it.")
         self.names: tuple[str, ...] = (BACKGROUND, *names)
+        self.values = tuple(range(len(self.names))) if values is None else tuple(values)
         self._index = {name: index for index, name in enumerate(self.names)}
         self._colors: dict[str, tuple[int, int, int]] = {}
 
@@ -71,24 +73,30 @@ class LabelMap:
         return cls([name for name in structure_names() if name in chosen])
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, str], source: object = "label map") -> LabelMap:
+    def from_dict(cls, content: Mapping[str, str], source: object = "label map", gaps: bool = False) -> LabelMap:
         """Make a label map from `{"0": "background", "1": "spleen", ...}`, the form of `label_map.json`.
 
+        Args:
+            content: names by value.
+            source: the name in errors.
+            gaps: whether values may be left out, as in label maps of others; indices have no gaps then either.
+
         Raises:
-            LabelError: the indices do not run from 0 without a gap, or 0 is not the background.
+            LabelError: the values do not run from 0 without a gap, or 0 is not the background.
         """
         try:
             name_of = {int(index): name for index, name in content.items()}
         except (ValueError, AttributeError) as error:
             raise LabelError(source, "it does not map indices to names", repr(content)[:80]) from error
-        if sorted(name_of) != list(range(len(name_of))) or name_of.get(0) != BACKGROUND:
-            problem = f"the indices must run from 0 ({BACKGROUND}) without a gap"
-            raise LabelError(source, problem, f"got {sorted(name_of)}")
-        return cls([name_of[index] for index in range(1, len(name_of))])
+        values = sorted(name_of)
+        if values[:1] != [0] or name_of[0] != BACKGROUND or not (gaps or values == list(range(len(values)))):
+            problem = f"the values must run from 0 ({BACKGROUND})" + ("" if gaps else " without a gap")
+            raise LabelError(source, problem, f"got {values}")
+        return cls([name_of[value] for value in values[1:]], values)
 
     @classmethod
-    def load(cls, path: str | Path) -> LabelMap:
-        """Read `label_map.json`.
+    def load(cls, path: str | Path, gaps: bool = False) -> LabelMap:
+        """Read `label_map.json`, see `from_dict`.
 
         Raises:
             LabelError: the file is missing, is no JSON or is no label map.
@@ -97,11 +105,11 @@ class LabelMap:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise LabelError(path, "the label map cannot be read as JSON", str(error)) from error
-        return cls.from_dict(content, source=path)
+        return cls.from_dict(content, path, gaps)
 
     def to_dict(self) -> dict[str, str]:
         """Return the form of `label_map.json`."""
-        return {str(index): name for index, name in enumerate(self.names)}
+        return {str(value): name for value, name in zip(self.values, self.names, strict=True)}
 
     def save(self, path: str | Path) -> None:
         """Write `label_map.json`, complete or not at all."""
@@ -119,7 +127,7 @@ class LabelMap:
         return name in self._index
 
     def __eq__(self, value: object) -> bool:
-        return isinstance(value, LabelMap) and self.names == value.names
+        return isinstance(value, LabelMap) and self.to_dict() == value.to_dict()
 
     def __hash__(self) -> int:
         return hash(self.names)

@@ -80,7 +80,8 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
         "masks": [case["mask"] for case in results],
         "previews": [case["preview"] for case in results],
         "cases": {
-            id: {"dice": case["dice"], "voxels": case["voxels"]} for id, case in zip(held_out, results, strict=True)
+            id: {key: case[key] for key in ("dice", "voxels", "predicted")}
+            for id, case in zip(held_out, results, strict=True)
         },
         "dataset": str(data),
     }
@@ -104,10 +105,11 @@ def _segment(predictor: Any, case: Path, folder: Path, id: str) -> dict[str, Any
     preview = save_overview(folder / f"{id}.png", prediction.image, prediction.label, prediction.grid, labels, id)
     truth = merge_masks(image, {name: case / MASKS / f"{name}.nii.gz" for name in labels}, labels).label
     scores = dice_by_structure(prediction.label, truth, labels, id)
-    voxels = np.bincount(truth.ravel(), minlength=len(labels))
+    voxels, predicted = (np.bincount(label.ravel(), minlength=len(labels)) for label in (truth, prediction.label))
     return {
         "dice": {name: None if np.isnan(score) else round(score, 4) for name, score in scores.items()},
         "voxels": {name: int(voxels[labels.index(name)]) for name in labels},
+        "predicted": {name: int(predicted[labels.index(name)]) for name in labels},
         "mask": str(mask),
         "preview": str(preview),
     }
@@ -137,5 +139,7 @@ def _show(dice: dict[str, float | None], results: list[dict[str, Any]]) -> None:
         voxels = max(case["voxels"][name] for case in results)
         style = None if voxels >= LARGE else "dim"
         bar = "█" * round(20 * (score or 0.0))
-        table.add_row(name, str(voxels), "absent" if score is None else f"{score:.3f}", bar, style=style)
+        invented = sum(case["predicted"][name] for case in results)
+        shown = "absent" if score is None else f"{score:.3f}" if voxels else f"invented: {invented} voxels"
+        table.add_row(name, str(voxels), shown, bar, style=style)
     Console().print(table)

@@ -181,7 +181,8 @@ def show(content: Mapping[str, Any]) -> None:
     count = len(content["cases"])
     slices = f" ({content['slices']} slices)" if content["slices"] else ""
     cases = f"{count} {'case' if count == 1 else 'cases'}{slices}"
-    screen.print(f"{cases}, {len(content['structures'])} structures", markup=False)
+    where = "pixels of its image" if content["slices"] else "grid of its truth"
+    screen.print(f"{cases}, {len(content['structures'])} structures, each case on the {where}", markup=False)
     for key, text in LEFT_OUT.items():
         if content[key]:
             more = ", ..." if len(content[key]) > _MAX_ROWS else ""
@@ -195,14 +196,20 @@ def show(content: Mapping[str, Any]) -> None:
         formula = f"0.4 x Dice of slices {parts['dice']} + 0.6 x (1 - Hausdorff distance {parts['hausdorff']})"
         screen.print(f"Score of the UW-Madison GI tract competition: {parts['score']} = {formula}", markup=False)
     keys = [measure for measure in ("dice", "nsd_1mm", "nsd_3mm", "hd95_mm", "hausdorff") if measure in measures]
-    rows = [
-        [row["structure"], *(number(row["measures"][key]["mean"]) for key in keys)]
-        + [str(row[key]) for key in ("present", "missed", "false_positive")]
-        for row in content["structures"][:_MAX_ROWS]
-    ]
+    rows = []
+    for row in content["structures"][:_MAX_ROWS]:
+        scores = [number(row["measures"][key]["mean"]) for key in keys]
+        if row["false_positive"] and not row["present"]:
+            scores[0] = f"invented: {_predicted(content, row['structure'])} voxels"
+        rows.append([row["structure"], *scores, *(str(row[key]) for key in ("present", "missed", "false_positive"))])
     screen.print(table("Worst structures", ["structure", *keys, "present", "missed", "false"], rows))
     rows = [[case["case"], *(number(case["mean"][key]) for key in keys)] for case in content["cases"][:_MAX_ROWS]]
     screen.print(table("Worst cases", ["case", *keys], rows))
+
+
+def _predicted(content: Mapping[str, Any], structure: str) -> int:
+    rows = [row for case in content["cases"] for row in case["structures"] if row["structure"] == structure]
+    return sum(row["predicted_voxels"] for row in rows)
 
 
 def _interval(interval: Mapping[str, Any]) -> list[str]:

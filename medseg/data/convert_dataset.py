@@ -116,7 +116,7 @@ def convert(
     _refuse_other_files(out, targets.values())
     claim_folder(out, "medseg data convert", root, to=to, structures=labels.structures, binarize=binarize)
     journal = Journal(out / _JOURNAL)
-    numbering = dataset.labels.names if dataset.labels is not None else None
+    numbering = dataset.labels.to_dict() if dataset.labels is not None else None
     jobs, failed = [], {}
     for case in cases:
         try:

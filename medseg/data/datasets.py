@@ -196,7 +196,7 @@ def _with_label(case: Case, case_labels: LabelMap | None, labels: LabelMap, cach
     ready = case.label is not None and case_labels == labels and case.binarize is None
     if ready and overlaps == "precedence":
         return case
-    numbering = case_labels.names if case_labels is not None else None
+    numbering = case_labels.to_dict() if case_labels is not None else None
     key = source_key(case, numbering, labels.names, labels.overlap_priority(), overlaps)
     path, combinations_path = cache / f"{case.id}-{key}.nii.gz", cache / f"{case.id}-{key}.json"
     if not (path.is_file() and (overlaps == "precedence" or combinations_path.is_file())):

@@ -175,6 +175,12 @@ def label_values(
     """
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     # Values without a name are those of a second structure; others between and above are a mask's.
+    if labels is not None and labels.values[-1] >= len(labels):
+        positions = np.minimum(np.searchsorted(labels.values, values), len(labels) - 1)  # NaN comes last
+        unnamed = np.unique(values[np.asarray(labels.values)[positions] != values])
+        if unnamed.size:
+            raise LabelError(thing, "it holds values without a name", ", ".join(f"{value:g}" for value in unnamed[:4]))
+        return positions.astype(label_dtype(len(labels)))
     classes = len(labels) if labels is not None else np.iinfo(np.uint16).max + 1
     if classes == 2 and not (_HIGHEST_SOFT < high < _LOWEST_GRAY):
         return binary_mask(thing, values, binarize).astype(np.uint8)

@@ -174,7 +174,7 @@ def _choose_labels(dataset: DatasetIndex, config: PrepareConfig) -> LabelMap:
 
 def _prepare(dataset: DatasetIndex, labels: LabelMap, config: PrepareConfig, out: Path, workers: int) -> Prepared:
     journal = Journal(out / JOURNAL)
-    numbering = dataset.labels.names if dataset.labels is not None else None
+    numbering = dataset.labels.to_dict() if dataset.labels is not None else None
     jobs = []
     for case in dataset.cases:
         labeled = bool(case.masks) or case.label is not None or case.id not in dataset.split.test

@@ -18,7 +18,7 @@ from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.pictures import Picture
 from medseg.evaluation.sources import Source, ordered
 from medseg.file_names import spelled_as
-from medseg.grid import Grid
+from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
 
 Label = npt.NDArray[np.unsignedinteger[Any]]
@@ -200,7 +200,7 @@ def read_pair(
 
     Args:
         truth: gives the grid.
-        prediction: must lie on it.
+        prediction: must lie on it, if perhaps with its axes turned or flipped.
         labels: the numbering of both results.
         resample: whether a prediction on another grid is resampled, each voxel from the nearest.
 
@@ -220,14 +220,20 @@ def read_pair(
             problem = f"the prediction must have the truth's shape {true.shape}"
             raise GeometryError(prediction.location, problem, f"got {predicted.shape}")
     elif not grid.matches(location):
-        if not resample:
+        turned = to_ras([], grid)[1].matches(to_ras([], location)[1])
+        if not (turned or resample):
             try:
                 grid.require(location, prediction.location, truth.location)
             except GeometryError as error:
                 fix = "Resample it, or give --resample (resample=True) to take the nearest voxel of the prediction."
-                raise GeometryError(error.thing, error.problem, error.came, fix) from None
+                axes = f"its axes are {location.axes}, the truth's {grid.axes}" if location.axes != grid.axes else ""
+                raise GeometryError(error.thing, error.problem, error.came or axes, fix) from None
         predicted = resample_labels(predicted, location, grid)
-        notes.append(f"the prediction was resampled from {location.shape} to {grid.shape}")
+        notes.append(
+            f"the prediction was turned from axes {location.axes} to {grid.axes}, voxel by voxel"
+            if turned
+            else f"the prediction was resampled from {location.shape} to {grid.shape}"
+        )
     return true, predicted, grid, tuple(notes)
 
 

@@ -92,7 +92,7 @@ def as_label_map(labels: LabelMap | Sequence[str] | Mapping[str, str] | str | Pa
     if isinstance(labels, (str, Path)):
         return read_names(labels)
     if isinstance(labels, Mapping):
-        return LabelMap.from_dict({str(value): name for value, name in labels.items()})
+        return LabelMap.from_dict({str(value): name for value, name in labels.items()}, gaps=True)
     return LabelMap(list(labels))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
     files = files_by_name(root, VOLUMES)
     if files:
         above = _sources_of_dataset_above(root, names) if not described else {}
-        return {case: above.get(case) or file_source(case, path, names) for case, path in files.items()}
+        return _file_sources(files, above, names)
     if not described:
         folders = {folder.name: masks for folder in entries(root) if (masks := _masks_in(folder))}
         if folders:
@@ -101,6 +101,22 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
 def _picture_source(id: str, picture: Picture) -> Source:
     case = picture.case
     return Source(id, case.label, case.masks, structures=picture.structures, image=case.image, slices=(picture,))
+
+
+def _file_sources(files: Mapping[str, Path], above: Mapping[str, Source], names: LabelMap | None) -> dict[str, Source]:
+    """Return label maps in files; one that cannot be read takes the names of the others and fails when it is scored."""
+    sources, errors = dict(above), {}
+    for case, path in files.items():
+        try:
+            sources[case] = above.get(case) or file_source(case, path, names)
+        except DataError as error:
+            errors[case] = error
+    readable = next((sources[case] for case in files if case in sources), None)
+    if readable is None:
+        raise next(iter(errors.values()))
+    for case in errors:
+        sources[case] = replace(readable, case=case, label=files[case], image=None)
+    return {case: sources[case] for case in files}
 
 
 def ordered(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
@@ -128,7 +144,7 @@ def read_names(path: str | Path) -> LabelMap:
         named = {str(index): str(name) for index, name in labels.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise LabelError(path, "the file must be JSON that names labels, like a label_map.json", str(error)) from error
-    return LabelMap.from_dict({**named, "0": BACKGROUND}, source=path)
+    return LabelMap.from_dict({**named, "0": BACKGROUND}, path, gaps=True)
 
 
 def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:

@@ -75,7 +75,7 @@ def test_a_broken_case_fails_alone_and_the_exit_code_says_so(medseg, masks, phan
     assert "p0001.nii.gz: it lies up to" in done.err
     assert "1 case could not be evaluated and is not in the means." in done.err
     assert len(result(tmp_path / "out")["cases"]) == 3
-    done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--workers", 0, "--resample")
+    done = medseg("evaluate", masks, phantom, "-o", tmp_path / "out", "--workers", 0, "--resample", "--overwrite")
     assert done.code == 0
     assert any(case["notes"] for case in result(tmp_path / "out")["cases"])
 
@@ -144,13 +144,14 @@ def test_a_run_is_segmented_and_evaluated(medseg, trained, phantom, tmp_path):
     assert liver["truth_voxels"] == int((truth == labels.index("liver")).sum())
     assert liver["predicted_voxels"] == int((read_volume(mask)[0] == labels.index("liver")).sum())
 
-    again = medseg("evaluate", trained, "--data", phantom, "-o", out, "--workers", 0, "--error-maps", 0)
+    options = ("--data", phantom, "-o", out, "--workers", 0, "--error-maps", 0, "--overwrite")
+    again = medseg("evaluate", trained, *options)
     assert again.code == 0, again.err
     assert mask.stat().st_mtime_ns == written  # the same weights: nothing to segment
     second = tmp_path / "run"
     shutil.copytree(trained, second)
     (second / "models" / "model.pt").touch()
-    assert medseg("evaluate", second, "--data", phantom, "-o", out, "--workers", 0, "--error-maps", 0).code == 0
+    assert medseg("evaluate", second, *options).code == 0
     assert mask.stat().st_mtime_ns > written  # other weights
 
 

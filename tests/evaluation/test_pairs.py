@@ -86,6 +86,63 @@ def test_another_grid_is_refused_unless_resampling_is_requested(folders, put, ki
     assert (predicted == true).mean() > 0.95
 
 
+@pytest.mark.parametrize("axes", ["LAS", "RPI", "ASR", "SLP", "PIR"])
+def test_a_prediction_with_turned_axes_is_compared_voxel_by_voxel(folders, put, kit, axes):
+    first = nib.load(folders[1] / "a.nii.gz")
+    expected, *_ = read_pair(*match(*map(find_sources, folders)).cases["a"], match(*map(find_sources, folders)).labels)
+    for folder in folders:
+        image = nib.load(folder / "a.nii.gz")
+        turned = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
+        )
+        if folder == folders[0]:
+            moved = image.as_reoriented(turned)
+            nib.save(moved, folder / "a.nii.gz")
+    assert nib.aff2axcodes(nib.load(folders[0] / "a.nii.gz").affine) == tuple(axes)
+    assert nib.aff2axcodes(first.affine) == ("R", "A", "S")
+    pairs = match(*map(find_sources, folders))
+    true, predicted, grid, notes = read_pair(*pairs.cases["a"], pairs.labels)
+    assert np.array_equal(predicted, expected)
+    assert np.array_equal(true, expected)
+    assert grid.axes == "RAS"
+    assert f"turned from axes {axes} to RAS, voxel by voxel" in notes[0]
+
+
+def test_masks_with_an_axis_of_one_more_are_volumes(folders, kit):
+    for folder in folders:
+        image = nib.load(folder / "a.nii.gz")
+        four = nib.Nifti1Image(np.asarray(image.dataobj)[..., None], image.affine)
+        four.header.extensions.extend(image.header.extensions)
+        nib.save(four, folder / "a.nii.gz")
+    pairs = match(*map(find_sources, folders))
+    true, predicted, *_ = read_pair(*pairs.cases["a"], pairs.labels)
+    assert true.ndim == 3
+    assert np.array_equal(true, predicted)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08cut"])
+def test_a_file_that_cannot_be_read_fails_alone(folders, content):
+    (folders[0] / "b.nii.gz").write_bytes(content)
+    pairs = match(*map(find_sources, folders))
+    with pytest.raises(DataError, match=r"pred.b\.nii\.gz"):
+        read_pair(*pairs.cases["b"], pairs.labels)
+    assert read_pair(*pairs.cases["c"], pairs.labels)[2].shape == (12, 10, 8)
+    for case in "ac":
+        (folders[0] / f"{case}.nii.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"pred.a\.nii\.gz"):
+        find_sources(folders[0])
+
+
+def test_names_match_however_they_are_spelled(folders):
+    for path in list(folders[0].glob("*.nii.gz")):
+        path.rename(path.with_name(path.name.upper()))
+    (folders[0] / "._a.nii.gz").touch()
+    assert list(match(*map(find_sources, folders)).cases) == ["a", "b", "c"]
+    (folders[1] / "A.nii").touch()
+    with pytest.raises(DataError, match="has the same name"):
+        find_sources(folders[1])
+
+
 def test_resampling_takes_the_nearest_whatever_the_orientation():
     label = np.arange(24).reshape(2, 3, 4).astype(np.uint8)
     location = Grid((2, 3, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
@@ -107,7 +164,11 @@ def test_masks_are_merged_and_their_overlap_is_noted(case):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(9, r"a.nii.gz, case a: labels must be between 0 and 3 \(got 0 to 9\)"), (np.nan, "nan"), (0.5, "whole numbers")],
+    [
+        (9, r"a.nii.gz, case a: labels must be between 0 and 3 \(got 0 to 9\)"),
+        (np.nan, "1 voxels are NaN"),
+        (0.5, "whole numbers"),
+    ],
 )
 def test_unknown_labels_and_broken_numbers_name_file_and_case(folders, save, value, message, kit):
     label = kit.volume().astype(np.float32)
@@ -115,7 +176,7 @@ def test_unknown_labels_and_broken_numbers_name_file_and_case(folders, save, val
     path = save("truth/a.nii.gz", label, kit.AFFINE)
     truths = find_sources(path.parent, kit.TRUE)
     pairs = match(find_sources(folders[0]), truths)
-    with pytest.raises(LabelError, match=message):
+    with pytest.raises((LabelError, DataError), match=message):
         read_pair(*pairs.cases["a"], pairs.labels)
 
 
@@ -136,5 +197,5 @@ def test_a_spacing_of_zero_names_the_file(folders):
     broken.header.extensions.append(image.header.extensions[0])
     nib.save(broken, path)
     pairs = match(*map(find_sources, folders))
-    with pytest.raises(GeometryError, match=r"a.nii.gz: its affine cannot be used: it must be invertible"):
+    with pytest.raises(GeometryError, match=r"a.nii.gz: its sform cannot be used: it must be invertible"):
         read_pair(*pairs.cases["a"], pairs.labels)

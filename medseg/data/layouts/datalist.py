@@ -66,7 +66,7 @@ def collect(path: Path, content: Any) -> Listing:
 def _labels(path: Path, content: dict[str, Any], findings: list[Finding]) -> LabelMap | None:
     try:
         numbered = {str(int(index)): name for index, name in content["labels"].items()}
-        return LabelMap.from_dict({**numbered, "0": BACKGROUND}, source=path)
+        return LabelMap.from_dict({**numbered, "0": BACKGROUND}, path, gaps=True)
     except (KeyError, ValueError, AttributeError, TypeError):
         message = "the file is no datalist, because its 'labels' do not give each number a name"
         findings.append(error("datalist", path, message, "Write it again."))

@@ -41,7 +41,7 @@ def collect(root: Path) -> Listing | None:
         raise DataError(
             root / NAMES, "this file must name the values of the label maps, but it is missing", "", example
         )
-    labels = LabelMap.load(root / NAMES)
+    labels = LabelMap.load(root / NAMES, gaps=True)
     pairs, pair_findings = pair(images, label_maps)
     cases = [Case(id, image, label, annotated=labels.structures) for id, (image, label) in sorted(pairs.items())]
     findings = [*image_findings, *label_findings, *pair_findings]

@@ -49,7 +49,7 @@ def collect(root: Path, content: Mapping[str, Any]) -> Listing:
 
     Raises:
         DataError: several channels, files that are no NIfTI, no images.
-        LabelError: regions, an ignore label, values with gaps.
+        LabelError: regions, an ignore label.
     """
     path = root / DESCRIPTION
     labels = _labels(path, content)
@@ -155,7 +155,7 @@ def _labels(path: Path, content: Mapping[str, Any]) -> LabelMap:
             problem = f"{names[str(value)]} and {name} have the same value {value}"
             raise LabelError(path, problem, "", "Give each label a value of its own.")
         names[str(value)] = name
-    return LabelMap.from_dict({**names, "0": BACKGROUND}, source=path)
+    return LabelMap.from_dict({**names, "0": BACKGROUND}, path, gaps=True)
 
 
 def _list_images(folder: Path, findings: list[Finding]) -> dict[str, Path]:

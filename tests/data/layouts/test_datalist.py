@@ -115,7 +115,7 @@ def test_the_background_may_be_missing_or_have_another_name(tmp_path, labels):
     ("changes", "message"),
     [
         ({"modality": {"0": "FLAIR", "1": "T1w"}}, r"dataset\.json: the images have 2 channels \(FLAIR, T1w\)"),
-        ({"labels": {"0": "background", "2": "liver"}}, "without a gap"),
+        ({"labels": {"0": "background", "-2": "liver"}}, r"the values must run from 0 \(background\)"),
         ({"labels": {"0": "background", "1": "Background", "2": "background"}}, "label map"),
         ({"labels": ["liver"]}, "the file is no datalist"),
         ({"test": 3}, "the file is no datalist"),

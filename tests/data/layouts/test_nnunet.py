@@ -102,7 +102,7 @@ def test_truth_of_a_test_case_is_taken_and_needs_its_image(raw, save):
             r"label 'whole': medseg does not train on regions of several values \(got \[1, 2\]",
         ),
         ({"labels": {"background": 0, "liver": 1, "ignore": 2}}, "label 'ignore'"),
-        ({"labels": {"background": 0, "liver": 1, "spleen": 3}}, "without a gap"),
+        ({"labels": {"background": 0, "liver": 1, "spleen": -3}}, r"the values must run from 0 \(background\)"),
         ({"labels": {"background": 0, "liver": 1, "spleen": 1}}, "spleen have the same value 1"),
         ({"labels": {"background": 0, "liver": "one"}}, "label 'liver': the value must be one integer"),
         ({"labels": None}, "'labels' must map names to values"),
