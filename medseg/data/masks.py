@@ -182,7 +182,7 @@ def label_values(
             raise LabelError(thing, "it holds values without a name", ", ".join(f"{value:g}" for value in unnamed[:4]))
         return positions.astype(label_dtype(len(labels)))
     classes = len(labels) if labels is not None else np.iinfo(np.uint16).max + 1
-    if classes == 2 and not (_HIGHEST_SOFT < high < _LOWEST_GRAY):
+    if classes == 2 and not low <= -1 and not (_HIGHEST_SOFT < high < _LOWEST_GRAY):
         return binary_mask(thing, values, binarize).astype(np.uint8)
     if not (low >= 0 and high < classes):  # NaN fails, too
         problem = f"labels must be between 0 and {classes - 1}"

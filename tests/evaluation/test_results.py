@@ -39,5 +39,5 @@ def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(DataError, match="the evaluation cannot be read|not an evaluation of form 1"):
         load(tmp_path)
-    with pytest.raises(DataError, match="the evaluation cannot be read"):
+    with pytest.raises(DataError, match="nowhere: there is no evaluation here"):
         load(tmp_path / "nowhere")

@@ -178,7 +178,7 @@ def test_tensors_with_a_channel_and_slices_are_taken():
     [
         (np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), {}, r"prediction must have the truth's shape \(2, 2, 3\) \(got \(2"),
         (np.zeros(4), np.zeros(4), {}, r"a label map must have 2 or 3 axes \(shape \(4,\)\)"),
-        (np.full((2, 2, 2), 0.5), np.ones((2, 2, 2)), {}, "whole numbers"),
+        (np.full((2, 2, 2), 0.5), np.ones((2, 2, 2)), {}, "a binary mask holds 0 and 1, but 8 of its"),
         (np.full((2, 2, 2), np.nan), np.ones((2, 2, 2)), {}, "need names [(]got nan[)]"),
         (np.full((2, 2, 2), -1), np.ones((2, 2, 2)), {}, "between 0 and 1 [(]got -1 to -1[)]"),
         (np.full((2, 2, 2), 900), np.ones((2, 2, 2)), {}, "values above 255 need names"),
