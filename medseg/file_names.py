@@ -21,7 +21,7 @@ VOLUMES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
 _LEFT_BEHIND = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
 # Pictures that are not read: compressed with loss or for the web, of several images, or of cameras.
 _UNREAD_WEB = (".webp", ".gif", ".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".tga", ".psd", ".svg")
-UNREAD_PICTURES = (*_UNREAD_WEB, ".pgm", ".ppm", ".pnm", ".pcx", ".apng", ".jfif", ".exr", ".raw")
+UNREAD_PICTURES = (*_UNREAD_WEB, ".pgm", ".ppm", ".pnm", ".pcx", ".apng", ".jfif", ".exr")
 _VOLUME_LIKE = (*VOLUMES, ".hdr", ".img", ".dcm")
 Value = TypeVar("Value")
 

@@ -130,7 +130,7 @@ EXACT = {
         Histograms History Monitor Previews SaveScores System Tracking check_settings default_backend
     """,
     "medseg.networks": "SegFormer init_weights load_weights require_variant",
-    "medseg.report": "image_overlay image_panels overlay overlay_with_legend panels",
+    "medseg.report": "image_panels image_preview overlay panels",
     "medseg.training": """
         AttachHandlers Checkpoints ClipGradients EarlyStopping EpochSampler SanityValidation SetSamplerEpoch LrSchedule
         NanGuard PrecisionInferer PrepareBatch ProgressBar Resume SeededDataset DryRun default_workers has_bf16

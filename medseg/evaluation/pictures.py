@@ -112,18 +112,15 @@ def find_pictures(root: Path, names: LabelMap | None = None) -> dict[str, Pictur
     inner = next((root / name for name in MASKS if (root / name).is_dir() and not (root / IMAGES).is_dir()), root)
     folder = inner if inner.is_dir() else inner.parent
     above = [path for path in (folder, folder.parent, folder.parent.parent) if _names_classes(path)]
-    colors = read_class_colors(above[0]) if above else None
-    if colors is None and names:
-        colors = ClassColors.indexed(("background", *names))
-    elif colors is None:
-        files = [inner] if inner.is_file() else list(filter(is_image_2d, entries(inner)))
-        colors = infer_class_colors(files)
+    files = [inner] if inner.is_file() else list(filter(is_image_2d, entries(inner)))
+    known = read_class_colors(above[0]) if above else ClassColors.indexed(("background", *names)) if names else None
+    colors = known or infer_class_colors(files)
     if inner.is_file():
         return {without_ending(inner.stem): _picture(inner, colors, {})}
     single = root / STRUCTURES if (root / STRUCTURES).is_dir() else inner
     folders = {path.name: path for path in entries(single) if path.is_dir() and path.name in colors.structures}
     pictures: dict[str, Picture] = {}
-    for path in filter(is_image_2d, entries(inner)):
+    for path in files:
         masks = {name: inside / path.name for name, inside in folders.items() if (inside / path.name).is_file()}
         pictures[without_ending(path.stem)] = _picture(path, colors, masks)
     for name, inside in folders.items() if not pictures else ():

@@ -2,7 +2,7 @@
 
 from medseg.report.dataset_page import save_dataset_page
 from medseg.report.evaluation_page import save_evaluation_page
-from medseg.report.figures import image_panels, image_preview, overlay_with_legend, panels, save_overview, slice_image
+from medseg.report.figures import image_panels, image_preview, panels, save_overview, slice_image
 from medseg.report.overlays import overlay
 from medseg.report.run_page import save_run_page
 from medseg.report.series import save_series
@@ -13,7 +13,6 @@ __all__ = [
     "image_panels",
     "image_preview",
     "overlay",
-    "overlay_with_legend",
     "panels",
     "save_dataset_page",
     "save_evaluation_page",

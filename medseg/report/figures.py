@@ -148,26 +148,18 @@ def image_panels(image: Array, truth: Array, prediction: Array, labels: LabelMap
     return panels(from_screen(image), from_screen(truth), from_screen(prediction), labels, caption, "image")
 
 
-def overlay_with_legend(
-    image: Array, label: Array, labels: LabelMap, caption: str = "", colors: Array | None = None
-) -> Image.Image:
-    """Draw one slice with a label map in the structures' colors, and a legend of those in view.
+def image_preview(image: Array, label: Array, labels: LabelMap, caption: str = "") -> Image.Image:
+    """Draw a 2D image with its label map in the label map's colors, and a legend of the structures in view.
 
     Args:
-        image: values `(I, J)`, in RAS.
-        label: class indices `(I, J)`.
+        image: values as they are on the screen, `(rows, columns)`.
+        label: class indices, `(rows, columns)`.
         labels: what they mean.
         caption: one line below.
-        colors: of each class, `(classes, 3)`; by default such as can be told apart here.
     """
-    colors = distinct_colors(labels, label) if colors is None else np.asarray(colors)
-    legend = [Entry(labels.name(index), _rgb(colors[index])) for index in classes_by_size(label, len(labels))]
-    return contact_sheet([[("", overlay(_base(image), label, colors))]], caption, legend)
-
-
-def image_preview(image: Array, label: Array, labels: LabelMap, caption: str = "") -> Image.Image:
-    """Draw a 2D image and its label map, which lie as on the screen, `(rows, columns)`, in the label map's colors."""
-    return overlay_with_legend(from_screen(image), from_screen(label), labels, caption, class_colors(labels))
+    drawn = overlay(_base(from_screen(image)), from_screen(label), class_colors(labels))
+    legend = [Entry(labels.name(index), labels.color(index)) for index in classes_by_size(label, len(labels))]
+    return contact_sheet([[("", drawn)]], caption, legend)
 
 
 def slice_image(hu: Array, label: Array, grid: Grid, labels: LabelMap, side: int = 320) -> Image.Image:

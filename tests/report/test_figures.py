@@ -13,7 +13,7 @@ from PIL import Image
 from medseg.errors import OutputError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
-from medseg.report import image_panels, image_preview, overlay, overlay_with_legend, panels, save_overview, slice_image
+from medseg.report import image_panels, image_preview, overlay, panels, save_overview, slice_image
 from medseg.report.figures import CELL, GAP, LINE_HEIGHT, Entry, contact_sheet
 from medseg.report.overlays import PREDICTION, TRUTH, class_colors, distinct_colors, from_screen, gray
 
@@ -82,7 +82,7 @@ def test_a_long_legend_continues_in_more_columns():
     label = np.zeros((118, 118), int)
     label[:, :] = np.arange(118)[:, None]
     few, many = (
-        overlay_with_legend(np.zeros((118, 118)), np.where(label < highest, label, 0), labels) for highest in (10, 118)
+        image_preview(np.zeros((118, 118)), np.where(label < highest, label, 0), labels) for highest in (10, 118)
     )
     assert CELL[1] + 600 > many.width > few.width + 150
     assert many.height == few.height
@@ -108,8 +108,8 @@ def test_structures_of_the_truth_stand_before_those_only_predicted():
 
 
 def test_a_slice_alone_with_its_legend():
-    sheet = overlay_with_legend(np.zeros((40, 40)), slice_with(1, 3), LABELS, "s1")
-    colors = distinct_colors(LABELS, slice_with(1, 3))
+    sheet = image_preview(np.zeros((40, 40)), slice_with(1, 3), LABELS, "s1")
+    colors = class_colors(LABELS)
     area = np.asarray(sheet).astype(int)
     assert len(pixels_of(area, colors[1])) > 0
     assert not len(pixels_of(area, colors[2]))
