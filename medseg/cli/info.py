@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import click
 
 import medseg
-from medseg.errors import ConfigError, command_line
+from medseg.config.merge import read_config
+from medseg.config.paths import at
+from medseg.errors import command_line
 from medseg.findings import printable
 from medseg.runs.find import find_bundle
 from medseg.runs.record import RECORD
-from medseg.search_path import bundles, overlays
+from medseg.search_path import METADATA, bundles, overlays
 
 PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel")
 EXTRAS = {
@@ -28,7 +30,6 @@ EXTRAS = {
     "fast": ("numba",),
     "morphology": ("skimage",),
 }
-_METADATA = Path("configs", "metadata.json")
 _SHOWN = 12
 
 
@@ -84,11 +85,8 @@ def describe(name: str) -> dict[str, Any]:
         ConfigError: no bundle and no run has that name.
     """
     root = find_bundle(name)
-    metadata = _read_metadata(root / _METADATA)
-    formats = metadata.get("network_data_format") or {}
-    image: dict[str, Any] = next(iter((formats.get("inputs") or {}).values()), {})
-    prediction: dict[str, Any] = next(iter((formats.get("outputs") or {}).values()), {})
-    channels = prediction.get("channel_def") or {}
+    metadata = read_config(root / METADATA)
+    image = tensor(metadata, "inputs")
     content = {
         "name": metadata.get("name", root.name),
         "version": metadata.get("version"),
@@ -96,7 +94,7 @@ def describe(name: str) -> dict[str, Any]:
         "task": metadata.get("task"),
         "modality": image.get("modality"),
         "channels": image.get("num_channels"),
-        "structures": [label for label in channels.values() if label != "background"],
+        "structures": [name for index, name in channels_of(metadata).items() if index != "0"],
         "configs": sorted(path.stem for path in (root / "configs").glob("*.json") if path.stem != "metadata"),
         "weights": sorted(path.name for path in (root / "models").glob("model.*")),
         "license": next((path.name for path in root.glob("LICENSE*")), None),
@@ -109,14 +107,17 @@ def describe(name: str) -> dict[str, Any]:
     return content
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(path, "the file is not readable as JSON", str(error), "Ask for another copy.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(path, "the metadata must be a JSON object", f"got {type(content).__name__}")
-    return content
+def tensor(metadata: Mapping[str, Any], side: str) -> Mapping[str, Any]:
+    """Return what the metadata say of the first of the `inputs` or `outputs`; empty where they say nothing."""
+    tensors = at(metadata, f"network_data_format#{side}")
+    first = next(iter(tensors.values()), None) if isinstance(tensors, Mapping) else None
+    return first if isinstance(first, Mapping) else {}
+
+
+def channels_of(metadata: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the names of the output's classes by their index, the background included."""
+    channels = tensor(metadata, "outputs").get("channel_def")
+    return channels if isinstance(channels, Mapping) else {}
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from medseg.cli.info import channels_of
 from medseg.cli.tables import console, table
 from medseg.config.keys import keys_of, shown, wording
 from medseg.config.merge import read_config
@@ -92,8 +93,7 @@ def _structures(root: Path | None) -> list[dict[str, Any]]:
         from medseg.catalogue import catalogue
 
         return [{"index": entry["index"], "name": entry["name"], "group": entry["group"]} for entry in catalogue()]
-    outputs: dict[str, Any] = at(read_config(root / METADATA), "network_data_format#outputs") or {}
-    channels = (next(iter(outputs.values())) if outputs else {}).get("channel_def") or {}
+    channels = channels_of(read_config(root / METADATA))
     return [{"index": int(index), "name": name} for index, name in channels.items() if index != "0"]
 
 

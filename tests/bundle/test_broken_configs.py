@@ -1,11 +1,14 @@
 """A config with one wrong key is one error of ours, or works; it never ends in an error of MONAI, torch or Python."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import BasicUNet, UNet
 
 from medseg.bundle import Bundle, Predictor
 from medseg.config.paths import at, walk
@@ -14,6 +17,7 @@ from medseg.errors import MedsegError
 from medseg.grid import Grid
 from medseg.search_path import bundles
 
+DATA = Path(os.environ.get("MEDSEG_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SCAN = np.random.default_rng(0).integers(-900, 900, (20, 18, 3)).astype(np.int16)
 GRID = Grid(SCAN.shape, np.diag([3.0, 3.0, 5.0, 1.0]))
 WRONG_KINDS = ("abc", [1, 2], None, {"a": 1}, -1)
@@ -148,3 +152,30 @@ def test_a_key_that_is_missing_is_named(small_bundle, monkeypatch, key):
             Predictor(Bundle.open(small_bundle))
     finally:
         file.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("j055", "inference.json: network: it refers to @cice, and the config has no such key."),
+        ("j069", "inference.json: ckpt_path: the config has no such key."),
+        ("j082", "inference.json: network_def: UNet cannot be made of these arguments: TypeError: "),
+        ("j104", "inference.json: inferer: it refers to @sw_batch_size, and the config has no such key."),
+        ("j121", "inference.json: device: nothing is called 'medseg' ($medseg.training.select_device('auto')). Add"),
+        ("misspelt_inferer_key", "inference.json: inferer#painting_order: this failed: AttributeError: 'LabelMap'"),
+    ],
+)
+def test_configs_that_once_ended_in_a_traceback(tmp_path, name, message):
+    source = DATA / "found" / "configs" / name
+    if not source.is_dir():
+        pytest.skip("the folder MEDSEG_TEST_DATA is not there")
+    shutil.copytree(source, tmp_path / "b" / "configs")
+    network = json.loads((source / "inference.json").read_text()).get("network_def", {})
+    arguments = {key: value for key, value in network.items() if key not in ("_target_", "in_channels", "out_channels")}
+    kind = UNet if "channels" in arguments else BasicUNet
+    (tmp_path / "b" / "models").mkdir()
+    torch.save(kind(**arguments, in_channels=1, out_channels=25).state_dict(), tmp_path / "b/models/model.pt")
+    with pytest.raises(MedsegError) as raised:
+        predictor = Predictor(Bundle.open(tmp_path / "b", trust=True))
+        predictor.segment(predictor.load_array(SCAN, GRID))
+    assert str(raised.value).startswith(message)

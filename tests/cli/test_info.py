@@ -52,7 +52,7 @@ def test_damaged_metadata_is_one_clear_line(tmp_path, capsys):
     (tmp_path / "configs" / "metadata.json").write_text("[1]")
     code, _, text = run(capsys, str(tmp_path))
     assert code == 1
-    assert text.endswith("metadata.json: the metadata must be a JSON object (got list).\n")
+    assert text.endswith("metadata.json: a config must be a JSON object (got a list).\n")
 
 
 def test_info_does_not_import_torch():

@@ -116,3 +116,14 @@ def test_values_are_checked_without_torch(tmp_path):
         "with contextlib.suppress(SystemExit): main(['train', 'unet2d', 'lr=0'])\nprint('torch' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True, stderr=subprocess.DEVNULL) == "False\n"
+
+
+@pytest.mark.parametrize("value", [[], "x", {"inputs": []}, {"inputs": {"image": 3}, "outputs": {"pred": []}}, None, 3])
+def test_metadata_of_another_form_break_neither_info_nor_list(medseg, tmp_path, value):
+    for name in ("metadata", "train"):
+        (tmp_path / "configs").mkdir(exist_ok=True)
+        content = {"name": "x", "network_data_format": value, "keys": {}} if name == "metadata" else {"lr": 1}
+        (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(content))
+    assert medseg("info", tmp_path).code == 0
+    assert rows(medseg, "structures", tmp_path) == []
+    assert [row["key"] for row in rows(medseg, "keys", tmp_path)] == ["lr"]

@@ -104,7 +104,7 @@ def test_files_that_are_not_nifti_are_refused_with_the_reason(tmp_path, save):
     cases = {
         "no such file": tmp_path / "missing.nii.gz",
         "the file is empty": broken(tmp_path, "empty.nii.gz", b""),
-        "not in NIfTI format, but text": broken(tmp_path, "ct.txt", b"x"),
+        "this file is no volume": broken(tmp_path, "ct.txt", b"x"),
         "only a Git-LFS pointer": broken(
             tmp_path, "lfs.nii.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
         ),
