@@ -46,6 +46,7 @@ def segment_dataset(
     folder: str | Path,
     subset: str = "val",
     overrides: Mapping[str, Any] | None = None,
+    binarize: float | None = None,
 ) -> DatasetMasks:
     """Segment one subset of a data set, as the bundle's evaluate.json splits it, into `folder`.
 
@@ -57,6 +58,7 @@ def segment_dataset(
         folder: where the label maps go.
         subset: `train`, `val` or `test`.
         overrides: values by key of its inference.json.
+        binarize: of its evaluate.json, if the data set's masks hold more than 0 and 1.
 
     Raises:
         DataError: no scan could be segmented; OutputError: the folder holds other files; ConfigError, WeightsError: see
@@ -66,7 +68,8 @@ def segment_dataset(
     if entries(folder) and not (folder / RECORD).is_file():
         problem = "the folder holds files that are not the masks of an evaluation"
         raise OutputError(folder, problem, "", "Choose another folder with -o.")
-    config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent)})
+    taken = {} if binarize is None else {"binarize": binarize}
+    config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent), **taken})
     dataset = config.get_parsed_content("data")
     cases = tuple(dataset.subset(subset))
     slices = dataset.class_colors is not None

@@ -160,7 +160,8 @@ def _segment(
     from medseg.evaluation import dataset_sources, find_sources
 
     bundle = Bundle.open(options["prediction"], options["trust"])
-    masks = segment_dataset(bundle, options["data"], folder, options["subset"], parse_pairs(options["pairs"]))
+    overrides = parse_pairs(options["pairs"])
+    masks = segment_dataset(bundle, options["data"], folder, options["subset"], overrides, options["binarize"])
     if masks.cases[0].slice is None:
         truths = dataset_sources(masks.cases, masks.labels)
     else:  # masks of slices as they are in the set, with overlaps
