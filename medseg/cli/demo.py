@@ -45,7 +45,7 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
 
     bundle = Bundle.open(name, trust)
     spec = PhantomSpec(**bundle.resolve("train", overrides, OVERLAYS)["data#phantom"])
-    folder = claim_folder(folder, "medseg demo", name)
+    folder = claim_folder(folder, "medseg demo", folder, bundle=name)
     cases = list(spec.cases())
     held_out = [id for id, side, _ in cases if side == "test"]
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.catalogue import in_order, structure_names
+from medseg.data.class_colors import CLASSES
 from medseg.data.layouts import datalist, discover
 from medseg.data.layouts.nnunet import DESCRIPTION
 from medseg.data.layouts.totalsegmentator import IMAGE, MASKS, image_of
@@ -158,13 +159,15 @@ def file_source(case: str, path: Path, names: LabelMap | None = None) -> Source:
         return _picture_source(id, picture)
     labels = names or read_label_names(path)
     if labels is None:
-        candidates = [folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION)]
+        candidates = [
+            folder / name for folder in (path.parent, path.parent.parent) for name in (NAMES, DESCRIPTION, CLASSES)
+        ]
         beside = next((candidate for candidate in candidates if candidate.is_file()), None)
         if beside is None:
             raise LabelError(
                 path,
                 "its labels have no names, and label maps are matched by name, never by number",
-                f"none in its header, no {NAMES} or {DESCRIPTION} beside it",
+                f"none in its header, no {NAMES}, {DESCRIPTION} or {CLASSES} beside it",
                 "Give a file with the names, or the word totalsegmentator, with --truth-labels or --prediction-labels.",
             )
         labels = read_names(beside)

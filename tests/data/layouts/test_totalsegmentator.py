@@ -1,13 +1,15 @@
 import logging
 import unicodedata
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from medseg.catalogue import catalogue_v1, groups, in_order, version
-from medseg.data import discover, open_dataset
+from medseg.data import discover, open_dataset, prepare
 from medseg.data.layouts import collect
 from medseg.errors import DataError, LabelError
+from medseg.evaluation import evaluate
 from medseg.labels import LabelMap
 
 
@@ -140,6 +142,24 @@ def test_a_mask_is_read_whatever_the_spelling_of_its_suffix(case, name):
     }  # fmt: skip
     assert only.image.name == f"CT{name[5:]}"
     assert [finding.code for finding in collect(case).findings] == []
+
+
+def test_masks_stored_as_nii_are_annotated_like_all_others(real, tmp_path):
+    root = real / "found" / "reports" / "06_masks_nii_ignored" / "dataset"
+    dataset = discover(root)
+    labels = LabelMap(["liver", "spleen"])
+    suffixes = {case.masks["liver"].name for case in dataset.cases}
+    assert suffixes == {"liver.nii", "liver.nii.gz"}
+    assert all(case.annotation_flags(labels).all() for case in dataset.cases)
+    opened = open_dataset(root, labels, tmp_path)
+    for case in opened.cases:
+        mask = np.asarray(nib.load(dataset.case(case.id).masks["liver"]).dataobj) > 0
+        label = np.asarray(nib.load(case.label).dataobj)
+        assert mask.any()
+        assert (label[mask] > 0).all()
+    prepared = discover(prepare(root, tmp_path / "out").datalist)
+    assert all(set(case.annotated) == {"liver", "spleen"} for case in prepared.cases)
+    assert evaluate(root, root).mean("dice") == 1.0
 
 
 def test_two_masks_of_a_structure_are_refused(case):
