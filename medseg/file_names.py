@@ -105,9 +105,12 @@ def list_files(folder: Path, suffixes: Sequence[str] = NIFTI) -> tuple[dict[str,
     findings = []
     first: dict[str, Path] = {}
     for entry in _scan(folder):
-        if entry.is_dir():
-            continue
         path = folder / entry.name
+        if entry.is_dir():
+            if has_suffix(entry.name, suffixes):  # so archives of single files are unpacked on some systems
+                message = "this is a folder with the name of a file, and is not read"
+                findings.append(warning("file-ignored", path, message, "Move the file in it to its place."))
+            continue
         if not has_suffix(path, suffixes):
             unread = (*_VOLUME_LIKE, *(UNREAD_PICTURES if ".png" in suffixes else ()))
             if has_suffix(path, unread) or ".nii" in path.name.lower():

@@ -71,6 +71,14 @@ def test_a_volume_of_another_kind_is_not_passed_over_in_silence(folder, name):
     assert name in findings[0].location
 
 
+def test_a_folder_with_the_name_of_a_file_is_not_passed_over_in_silence(folder):
+    files, findings = list_files(folder("liver.nii.gz/liver.nii.gz", "spleen/a.nii", "a.nii"))
+    assert list(files) == ["a"]
+    assert [(finding.code, finding.location.endswith("liver.nii.gz")) for finding in findings] == [
+        ("file-ignored", True)
+    ]
+
+
 def test_names_take_the_spelling_of_their_partners():
     partners = spelled_as({"CASE1": 1, DECOMPOSED: 2, "Case2": 3, "other": 4}, ["case1", COMPOSED, "Case2", "case2"])
     assert partners == {"case1": 1, COMPOSED: 2, "Case2": 3, "other": 4}

@@ -30,7 +30,9 @@ def test_an_error_ends_with_1_and_is_written_everywhere(medseg, broken, tmp_path
     assert "Download or copy it again." in done.out
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["excluded"] == read_exclude(tmp_path / "exclude.txt")
-    assert content["excluded"]["s0001"].startswith("file-truncated: s0001/segmentations/liver.nii.gz: the file ends")
+    assert content["excluded"]["s0001"].startswith(
+        "file-truncated: s0001/segmentations/liver.nii.gz: the file is damaged"
+    )
     assert "1 case to leave out in exclude.txt" in done.out
 
 
