@@ -18,6 +18,7 @@ from medseg.bundle.predict import Predictor
 from medseg.bundle.slice_writer import SliceWriter
 from medseg.bundle.volume_writer import VolumeWriter
 from medseg.cases import Case
+from medseg.data.scan_rules import log_warnings
 from medseg.errors import DataError, OutputError
 from medseg.file_names import entries
 from medseg.labels import LabelMap
@@ -96,7 +97,9 @@ def segment_dataset(
     with closing(work.run()) as outcomes, tqdm(total=len(cases), desc="Segmenting", unit="scan", disable=None) as bar:
         for outcome in outcomes:
             bar.update()
-            if outcome.result is None:
+            if outcome.result is not None:
+                log_warnings(getattr(outcome.result.prediction, "warnings", ()))
+            else:
                 item = outcome.item
                 failed[ids[str(item["image"] if isinstance(item, dict) else item)]] = str(outcome.error)
     if len(failed) == len(cases):

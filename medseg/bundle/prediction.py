@@ -122,8 +122,8 @@ class Prediction:
         return overview(self._image(), self.label, self.grid, self.labels, self.caption(Path(self.source).name))
 
     def caption(self, name: str) -> str:
-        """Return the name of a scan with its warnings, for a line below a picture."""
-        return "; ".join([name, *(f"{problem.code}: {problem.message}" for problem in self.warnings)])
+        """Return the name of a scan and a line for each warning, for below a picture."""
+        return "\n".join([name, *(f"{problem.code}: {problem.message}"[:150] for problem in self.warnings)])
 
     def _image(self) -> npt.NDArray[Any]:
         if self.image is None:

@@ -265,7 +265,7 @@ def _report_scan(scan: Path, result: ScanResult) -> None:
         click.echo(f"{result.mask} is complete already (--overwrite segments it again)")
     if isinstance(result.prediction, Prediction):
         for problem in result.prediction.warnings:
-            click.echo(f"  warning {problem.code}: {problem.message}. {problem.fix}")
+            click.echo(f"  warning {problem.code}: {problem.message}. {problem.fix}".rstrip())
     if result.files:
         more = f" and {len(result.files) - 3} more" if len(result.files) > 3 else ""
         click.echo(f"  {', '.join(str(path) for path in result.files[:3])}{more}")

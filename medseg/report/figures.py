@@ -58,7 +58,7 @@ def contact_sheet(
 
     Args:
         rows: of titles and images `(h, w, 3)`.
-        caption: one line below.
+        caption: one or more lines below.
         legend: stands to the right of the last row, in columns; what does not fit is counted.
         legend_title: stands above it.
     """
@@ -76,7 +76,8 @@ def contact_sheet(
     column_widths = [max(_width(entry, font) for entry in column) for column in columns]
     legend_width = sum(width + 2 * GAP for width in column_widths)
     width = max(*widths, widths[-1] + legend_width)
-    sheet = Image.new("RGB", (width, sum(heights) + len(rows) * HEAD + LINE_HEIGHT + 2 * GAP), PAPER)
+    foot = LINE_HEIGHT * (1 + caption.count("\n"))
+    sheet = Image.new("RGB", (width, sum(heights) + len(rows) * HEAD + foot + 2 * GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     top = 0
     for row, height in zip(rows, heights, strict=True):
@@ -98,7 +99,7 @@ def contact_sheet(
             draw.text((left + 19, y), entry.text, INK, font=font)
             draw.text((left + column_width - font.getlength(entry.figure), y), entry.figure, FAINT, font=font)
         left += column_width + 2 * GAP
-    draw.text((GAP + 2, sheet.height - LINE_HEIGHT - GAP // 2), caption, INK, font=font)
+    draw.text((GAP + 2, sheet.height - foot - GAP // 2), caption, INK, font=font)
     return sheet
 
 

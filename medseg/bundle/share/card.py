@@ -41,7 +41,6 @@ class TrainingHistory:
         dice: the same by structure; None for one that no case has.
         seconds: time spent on training.
         started: the day on which it started.
-        on_phantom: True if it was trained on synthetic bodies, as recipes are without a dataset.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +52,6 @@ class TrainingHistory:
     dice: Mapping[str, float | None] = field(default_factory=dict)
     seconds: float | None = None
     started: str | None = None
-    on_phantom: bool = False
 
     @property
     def was_never_validated(self) -> bool:
@@ -71,8 +69,6 @@ def history_of(root: Path) -> TrainingHistory:
     sizes = {subset: len(ids) for subset, ids in cases.items()} if isinstance(cases, Mapping) else {}
     times = [number_of(row.get("train_seconds")) for row in run.rows_of("epoch")]
     seconds = [time for time in times if time is not None]
-    data = run.config.get("data")
-    phantom = isinstance(data, Mapping) and data.get("phantom")
     epoch = number_of(run.record.get("epoch"))
     optimizer = run.config.get("optimizer")
     settings = {**(optimizer if isinstance(optimizer, Mapping) else {}), **run.config}
@@ -86,7 +82,6 @@ def history_of(root: Path) -> TrainingHistory:
         dice=run.best.by_structure if run.best else {},
         seconds=sum(seconds) if seconds else None,
         started=str(run.record.get("started") or "")[:10] or None,
-        on_phantom=run.config.get("dataset_dir", "") is None and bool(phantom),
     )
 
 
@@ -174,7 +169,7 @@ def _task(metadata: Mapping[str, Any], labels: LabelMap | None, recipe: Mapping[
 def _data(metadata: Mapping[str, Any], history: TrainingHistory, recipe: Mapping[str, Any]) -> list[str]:
     """Return the paragraphs on the training data."""
     source = str(metadata.get("data_source") or "").rstrip(".")
-    on_phantom = history.on_phantom or at(metadata, f"{TRAINING_IMAGES}#phantoms") is True
+    on_phantom = at(metadata, f"{TRAINING_IMAGES}#phantoms") is True
     if source and source == str(recipe.get("data_source") or "").rstrip("."):
         data = _PHANTOM if on_phantom else "The data are not stated."
         paragraphs = [data, f"The recipe is meant for: {source}."]

@@ -138,7 +138,7 @@ def check_volumes(volumes: Mapping[str, Mapping[str, float]]) -> list[Finding]:
         logs = {id: float(np.log(case[name])) for id, case in volumes.items() if name in case}
         usual[name] = float(np.exp(np.median(list(logs.values()))))
         for id, value in logs.items():
-            others = [log for other, log in logs.items() if other != id]
+            others = [log for case, log in logs.items() if case != id]
             if len(others) < FEWEST_OTHERS:
                 continue
             median = float(np.median(others))

@@ -17,7 +17,7 @@ from typing import Any
 from medseg.cases import Case, DatasetIndex, Split, leak_message
 from medseg.data.dicom import holds_slices
 from medseg.errors import DataError, LabelError
-from medseg.file_names import NIFTI, name_key
+from medseg.file_names import VOLUMES, name_key
 from medseg.findings import Finding, error, note
 from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 LOOSE = "loose files"
 _LABEL_CODES = {"unknown-name", "unknown-class"}
-_VOLUMES = (*NIFTI, ".hdr")
+_VOLUMES = (*VOLUMES, ".hdr")
 
 
 @dataclass

@@ -90,10 +90,8 @@ def test_texts_of_the_recipe_are_not_repeated_for_the_run(run):
 
 
 def test_the_card_says_that_the_phantom_is_synthetic(run):
-    file = run / "configs" / "train.json"
-    file.write_text(json.dumps({"dataset_dir": None, "data": {"phantom": {"train": 1}}}))
-    assert history_of(run).on_phantom
-    text = card_text(RECIPE, LABELS, history_of(run), recipe=RECIPE)
+    metadata = {**RECIPE, "training_images": {"phantoms": True}}
+    text = card_text(metadata, LABELS, history_of(run), recipe=RECIPE)
     assert "## Training data\n\nSynthetic bodies (the phantom) and no patients" in text
 
 
