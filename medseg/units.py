@@ -30,6 +30,15 @@ def short(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e") if 0 < abs(value) < 0.001 else number(value)
 
 
+def invented(voxels: int) -> str:
+    """Return what stands in place of a Dice where a structure was predicted that is not there.
+
+    >>> invented(1234)
+    'invented: 1,234 voxels'
+    """
+    return f"invented: {voxels:,} voxel{'s' * (voxels != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in its one or two largest units.
 

@@ -80,7 +80,7 @@ def run_demo(folder: Path, name: str, overrides: dict[str, Any], trust: bool = F
         "masks": [case["mask"] for case in results],
         "previews": [case["preview"] for case in results],
         "cases": {
-            id: {key: case[key] for key in ("dice", "voxels", "predicted")}
+            id: {key: case[key] for key in ("dice", "voxels", "invented")}
             for id, case in zip(held_out, results, strict=True)
         },
         "dataset": str(data),
@@ -106,10 +106,12 @@ def _segment(predictor: Any, case: Path, folder: Path, id: str) -> dict[str, Any
     truth = merge_masks(image, {name: case / MASKS / f"{name}.nii.gz" for name in labels}, labels).label
     scores = dice_by_structure(prediction.label, truth, labels, id)
     voxels, predicted = (np.bincount(label.ravel(), minlength=len(labels)) for label in (truth, prediction.label))
+    there = {name: int(voxels[labels.index(name)]) for name in labels}
     return {
-        "dice": {name: None if np.isnan(score) else round(score, 4) for name, score in scores.items()},
-        "voxels": {name: int(voxels[labels.index(name)]) for name in labels},
-        "predicted": {name: int(predicted[labels.index(name)]) for name in labels},
+        # A Dice of 0 would say nothing of how much was predicted where the structure is not.
+        "dice": {name: round(score, 4) if there[name] else None for name, score in scores.items()},
+        "voxels": there,
+        "invented": {name: int(predicted[labels.index(name)]) * (not there[name]) for name in labels},
         "mask": str(mask),
         "preview": str(preview),
     }
@@ -132,6 +134,8 @@ def _show(dice: dict[str, float | None], results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from medseg.units import invented
+
     table = Table(title="Dice on the volumes that were held out")
     for column in ("structure", "voxels", "Dice", ""):
         table.add_column(column, justify="right" if column in ("voxels", "Dice") else "left")
@@ -139,7 +143,7 @@ def _show(dice: dict[str, float | None], results: list[dict[str, Any]]) -> None:
         voxels = max(case["voxels"][name] for case in results)
         style = None if voxels >= LARGE else "dim"
         bar = "█" * round(20 * (score or 0.0))
-        invented = sum(case["predicted"][name] for case in results)
-        shown = "absent" if score is None else f"{score:.3f}" if voxels else f"invented: {invented} voxels"
-        table.add_row(name, str(voxels), shown, bar, style=style)
+        extra = sum(case["invented"][name] for case in results)
+        absent = invented(extra) if extra else "absent"
+        table.add_row(name, str(voxels), absent if score is None else f"{score:.3f}", bar, style=style)
     Console().print(table)

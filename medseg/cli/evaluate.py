@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from medseg.cli.options import parse_pairs, with_binarize, with_overwrite, with_trust
 from medseg.cli.tables import console, number, table
+from medseg.units import invented
 
 if TYPE_CHECKING:
     from medseg.evaluation import Source
@@ -197,20 +198,20 @@ def show(content: Mapping[str, Any]) -> None:
         formula = f"0.4 x Dice of slices {parts['dice']} + 0.6 x (1 - Hausdorff distance {parts['hausdorff']})"
         screen.print(f"Score of the UW-Madison GI tract competition: {parts['score']} = {formula}", markup=False)
     keys = [measure for measure in ("dice", "nsd_1mm", "nsd_3mm", "hd95_mm", "hausdorff") if measure in measures]
-    rows = []
-    for row in content["structures"][:_MAX_ROWS]:
-        scores = [number(row["measures"][key]["mean"]) for key in keys]
-        if row["false_positive"] and not row["present"]:
-            scores[0] = f"invented: {_predicted(content, row['structure'])} voxels"
-        rows.append([row["structure"], *scores, *(str(row[key]) for key in ("present", "missed", "false_positive"))])
+    rows = [
+        [row["structure"], *_scores(row, keys)] + [str(row[key]) for key in ("present", "missed", "false_positive")]
+        for row in content["structures"][:_MAX_ROWS]
+    ]
     screen.print(table("Worst structures", ["structure", *keys, "present", "missed", "false"], rows))
     rows = [[case["case"], *(number(case["mean"][key]) for key in keys)] for case in content["cases"][:_MAX_ROWS]]
     screen.print(table("Worst cases", ["case", *keys], rows))
 
 
-def _predicted(content: Mapping[str, Any], structure: str) -> int:
-    rows = [row for case in content["cases"] for row in case["structures"] if row["structure"] == structure]
-    return sum(row["predicted_voxels"] for row in rows)
+def _scores(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """Return the means of a structure; where no truth has it and a prediction does, how much was invented."""
+    if row["invented_voxels"] and not row["present"]:
+        return [invented(row["invented_voxels"]), *["-"] * (len(keys) - 1)]
+    return [number(row["measures"][key]["mean"]) for key in keys]
 
 
 def _interval(interval: Mapping[str, Any]) -> list[str]:

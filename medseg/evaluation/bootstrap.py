@@ -15,6 +15,8 @@ SAMPLES = 2000
 LEVEL = 0.95
 LOWER_IS_BETTER = ("asd_mm", "hd95_mm", "hausdorff")
 
+COUNTS = ("annotated", "present", "missed", "false_positive", "invented_voxels")
+
 
 class Interval(NamedTuple):
     """A mean with its bootstrap interval.
@@ -100,15 +102,17 @@ def case_means(cases: Mapping[str, Sequence[StructureScores]], measures: Sequenc
 
 
 def count_states(cases: Mapping[str, Sequence[StructureScores]]) -> dict[str, dict[str, int]]:
-    """Count in how many cases a structure is `annotated`, `present` (in the truth), `missed`, a `false_positive`."""
+    """Count in how many cases a structure is `annotated`, `present` (in the truth), `missed`, a `false_positive`.
+
+    `invented_voxels` are those of its false positives.
+    """
     counts: dict[str, dict[str, int]] = {}
     for rows in cases.values():
         for row in rows:
-            count = counts.setdefault(
-                row.structure, dict.fromkeys(("annotated", "present", "missed", "false_positive"), 0)
-            )
+            count = counts.setdefault(row.structure, dict.fromkeys(COUNTS, 0))
             count["annotated"] += row.state != "not annotated"
             count["present"] += row.truth_voxels > 0
             count["missed"] += row.state == "missed"
             count["false_positive"] += row.state == "false positive"
+            count["invented_voxels"] += row.predicted_voxels * (row.state == "false positive")
     return counts

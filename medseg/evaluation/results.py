@@ -13,6 +13,7 @@ import numpy as np
 from medseg.atomic import write_csv, write_json
 from medseg.errors import DataError
 from medseg.evaluation.bootstrap import (
+    COUNTS,
     LEVEL,
     SAMPLES,
     case_means,
@@ -29,7 +30,6 @@ PARTS = ("dice", "hausdorff")  # of the score of the GI tract competition
 FORM = 1  # of evaluation.json
 FILES = RESULT, SCORES, STRUCTURES = "evaluation.json", "scores.csv", "structures.csv"
 _ROW = ("structure", "state", "truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
-_COUNTS = ("annotated", "present", "missed", "false_positive")
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ class Evaluation:
                 "form": FORM,
                 "prediction": self.prediction,
                 "truth": self.truth,
+                "grid": "truth",
                 "measures": list(self.measures),
                 "slices": sum(len(truth.slices) for truth, _ in self.pairs.cases.values()),
                 "bootstrap": {"samples": self.samples, "seed": self.seed, "level": LEVEL, "drawn": "cases"},
@@ -192,12 +193,12 @@ def save(folder: str | Path, content: Mapping[str, Any]) -> list[Path]:
     )
     write_table(folder / SCORES, ["case", *_ROW, *measures], rows)
     columns = [f"{measure}_{part}" for measure in measures for part in ("mean", "low", "high", "n")]
-    overall = ["(mean)", *[""] * len(_COUNTS), *_spread(content["mean"], measures)]
+    overall = ["(mean)", *[""] * len(COUNTS), *_spread(content["mean"], measures)]
     means = (
-        [row["structure"], *(row[key] for key in _COUNTS), *_spread(row["measures"], measures)]
+        [row["structure"], *(row[key] for key in COUNTS), *_spread(row["measures"], measures)]
         for row in content["structures"]
     )
-    write_table(folder / STRUCTURES, ["structure", *_COUNTS, *columns], [overall, *means])
+    write_table(folder / STRUCTURES, ["structure", *COUNTS, *columns], [overall, *means])
     return [folder / RESULT, folder / SCORES, folder / STRUCTURES]
 
 

@@ -111,6 +111,7 @@ class SaveScores:
         details = state.metric_details.get(name, {})
         mean = float(state.metrics[name])
         scores = {
+            "grid": "network",
             "mean_dice": mean if math.isfinite(mean) else None,
             "dice": details.get("by_structure", {}),
             "cases": details.get("cases"),
@@ -118,4 +119,5 @@ class SaveScores:
         more = validation_scores(state)
         scores |= {key: value for key, value in more.items() if key not in scores and key not in _OF_TRAINING}
         write_json(self.path, scores)
-        logger.info("Mean Dice %.4f over %s cases, written to %s", mean, scores["cases"], self.path)
+        grid = "on the grid of the network, not of the scans (medseg evaluate takes theirs)"
+        logger.info("Mean Dice %.4f over %s cases, %s, written to %s", mean, scores["cases"], grid, self.path)

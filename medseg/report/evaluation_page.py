@@ -12,7 +12,7 @@ from medseg.atomic import write_text
 from medseg.report.charts import LinearAxis, axis_header, box_row
 from medseg.report.overlays import ERROR_COLORS
 from medseg.report.page import render
-from medseg.units import number
+from medseg.units import invented, number
 
 Content = Mapping[str, Any]
 CaseImages = Mapping[str, Sequence[tuple[str, Image.Image]]]
@@ -63,6 +63,7 @@ def evaluation_page(content: Content, images: CaseImages) -> str:
         content=content,
         titles={measure: measure_title(measure) for measure in content["measures"]},
         digits=digits,
+        invented=invented,
         count_state=lambda case, state: sum(row["state"] == state for row in case["structures"]),
         main=main,
         table_measures=[*main[:4], *(measure for measure in content["measures"] if measure not in main[:4])],

@@ -1,6 +1,7 @@
 """The demo from end to end, small: what it writes and says. Its Dice at full size is in docs/benchmarks."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg.cli.demo import _show
+
 pytestmark = pytest.mark.slow
 
 
 def test_it_trains_segments_compares_and_writes_everything_it_names(medseg, tmp_path):
     small = ["max_epochs=1", "samples_per_case=4", "val_interval=1", "num_workers=0", "device=cpu"]
-    phantom = '{"train": 2, "val": 1, "test": 2, "seed": 1, "size": [48, 40], "spacing": [8, 7, 20], "region": "trunk"}'
+    phantom = '{"train": 2, "val": 1, "test": 2, "seed": 1, "size": [48, 40], "spacing": [8, 7, 18], "region": "trunk"}'
     settings = [part for pair in [*small, f"data#phantom={phantom}", "patch_size=[48, 40]"] for part in ("--set", pair)]
     done = medseg("demo", "-o", tmp_path / "demo", *settings)
     assert done.code == 0, done.err
@@ -37,7 +40,24 @@ def test_it_trains_segments_compares_and_writes_everything_it_names(medseg, tmp_
         for name, score in case["dice"].items()
         if case["voxels"][name] >= 500
     ]
+    for case in result["cases"].values():
+        assert {name for name, score in case["dice"].items() if score is None} == {
+            name for name, voxels in case["voxels"].items() if voxels == 0
+        }
+        assert all(case["voxels"][name] == 0 for name, voxels in case["invented"].items() if voxels)
     assert result["mean_dice"] == (round(sum(large) / len(large), 4) if large else None)
+
+
+def test_the_table_tells_absent_from_invented(capsys):
+    results = [
+        {"voxels": {"liver": 900, "spleen": 0, "aorta": 0}, "invented": {"liver": 0, "spleen": 77, "aorta": 0}},
+        {"voxels": {"liver": 800, "spleen": 0, "aorta": 0}, "invented": {"liver": 0, "spleen": 3, "aorta": 0}},
+    ]
+    _show({"liver": 0.75, "spleen": None, "aorta": None}, results)
+    table = capsys.readouterr().out
+    assert re.search(r"liver.*900.*0\.750", table)
+    assert re.search(r"spleen.*0.*invented: 80 voxels", table)
+    assert re.search(r"aorta.*absent", table)
 
 
 def test_a_bundle_that_could_do_more_is_refused_before_anything_is_written(medseg, tmp_path):

@@ -1,6 +1,8 @@
 import json
+import re
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -50,6 +52,25 @@ def test_two_folders_are_compared_by_name(medseg, masks, phantom, tmp_path):
     )
     printed = medseg(*again, "--overwrite").out
     assert json.loads(printed) == content
+
+
+def test_a_structure_that_no_truth_has_is_told_by_its_voxels(medseg, tmp_path):
+    truth, prediction = np.zeros((12, 10, 8), np.uint8), np.zeros((12, 10, 8), np.uint8)
+    truth[2:5, 2:5, 2:5] = prediction[2:5, 2:5, 2:5] = 1
+    prediction[7:9, 7:9, 4:7] = 2
+    labels = LabelMap(["liver", "spleen"])
+    image = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(truth.astype(np.int16), np.diag([2.0, 2.0, 2.0, 1.0])), image)
+    for side, label in (("truth", truth), ("masks", prediction)):
+        write_label_map(tmp_path / side / "a.nii.gz", label, image, labels)
+    done = medseg("evaluate", tmp_path / "masks", tmp_path / "truth", "-o", tmp_path / "out", "--workers", 0)
+    assert done.code == 0, done.err
+    assert "1 case, 2 structures, each case on the grid of its truth" in done.out
+    assert re.search(r"spleen +invented: 12 voxels", done.out)
+    assert "invented: 12 voxels" in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    content = result(tmp_path / "out")
+    assert content["grid"] == "truth"
+    assert {row["structure"]: row["invented_voxels"] for row in content["structures"]} == {"liver": 0, "spleen": 12}
 
 
 def test_missing_cases_are_an_error_unless_left_out_on_purpose(medseg, masks, phantom, tmp_path):

@@ -82,7 +82,8 @@ def test_cases_have_means_and_structures_have_counts():
             "d": [StructureScores("liver", "found", 3, 3, 1, 1, {})],
         }
     )
-    assert states == {"liver": {"annotated": 3, "present": 2, "missed": 1, "false_positive": 1}}
+    counts = {"annotated": 3, "present": 2, "missed": 1, "false_positive": 1, "invented_voxels": 4}
+    assert states == {"liver": counts}
 
 
 def test_nan_and_infinity_become_none_in_json():

@@ -80,7 +80,7 @@ def test_scores_are_written_by_name(tmp_path):
         val_handlers=[SaveScores(tmp_path / "deep" / "evaluation.json")],
     ).run()
     found = json.loads((tmp_path / "deep" / "evaluation.json").read_text())
-    assert found == {"mean_dice": 2 / 3, "dice": {"liver": 2 / 3, "spleen": None}, "cases": 1}
+    assert found == {"grid": "network", "mean_dice": 2 / 3, "dice": {"liver": 2 / 3, "spleen": None}, "cases": 1}
 
 
 def test_further_metrics_are_written_too(tmp_path):
@@ -99,6 +99,7 @@ def test_further_metrics_are_written_too(tmp_path):
     found = json.loads((tmp_path / "evaluation.json").read_text())
     dice, f1 = (1 + 2 / 5) / 2, 2 * 3 / (3 + 6)
     assert found == {
+        "grid": "network",
         "mean_dice": dice,
         "dice": {"liver": dice, "spleen": None},
         "cases": 2,

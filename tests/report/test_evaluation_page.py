@@ -41,6 +41,7 @@ CONTENT = {
             "present": 1,
             "missed": 1,
             "false_positive": 0,
+            "invented_voxels": 0,
             "measures": {"dice": spread(dice), "hd95_mm": spread(hd)},
         }
         for name, dice, hd in (("kidney_left", 0.5, 7.0), ("liver", 0.9, 2.0), ("<b>heart</b>", None, None))
@@ -90,6 +91,16 @@ def test_means_states_and_left_out_names_are_shown(page):
     assert "skull" in text
     assert "5 voxels overlap" in text
     assert re.search(r"0\.000 kidney_ left\s+missed", text)
+
+
+def test_a_structure_that_is_not_there_is_invented_and_not_a_dice_of_0(parse):
+    spleen = {**CONTENT["structures"][0], "structure": "spleen", "present": 0, "missed": 0, "false_positive": 2}
+    spleen |= {"invented_voxels": 1234, "measures": {"dice": spread(0.0), "hd95_mm": spread(None)}}
+    case = {**CONTENT["cases"][0], "structures": [row("spleen", 0.0, None, "false positive")]}
+    page = evaluation_page({**CONTENT, "structures": [spleen], "cases": [case]}, {})
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert re.search(r"spleen\s+invented: 1,234 voxels", text)
+    assert re.search(r"spleen\s+false positive\s+invented: 5 voxels", text)
 
 
 def test_cells_have_the_number_to_sort_by(page):
