@@ -68,9 +68,8 @@ def key_rows(root: Path, use: str = "train") -> list[dict[str, Any]]:
     for key, schema in keys_of(config, metadata).items():
         unit = f", {schema['unit']}" if "unit" in schema else ""
         default = _default(at(config, key))
-        rows.append(
-            {"key": key, "default": default, "values": wording(schema) + unit, "meaning": schema["description"]}
-        )
+        meaning = str(schema.get("description", ""))
+        rows.append({"key": key, "default": default, "values": wording(schema) + unit, "meaning": meaning})
     return rows
 
 

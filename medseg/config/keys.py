@@ -30,6 +30,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (Mapping,),
     "null": (type(None),),
 }
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems", "or")
 _WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
 
 
@@ -50,10 +51,29 @@ def keys_of(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str,
     declared = metadata.get("keys")
     if not isinstance(declared, Mapping):
         return {}
-    table = {**common_keys(), **declared}
+    table = {**common_keys(), **{key: schema for key, schema in declared.items() if _is_schema(schema)}}
     paths = [path for path, _ in walk(config, into_lists=False)]
-    patterns = {key: re.compile(re.escape(key).replace(r"\*", "[^#]+")) for key in table}
+    patterns = {
+        key: re.compile("#".join("[^#]+" if part == "*" else re.escape(part) for part in key.split("#")))
+        for key in table
+    }
     return {path: table[key] for key, pattern in patterns.items() for path in paths if pattern.fullmatch(path)}
+
+
+def _is_schema(content: Any) -> bool:
+    """Return True for what a bundle's metadata may say of a key; a pattern of a stranger could take forever."""
+    if not isinstance(content, Mapping) or "pattern" in content or not isinstance(content.get("enum", []), list):
+        return False
+    types = content.get("type", [])
+    names = [types] if isinstance(types, str) else types
+    if not isinstance(names, list) or not all(name in _TYPES for name in names) or not ("enum" in content or names):
+        return False
+    if not all(isinstance(content.get(word, 0), (int, float)) for word in _BOUNDS):
+        return False
+    if not all(isinstance(content.get(word, []), list) for word in ("words", "propertyNames")):
+        return False
+    parts = [content[word] for word in ("items", "additionalProperties") if word in content]
+    return ("array" not in names or "items" in content) and all(map(_is_schema, parts))
 
 
 def check_values(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
@@ -75,8 +95,9 @@ def check_values(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None
 
 def _fits(value: Any, schema: Schema) -> bool:
     """Return True if a value is one that the schema takes, or is evaluated later."""
-    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
-        return True
+    is_json = isinstance(value, (str, int, float, list, tuple, Mapping)) or value is None
+    if not is_json or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
+        return True  # an object from Python, such as torch.device("cpu"), or what is evaluated later
     if "enum" in schema:
         return value in schema["enum"]
     if "or" in schema and value == schema["or"]:
@@ -91,7 +112,8 @@ def _fits(value: Any, schema: Schema) -> bool:
         is_within = schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
         return math.isfinite(value) and above < value < below and is_within
     if isinstance(value, str):
-        return bool(value.strip()) and re.fullmatch(schema.get("pattern", ".*"), value, re.DOTALL) is not None
+        is_word = "words" not in schema or value in schema["words"]
+        return bool(value.strip()) and is_word and re.fullmatch(schema.get("pattern", "(?s:.*)"), value) is not None
     if isinstance(value, (list, tuple)):
         is_long_enough = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf)
         return is_long_enough and all(_fits(entry, schema["items"]) for entry in value)
@@ -131,7 +153,7 @@ def _kind(name: str, schema: Schema) -> str:
         count_text = f"{count} " if count and count == schema.get("maxItems") else ""
         return f"a list of {count_text}{_plural(wording(schema['items']))}"
     if name == "string":
-        return str(schema.get("such", _WORDS[name]))
+        return _either(schema["words"]) if "words" in schema else str(schema.get("such", _WORDS[name]))
     return _WORDS[name] + ("" if name == "boolean" else _range(schema))
 
 
@@ -175,7 +197,7 @@ def _check_size(path: str, size: Any, network: Any) -> None:
     strides = network.get("strides") if isinstance(network, Mapping) else None
     is_unet = isinstance(strides, list) and all(isinstance(stride, int) for stride in strides)
     factor = math.prod(strides) if is_unet and strides else 16 if "BasicUNet" in str(at(network, TARGET)) else 1
-    if not isinstance(size, list) or not all(isinstance(length, int) for length in size):
+    if not isinstance(size, (list, tuple)) or not all(isinstance(length, int) for length in size):
         return
     if is_unet and any(length % factor for length in size):
         nearest_sizes = [max(1, round(length / factor)) * factor for length in size]

@@ -94,3 +94,9 @@ def test_a_source_from_others_must_be_trusted(medseg, here, monkeypatch):
     assert not (here / "bundles").exists()
     assert medseg(*command, "--trust").code == 0
     assert [call for call in asked if call[0] == "model"] == [("model", False), ("model", True)]
+
+
+def test_a_new_bundle_has_the_keys_of_the_bundle_it_was_made_from(medseg, tmp_path):
+    assert medseg("bundle", "new", "mine", "--structures", "cyst", "--into", tmp_path).code == 0
+    done = medseg("train", tmp_path / "mine", "max_epochs=two")
+    assert done.err == 'Error: max_epochs: use a whole number from 1 to 1000000 (got "two").\n'

@@ -127,3 +127,27 @@ def test_metadata_of_another_form_break_neither_info_nor_list(medseg, tmp_path, 
     assert medseg("info", tmp_path).code == 0
     assert rows(medseg, "structures", tmp_path) == []
     assert [row["key"] for row in rows(medseg, "keys", tmp_path)] == ["lr"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ('loss={"_target_": "DiceLosss"}', "train.json: loss#_target_: there is no class or function of this name"),
+        (
+            "network_def#features=[1]",
+            "train.json: network_def: BasicUNet cannot be made of these arguments: ValueError",
+        ),
+        ("train#trainer#amp=$nope", "train.json: train#trainer#amp: nothing is called 'nope' ($nope)."),
+        ("optimizer#lr=@lrr", "train.json: optimizer: it refers to @lrr, and the config has no such key. Did you mean"),
+        (
+            "train#prepare_batch=$lambda *a, **k: 1/0",
+            "train.json: training#0: this failed: ZeroDivisionError: division",
+        ),
+    ],
+)
+def test_what_fails_while_a_training_is_built_or_runs_is_one_line(medseg, phantom, runs, small, pair, message):
+    settings = [setting for setting in small if setting.partition("=")[0] != pair.partition("=")[0]]
+    done = medseg("train", "unet2d", "--trust", "--data", phantom, *settings, pair)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith(f"Error: {message}")
+    assert "Traceback" not in done.err

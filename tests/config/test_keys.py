@@ -98,8 +98,8 @@ def test_each_kind_of_value_is_refused_in_one_sentence(changes, message):
     [
         ({"image_size": [64]}, "image_size: use a list of 2 whole numbers from 29 to 4096 (got [64])."),
         ({"image_channels": 2}, "image_channels: use 1 or 3 (got 2)."),
-        ({"variant": "b9"}, 'variant: use b0 to b5 or an object (got "b9").'),
-        ({"variant": None}, "variant: use b0 to b5 or an object (got null)."),
+        ({"variant": "b9"}, 'variant: use b0, b1, b2, b3, b4 or b5 or an object (got "b9").'),
+        ({"variant": None}, "variant: use b0, b1, b2, b3, b4 or b5 or an object (got null)."),
     ],
 )
 def test_a_bundle_has_keys_of_its_own(changes, message):
@@ -174,3 +174,33 @@ def test_each_key_of_the_table_is_one_of_a_recipe():
     patterns = {key for key in common_keys() if "*" not in key}
     assert patterns - paths <= {"train#trainer#compile", "train#trainer#amp"}, "remove it from keys.json"
     assert Path("augment#noise#prob").name in {Path(path).name for path in paths}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        3,
+        {},
+        {"type": "int"},
+        {"type": ["number", 3]},
+        {"type": "string", "pattern": "(a+)+$"},
+        {"enum": "abc"},
+        {"type": "number", "minimum": "0"},
+        {"type": "array"},
+        {"type": "array", "items": {"type": "string", "pattern": "(a+)+$"}},
+        {"type": "string", "words": "abc"},
+    ],
+)
+def test_what_a_stranger_says_of_a_key_is_left_out_where_it_cannot_be_used(schema):
+    config = {"mine": "a" * 40 + "!", "lr": 0.1}
+    check_values(config, {"keys": {"mine": schema}})
+    assert list(keys_of(config, {"keys": {"mine": schema}})) == ["lr"]
+
+
+def test_a_stars_key_cannot_take_long():
+    keys_of({"a" * 60: 1}, {"keys": {"*" * 60 + "x": {"type": "number"}}})
+
+
+def test_objects_from_python_are_left_to_what_takes_them():
+    check_values(*config_of("unet2d", dataset_dir=Path("x"), patch_size=(64, 64), spacing=(1.5, 1.5, -1)))
+    assert "multiple of 8" in refusal(overlay=["fast_cpu"], patch_size=(65, 64))
