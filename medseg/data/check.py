@@ -231,9 +231,10 @@ def _combine(
     findings += check_repeated_images(images)
     findings += check_split(listing.split, patients=listing.patients, images=images)
     if listing.kind != LOOSE:
-        labeled = {case.id for case in listing.cases if case.masks or case.label is not None}
-        held = {id: names for id, names in present.items() if id in labeled}
-        findings += check_content(listing.split, held, listing.structures, listing.patients)
+        unread = {finding.case for finding in findings if finding.severity == "error"}
+        labeled = {case.id for case in listing.cases if case.masks or case.label is not None} - unread
+        read = {id: names for id, names in present.items() if id in labeled}
+        findings += check_content(listing.split, read, listing.structures, listing.patients)
     image_of = {job.id: job.case.image for job in jobs if job.case.slice is not None}
     sizes = {}
     for report in reports:

@@ -20,7 +20,7 @@ from medseg.data.nifti_writer import read_label_names, read_restriction
 from medseg.data.scan_files import holds_images_2d
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.pictures import Picture, find_pictures
-from medseg.file_names import VOLUMES, entries, files_by_name, spelled_as, stem
+from medseg.file_names import VOLUMES, entries, existing, files_by_name, spelled_as, stem
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d
 from medseg.labels import BACKGROUND, LabelMap
@@ -251,8 +251,9 @@ def dataset_sources(cases: Iterable[Any], labels: LabelMap) -> dict[str, Source]
 
 def _masks_in(folder: Path) -> dict[str, Path]:
     """Return the masks of one case: NIfTI files in `segmentations`, or in a folder of nothing but masks."""
-    if (folder / MASKS).is_dir():
-        return spelled_as(files_by_name(folder / MASKS), structure_names())
+    masks = existing(folder / MASKS)
+    if masks.is_dir():
+        return spelled_as(files_by_name(masks), structure_names())
     files = spelled_as(files_by_name(folder), [stem(IMAGE), *structure_names()])
     files.pop(stem(IMAGE), None)
     return files if not any(name.endswith("_0000") for name in files) and in_order(files) else {}

@@ -60,14 +60,15 @@ def check_content(
 
     Args:
         split: case ids by subset; both empty where no split is decided yet.
-        structures: the structures that each case with labels holds, without those that are empty.
+        structures: the structures that each case whose labels were read holds, without those that are empty.
         names: the structures of the set.
         patients: the patient of each case.
         location: the origin of the split.
     """
-    if not structures:
+    ids = [id for id in split.train or structures if id in structures]
+    if not ids:
         return []
-    trained = Counter(name for id in split.train or structures for name in structures.get(id, ()))
+    trained = Counter(name for id in ids for name in structures[id])
     validated = {name for id in split.val for name in structures.get(id, ())}
     if not trained:
         message = f"all masks of its {'training ' if split.train else ''}cases are empty, so there is nothing to learn"

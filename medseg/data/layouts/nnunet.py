@@ -183,11 +183,12 @@ def _list_labels(folder: Path, images: Iterable[str], findings: list[Finding]) -
 
 
 def _pair_by_name(root: Path, findings: list[Finding]) -> Pairs:
-    for folder in (root / IMAGES_TR, root / LABELS_TR):
+    folders = existing(root / IMAGES_TR), existing(root / LABELS_TR)
+    for folder in folders:
         if not folder.is_dir():
             raise DataError(folder, f"there is no such folder beside {DESCRIPTION}")
-    images = _list_images(root / IMAGES_TR, findings)
-    labels = _list_labels(root / LABELS_TR, images, findings)
+    images = _list_images(folders[0], findings)
+    labels = _list_labels(folders[1], images, findings)
     for id in sorted(images.keys() - labels):
         message = f"the image has no label map {LABELS_TR}/{id}{NIFTI[0]}"
         findings.append(error("image-alone", images[id], message, _ADD))
@@ -218,10 +219,8 @@ def _pair_as_listed(root: Path, listed: Any, findings: list[Finding]) -> Pairs:
 
 
 def _pair_test_cases(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, Path | None]]:
-    if not (root / IMAGES_TS).is_dir():
-        return {}
-    images = _list_images(root / IMAGES_TS, findings)
-    truth = _list_labels(root / LABELS_TS, images, findings)
+    images = _list_images(existing(root / IMAGES_TS), findings)
+    truth = _list_labels(existing(root / LABELS_TS), images, findings)
     for id in sorted(truth.keys() - images):
         message = f"the label map has no image {IMAGES_TS}/{id}{CHANNEL}{NIFTI[0]}"
         findings.append(error("mask-alone", truth[id], message, _ADD))

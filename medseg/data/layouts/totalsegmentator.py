@@ -14,7 +14,7 @@ from medseg.cases import SPLITS, Case, Split
 from medseg.catalogue import in_order, structure_names
 from medseg.data.layouts.listed_cases import Listing
 from medseg.errors import did_you_mean
-from medseg.file_names import composed, entries, list_files, name_key, spelled_as, stem
+from medseg.file_names import composed, entries, existing, list_files, name_key, spelled_as, stem
 from medseg.findings import Finding, error, note, warning
 
 IMAGE, MASKS, META = "ct.nii.gz", "segmentations", "meta.csv"
@@ -23,7 +23,7 @@ _PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id")
 
 def is_case(folder: Path) -> bool:
     """Return whether a folder looks like a case of this layout: it has a CT, or a folder of masks."""
-    return folder.is_dir() and (image_of(folder).exists() or (folder / MASKS).is_dir())
+    return folder.is_dir() and (image_of(folder).exists() or existing(folder / MASKS).is_dir())
 
 
 def image_of(folder: Path) -> Path:
@@ -48,9 +48,10 @@ def collect(root: Path) -> Listing | None:
         listing.findings.append(warning("case-empty", folder, message, "Fetch the case, or remove the folder."))
     patients: dict[str, str] = {}
     table_findings: list[Finding] = []
-    if (root / META).is_file():
+    table = existing(root / META)
+    if table.is_file():
         ids = {composed(folder.name) for folder in case_folders}
-        listing.split, patients, table_findings = _read_table(root / META, ids)
+        listing.split, patients, table_findings = _read_table(table, ids)
     valid = set(structure_names())
     names: set[str] = set()
     for folder in case_folders:
@@ -72,7 +73,7 @@ def _list_masks(folder: Path, valid: set[str]) -> tuple[dict[str, Path], list[Fi
     findings = [finding for finding in findings if finding.severity == "error"]  # what else is beside the CT is no mask
     if not image_of(folder).is_file():
         findings.append(error("image-missing", folder / IMAGE, "the case has no CT", "Fetch it, or remove the folder."))
-    files, mask_findings = list_files(folder / MASKS)
+    files, mask_findings = list_files(existing(folder / MASKS))
     masks = spelled_as(files, valid)
     for name in sorted(masks.keys() - valid):
         message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"

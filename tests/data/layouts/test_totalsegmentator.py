@@ -9,7 +9,7 @@ from medseg.catalogue import catalogue_v1, groups, in_order, version
 from medseg.data import discover, open_dataset, prepare
 from medseg.data.layouts import collect
 from medseg.errors import DataError, LabelError
-from medseg.evaluation import evaluate
+from medseg.evaluation import evaluate, find_sources
 from medseg.labels import LabelMap
 
 
@@ -141,6 +141,9 @@ def test_a_mask_is_read_whatever_the_spelling_of_its_suffix(case, name):
         "spleen": "spleen.nii.gz", "liver": name,
     }  # fmt: skip
     assert only.image.name == f"CT{name[5:]}"
+    masks.rename(masks.with_name("Segmentations"))
+    assert set(discover(case).cases[0].masks) == {"liver", "spleen"}
+    assert set(find_sources(case)["s0001"].masks) == {"liver", "spleen"}
     assert [finding.code for finding in collect(case).findings] == []
 
 
