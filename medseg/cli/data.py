@@ -97,7 +97,10 @@ def prepare(
     reused = f", {prepared.reused} of them from before" if prepared.reused else ""
     click.echo(f"{len(prepared.cases)} cases in {out}{reused}")
     _print_overlaps(prepared.overlaps)
-    click.echo(f"Train on it: {command_line('train', 'unet2d', '--data', out)}")
+    # A bundle resamples to its own spacing, which must be that of a store.
+    lengths = [int(length) if length == int(length) else length for length in spacing or (-1, -1, -1)]
+    at = [f"spacing={','.join(map(str, lengths))}"] if store or spacing else []
+    click.echo(f"Train on it: {command_line('train', 'unet2d', '--data', out, *at)}")
     _print_failed(prepared.failed)
     if prepared.failed:
         click.echo(f"{len(prepared.failed)} cases failed; correct them and give the command again.", err=True)

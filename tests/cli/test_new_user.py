@@ -22,14 +22,15 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_unet(small):
-    return [pair for pair in small if not pair.startswith("structures")]
+    return [pair for pair in small if not pair.startswith(("structures", "spacing"))]
 
 
 def test_a_set_of_ones_own_is_prepared_trained_and_used_by_the_printed_commands(medseg, here, tiny_unet):
     nnunet(here / "my set", ["liver", "lesion"])
-    prepared = medseg("data", "prepare", here / "my set", here / "ready made", "--workers", 0)
+    prepared = medseg("data", "prepare", here / "my set", here / "ready made", "--workers", 0, "--store")
     (line,) = [line for line in prepared.out.splitlines() if line.startswith("Train on it: ")]
     command = shlex.split(line.removeprefix("Train on it: "))
+    assert command[-1] == "spacing=-1,-1,-1"  # the store has the scans' own
     done = medseg(*command[1:], *tiny_unet, "run_name=first")
     assert done.code == 0, done.err
     lines = done.err.splitlines()
@@ -68,7 +69,7 @@ def test_a_set_of_ones_own_is_prepared_trained_and_used_by_the_printed_commands(
 )
 def test_a_bad_name_is_one_error_before_a_folder_is_made(medseg, here, tiny_unet, setting, problem):
     nnunet(here / "set", ["liver"])
-    done = medseg("train", "unet2d", "--data", "set", *tiny_unet, setting)
+    done = medseg("train", "unet2d", "--data", "set", *tiny_unet, "spacing=-1,-1,-1", setting)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(f"Error: {problem}")
     assert not list(here.glob("runs/unet2d/*"))
