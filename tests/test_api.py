@@ -161,6 +161,14 @@ def test_an_array_in_memory_is_never_changed(predictor, scan, predicted, dtype):
     assert np.array_equal(prediction.array, predicted[0])
 
 
+def test_values_that_are_no_hu_are_said_in_the_prediction_and_in_the_log(predictor, scan, caplog):
+    voxels, grid = read_volume(scan)
+    prediction = medseg.segment(voxels + 1024, predictor, affine=grid.affine)
+    assert [problem.code for problem in prediction.warnings] == ["trained-on-phantoms", "rescale-missing"]
+    assert "stored values (HU + 1024) that were never scaled" in caplog.text
+    assert medseg.segment(scan, predictor).warnings == ()
+
+
 def test_paths_may_begin_with_a_tilde(trained, scan, predicted, monkeypatch):
     monkeypatch.setenv("HOME", str(trained.parent))
     monkeypatch.setenv("USERPROFILE", str(trained.parent))

@@ -206,6 +206,7 @@ def _predict_slices(
     from medseg.bundle import BatchPredictor, Bundle, Predictor, SliceWriter
     from medseg.bundle.slice_writer import LABELS, MASKS, TABLE
     from medseg.data import slice_items
+    from medseg.data.intensity_reference import check_phantoms
     from medseg.errors import ConfigError
     from medseg.labels import LabelMap
 
@@ -222,6 +223,8 @@ def _predict_slices(
     items = slice_items(inputs, neighbors, without=folder, structures=structures)
     predictor = Predictor(opened, dict(overrides), list(only) or None, slices=True)
     writer = SliceWriter.of(predictor, folder, items, previews=previews, submission=submission)
+    for problem in check_phantoms(Path(str(items[0]["image"])), predictor.training_images):
+        click.echo(f"warning {problem.code}: {problem.message}. {problem.fix}")
     batch = BatchPredictor(predictor, writer, overwrite)
     _run(batch, "slice", show_traceback)
     counts = batch.counts

@@ -221,7 +221,8 @@ def _refusals(header: SliceHeader) -> dict[str, bool]:
     strange = any(number is None or abs(number) > _MAX_RESCALE for number in rescale.values())
     shifted = bits is not None and (bits > (allocated or 16) or high not in (None, bits - 1))
     return {
-        "the file holds colors, not HU": (header.number("SamplesPerPixel") or 1) > 1,
+        "the file holds colors, not HU": (header.number("SamplesPerPixel") or 1) > 1
+        or header.text("PhotometricInterpretation") == "PALETTE COLOR",
         f"its pixels have {bits or 0:g} bits, as a capture of a screen has, and no HU": bits is not None and bits <= 8,
         f"its pixels do not lie in the lowest bits (BitsStored {bits}, HighBit {high})": shifted,
         "its pixels become values through a Modality LUT, not by slope and intercept": "ModalityLUTSequence"

@@ -25,7 +25,7 @@ KEYWORDS = (
     *("StudyInstanceUID", "PatientID", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
-    *("PixelPaddingValue", "LossyImageCompression"),
+    *("PixelPaddingValue", "PhotometricInterpretation"),
 )
 _PIXEL_DATA = 0x7FE00010
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN")  # two reserved bytes, then a length of four

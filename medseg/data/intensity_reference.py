@@ -66,12 +66,8 @@ def compare_intensities(
         reference: what `describe_training` returned; anything else if nothing is known.
     """
     values = _sampled(voxels)
-    findings = []
+    findings = check_phantoms(location, reference)
     reference = reference if isinstance(reference, Mapping) else {}
-    if reference.get("phantoms") and not (isinstance(location, Path) and is_phantom(location)):
-        findings.append(
-            finding("trained-on-phantoms", location, "the network was trained on phantoms, not on patients")
-        )
     if reference.get("hu", hounsfield) and hounsfield:
         return findings + [problem for problem in check_intensities(values, location) if problem.severity != "note"]
     if len(values.values) == 1:
@@ -89,6 +85,15 @@ def compare_intensities(
             )
             findings.append(finding("unlike-training", location, message))
     return findings
+
+
+def check_phantoms(location: object, reference: object = None) -> list[Finding]:
+    """Return a warning if a network was trained on phantoms, and an image is none; see `compare_intensities`."""
+    if not isinstance(reference, Mapping) or reference.get("phantoms") is not True:
+        return []
+    if isinstance(location, Path) and is_phantom(location):
+        return []
+    return [finding("trained-on-phantoms", location, "the network was trained on phantoms, not on patients")]
 
 
 def _bounds(reference: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -273,7 +273,7 @@ def _write_case(folder: Path, body: Body) -> None:
 
 def is_phantom(image: Path) -> bool:
     """Return whether an image is synthetic: marked so, or in a data set that medseg made."""
-    if any((folder / RECORD).is_file() for folder in image.resolve().parents[:4]):
+    if any((folder / RECORD).is_file() for folder in image.resolve().parents[:3]):
         return True
     try:
         return bytes(nib.load(image).header["descrip"]).startswith(_MARK)

@@ -32,6 +32,7 @@ def test_a_folder_of_images_gives_masks_colors_overlays_and_a_table(medseg, trai
     done = medseg("predict", trained_slices, images, "-o", out)
     assert done.code == 0, done.err
     assert "3 segmented, 0 unchanged (--overwrite segments them again), 0 failed." in done.out
+    assert "warning trained-on-phantoms: the network was trained on phantoms" in done.out
     assert f"Masks are in {out / 'masks'}, pixels and areas in {out / 'pixels.csv'}" in done.out
     names = [path.name for path in sorted(images.iterdir())]
     for folder in ("masks", "colors", "overlays"):

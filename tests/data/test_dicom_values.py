@@ -141,6 +141,7 @@ REFUSED = {
     "it is a map (PERFUSION), not a CT": setting(ImageType=["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]),
     "its pixels become values through a Modality LUT": setting(ModalityLUTSequence=[pydicom.Dataset()]),
     "the file holds colors": setting(SamplesPerPixel=3, PhotometricInterpretation="RGB"),
+    "IM001.dcm: the file holds colors": setting(PhotometricInterpretation="PALETTE COLOR"),
     "the folder holds no slices of a CT (3 Secondary Capture Image)": setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
     "the folder holds no slices of a CT (3 localizer)": setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
 }
