@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError
-from medseg.file_names import entries
+from medseg.file_names import walk
 
 CLAIM = ".medseg-output.json"
 
@@ -159,18 +159,19 @@ def claim_folder(folder: str | Path, command: str, source: str | Path, **setting
     folder, claim = writable_folder(folder), Path(folder) / CLAIM
     key = hashlib.sha256(json.dumps([str(Path(source).resolve()), settings], sort_keys=True).encode()).hexdigest()[:16]
     record = {"command": command, "source": Path(source).resolve().name, "settings": settings, "key": key}
+    present: Any = {}
     if claim.is_file():
-        try:
+        with contextlib.suppress(ValueError):
             present = json.loads(claim.read_text(encoding="utf-8"))
-        except ValueError:
-            present = {}
-        if present == json.loads(json.dumps(record)):
-            return folder
-        made = f"{present['command']} of {present['source']}" if isinstance(present, dict) and present else ""
-        problem = "the folder holds the output of another command, other settings or another source"
-        raise OutputError(folder, problem, made, "Choose another folder, or remove it.")
-    if next(iter(entries(folder)), None) is not None:
-        raise OutputError(folder, "the folder holds other files", "", "Choose an empty or a new folder.")
+    if present == json.loads(json.dumps(record)):
+        return folder
+    if walk(folder):  # what failed before it wrote anything keeps no other command out
+        problem, made, fix = "the folder holds other files", "", "Choose an empty or a new folder."
+        if claim.is_file():
+            problem = "the folder holds the output of another command, other settings or another source"
+            made = " of ".join(str(present[key]) for key in ("command", "source") if key in (present or {}))
+            fix = "Choose another folder, or remove it."
+        raise OutputError(folder, problem, made, fix)
     write_json(claim, record)
     return folder
 

@@ -1,6 +1,10 @@
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
+import pytest
+
 
 def test_a_phantom_set_is_written(medseg, tmp_path):
     done = medseg("data", "phantom", tmp_path / "set", "--train", 1, "--val", 1, "--test", 0, "--size", 16, 16,
@@ -63,3 +67,24 @@ def test_a_case_that_fails_is_listed_and_the_exit_code_says_so(medseg, phantom, 
     assert "3 cases in" in done.out
     assert "Left out: p0001" in done.err
     assert "liver.nii.gz: the file is damaged or cut short" in done.err
+
+
+@pytest.mark.parametrize("value", [255, 0.9999])
+def test_masks_of_other_values_need_the_option_that_each_command_names(medseg, case, tmp_path, value):
+    for path in (case / "s0001" / "segmentations").iterdir():
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image((np.asarray(image.dataobj) * value).astype(np.float32), image.affine), path)
+    commands = [
+        ("data", "check", case),
+        ("data", "prepare", case, tmp_path / "prepared"),
+        ("data", "convert", case, tmp_path / "raw", "--to", "nnunet"),
+        ("evaluate", case, case, "-o", tmp_path / "scores", "--error-maps", 0),
+    ]
+    for command in commands:
+        refused = medseg(*command, "--workers", 0)
+        assert refused.code == 1
+        assert "--binarize 0.5" in " ".join((refused.out + refused.err).split())
+        taken = medseg(*command, "--workers", 0, "--binarize", 0.5)
+        assert taken.code == 0, taken.err
+    assert medseg("data", "check", tmp_path / "prepared", "--workers", 0).code == 0
+    assert medseg(*commands[0], "--binarize", 1).code == 2
