@@ -325,6 +325,8 @@ class DatasetIndex:
         if not cases:
             sizes = ", ".join(f"{len(getattr(self.split, name))} {name}" for name in SPLITS)
             fix = f"Name some with split#{subset}, or in the split column of meta.csv."
+            if self.class_colors is not None:
+                fix = f"Name some with split#{subset}, or say how names tell the patients: data#patient."
             raise DataError(self.root, f"there is no case to {_VERBS[subset]}", f"the split has {sizes}", fix)
         return cases
 

@@ -181,7 +181,7 @@ def memory_source(
 
     Args:
         image: an array or tensor of labels, `(I, J, K)`, `(I, J)` or with one channel before it; an object with an
-            `affine`: a nibabel image, a MetaTensor, a `medseg.Prediction`; or a `medseg.SlicePrediction`.
+            `affine`: a nibabel image, a MetaTensor, a `medseg.Prediction`; or a `medseg.bundle.SlicePrediction`.
         labels: what the values mean. The labels of a Prediction overrule it, and it overrules a nibabel image's header.
         spacing: mm along each axis, if the image has no affine or is 2D.
         case: its id, for errors.
