@@ -8,16 +8,17 @@ structure of version 2 is the same anatomy.
 from __future__ import annotations
 
 import csv
+import difflib
 from pathlib import Path
 
 from medseg.cases import SPLITS, Case, Split
 from medseg.catalogue import in_order, structure_names
 from medseg.data.layouts.listed_cases import Listing
-from medseg.errors import did_you_mean
 from medseg.file_names import composed, entries, existing, list_files, name_key, spelled_as, stem
 from medseg.findings import Finding, error, note, warning
 
 IMAGE, MASKS, META = "ct.nii.gz", "segmentations", "meta.csv"
+_TYPO = 0.85  # how alike a name and that of a structure are where one was misspelled
 _PATIENT_COLUMNS = ("patient", "patient_id", "subject", "subject_id")
 
 
@@ -35,8 +36,9 @@ def collect(root: Path) -> Listing | None:
     """List the cases of a TotalSegmentator folder; None if it has none.
 
     A structure whose file is absent from a case while another case has it counts as not annotated there; a
-    file that is there and holds nothing says that the structure is absent. The columns `split` and `patient` (or
-    `subject`) of `meta.csv` give split and patients.
+    file that is there and holds nothing says that the structure is absent. A name that is not TotalSegmentator's, such
+    as `liver_tumour`, is a structure of the set's own, unless it looks like a misspelling. The columns `split` and
+    `patient` (or `subject`) of `meta.csv` give split and patients.
     """
     folders = [path for path in entries(root) if path.is_dir()]
     case_folders = [folder for folder in folders if is_case(folder)]
@@ -62,7 +64,7 @@ def collect(root: Path) -> Listing | None:
         id = composed(folder.name)
         case = Case(id, image_of(folder), masks=masks, annotated=annotated, patient=patients.get(id))
         listing.cases.append(case)
-    listing.structures = in_order(names)
+    listing.structures = (*in_order(names & valid), *sorted(names - valid))
     listing.findings += table_findings
     return listing
 
@@ -76,9 +78,10 @@ def _list_masks(folder: Path, valid: set[str]) -> tuple[dict[str, Path], list[Fi
     files, mask_findings = list_files(existing(folder / MASKS))
     masks = spelled_as(files, valid)
     for name in sorted(masks.keys() - valid):
-        message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"
-        fix = did_you_mean(name, valid, "Rename it, or move it elsewhere.")
-        findings.append(error("unknown-name", masks.pop(name), message, fix))
+        meant = difflib.get_close_matches(name, valid, n=1, cutoff=_TYPO)
+        if meant:  # any other name is a structure of the set's own
+            message = f"'{name}' is no structure of TotalSegmentator (117 in v2, 104 in v1)"
+            findings.append(error("unknown-name", masks.pop(name), message, f"Did you mean '{meant[0]}'?"))
     findings += mask_findings
     if not masks:
         fix = "Fetch them, or remove the folder."

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from medseg.data import check_dataset, convert, discover, prepare
+from medseg.data import check_dataset, choose_labels, convert, discover, prepare
 from medseg.data.layouts import collect
 
 
@@ -42,6 +42,23 @@ def test_names_of_version_1_are_known(case):
     (masks / "spleen.nii.gz").rename(masks / "heart_myocardium.nii.gz")
     assert codes(collect(case)) == set()
     assert collect(case).structures == discover(case).structures
+
+
+def test_other_names_are_structures_of_the_sets_own_unless_misspelled(case):
+    masks = case / "s0001" / "segmentations"
+    own = ("liver_tumour", "Zyste", "kidney_tumor", "lesion 2")
+    for name in own:
+        shutil.copy(masks / "liver.nii.gz", masks / f"{name}.nii.gz")
+    assert codes(collect(case)) == set()
+    assert collect(case).structures == ("spleen", "liver", *sorted(own))
+    labels = choose_labels(case)
+    assert labels.structures == collect(case).structures
+    assert labels.overlap_priority()[-1] not in ("liver", "spleen")  # a tumour in the liver stays a tumour
+    for wrong in ("livver", "kidney_lefft", "vertebra_L1", "heart_ventricle"):
+        shutil.copy(masks / "liver.nii.gz", masks / f"{wrong}.nii.gz")
+    unknown = [finding for finding in collect(case).findings if finding.code == "unknown-name"]
+    assert len(unknown) == 4
+    assert all(finding.fix.startswith("Did you mean '") for finding in unknown)
 
 
 def test_everything_that_discover_refuses_is_listed(case):
