@@ -15,6 +15,7 @@ from medseg.atomic import writable_folder, write_json
 from medseg.bundle.batch_predict import BatchPredictor
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.predict import Predictor
+from medseg.bundle.prediction import Prediction
 from medseg.bundle.slice_writer import SliceWriter
 from medseg.bundle.volume_writer import VolumeWriter
 from medseg.cases import Case
@@ -34,11 +35,13 @@ class DatasetMasks:
         cases: the cases of that subset.
         labels: how the label maps are numbered.
         failed: by case, why it has none.
+        notes: by case, what makes a label map that was made now doubtful.
     """
 
     cases: tuple[Case, ...]
     labels: LabelMap
     failed: Mapping[str, str]
+    notes: Mapping[str, tuple[str, ...]]
 
 
 def segment_dataset(
@@ -92,19 +95,21 @@ def segment_dataset(
         writer = SliceWriter.of(predictor, folder, items)
     else:
         writer = VolumeWriter({case.image: folder / f"{case.id}.nii.gz" for case in cases}, predictor.labels)
-    failed = {}
+    failed, notes = {}, {}
     work = BatchPredictor(predictor, writer, overwrite)
     with closing(work.run()) as outcomes, tqdm(total=len(cases), desc="Segmenting", unit="scan", disable=None) as bar:
         for outcome in outcomes:
             bar.update()
-            if outcome.result is not None:
-                log_warnings(getattr(outcome.result.prediction, "warnings", ()))
-            else:
-                item = outcome.item
-                failed[ids[str(item["image"] if isinstance(item, dict) else item)]] = str(outcome.error)
+            item = outcome.item
+            id = ids[str(item["image"] if isinstance(item, dict) else item)]
+            if outcome.result is None:
+                failed[id] = str(outcome.error)
+            elif isinstance(outcome.result.prediction, Prediction):
+                log_warnings(outcome.result.prediction.warnings)
+                notes[id] = tuple(f"{doubt.code}: {doubt.message}" for doubt in outcome.result.prediction.warnings)
     if len(failed) == len(cases):
         raise DataError(data, f"no scan of its {subset} cases could be segmented", fix=next(iter(failed.values()), ""))
-    return DatasetMasks(cases, predictor.labels, failed)
+    return DatasetMasks(cases, predictor.labels, failed, notes)
 
 
 def _read_record(path: Path) -> Any:

@@ -101,8 +101,9 @@ def run(**options: Any) -> int:
     require_new([folder / name for name in (*FILES, PAGE)], options["overwrite"])
     writable_folder(folder)
     failed: Mapping[str, str] = {}
+    notes: Mapping[str, tuple[str, ...]] = {}
     if options["data"]:
-        predictions, truths, failed = _segment(options, folder / PREDICTIONS)
+        predictions, truths, failed, notes = _segment(options, folder / PREDICTIONS)
     else:
         predictions = find_sources(options["prediction"], names["prediction"])
         truths = find_sources(options["truth"], names["truth"])
@@ -123,7 +124,8 @@ def run(**options: Any) -> int:
         options["prediction"],
         options["truth"] or options["data"],
     )
-    content = replace(evaluation, failed={**failed, **evaluation.failed}).to_dict()
+    notes = {case: (*notes.get(case, ()), *evaluation.notes.get(case, ())) for case in evaluation.scores}
+    content = replace(evaluation, failed={**failed, **evaluation.failed}, notes=notes).to_dict()
     written = save(folder, content)
     images = worst_case_images(content, pairs, options["error_maps"], options["images"], options["resample"])
     written.append(save_evaluation_page(folder / PAGE, content, images))
@@ -154,8 +156,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _segment(
     options: Mapping[str, Any], folder: Path
-) -> tuple[dict[str, Source], dict[str, Source], Mapping[str, str]]:
-    """Segment a part of a data set with a bundle; returns predictions, truths, and the reasons of failed cases."""
+) -> tuple[dict[str, Source], dict[str, Source], Mapping[str, str], Mapping[str, tuple[str, ...]]]:
+    """Segment a part of a data set with a bundle; returns predictions, truths, reasons of failed cases, and notes."""
     from medseg.bundle import Bundle
     from medseg.bundle.dataset_masks import segment_dataset
     from medseg.evaluation import dataset_sources, find_sources
@@ -171,7 +173,7 @@ def _segment(
     predictions = {
         case: source for case, source in find_sources(folder).items() if case in truths and case not in masks.failed
     }
-    return predictions, truths, masks.failed
+    return predictions, truths, masks.failed, masks.notes
 
 
 def show(content: Mapping[str, Any]) -> None:

@@ -176,6 +176,16 @@ def test_a_run_is_segmented_and_evaluated(medseg, trained, phantom, tmp_path):
     assert mask.stat().st_mtime_ns > written  # other weights
 
 
+def test_scans_that_are_no_hu_are_noted_in_the_scores_and_on_the_page(medseg, trained, phantom, tmp_path):
+    data, out = shutil.copytree(phantom, tmp_path / "set"), tmp_path / "out"
+    image = nib.load(data / "p0002" / "ct.nii.gz")
+    nib.save(nib.Nifti1Image((image.get_fdata() + 1024).astype(np.uint16), image.affine), data / "p0002" / "ct.nii.gz")
+    done = medseg("evaluate", trained, "--data", data, "-o", out, "--workers", 0, "--error-maps", 0)
+    assert done.code == 0, done.err
+    (note,) = [note for note in result(out)["cases"][0]["notes"] if note.startswith("rescale-missing: ")]
+    assert note in (out / "evaluation.html").read_text(encoding="utf-8")
+
+
 def test_each_subset_of_a_split_can_be_evaluated(medseg, trained, phantom, tmp_path):
     out = tmp_path / "out"
     done = medseg(
