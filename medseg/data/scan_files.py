@@ -9,7 +9,7 @@ from medseg.data.dicom import holds_dicom, holds_slices, is_dicom
 from medseg.data.layouts.totalsegmentator import image_of, is_case
 from medseg.data.volumes import is_volume_file
 from medseg.errors import DataError
-from medseg.file_names import VOLUMES, composed, entries, name_key, stem, walk
+from medseg.file_names import VOLUMES, composed, entries, files_by_name, name_key, stem, walk
 from medseg.image_io_2d import is_image_2d
 
 _GENERIC = {"ct", "image", "img", "scan", "volume"}
@@ -90,6 +90,8 @@ def without_namesakes(scans: Iterable[Path]) -> list[Path]:
 
 def _in_folder(path: Path, dicom: bool, recursive: bool) -> list[Path]:
     cases = [image_of(folder) for folder in [path, *entries(path)] if is_case(folder)]
+    for image in cases:
+        files_by_name(image.parent)  # refuses ct.nii beside ct.nii.gz
     files = [file for file in entries(path) if is_volume_file(file)]
     series = [path] if dicom and holds_dicom(path) else []
     if series and (cases or files):

@@ -17,7 +17,7 @@ from medseg.data.volumes import read_volume
 from medseg.errors import DataError, MedsegError
 from medseg.evaluation.pairs import Pairs, read_pair
 from medseg.evaluation.pictures import Picture
-from medseg.file_names import VOLUMES, files_by_name
+from medseg.file_names import VOLUMES, files_by_name, spelled_as
 from medseg.grid import Grid, to_ras
 from medseg.image_io_2d import intensities, read_image_2d
 from medseg.labels import LabelMap
@@ -47,7 +47,7 @@ def worst_case_images(
     """
     if images is not None and not images.is_dir():
         raise DataError(images, "there must be a folder of scans", "a file" if images.exists() else "no such folder")
-    scans = files_by_name(images, VOLUMES) if images is not None else {}
+    scans = spelled_as(files_by_name(images, VOLUMES), pairs.cases) if images is not None else {}
     planes: dict[str, list[tuple[str, Image.Image]]] = {}
     for case in tqdm(content["cases"][: max(0, count)], desc="Images", unit="case", disable=None, leave=False):
         id = case["case"]

@@ -34,6 +34,22 @@ def test_two_scans_whose_masks_would_have_one_name_are_refused(tmp_path):
         find_scans([tmp_path / "a" / "patient.nii.gz", tmp_path / "b" / "Patient.nii.gz"])
 
 
+@pytest.mark.parametrize("names", [("s1/ct.nii", "s1/ct.nii.gz"), ("a.nii", "A.NII.GZ"), ("s1/CT.nii", "s1/ct.nii")])
+def test_two_files_of_one_name_are_refused(tmp_path, names):
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match="same name"):
+        find_scans(tmp_path)
+
+
+def test_what_systems_leave_behind_is_no_scan(tmp_path):
+    touch(
+        tmp_path, "a.NII.GZ", "._a.NII.GZ", ".DS_Store", "Thumbs.db", "__MACOSX/a.nii.gz", "s1/._ct.nii.gz", "s1/CT.NII"
+    )
+    assert [path.name for path in find_scans(tmp_path / "s1")] == ["CT.NII"]
+    (tmp_path / "s1" / "CT.NII").unlink()
+    assert [path.name for path in find_scans(tmp_path, recursive=True)] == ["a.NII.GZ"]
+
+
 def test_the_same_scan_named_twice_is_one_scan(save):
     path = save("a.nii.gz", np.zeros((2, 2, 2), np.int16))
     assert find_scans([path, path]) == [path]
