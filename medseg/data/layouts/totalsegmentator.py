@@ -58,6 +58,7 @@ def collect(root: Path) -> Listing | None:
     names: set[str] = set()
     for folder in case_folders:
         masks, findings = _list_masks(folder, valid)
+        masks = spelled_as(masks, names)  # Tumour in one case is tumour in another
         names.update(masks)
         listing.findings += [finding.of(composed(folder.name)) for finding in findings]
         annotated = tuple(sorted(masks))

@@ -165,6 +165,13 @@ def test_masks_stored_as_nii_are_annotated_like_all_others(real, tmp_path):
     assert evaluate(root, root).mean("dice") == 1.0
 
 
+def test_a_structure_of_the_sets_own_is_one_however_its_cases_spell_it(case, save):
+    save("set/s0002/ct.nii.gz", np.zeros((2, 2, 2), np.int16))
+    for name in ("s0001/segmentations/Lésion", f"s0002/segmentations/{unicodedata.normalize('NFD', 'LÉSION')}"):
+        save(f"set/{name}.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    assert discover(case).structures == ("spleen", "liver", "Lésion")
+
+
 def test_two_masks_of_a_structure_are_refused(case):
     masks = case / "s0001" / "segmentations"
     (masks / "liver.nii").write_bytes(b"x")
