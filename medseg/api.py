@@ -24,7 +24,7 @@ from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
 from medseg.data.scan_files import holds_images_2d
 from medseg.data.scan_rules import log_warnings
-from medseg.errors import GeometryError, InputError, RunError, medseg_error
+from medseg.errors import GeometryError, InputError, RunError
 from medseg.grid import Grid
 from medseg.runs import Run
 
@@ -135,14 +135,7 @@ def train(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
     if data is not None:
         overrides["dataset_dir"] = str(Path(data).expanduser())
-    try:
-        run = run_bundle(opened, "training", "train", overlays, overrides)
-    except Exception as error:
-        # MONAI wraps an error of a component in a RuntimeError of its own, which names neither file nor fix.
-        cause = medseg_error(error)
-        if cause is None or cause is error:
-            raise
-        raise cause from None
+    run = run_bundle(opened, "training", "train", overlays, overrides)
     if run is None:
         raise RunError(opened.root, "its train.json starts no run", fix="Its `run` key must call start_run.")
     return run

@@ -45,7 +45,7 @@ def explained(source: str, config: Mapping[str, Any], path: str = "") -> Iterato
         if cause is error or any(map(_says_what_to_do, chain)):
             raise
         if cause is not None:
-            raise cause from None
+            raise cause from cause.__cause__
         raise _explanation(chain, source, config, key_path(path)) from error
 
 

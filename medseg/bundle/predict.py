@@ -325,7 +325,7 @@ def _naming(source: object) -> Iterator[None]:
         while cause.__cause__ is not None and not isinstance(cause, MedsegError):
             cause = cause.__cause__
         if isinstance(cause, MedsegError):
-            raise cause from None
+            raise cause from cause.__cause__
         problem = "the bundle's preprocessing does not take it"
         raise DataError(source, problem, f"{type(cause).__name__}: {cause}") from error
 

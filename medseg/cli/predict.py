@@ -104,6 +104,11 @@ def command(
     medseg predict runs/unet2d/20261122-120000-demo dicom/ -o masks --stats --structures liver,ribs
     """
     overrides = parse_pairs(pairs)
+    if overrides:
+        from medseg.config.check import check_command
+        from medseg.runs.find import find_bundle
+
+        check_command(find_bundle(bundle), "inference", (), overrides)
     if coarse_first and not only:
         raise click.UsageError("--coarse-first needs --structures NAME: the structures to search for.")
     from medseg.data.scan_files import holds_images_2d

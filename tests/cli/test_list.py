@@ -151,3 +151,20 @@ def test_what_fails_while_a_training_is_built_or_runs_is_one_line(medseg, phanto
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(f"Error: {message}")
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("inferer#overlap=1", "inferer#overlap: use a number from 0 to below 1 (got 1)."),
+        ("device=gpu", 'device: use auto, cpu or cuda:0 (got "gpu").'),
+        ("tta=true", "Did you mean 'inferer#flips'?"),
+        ("inferer#precision=fp64", 'inferer#precision: use fp32, bf16 or fp16 (got "fp64").'),
+    ],
+)
+def test_a_wrong_value_of_a_prediction_is_one_line(medseg, trained, tmp_path, pair, message):
+    done = medseg("predict", trained, "ct.nii.gz", "-o", tmp_path / "masks", "--set", pair)
+    assert done.code == 1
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "masks").exists()
