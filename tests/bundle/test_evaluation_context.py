@@ -1,5 +1,7 @@
 import contextlib
 import json
+import subprocess
+import sys
 
 import monai
 import pytest
@@ -185,3 +187,24 @@ def test_runs_lie_beside_bundles_or_in_the_working_directory(bundle, tmp_path, m
     assert runs_dir(str(tmp_path / "elsewhere" / "small")) == str((tmp_path / "runs").resolve())
     monkeypatch.setenv("MEDSEG_RUNS", "/data/runs")
     assert runs_dir(str(bundle)) == "/data/runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["--max_epochs", "two"], 'max_epochs: use a whole number from 1 to 1000000 (got "two").'),
+        (
+            ["--in_channels", "3"],
+            "in_channels: it follows from context and is 1 (got 3). Leave it out, and change context",
+        ),
+    ],
+)
+def test_the_plain_monai_command_ends_with_our_sentence_alone(repository, tmp_path, override, message):
+    config = repository / "bundles" / "unet2d" / "configs" / "train.json"
+    command = ["-m", "monai.bundle", "run", "training", "--config_file", str(config), "--output_dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, *command, *override], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {message}")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

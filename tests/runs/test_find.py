@@ -156,3 +156,25 @@ def test_without_a_name_the_latest_that_was_stopped_is_resumed(make_run, tmp_pat
     assert pick_resumable(None, root) == failed
     assert pick_latest("4", root) == last
     assert pick_latest(None, root).name == "5"
+
+
+def test_a_medseg_installed_with_user_or_target_finds_what_came_with_it(tmp_path, monkeypatch):
+    """Its list of files says where they went, here as `pip install --target` puts them."""
+    from importlib.metadata import PackagePath
+
+    from medseg import search_path as module
+
+    target = tmp_path / "target"
+    (target / "share" / "medseg" / "configs").mkdir(parents=True)
+    listed = PackagePath("share/medseg/configs/poly.json")
+    listed.dist = type("Dist", (), {"locate_file": lambda self, path: target / path})()
+    monkeypatch.setattr(module, "files", lambda name: [PackagePath("medseg/__init__.py"), listed])
+    monkeypatch.setattr(module.sys, "prefix", str(tmp_path / "prefix"))
+    module.installed.cache_clear()
+    try:
+        assert module.installed() == (target / "share" / "medseg").resolve()
+        monkeypatch.setattr(module, "files", lambda name: None)
+        module.installed.cache_clear()
+        assert module.installed() == tmp_path / "prefix" / "share" / "medseg"
+    finally:
+        module.installed.cache_clear()
