@@ -36,7 +36,7 @@ def load(
     only: str | Sequence[str] | None = None,
     *,
     coarse_first: bool = False,
-    allow_shear: bool = False,
+    accept: Sequence[str] = (),
     slices: bool = False,
     trust: bool = False,
     **overrides: Any,
@@ -47,7 +47,7 @@ def load(
         bundle: its folder or name, or the folder of a run.
         only: a structure or group, or several, that may come out; all others become background.
         coarse_first: with `only`, run the network only where a first, coarse pass finds one of them.
-        allow_shear: take a scan whose axes are not perpendicular by its voxel axes.
+        accept: takes scans that break a rule, by its code (`no-geometry`, `shear`, ...), see `medseg.data.scan_rules`.
         slices: whether it is for 2D slices (PNG and the like) and not for volumes.
         trust: whether to run a bundle that could do more than what is known to be harmless.
         **overrides: keys of its inference.json, such as `device="cuda:0"`.
@@ -62,7 +62,7 @@ def load(
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, trust)
     structures = [only] if isinstance(only, str) else only
-    return Predictor(opened, overrides, structures, coarse_first, allow_shear, slices)
+    return Predictor(opened, overrides, structures, coarse_first, accept, slices)
 
 
 def segment(

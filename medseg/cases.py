@@ -42,6 +42,7 @@ class Case:
         pieces: further files of a structure of `masks`, united with it.
         patient: the patient; None if the case is the only one of its patient. No patient is in two subsets of a split.
         binarize: how masks that hold more than 0 and 1 are read, see `medseg.data.masks.binary_mask`.
+        accept: codes of the rules for scans that the user accepts, see `medseg.data.scan_rules`.
 
     Raises:
         DataError: the id is empty or cannot be the name of a file.
@@ -62,6 +63,7 @@ class Case:
     patient: str | None = None
     binarize: float | None = None
     pieces: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    accept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.binarize is not None and not (isinstance(self.binarize, (int, float)) and 0 < self.binarize < 1):

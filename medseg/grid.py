@@ -13,6 +13,7 @@ import numpy.typing as npt
 from medseg.errors import GeometryError
 
 TOLERANCE_MM = 1e-3
+_ROUNDING_MM = 5e-4  # by which a shear displaces a voxel where an affine was only rounded to single precision
 _RESAMPLE = "Resample it onto the image's grid, or leave it out."
 
 
@@ -49,22 +50,6 @@ class Grid:
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
-
-    @classmethod
-    def of_nifti(cls, image: Any) -> Grid:
-        """Return the grid of a nibabel image, from its header alone.
-
-        Raises:
-            GeometryError: the image is not 3D, or its affine is not invertible.
-        """
-        name = image.get_filename() or "image"
-        if len(image.shape) != 3:
-            raise GeometryError(name, "it is not a 3D volume", f"shape {image.shape}", "Save one volume per file.")
-        try:
-            return cls(image.shape, image.affine)
-        except GeometryError as error:
-            fix = "Repair its header: spacings must be above 0."
-            raise GeometryError(f"{name}, {error.thing}", error.problem, error.came, fix) from error
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -108,6 +93,11 @@ class Grid:
         center = (np.array(self.shape) - 1) / 2
         affine[:3, 3] = self.affine[:3, 3] + (self.affine[:3, :3] - affine[:3, :3]) @ center
         return Grid(self.shape, affine)
+
+    def for_network(self) -> Grid:
+        """Return the grid that a network is told: upright if this is sheared by more than rounding, else this."""
+        extent = max(step * size for step, size in zip(self.spacing, self.shape, strict=True))
+        return self.upright() if np.radians(self.shear) * extent > _ROUNDING_MM else self
 
     def corners(self) -> npt.NDArray[np.float64]:
         """Return the centers of the eight corner voxels, `(8, 3)`, mm in RAS."""

@@ -18,11 +18,11 @@ import psutil
 SHM = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
-# Of a memory cgroup: its limit, its usage, and the field of memory.stat with what the kernel gives back under
-# pressure. The names are those of version 2 and of version 1.
+# Of a memory cgroup: its limit, its usage, and the fields of memory.stat with the page cache, which the kernel gives
+# back under pressure, also where it was used more than once (active). The names of version 2 and of version 1.
 _CGROUP_FILES = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
 
 
@@ -69,12 +69,12 @@ def ram() -> Ram:
     machine = psutil.virtual_memory()
     tightest = Ram(int(machine.total), int(machine.used), int(machine.available))
     for folder in _memory_cgroups():
-        for limit_file, usage_file, cache_field in _CGROUP_FILES:
+        for limit_file, usage_file, cache_fields in _CGROUP_FILES:
             with contextlib.suppress(OSError, ValueError):
                 limit = int((folder / limit_file).read_text(encoding="ascii"))
                 # Usage counts the page cache: a container that has just read big files looks full without this.
                 usage = int((folder / usage_file).read_text(encoding="ascii"))
-                used = max(0, usage - _file_cache(folder, cache_field))
+                used = max(0, usage - _file_cache(folder, cache_fields))
                 free = max(0, min(limit - used, int(machine.available)))
                 if limit < machine.total and (tightest.total == machine.total or free < tightest.free):
                     tightest = Ram(limit, used, free)
@@ -99,12 +99,11 @@ def _memory_cgroups() -> Iterator[Path]:
     yield from roots.values()
 
 
-def _file_cache(folder: Path, field: str) -> int:
+def _file_cache(folder: Path, names: tuple[str, ...]) -> int:
     with contextlib.suppress(OSError):
-        for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines():
-            name, _, value = line.partition(" ")
-            if name == field:
-                return int(value)
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        fields = dict(line.partition(" ")[::2] for line in lines)
+        return sum(int(fields.get(name, 0)) for name in names)
     return 0
 
 

@@ -77,11 +77,6 @@ def test_an_invalid_grid_is_refused(shape, affine):
         Grid(shape, affine)
 
 
-def test_the_grid_of_a_4d_image_is_refused():
-    with pytest.raises(GeometryError, match=r"it is not a 3D volume [(]shape [(]2, 2, 2, 2[)]"):
-        Grid.of_nifti(nib.Nifti1Image(np.zeros((2, 2, 2, 2), np.uint8), np.eye(4)))
-
-
 def test_require_names_both_files_and_the_distance():
     first = Grid((4, 4, 4), np.eye(4))
     affine = np.eye(4)

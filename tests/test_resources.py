@@ -20,13 +20,14 @@ def cgroup(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "_MEMBERSHIP", tmp_path / "membership")
 
     def write(folder, version, limit, usage, cache=None):
-        limit_file, usage_file, field = resources._CGROUP_FILES[0 if version == 2 else 1]
+        limit_file, usage_file, (inactive, active) = resources._CGROUP_FILES[0 if version == 2 else 1]
         path = tmp_path / "cgroup" / folder
         path.mkdir(parents=True, exist_ok=True)
         (path / limit_file).write_text(f"{limit}\n")
         (path / usage_file).write_text(f"{usage}\n")
         if cache is not None:
-            (path / "memory.stat").write_text(f"anon 5\n{field} {cache}\n")
+            half = cache // 2
+            (path / "memory.stat").write_text(f"anon 5\n{inactive} {half}\nshmem 7\n{active} {cache - half}\n")
 
     write.membership = lambda text: (tmp_path / "membership").write_text(text)
     return write
@@ -42,6 +43,28 @@ def test_without_a_container_the_machine_counts(cgroup):
 def test_a_container_is_limited_and_its_page_cache_counts_as_free(cgroup, version, folder):
     cgroup(folder, version, 100 * MB, 90 * MB, cache=60 * MB)
     assert resources.ram() == Ram(100 * MB, 30 * MB, 70 * MB)
+
+
+def test_a_cache_that_is_all_active_counts_as_free_in_both_versions(tmp_path, cgroup):
+    lines = {2: "inactive_file 0\nactive_file {}\nfile {}\n", 1: "total_active_file {}\ncache {}\n"}
+    for version, folder in ((2, "."), (1, "memory")):
+        cgroup(folder, version, 100 * MB, 99 * MB)
+        (tmp_path / "cgroup" / folder / "memory.stat").write_text(lines[version].format(80 * MB, 90 * MB))
+        assert resources.ram() == Ram(100 * MB, 19 * MB, 81 * MB)
+        (tmp_path / "cgroup" / folder / "memory.stat").unlink()
+        (tmp_path / "cgroup" / folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).unlink()
+
+
+def test_shared_memory_in_the_cache_is_no_free_memory(tmp_path, cgroup):
+    cgroup(".", 2, 100 * MB, 90 * MB)
+    (tmp_path / "cgroup" / "memory.stat").write_text(f"file {80 * MB}\nshmem {70 * MB}\nactive_file {10 * MB}\n")
+    assert resources.ram() == Ram(100 * MB, 80 * MB, 20 * MB)
+
+
+def test_a_container_of_cgroup_1_sees_its_own_folder_as_the_root(cgroup):
+    cgroup.membership("12:memory:/docker/0123\n1:name=systemd:/docker/0123\n0::/system.slice\n")
+    cgroup("memory", 1, 100 * MB, 90 * MB, cache=50 * MB)
+    assert resources.ram() == Ram(100 * MB, 40 * MB, 60 * MB)
 
 
 def test_a_container_without_statistics_counts_all_of_its_usage(cgroup):

@@ -186,16 +186,17 @@ class BatchPredictor:
         """Choose one batch size for all scans, and whether to read ahead; refuse those alone that do not fit."""
         gpu = resources.free_gpu_memory(self.predictor.device)
         ram = resources.ram().free
+        process = resources.process_ram() if budget is not None else 0
         if budget is not None:
-            ram = budget - resources.process_ram()
+            ram = budget - process
             gpu = None if gpu is None else budget
         plans = []
         for scan in self._items:
             try:
-                shapes = shapes_of(self.predictor, read_grid(scan))
+                shapes = shapes_of(self.predictor, read_grid(scan, self.predictor.accept))
                 if shapes is None:
                     return
-                plan = memory.fit(replace(shapes, ahead=self._ahead), ram, gpu, scan)
+                plan = memory.fit(replace(shapes, ahead=self._ahead), ram, gpu, scan, process)
             except MedsegError as error:
                 self._refused[scan] = error
                 continue

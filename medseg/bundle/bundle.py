@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.transforms.io.array import SUPPORTED_READERS
 
 from medseg import inspection
 from medseg.bundle import config_check
 from medseg.bundle.evaluation_context import BundleParser
 from medseg.config.merge import merge
+from medseg.data import VolumeReader
 from medseg.errors import ConfigError
 from medseg.runs.find import find_bundle
 from medseg.runs.resume import was_started_here
@@ -24,6 +26,9 @@ from medseg.search_path import find_overlay, search_path
 # A filter, because the logging.conf of a bundle resets the level.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").addFilter(lambda record: False)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
+# A LoadImage without a reader asks the last of these first. MONAI's NibabelReader swaps a right sform for the qform
+# as soon as pixdim was rounded, and labels are turned by 180 degrees then, in silence.
+SUPPORTED_READERS["volumereader"] = VolumeReader
 
 
 def require_trust(root: str | Path, trust: bool, use: str = "train", overlays: Iterable[str | Path] = ()) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,7 @@ def segment_dataset(
     subset: str = "val",
     overrides: Mapping[str, Any] | None = None,
     binarize: float | None = None,
+    accept: Sequence[str] = (),
 ) -> DatasetMasks:
     """Segment one subset of a data set, as the bundle's evaluate.json splits it, into `folder`.
 
@@ -63,6 +64,7 @@ def segment_dataset(
         subset: `train`, `val` or `test`.
         overrides: values by key of its inference.json.
         binarize: of its evaluate.json, if the data set's masks hold more than 0 and 1.
+        accept: takes scans that break a rule, by its code, see `medseg.data.scan_rules`.
 
     Raises:
         DataError: no scan could be segmented; OutputError: the folder holds other files; ConfigError, WeightsError: see
@@ -72,12 +74,14 @@ def segment_dataset(
     if entries(folder) and not (folder / RECORD).is_file():
         problem = "the folder holds files that are not the masks of an evaluation"
         raise OutputError(folder, problem, "", "Choose another folder with -o.")
-    taken = {} if binarize is None else {"binarize": binarize}
-    config = bundle.resolve("evaluate", {"dataset_dir": str(data), "output_dir": str(folder.parent), **taken})
+    keys: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(folder.parent)}
+    keys |= {} if binarize is None else {"binarize": binarize}
+    keys |= {"accept": list(accept)} if accept else {}
+    config = bundle.resolve("evaluate", keys)
     dataset = config.get_parsed_content("data")
     cases = tuple(dataset.subset(subset))
     slices = dataset.class_colors is not None
-    predictor = Predictor(bundle, overrides, slices=slices)
+    predictor = Predictor(bundle, overrides, accept=accept, slices=slices)
     inference = bundle.resolve("inference", overrides)
     weights = Path(str(inference.get_parsed_content("ckpt_path")))
     record = {
@@ -94,7 +98,8 @@ def segment_dataset(
         items = dataset.items(subset, context=int(inference.get_parsed_content("context", default=0)))
         writer = SliceWriter.of(predictor, folder, items)
     else:
-        writer = VolumeWriter({case.image: folder / f"{case.id}.nii.gz" for case in cases}, predictor.labels)
+        targets = {case.image: folder / f"{case.id}.nii.gz" for case in cases}
+        writer = VolumeWriter(targets, predictor.labels, accept=predictor.accept)
     failed, notes = {}, {}
     work = BatchPredictor(predictor, writer, overwrite)
     with closing(work.run()) as outcomes, tqdm(total=len(cases), desc="Segmenting", unit="scan", disable=None) as bar:

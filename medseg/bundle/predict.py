@@ -25,9 +25,9 @@ from medseg.bundle.prediction import Prediction, SlicePrediction, slice_predicti
 from medseg.config.paths import at
 from medseg.data import read_grid, scan_name
 from medseg.data.intensity_reference import KEY, compare_intensities
-from medseg.data.scan_rules import log_warnings
+from medseg.data.scan_rules import ACCEPTABLE, log_warnings, require_codes
 from medseg.data.volume_reader import InMemoryReader
-from medseg.data.volumes import read_scan, require_finite
+from medseg.data.volumes import Scan, check_array, read_scan
 from medseg.errors import ConfigError, DataError, InputError, MedsegError, WeightsError
 from medseg.findings import Finding
 from medseg.grid import Grid
@@ -39,7 +39,6 @@ from medseg.transforms import LoadSlice2Dd
 
 logger = logging.getLogger(__name__)
 
-_SHEAR = 1e-3  # degrees; a smaller shear comes from rounded affines
 _USED = ("network", "labels", "device", "amp", "ckpt_path", "spacing", "out_channels", "in_channels", "postprocessing")
 _VOLUME = "volume_"  # prefix of the keys for volumes, in the config of a bundle that takes 2D slices
 
@@ -52,7 +51,6 @@ class LoadedScan:
         source: its file or folder, or a name for one that was in memory.
         item: what preprocessing made of it.
         grid: where it lies; None for a slice.
-        network_grid: where the network is told that it lies: another than `grid` only for a sheared scan.
         size: rows and columns of a slice that was in memory.
         image: the voxels in HU, `(I, J, K)`, if they were kept.
         warnings: what makes the result doubtful.
@@ -62,7 +60,6 @@ class LoadedScan:
     source: Path | str
     item: dict[str, Any]
     grid: Grid | None = None
-    network_grid: Grid | None = None
     size: tuple[int, int] | None = None
     image: npt.NDArray[Any] | None = None
     warnings: tuple[Finding, ...] = ()
@@ -77,7 +74,7 @@ class Predictor:
         overrides: values by key of its inference.json (`device`, `inferer#overlap`, ...).
         only: structures or groups that may come out; all others become background.
         coarse_first: with `only`, run the network only where a first, coarse pass finds one of them.
-        allow_shear: take a scan whose axes are not perpendicular by its voxel axes, as if they were.
+        accept: takes scans that break a rule, by its code (`no-geometry`, `shear`, ...), see `medseg.data.scan_rules`.
         slices: whether it is for 2D slices (PNG and the like) and not for volumes.
 
     Attributes:
@@ -103,7 +100,7 @@ class Predictor:
         overrides: Mapping[str, Any] | None = None,
         only: Sequence[str] | None = None,
         coarse_first: bool = False,
-        allow_shear: bool = False,
+        accept: Sequence[str] = (),
         slices: bool = False,
     ) -> None:
         parser = bundle.resolve("inference", overrides)
@@ -126,7 +123,7 @@ class Predictor:
             self.device = prepare(parser.get_parsed_content("device"), seed=0)
         self.labels = parser.part("labels", LabelMap).with_colors(self.root / "classes.json")
         self.only = self.labels.select(only) if only else None
-        self.allow_shear = allow_shear
+        self.accept = require_codes((*accept, *parser.get_parsed_content("accept", default=())))
         self.network = parser.part("network", torch.nn.Module).eval()
         prefix = _VOLUME if takes_slices and not slices else ""
         self.preprocessing: Any = parser.part(f"{prefix}preprocessing", Callable)
@@ -183,10 +180,8 @@ class Predictor:
         if isinstance(source, Mapping):
             path = str(source["image"])
             return LoadedScan(path, self._preprocessed(dict(source), path), seconds=time.perf_counter() - start)
-        volume = read_scan(source)
-        scan = self.load_array(volume.voxels, volume.grid, Path(source), keep_image)
-        seconds = time.perf_counter() - start
-        return replace(scan, seconds=seconds, warnings=(*volume.warnings, *scan.warnings))
+        scan = self._preprocessed_volume(read_scan(source, self.accept), Path(source), keep_image)
+        return replace(scan, seconds=time.perf_counter() - start)
 
     def load_array(
         self, voxels: npt.NDArray[Any], grid: Grid, source: Path | str = "image", keep_image: bool = False
@@ -201,14 +196,15 @@ class Predictor:
 
         Raises:
             DataError: voxels that are NaN or infinite, or that the preprocessing does not take.
+            GeometryError: axes or spacings that break a rule which is not accepted.
         """
         start = time.perf_counter()
-        require_finite(voxels, source)
-        warnings = compare_intensities(voxels, source, self.hounsfield, self.training_images)
-        network_grid = grid
-        if self.allow_shear and grid.shear > _SHEAR:
-            network_grid = grid.upright()
-            logger.warning("%s is sheared by %.1f degrees: segmented by its voxel axes", source, grid.shear)
+        scan = self._preprocessed_volume(check_array(voxels, grid, source, self.accept), source, keep_image)
+        return replace(scan, seconds=time.perf_counter() - start)
+
+    def _preprocessed_volume(self, scan: Scan, source: Path | str, keep_image: bool) -> LoadedScan:
+        doubts = compare_intensities(scan.voxels, source, self.hounsfield, self.training_images)
+        warnings = (*scan.warnings, *doubts)
         transforms = list(getattr(self.preprocessing, "transforms", ()))
         index = next((k for k, transform in enumerate(transforms) if isinstance(transform, LoadImaged)), None)
         if index is None:
@@ -217,11 +213,10 @@ class Predictor:
         # The voxels are in memory: LoadImaged gets them from a reader of this call, and no file is read twice.
         with _naming(source):
             item = self.preprocessing(item, end=index) if index else item
-            item = transforms[index](item, reader=InMemoryReader(voxels, network_grid))
+            item = transforms[index](item, reader=InMemoryReader(scan.voxels, scan.grid))
             item = self.preprocessing(item, start=index + 1)
-        image = voxels if keep_image else None
-        seconds = time.perf_counter() - start
-        return LoadedScan(source, item, grid, network_grid, None, image, tuple(warnings), seconds)
+        image = scan.voxels if keep_image else None
+        return LoadedScan(source, item, scan.grid, warnings=warnings, image=image)
 
     def load_slice_array(self, values: npt.NDArray[Any], source: str = "image") -> LoadedScan:
         """Run the preprocessing over a 2D image that is in memory, for a predictor of slices.
@@ -263,15 +258,15 @@ class Predictor:
         start = time.perf_counter()
         item = dict(scan.item)
         item["pred"] = self.infer(item["image"][None], options)[0]
-        if scan.grid is None or scan.network_grid is None:
+        if scan.grid is None:
             described = {**item.get("source", item), "image": str(scan.source)}
             mask = slice_prediction(item["pred"], described, self.labels, self.multilabel, self.only, scan.size)
             return replace(mask, seconds=scan.seconds + time.perf_counter() - start)
         with explained(self.source, self.config, "postprocessing"):
             item = self.postprocessing(item)
-        prediction = volume_prediction(item["pred"], scan.source, scan.network_grid, self.labels, self.only)
+        prediction = volume_prediction(item["pred"], scan.source, scan.grid, self.labels, self.only)
         seconds = scan.seconds + time.perf_counter() - start
-        return replace(prediction, grid=scan.grid, seconds=seconds, image=scan.image, warnings=scan.warnings)
+        return replace(prediction, seconds=seconds, image=scan.image, warnings=scan.warnings)
 
     def infer(self, image: torch.Tensor, options: InferenceOptions | None = None) -> torch.Tensor:
         """Run the inferer over a preprocessed image `(1, C, *spatial)`; from one thread at a time."""
@@ -354,6 +349,6 @@ class SavePredictions:
         outputs: Any = engine.state.output
         for output in outputs:
             source = Path(output["image"].meta["filename_or_obj"])
-            prediction = volume_prediction(output["pred"], source, read_grid(source), self.labels)
+            prediction = volume_prediction(output["pred"], source, read_grid(source, ACCEPTABLE), self.labels)
             path = prediction.save(self.folder / f"{scan_name(source)}.nii.gz")
             logger.info("%s -> %s", source, path)

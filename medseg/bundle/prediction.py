@@ -214,7 +214,7 @@ def volume_prediction(
         )
     affine = getattr(pred, "affine", None)
     if affine is not None:
-        grid.require(Grid(values.shape[1:], np.asarray(affine)), name, source)
+        grid.for_network().require(Grid(values.shape[1:], np.asarray(affine)), name, source)
     label = values[0].astype(label_dtype(len(labels)))
     if only is not None:
         label = _restricted(label, labels, only)

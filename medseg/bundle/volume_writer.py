@@ -15,8 +15,9 @@ import numpy as np
 from medseg.atomic import remove_partial
 from medseg.bundle.batch_predict import AnyPrediction, ScanResult
 from medseg.bundle.prediction import Prediction
-from medseg.data import read_grid, read_volume
+from medseg.data import read_grid
 from medseg.data.nifti_writer import read_label_names, read_restriction, write_like
+from medseg.data.volumes import read_scan
 from medseg.errors import DataError, InputError
 from medseg.file_names import stem
 from medseg.findings import warning
@@ -89,6 +90,7 @@ class VolumeWriter:
         labels: what the label values mean.
         outputs: what to write beside the masks.
         only: the structures that are searched for, if not all.
+        accept: codes of the rules for scans that the user accepts.
     """
 
     def __init__(
@@ -97,11 +99,13 @@ class VolumeWriter:
         labels: LabelMap,
         outputs: Outputs | None = None,
         only: tuple[str, ...] | None = None,
+        accept: Sequence[str] = (),
     ) -> None:
         self.targets = dict(targets)
         self.labels = labels
         self.outputs = outputs or Outputs()
         self.only = only
+        self.accept = accept
 
     @property
     def items(self) -> list[Path]:
@@ -137,7 +141,7 @@ class VolumeWriter:
             DataError: see `existing_mask`; or the scan cannot be read.
         """
         mask = self.targets[item]
-        prediction = existing_mask(mask, item, self.labels, self.only)
+        prediction = existing_mask(mask, item, self.labels, self.only, self.accept)
         if prediction is None:
             return None
         missing = self.outputs.missing(mask, prediction.structures)
@@ -145,7 +149,9 @@ class VolumeWriter:
             prediction = _statistics_of(prediction, mask)
             if prediction is None:
                 return None
-        return replace(prediction, image=read_volume(item)[0]) if self.needs_image and missing else prediction
+        if not (self.needs_image and missing):
+            return prediction
+        return replace(prediction, image=read_scan(item, self.accept).voxels)
 
     def write(self, item: Path, prediction: AnyPrediction, is_new: bool) -> ScanResult:
         """Write the label map if it is new, and what is missing beside it.
@@ -190,7 +196,9 @@ def _statistics_of(prediction: Prediction, mask: Path) -> Prediction | None:
     return replace(prediction, confidence=confidence, warnings=tuple(warnings))
 
 
-def existing_mask(mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...] | None) -> Prediction | None:
+def existing_mask(
+    mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...] | None, accept: Sequence[str] = ()
+) -> Prediction | None:
     """Return the prediction that a mask on disk holds; None if it is missing, damaged, or on another grid.
 
     Raises:
@@ -198,9 +206,10 @@ def existing_mask(mask: Path, scan: Path, labels: LabelMap, only: tuple[str, ...
     """
     if not mask.is_file():
         return None
-    grid = read_grid(scan)
+    grid = read_grid(scan, accept)
     try:
-        label, mask_grid = read_volume(mask)
+        stored = read_scan(mask, accept)
+        label, mask_grid = stored.voxels, stored.grid
         names = read_label_names(mask)
     except DataError:
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from medseg.cli import check
-from medseg.cli.options import with_binarize
+from medseg.cli.options import with_accept, with_binarize
 from medseg.errors import command_line
 
 WORKERS = "Processes. Default: one per core, at most 8."
@@ -61,6 +61,7 @@ def phantom(
 @click.option("--axis", type=click.IntRange(0, 2), default=2, show_default=True, help="Axis of the store's slices.")
 @click.option("--exclude", type=click.Path(path_type=Path), help="A list of cases to leave out, as check writes it.")
 @with_binarize
+@with_accept
 @click.option("--workers", type=click.IntRange(min=0), help=WORKERS)
 def prepare(
     root: Path,
@@ -73,6 +74,7 @@ def prepare(
     axis: int,
     exclude: Path | None,
     binarize: float | None,
+    accept: tuple[str, ...],
     workers: int | None,
 ) -> None:
     """Merge the masks of the data set in ROOT into one label map per case, and write OUT for training.
@@ -91,7 +93,7 @@ def prepare(
     from medseg.data.case_list import read_names
 
     order = read_names(precedence) if precedence else ()
-    config = PrepareConfig(structures or "all", order, spacing or None, crop, store, axis, binarize)
+    config = PrepareConfig(structures or "all", order, spacing or None, crop, store, axis, binarize, accept)
     excluded = read_exclude(exclude) if exclude else None
     prepared = run(root, out, config, excluded, default_processes() if workers is None else workers)
     reused = f", {prepared.reused} of them from before" if prepared.reused else ""
@@ -118,9 +120,16 @@ def prepare(
 )
 @click.option("--structures", multiple=True, help=STRUCTURES)
 @with_binarize
+@with_accept
 @click.option("--workers", type=click.IntRange(min=0), help=WORKERS)
 def convert(
-    root: Path, out: Path, to: str, structures: tuple[str, ...], binarize: float | None, workers: int | None
+    root: Path,
+    out: Path,
+    to: str,
+    structures: tuple[str, ...],
+    binarize: float | None,
+    accept: tuple[str, ...],
+    workers: int | None,
 ) -> None:
     """Write the data set in ROOT to OUT in the layout that another tool reads.
 
@@ -132,7 +141,7 @@ def convert(
     from medseg.data.case_jobs import default_processes
 
     workers = default_processes() if workers is None else workers
-    converted = run(root, out, to, structures or "all", workers, binarize)
+    converted = run(root, out, to, structures or "all", workers, binarize, accept)
     reused = f", {len(converted.reused)} of them from before" if converted.reused else ""
     click.echo(f"{len(converted.cases)} cases with {len(converted.labels) - 1} structures in {out}{reused}")
     _print_overlaps(converted.overlaps)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medseg.cli.options import parse_pairs, with_binarize, with_overwrite, with_trust
+from medseg.cli.options import parse_pairs, with_accept, with_binarize, with_overwrite, with_trust
 from medseg.cli.tables import console, number, table
 from medseg.units import invented
 
@@ -64,6 +64,7 @@ _with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in
 @click.option("--resample", is_flag=True, help="Resample predictions on another grid to the truth's (nearest).")
 @click.option("--partial", is_flag=True, help="Leave out cases that only one side has; without it they are an error.")
 @with_binarize
+@with_accept
 @click.option("--nsd", "tolerances", multiple=True, type=float, help="A tolerance of NSD, mm.  [default: 1 and 3]")
 @click.option("--bootstrap", default=2000, show_default=True, help="Bootstrap samples.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
@@ -108,7 +109,7 @@ def run(**options: Any) -> int:
         predictions = find_sources(options["prediction"], names["prediction"])
         truths = find_sources(options["truth"], names["truth"])
     partial = bool(options["partial"] or failed)
-    pairs = by_scan(match(predictions, truths, options["structures"], partial, options["binarize"]))
+    pairs = by_scan(match(predictions, truths, options["structures"], partial, options["binarize"], options["accept"]))
     flat = any(truth.slices for truth, _ in pairs.cases.values())
     volumes_only = {"--resample": options["resample"], "--nsd": options["tolerances"], "--images": options["images"]}
     conflicts = [name for name, value in volumes_only.items() if value]
@@ -163,8 +164,8 @@ def _segment(
     from medseg.evaluation import dataset_sources, find_sources
 
     bundle = Bundle.open(options["prediction"], options["trust"])
-    overrides = parse_pairs(options["pairs"])
-    masks = segment_dataset(bundle, options["data"], folder, options["subset"], overrides, options["binarize"])
+    pairs, binarize, accept = parse_pairs(options["pairs"]), options["binarize"], options["accept"]
+    masks = segment_dataset(bundle, options["data"], folder, options["subset"], pairs, binarize, accept)
     if masks.cases[0].slice is None:
         truths = dataset_sources(masks.cases, masks.labels)
     else:  # masks of slices as they are in the set, with overlaps

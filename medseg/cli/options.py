@@ -90,6 +90,12 @@ with_binarize = click.option(
 )
 
 with_overwrite = click.option("--overwrite", is_flag=True, help="Replace files of these names that exist already.")
+with_accept = click.option(
+    "--accept",
+    multiple=True,
+    metavar="CODE",
+    help="Read scans that break this rule, such as no-geometry or shear; docs/reference/inputs.md says how.",
+)
 
 with_trust = click.option(
     "--trust",

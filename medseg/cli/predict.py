@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medseg.cli.options import parse_pairs, with_trust
+from medseg.cli.options import parse_pairs, with_accept, with_trust
 
 if TYPE_CHECKING:
     from medseg.bundle import BatchPredictor, Bundle, ScanResult
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --structures: run a coarse pass first, then the full network only around what it finds.",
 )
-@click.option("--allow-shear", is_flag=True, help="Segment scans whose axes are not perpendicular by their voxel axes.")
+@with_accept
 @click.option("--split", is_flag=True, help="Also write one binary mask for each structure: OUT/SCAN/STRUCTURE.nii.gz.")
 @click.option(
     "--stats", is_flag=True, help="Write volume, mean HU, voxels and confidence of each structure as JSON and CSV."
@@ -77,7 +77,7 @@ def command(
     folder: Path,
     only: tuple[str, ...],
     coarse_first: bool,
-    allow_shear: bool,
+    accept: tuple[str, ...],
     split: bool,
     stats: bool,
     preview: bool,
@@ -119,7 +119,7 @@ def command(
     show_traceback = bool((context.obj or {}).get("traceback"))
     images = [path for path in inputs if holds_images_2d(path)]
     if images:
-        options: dict[str, object] = {"--coarse-first": coarse_first, "--allow-shear": allow_shear, "--split": split}
+        options: dict[str, object] = {"--coarse-first": coarse_first, "--accept": accept, "--split": split}
         options |= {"--stats": stats, "--monitor": backend, "--memory": budget}
         conflicts = [name for name, value in options.items() if value] or [str(p) for p in inputs if p not in images]
         if conflicts:
@@ -141,9 +141,9 @@ def command(
     opened.require_trust("inference")
     writable_folder(folder)
     log = _open_log(opened, folder, backend) if backend is not None else None
-    predictor = Predictor(opened, overrides, only, coarse_first, allow_shear)
+    predictor = Predictor(opened, overrides, only, coarse_first, accept)
     outputs = Outputs(split, stats, preview or log is not None)
-    writer = VolumeWriter(targets, predictor.labels, outputs, predictor.only)
+    writer = VolumeWriter(targets, predictor.labels, outputs, predictor.only, predictor.accept)
     batch = BatchPredictor(predictor, writer, overwrite, limit, progress=True)
     if batch.need is not None:
         click.echo(f"This needs about {batch.need}, besides what the program takes.")

@@ -99,7 +99,7 @@ def source_key(case: Case, *settings: Any) -> str:
         stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in case.files()]
     except OSError as error:
         raise DataError(error.filename, "the file cannot be read", error.strerror or str(error)) from error
-    text = json.dumps([case.id, stats, case.binarize, *settings], sort_keys=True)
+    text = json.dumps([case.id, stats, case.binarize, case.accept, *settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

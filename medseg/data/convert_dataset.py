@@ -25,7 +25,8 @@ from medseg.data.layouts.datalist import write_datalist
 from medseg.data.masks import merge_masks
 from medseg.data.nifti import open_nifti
 from medseg.data.nifti_writer import write_label_map
-from medseg.data.volumes import read_grid
+from medseg.data.scan_rules import log_warnings
+from medseg.data.volumes import read_header
 from medseg.errors import DataError, did_you_mean
 from medseg.labels import LabelMap
 
@@ -79,6 +80,7 @@ def convert(
     structures: str | Sequence[str] = "all",
     workers: int = 0,
     binarize: float | None = None,
+    accept: Sequence[str] = (),
 ) -> Converted:
     """Write the data set under `root` to `out` in another layout.
 
@@ -94,6 +96,7 @@ def convert(
             in which the set has them, without a gap.
         workers: processes, see `run_each`; 0 or 1 does everything in this one.
         binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
+        accept: takes scans and label maps that break a rule, by its code, see `medseg.data.scan_rules`.
 
     Raises:
         DataError: `out` lies inside `root` or holds other files; no case could be converted.
@@ -107,7 +110,7 @@ def convert(
     source = root if root.is_dir() else root.parent
     if out.resolve().is_relative_to(source.resolve()):
         raise DataError(out, f"the folder must not lie inside the source {source}", "", "Choose a folder beside it.")
-    dataset = discover_volumes(root, binarize=binarize).with_split()
+    dataset = discover_volumes(root, (), binarize, accept).with_split()
     labels = dataset.choose(structures)
     cases = _cases_with_subset(dataset)
     test = set(dataset.split.test)
@@ -179,11 +182,11 @@ def _write(job: _Job) -> list[tuple[str, str, int]]:
     case, target = job.case, job.target
     if job.needs_label and target.label is None:
         raise DataError(f"case {case.id}", "it has neither masks nor a label map to train or validate with")
-    read_grid(case.image)
+    log_warnings(read_header(case.image, case.accept)[1])
     overlaps: Mapping[tuple[str, str], int] = {}
     label: npt.NDArray[Any] | None = None
     if case.masks:
-        merged = merge_masks(case.image, case.masks, job.labels, binarize=case.binarize)
+        merged = merge_masks(case.image, case.masks, job.labels, (), case.binarize, case.accept)
         label, overlaps = merged.label, merged.overlaps
     elif case.label is not None:
         label = read_renumbered(case, job.case_labels, job.labels)

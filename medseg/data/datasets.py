@@ -28,6 +28,7 @@ from medseg.data.store import read_store
 from medseg.data.subsets import check_subsets, require_apart
 from medseg.data.volumes import read_grid, read_volume
 from medseg.errors import ConfigError, DataError
+from medseg.grid import Grid
 from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def open_dataset(
     allow_repeats: bool = False,
     training: bool = True,
     binarize: float | None = None,
+    accept: Sequence[str] = (),
 ) -> DatasetIndex:
     """Return the data set under `root`, ready for training: every case with a label map numbered as `labels`.
 
@@ -72,6 +74,7 @@ def open_dataset(
         training: whether it is to train, and not only to be evaluated: checks labels and split, see
             `medseg.data.classes.require_learned` and `medseg.data.subsets.check_subsets`.
         binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
+        accept: takes scans and label maps that break a rule, by its code, see `medseg.data.scan_rules`.
 
     Raises:
         ConfigError: a store is required and the set has none, or overlaps are to be kept; volumes instead of slices, or
@@ -86,7 +89,7 @@ def open_dataset(
     cache = writable_folder(cache_dir)
     if root is None:
         root = _write_phantom(cache, phantom or {}, slices)
-    dataset = discover(root, patient, read_exclude(exclude) if exclude is not None else (), binarize)
+    dataset = discover(root, patient, read_exclude(exclude) if exclude is not None else (), binarize, accept)
     if slices != (dataset.class_colors is not None):
         needed, present = ("2D slices", "volumes") if slices else ("volumes", "2D slices")
         raise ConfigError(dataset.root, f"the network takes {needed}, but the data set consists of {present}")
@@ -193,18 +196,19 @@ def _stored_items(
 
 def _with_label(case: Case, case_labels: LabelMap | None, labels: LabelMap, cache: Path, overlaps: str) -> Case:
     """Return the case with a label map numbered as `labels`; make it if it does not exist yet."""
-    ready = case.label is not None and case_labels == labels and case.binarize is None
-    if ready and overlaps == "precedence":
+    ready = case_labels == labels and case.binarize is None and overlaps == "precedence"
+    if case.label is not None and ready:
+        require_on_image(case, read_grid(case.label, case.accept))
         return case
     numbering = case_labels.to_dict() if case_labels is not None else None
     key = source_key(case, numbering, labels.names, labels.overlap_priority(), overlaps)
     path, combinations_path = cache / f"{case.id}-{key}.nii.gz", cache / f"{case.id}-{key}.json"
     if not (path.is_file() and (overlaps == "precedence" or combinations_path.is_file())):
-        read_volume(case.image)  # a damaged image is found here, before training
+        read_volume(case.image, case.accept)  # a damaged image is found here, before training
         if overlaps == "keep":
             _write_combined(path, combinations_path, case, labels)
         elif case.masks:
-            merged = merge_masks(case.image, case.masks, labels, binarize=case.binarize)
+            merged = merge_masks(case.image, case.masks, labels, (), case.binarize, case.accept)
             write_label_map(path, merged.label, case.image, labels)
         else:
             write_label_map(path, read_renumbered(case, case_labels, labels), case.image, labels)
@@ -218,9 +222,18 @@ def _write_combined(path: Path, combinations_path: Path, case: Case, labels: Lab
     if not case.masks:
         problem = "overlaps cannot be kept, because it has a label map instead of binary masks"
         raise DataError(f"case {case.id}", problem, "", "Train on the folder with the masks, or without overlaps.")
-    combined = combine_masks(case.image, case.masks, labels, case.binarize)
+    combined = combine_masks(case.image, case.masks, labels, case.binarize, case.accept)
     write_like(path, combined.codes, case.image)
     write_json(combinations_path, {"combinations": combined.combinations})
+
+
+def require_on_image(case: Case, grid: Grid) -> None:
+    """Check that the label map of a case, whose grid is given, lies on its image.
+
+    Raises:
+        GeometryError: it does not.
+    """
+    read_grid(case.image, case.accept).require(grid, case.label, case.image)
 
 
 def read_renumbered(case: Case, case_labels: LabelMap | None, labels: LabelMap) -> npt.NDArray[np.unsignedinteger[Any]]:
@@ -233,8 +246,8 @@ def read_renumbered(case: Case, case_labels: LabelMap | None, labels: LabelMap) 
     """
     if case.label is None or case_labels is None:
         raise DataError(f"case {case.id}", "it has neither masks nor a label map")
-    values, grid = read_volume(case.label)
-    read_grid(case.image).require(grid, case.label, case.image)
+    values, grid = read_volume(case.label, case.accept)
+    require_on_image(case, grid)
     return renumber(values, case_labels, labels, f"{case.label}, case {case.id}", case.binarize)
 
 

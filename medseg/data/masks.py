@@ -15,7 +15,7 @@ from medseg.data.gzip_io import read_decompressed
 from medseg.data.nifti import open_nifti
 from medseg.data.nifti_writer import label_dtype
 from medseg.data.scan_rules import log_warnings
-from medseg.data.volumes import read_grid, read_header, read_scan
+from medseg.data.volumes import read_header, read_scan
 from medseg.errors import DataError, LabelError
 from medseg.grid import Grid
 from medseg.labels import LabelMap
@@ -67,18 +67,18 @@ class MaskReader:
     The masks of a case mostly share their header to the last byte; such a header is parsed once.
 
     Args:
-        grid: of the image.
-        reference: the image, for messages.
+        image: defines the grid; a warning that it has is not logged again for each of its masks.
         binarize: see `binary_mask`.
         accept: codes of the rules for scans that the user accepts.
     """
 
-    def __init__(self, grid: Grid, reference: Path, binarize: float | None = None, accept: Sequence[str] = ()) -> None:
-        self.grid = grid
+    def __init__(self, image: Path, binarize: float | None = None, accept: Sequence[str] = ()) -> None:
+        self.image = image
         self.accept = accept
-        self.reference = reference
         self.binarize = binarize
-        self._size = int(np.prod(grid.shape))
+        self.grid, warnings = read_header(image, accept)
+        self._of_image = {problem.code for problem in warnings}
+        self._size = int(np.prod(self.grid.shape))
         self._header: bytes | bytearray = b""
         self._offset: int | None = None
 
@@ -93,8 +93,8 @@ class MaskReader:
         if not raw or raw[:_HEADER] != self._header:
             header = open_nifti(path)
             grid, warnings = read_header(path, self.accept)
-            self.grid.require(grid, path, self.reference)
-            log_warnings(warnings)
+            self.grid.require(grid, path, self.image)
+            log_warnings(problem for problem in warnings if problem.code not in self._of_image)
             self._header = raw[:_HEADER]
             # One unscaled byte a voxel is taken as it lies there.
             plain = header.dtype == np.uint8 and (header.slope, header.intercept) == (1.0, 0.0)
@@ -219,9 +219,10 @@ def merge_masks(
         DataError: a file cannot be read or is no binary mask.
         GeometryError: a mask that does not lie on the image's grid.
     """
-    grid = read_grid(image, accept)
+    reader = MaskReader(image, binarize, accept)
+    grid = reader.grid
     label = np.zeros(grid.shape, dtype=label_dtype(len(labels)), order="F")
-    flat, reader = label.reshape(-1, order="F"), MaskReader(grid, image, binarize, accept)
+    flat = label.reshape(-1, order="F")
     overlaps: Counter[tuple[str, str]] = Counter()
     for name in labels.overlap_priority(precedence):
         if name not in masks:
@@ -262,9 +263,10 @@ def combine_masks(
         DataError: see `merge_masks`; or more than 65535 different combinations in one case.
         GeometryError: a mask that does not lie on the image's grid.
     """
-    grid = read_grid(image, accept)
+    reader = MaskReader(image, binarize, accept)
+    grid = reader.grid
     codes = np.zeros(grid.shape, dtype=np.uint16, order="F")
-    flat, reader = codes.reshape(-1, order="F"), MaskReader(grid, image, binarize, accept)
+    flat = codes.reshape(-1, order="F")
     combinations: list[tuple[int, ...]] = [()]
     for channel, name in enumerate(labels):
         if name in masks:

@@ -24,8 +24,9 @@ from medseg.data.layouts.datalist import NAME, write_datalist
 from medseg.data.masks import merge_masks
 from medseg.data.nifti_writer import write_label_map, write_volume
 from medseg.data.resample import body_box, crop, resample
+from medseg.data.scan_rules import log_warnings
 from medseg.data.store import IMAGE_SUFFIX, LABEL_SUFFIX, write_store
-from medseg.data.volumes import read_volume
+from medseg.data.volumes import read_scan
 from medseg.errors import DataError, LabelError, RunError
 from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
@@ -48,6 +49,8 @@ class PrepareConfig:
         store: whether to write the slice store, too.
         axis: the axis (RAS) along which its slices lie: 2 for axial ones.
         binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
+        accept: takes scans and label maps that break a rule, by its code, see `medseg.data.scan_rules`; what is
+            written breaks none.
 
     Raises:
         DataError: an axis or a spacing that does not exist.
@@ -60,6 +63,7 @@ class PrepareConfig:
     store: bool = False
     axis: int = 2
     binarize: float | None = None
+    accept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
@@ -141,7 +145,7 @@ def prepare(
     if out.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(out.resolve()):
         problem = f"the folder must not lie inside the source {root}, nor hold it"
         raise DataError(out, problem, "", "Choose a folder beside it.")
-    dataset = discover_volumes(root, exclude or {}, config.binarize).with_split()
+    dataset = discover_volumes(root, exclude or {}, config.binarize, config.accept).with_split()
     labels = _choose_labels(dataset, config)
     settings = {name: value for name, value in asdict(config).items() if name not in ("store", "axis")}
     claim_folder(out, "medseg data prepare", root, **settings)
@@ -191,20 +195,22 @@ def _prepare(dataset: DatasetIndex, labels: LabelMap, config: PrepareConfig, out
 def _prepare_case(job: _Job) -> dict[str, Any]:
     """Write the files of one case and return its statistics."""
     case, labels, config = job.case, job.labels, job.config
-    hu, grid = read_volume(case.image)
+    scan = read_scan(case.image, case.accept)
+    hu, grid = scan.voxels, scan.grid
+    log_warnings(scan.warnings)
     files = job.files()
     label: npt.NDArray[Any] = np.zeros(grid.shape, np.uint8)
     overlaps: Mapping[tuple[str, str], int] = {}
     missing: Sequence[str] = ()
     if job.labeled and case.masks:
-        merged = merge_masks(case.image, case.masks, labels, config.precedence, case.binarize)
+        merged = merge_masks(case.image, case.masks, labels, config.precedence, case.binarize, case.accept)
         label, overlaps, missing = merged.label, merged.overlaps, merged.missing
     elif job.labeled:
         label = read_renumbered(case, job.case_labels, labels)
     if config.crop or config.spacing is not None:
         hu, label, grid = _crop_and_resample(hu, label, grid, config)
         write_volume(files[0], hu, grid)
-    elif case.image.name.lower().endswith(".nii.gz"):
+    elif case.image.name.lower().endswith(".nii.gz") and not scan.warnings:
         with atomic_path(files[0]) as partial:
             shutil.copyfile(case.image, partial)
     else:

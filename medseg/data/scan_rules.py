@@ -277,6 +277,7 @@ _TABLE = (
 )
 _GEOMETRY = ("not-3d", "no-geo", "affine", "pixdim", "sform", "shear", "axes", "spacing", "origin", "unit", "slices")
 RULES = {rule.code: rule for rule in _TABLE}
+ACCEPTABLE = tuple(rule.code for rule in _TABLE if rule.accepted)
 _OF_SCANS = ("intent", "not-hu", "rescale-missing", "constant", "hu-range", "saturated", "no-air", "padding")
 _OF_PREDICTION = ("unlike-training", "trained-on-phantoms")
 
@@ -317,16 +318,22 @@ def admit(problems: Iterable[Finding], accept: Sequence[str] = ()) -> tuple[Find
     Raises:
         DataError, GeometryError: an error that is not accepted, or cannot be.
     """
-    admitted = []
+    admitted, refused = [], []
     for problem in problems:
         rule = RULES[problem.code]
         if rule.action == "refuse" and problem.severity == "error":
             if not rule.accepted or rule.code not in accept:
-                raise refusal(problem)
+                refused.append(problem)
+                continue
             message = f"{problem.message}; it is read {rule.accepted}, as accepted"
             problem = replace(problem, severity="warning", message=message)
         if problem.severity != "note" or rule.reading == "warn":
             admitted.append(replace(problem, severity="warning"))
+    if refused:
+        error = refusal(refused[0])
+        codes = dict.fromkeys(problem.code for problem in refused[1:] if problem.code != refused[0].code)
+        error.fix += f" It also breaks {', '.join(codes)}." if codes else ""
+        raise error
     return tuple(admitted)
 
 
@@ -342,11 +349,10 @@ def require_codes(accept: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: one that no rule has, or that cannot be accepted.
     """
-    acceptable = [rule.code for rule in _TABLE if rule.accepted]
     for code in accept:
-        if code not in acceptable:
+        if code not in ACCEPTABLE:
             problem = "it cannot be accepted" if code in RULES else "no property of a scan is named so"
-            fix = did_you_mean(code, acceptable, f"Those that can be: {', '.join(acceptable)}.")
+            fix = did_you_mean(code, ACCEPTABLE, f"Those that can be: {', '.join(ACCEPTABLE)}.")
             raise InputError(f"accept '{code}'", problem, fix=fix)
     return tuple(accept)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from medseg.data.checks.dataset import check_content
 from medseg.data.checks.structures import names_of
 from medseg.data.masks import label_values
 from medseg.data.store import read_store
-from medseg.data.volumes import read_volume
+from medseg.data.volumes import read_scan
 from medseg.errors import DataError
 from medseg.image_io_2d import is_image_2d, read_image_2d
 from medseg.labels import LabelMap
@@ -98,7 +99,7 @@ def _contents(dataset: DatasetIndex, labels: LabelMap, cache: Path) -> dict[str,
 
 
 def _content(case: Case, labels: LabelMap) -> tuple[list[str], str]:
-    label = _voxels(case.label or Path())
+    label = _voxels(case.label or Path(), case.accept)
     if case.combinations is not None:
         indices = {channel + 1 for value in np.unique(label) for channel in case.combinations[int(value)]}
     else:
@@ -107,8 +108,8 @@ def _content(case: Case, labels: LabelMap) -> tuple[list[str], str]:
     return [labels.name(index) for index in sorted(indices)], digest if indices else ""
 
 
-def _voxels(path: Path) -> npt.NDArray[Any]:
-    return read_image_2d(path).values if is_image_2d(path) else read_volume(path)[0]
+def _voxels(path: Path, accept: Sequence[str]) -> npt.NDArray[Any]:
+    return read_image_2d(path).values if is_image_2d(path) else read_scan(path, accept).voxels
 
 
 def _require_other_images(dataset: DatasetIndex, label_digests: dict[str, str]) -> None:
@@ -124,7 +125,7 @@ def _require_other_images(dataset: DatasetIndex, label_digests: dict[str, str]) 
             trained.setdefault(key, []).append(case)
     for case in map(dataset.case, (*dataset.split.val, *dataset.split.test)):
         for other in {other.id: other for key in keys(case) for other in trained.get(key, [])}.values():
-            image, copy = _voxels(case.image), _voxels(other.image)
+            image, copy = (_voxels(each.image, each.accept) for each in (case, other))
             if np.array_equal(image, copy) and image.min() < image.max():  # an empty picture is no copy of another
                 problem = f"{other.id} and {case.id} are the same image, and one of them is held out"
                 raise DataError(dataset.root, problem, f"{other.image}, {case.image}", "Keep one of the two.")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from monai.data.image_reader import ImageReader
 
+from medseg.data.scan_rules import require_codes
 from medseg.data.volumes import is_volume_file, read_volume
 from medseg.grid import Grid
 
@@ -22,13 +23,21 @@ class VolumeReader(ImageReader):
     Not MONAI's `NibabelReader` or `ITKReader`, which disagree on sheared and contradictory affines, pass damaged
     files, and average the gaps of a DICOM series away.
 
-    Several files become the channels of one image; they must lie on one grid.
+    Several files become the channels of one image; they must lie on one grid. Axes that are not quite at right angles
+    are given as the nearest that are: networks, and what resamples for them, take no shear.
+
+    Args:
+        accept: codes of the rules for scans that the user accepts.
 
     Example:
         >>> from monai.transforms import LoadImaged
         >>> load = LoadImaged("image", reader="medseg.data.VolumeReader")
         >>> image = load({"image": "scan.nrrd"})["image"]  # doctest: +SKIP
     """
+
+    def __init__(self, accept: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.accept = require_codes(accept)
 
     def verify_suffix(self, filename: Files) -> bool:
         """Return whether all of the files are named as volumes, or are folders."""
@@ -53,9 +62,10 @@ class VolumeReader(ImageReader):
         for path, (_, other_grid) in zip(img, volumes, strict=True):
             grid.require(other_grid, path, img[0])
         several = len(volumes) > 1
+        affine = grid.for_network().affine
         meta = {
-            "affine": grid.affine.copy(),
-            "original_affine": grid.affine.copy(),
+            "affine": affine.copy(),
+            "original_affine": affine.copy(),
             "spatial_shape": np.array(grid.shape),
             "space": "RAS",
             "original_channel_dim": 0 if several else float("nan"),
@@ -63,7 +73,7 @@ class VolumeReader(ImageReader):
         return np.stack([channel for channel, _ in volumes]) if several else voxels, meta
 
     def _volume(self, path: Path) -> tuple[npt.NDArray[Any], Grid]:
-        return read_volume(path)
+        return read_volume(path, self.accept)
 
 
 class InMemoryReader(VolumeReader):

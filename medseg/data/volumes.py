@@ -160,13 +160,16 @@ def _header(opened: nifti.NiftiHeader | RawVolume | Series, path: str | Path) ->
     return opened.grid, problems + (check_spacing if unplaced else check_grid)(opened.grid, path)
 
 
-def require_finite(voxels: npt.NDArray[Any], path: object) -> None:
-    """Refuse voxels that are NaN or infinite.
+def check_array(voxels: npt.NDArray[Any], grid: Grid, name: object, accept: Sequence[str] = ()) -> Scan:
+    """Apply the rules to a volume that is in memory; see `read_scan`.
 
-    Raises:
-        DataError: there are such voxels.
+    Args:
+        voxels: `(I, J, K)`.
+        grid: where they lie.
+        name: the name in errors.
+        accept: codes of the rules that the user accepts.
     """
-    admit(_check_finite(voxels, path))
+    return Scan(voxels, grid, admit([*check_grid(grid, name), *_check_finite(voxels, name)], accept))
 
 
 def _check_finite(voxels: npt.NDArray[Any], path: object) -> list[Finding]:

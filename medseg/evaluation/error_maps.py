@@ -62,7 +62,7 @@ def worst_case_images(
         for name in pairs.labels:
             if name not in truth.structures:
                 predicted[predicted == pairs.labels.index(name)] = 0
-        planes[id] = error_maps(_scan_hu(scan, grid), true, predicted, grid)
+        planes[id] = error_maps(_scan_hu(scan, grid, truth.accept), true, predicted, grid)
     return planes
 
 
@@ -91,12 +91,12 @@ def _worst_slice(
     return truth.case.id, image.resize(size, Image.Resampling.NEAREST)
 
 
-def _scan_hu(scan: Path | None, grid: Grid) -> Array | None:
+def _scan_hu(scan: Path | None, grid: Grid, accept: Sequence[str]) -> Array | None:
     """Read the scan below the label maps; None, with a warning, if it cannot be read or has another grid."""
     if scan is None:
         return None
     try:
-        hu, location = read_volume(scan)
+        hu, location = read_volume(scan, accept)
         grid.require(location, scan, "the truth")
     except MedsegError as error:
         logger.warning("The error maps are drawn without the scan: %s", error)

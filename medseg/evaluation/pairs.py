@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from medseg.data.datasets import renumber
 from medseg.data.masks import merge_masks
+from medseg.data.scan_rules import require_codes
 from medseg.data.volumes import read_volume
 from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.pictures import Picture
@@ -52,6 +53,7 @@ def match(
     structures: Sequence[str] = (),
     partial: bool = False,
     binarize: float | None = None,
+    accept: Sequence[str] = (),
 ) -> Pairs:
     """Pair predictions with truths.
 
@@ -61,6 +63,7 @@ def match(
         structures: names and groups to evaluate; by default all that both sides have.
         partial: whether cases that only one side has are left out; without it they are an error.
         binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
+        accept: takes label maps that break a rule, by its code, see `medseg.data.scan_rules`.
 
     Raises:
         DataError: a case that only one side has, or none that both have.
@@ -110,11 +113,9 @@ def match(
     labels = LabelMap(common)
     if structures:
         labels = LabelMap(labels.select(structures))
+    options: Any = {"binarize": binarize, "accept": require_codes(accept)}
     return Pairs(
-        {
-            case: (replace(truths[case], binarize=binarize), replace(predictions[case], binarize=binarize))
-            for case in common_cases
-        },
+        {case: (replace(truths[case], **options), replace(predictions[case], **options)) for case in common_cases},
         labels,
         tuple(name for name in true if name not in predicted),
         tuple(name for name in predicted if name not in true),
@@ -184,11 +185,11 @@ def read_source(source: Source, labels: LabelMap) -> tuple[Label, Grid | None, i
         return renumber(source.array, source.labels, labels, source.location, source.binarize), source.grid, 0
     if source.label is None:
         reference = source.image or next(iter(source.masks.values()))
-        merged = merge_masks(reference, source.masks, labels, binarize=source.binarize)
+        merged = merge_masks(reference, source.masks, labels, (), source.binarize, source.accept)
         return merged.label, merged.grid, sum(merged.overlaps.values())
     if source.labels is None:
         raise LabelError(source.label, "its labels have no names")
-    values, grid = read_volume(source.label)
+    values, grid = read_volume(source.label, source.accept)
     thing = f"{source.label}, case {source.case}"
     return renumber(values, source.labels, labels, thing, source.binarize), grid, 0
 

@@ -37,6 +37,7 @@ def evaluate(
     resample: bool = False,
     partial: bool = False,
     binarize: float | None = None,
+    accept: Sequence[str] = (),
     workers: int = 0,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -56,6 +57,7 @@ def evaluate(
         resample: whether a prediction on another grid is resampled to the truth's.
         partial: whether cases that only one side has are left out; without it they are an error.
         binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
+        accept: takes label maps that break a rule, by its code, see `medseg.data.scan_rules`.
         workers: processes, see `run_each`.
         samples: bootstrap samples.
         seed: of the bootstrap.
@@ -76,7 +78,7 @@ def evaluate(
         # Two single images have no case ids: they belong together whatever their files are called.
         predictions = dict(zip(truths, predictions.values(), strict=True))
     predictions, truths = _name_values(predictions, truths)
-    pairs = match(predictions, truths, structures, partial, binarize)
+    pairs = match(predictions, truths, structures, partial, binarize, accept)
     origins = [str(side) if isinstance(side, (str, Path)) else "" for side in (prediction, truth)]
     return evaluate_pairs(pairs, tolerances_mm, resample, workers, samples, seed, *origins)
 

@@ -43,6 +43,7 @@ class Source:
         grid: of `array`; None if spacing and position are unknown.
         slices: if it is a 2D slice, its masks; of a scan of such slices, those of all, in order.
         binarize: how masks that hold more than 0 and 1 are read, see `medseg.data.masks.binary_mask`.
+        accept: codes of the rules for scans that the user accepts, see `medseg.data.scan_rules`.
     """
 
     case: str
@@ -55,6 +56,7 @@ class Source:
     grid: Grid | None = None
     slices: tuple[Picture, ...] = ()
     binarize: float | None = None
+    accept: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:

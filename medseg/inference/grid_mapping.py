@@ -92,7 +92,7 @@ class OutputGridMap:
                 name,
                 "its axes are not at right angles, or not along those of the network's grid",
                 f"voxels leave their axis by up to {off_axis.max():.3g}",
-                "Resample it onto a grid without shear first, or ignore the shear: medseg predict --allow-shear.",
+                "Resample it onto a grid without shear first, or ignore the shear: medseg predict --accept shear.",
             )
         i, j, k = (
             axis_map(to_network[axis, order[axis]] * np.arange(shape[order[axis]]) + to_network[axis, 3], size)

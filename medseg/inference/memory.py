@@ -19,6 +19,7 @@ from medseg.resources import format_bytes
 # Bytes for each voxel of the scan, and of the network's grid, while it is read; more where MONAI resamples in float64
 _READ, _RESAMPLED = (12, 12), (20, 32)
 _widths: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], float]] = weakref.WeakKeyDictionary()
+_ROOM = 1.1  # of the smallest budget that is named
 _LIVE = 3  # how often the widest layer of a network, its input and its output, is in memory at once
 
 
@@ -106,7 +107,7 @@ def window_bytes(channels: int, width: float, classes: float, roi: Sequence[int]
     return 4 * math.prod(roi) * math.ceil(channels + _LIVE * width + classes)
 
 
-def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shapes:
+def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object, process: int = 0) -> Shapes:
     """Return the same shapes with the largest batch, with or without reading ahead, that fits the budgets.
 
     Args:
@@ -114,6 +115,7 @@ def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shape
         ram: bytes of RAM, in addition to what the process has; None for any number.
         gpu: bytes of GPU memory; None for any number.
         scan: named in the error.
+        process: bytes that the process has already, where the user's budget counts them.
 
     Raises:
         DataError: not even one window at a time fits; the message names the smallest budget that would do.
@@ -128,12 +130,15 @@ def fit(shapes: Shapes, ram: int | None, gpu: int | None, scan: object) -> Shape
             if (ram is None or need.ram <= ram) and (gpu is None or need.gpu <= gpu):
                 return trial
     smallest = estimate(replace(shapes, batch=1, ahead=False))
+    # Rounded up, with room for what the process takes more or less from one start to the next.
+    needed = Need(int(_ROOM * (smallest.ram + process)), int(_ROOM * smallest.gpu), 0).total
     if ram is not None and smallest.ram > ram:
-        free = f"{format_bytes(ram)} of RAM are free"
+        free = f"{format_bytes(max(0, ram + process))} of RAM are {'allowed' if process else 'free'}"
     else:
         free = f"{format_bytes(gpu or 0)} are free on the GPU"
+    own = f", {format_bytes(process)} of them for the program itself" if process else ""
     fix = "Allow more with --memory, crop the scan, or use a machine with more."
-    raise DataError(scan, f"needs at least {smallest.total}", free, fix)
+    raise DataError(scan, f"needs at least {needed}{own}", free, fix)
 
 
 def width_of(network: nn.Module, channels: int, roi: Sequence[int]) -> float:

@@ -83,7 +83,7 @@ def test_a_broken_image_stops_no_other_and_sets_the_exit_code(medseg, trained_sl
 
 VOLUMES = {
     "--coarse-first": ["--coarse-first", "--structures", "stomach"],
-    "--allow-shear": ["--allow-shear"],
+    "--accept": ["--accept", "shear"],
     "--split": ["--split"],
     "--stats": ["--stats"],
     "--monitor": ["--monitor", "trackio"],

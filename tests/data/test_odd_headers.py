@@ -119,5 +119,5 @@ def test_a_network_sees_what_nibabel_sees(tmp_path, name):
         path = write_odd(tmp_path / "ct.nii", replace(odd, change=lambda header: None))
     known = by_nibabel(path)
     assert np.array_equal(image.numpy(), np.asarray(known.dataobj).reshape(odd.shape[:3]).astype(np.float32))
-    tolerance = 0.3 if odd.code == "axes-not-orthonormal" else 1e-6  # the nearest upright grid
+    tolerance = {"shear_of_a_fifth_degree": 0.3, "oblique_4_digits": 2e-3}.get(name, 1e-6)  # the nearest upright grid
     assert np.allclose(image.affine[:3], known.affine[:3] * odd.factor, atol=tolerance)

@@ -54,7 +54,7 @@ def test_grids_that_are_unknown_or_sheared():
     text = (
         "ct.nii.gz: its axes are not at right angles, or not along those of the network's grid "
         "(voxels leave their axis by up to 3.5). "
-        "Resample it onto a grid without shear first, or ignore the shear: medseg predict --allow-shear."
+        "Resample it onto a grid without shear first, or ignore the shear: medseg predict --accept shear."
     )
     assert printed(lambda: inferer(MetaTensor(scan, meta=meta), NETWORK)) == text
 
@@ -62,7 +62,7 @@ def test_grids_that_are_unknown_or_sheared():
 def test_scans_that_do_not_fit_into_memory():
     shapes = Shapes((512, 512, 400), (333, 333, 400), (256, 256), 8, 118, 1, 96)
     text = (
-        "ct.nii.gz: needs at least 3.7 GB of RAM (1 GB of RAM are free). "
+        "ct.nii.gz: needs at least 4.1 GB of RAM (1 GB of RAM are free). "
         "Allow more with --memory, crop the scan, or use a machine with more."
     )
     assert printed(lambda: fit(shapes, 10**9, None, "ct.nii.gz")) == text

@@ -13,6 +13,7 @@ from monai.networks.nets import BasicUNet
 from medseg.errors import DataError
 from medseg.inference import StreamingInferer
 from medseg.inference.memory import Shapes, estimate, fit, width_of
+from medseg.resources import parse_bytes
 
 LARGE = Shapes((512, 512, 400), (333, 333, 400), (256, 256), 8, 118, 1, 96)
 
@@ -83,3 +84,15 @@ def test_a_budget_first_takes_windows_then_the_reading_ahead():
     on_gpu = replace(LARGE, on_gpu=True)
     with pytest.raises(DataError, match="are free on the GPU"):
         fit(on_gpu, None, 1000, "a")
+
+
+@pytest.mark.parametrize("process", [300_000_000, 700_000_000, 1_490_000_000])
+@pytest.mark.parametrize("shapes", [LARGE, replace(LARGE, source=(64, 64, 40), network=(64, 64, 40))])
+def test_the_smallest_budget_that_is_named_suffices_and_none_is_negative(shapes, process):
+    allowed = 250_000_000
+    with pytest.raises(DataError) as caught:
+        fit(shapes, allowed - process, None, "a", process)
+    assert caught.value.came == "0.25 GB of RAM are allowed"
+    assert "for the program itself" in caught.value.problem
+    smallest = parse_bytes(caught.value.problem.removeprefix("needs at least ").partition(" of RAM")[0])
+    assert fit(shapes, smallest - int(1.02 * process), None, "a", process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medseg.cases import DatasetIndex
@@ -13,7 +13,11 @@ from medseg.errors import DataError
 
 
 def discover(
-    root: str | Path, patient: str | None = None, exclude: Collection[str] = (), binarize: float | None = None
+    root: str | Path,
+    patient: str | None = None,
+    exclude: Collection[str] = (),
+    binarize: float | None = None,
+    accept: Sequence[str] = (),
 ) -> DatasetIndex:
     """Find the data set under `root`, in whichever layout it is. Only names and tables are read, no image.
 
@@ -23,6 +27,7 @@ def discover(
         patient: of 2D slices: a pattern that finds the patient in an image's name, see `slices.collect`.
         exclude: ids of cases to leave out; nothing that is wrong with them is an error.
         binarize: takes masks that hold more than 0 and 1, see `medseg.data.masks.binary_mask`.
+        accept: takes scans that break a rule, by its code, see `medseg.data.scan_rules`.
 
     Raises:
         DataError: there is no data set, its files do not fit together, or a patient is in two subsets of its split.
@@ -36,16 +41,18 @@ def discover(
     listing = collect(root, patient)
     if listing is None:
         raise DataError(root, "the folder holds no data set", *describe_unknown(root, collect))
-    return listing.to_index(exclude, binarize)
+    return listing.to_index(exclude, binarize, accept)
 
 
-def discover_volumes(root: str | Path, exclude: Collection[str] = (), binarize: float | None = None) -> DatasetIndex:
+def discover_volumes(
+    root: str | Path, exclude: Collection[str] = (), binarize: float | None = None, accept: Sequence[str] = ()
+) -> DatasetIndex:
     """Find the data set under `root`, which must be one of volumes.
 
     Raises:
         DataError: it consists of 2D slices; or see `discover`.
     """
-    dataset = discover(root, exclude=exclude, binarize=binarize)
+    dataset = discover(root, exclude=exclude, binarize=binarize, accept=accept)
     if dataset.class_colors is not None:
         problem = "the data set consists of 2D slices, which need no preparation"
         raise DataError(root, problem, "", "Train on the folder itself.")

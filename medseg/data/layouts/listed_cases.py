@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medseg.cases import Case, DatasetIndex, Split, leak_message
 from medseg.data.dicom import holds_slices
+from medseg.data.scan_rules import require_codes
 from medseg.errors import DataError, LabelError
 from medseg.file_names import VOLUMES, name_key
 from medseg.findings import Finding, error, note
@@ -60,18 +61,22 @@ class Listing:
         """Return the patient of each case by case id."""
         return {case.id: case.patient_id for case in self.cases}
 
-    def to_index(self, exclude: Collection[str] = (), binarize: float | None = None) -> DatasetIndex:
+    def to_index(
+        self, exclude: Collection[str] = (), binarize: float | None = None, accept: Sequence[str] = ()
+    ) -> DatasetIndex:
         """Return the data set without some cases; log the warnings about the others.
 
         Args:
             exclude: ids to leave out, whatever is wrong with them.
             binarize: of all cases, see `Case`.
+            accept: of all cases, see `Case`.
 
         Raises:
             DataError, LabelError: the first error among the findings on what is left.
         """
         excluded = set(map(name_key, exclude))
-        cases = [replace(case, binarize=binarize) for case in self.cases if name_key(case.id) not in excluded]
+        options: Any = {"binarize": binarize, "accept": require_codes(accept)}
+        cases = [replace(case, **options) for case in self.cases if name_key(case.id) not in excluded]
         cases.sort(key=lambda case: case.id)
         split = self.split.without(excluded)
         findings = [finding for finding in self.findings if not finding.case or name_key(finding.case) not in excluded]
