@@ -25,6 +25,7 @@ _COLORS, _GREYS = '{"background": [0, 0, 0], "liver": [255, 0, 0]}', '{"backgrou
 _EXAMPLE, _GREY_EXAMPLE = (f"Write {CLASSES}, for example: {text}" for text in (_COLORS, _GREYS))
 _NAME_THEM = f"Name them in {CLASSES}, or correct the mask."
 _LOSSY = "JPEG changes the values of pixels: export the masks again as PNG."
+_RIM = 10  # pixels of a line that may be smoothing
 Codes = dict[tuple[int, ...], int]  # pixels by color or value
 
 
@@ -35,10 +36,12 @@ class DecodedMask:
     Args:
         label: `(rows, columns)`, uint8: indices of the class names.
         smoothed: by class, the pixels of no class's color that went to it.
+        rims: by class, its pixels in lines between lower and higher values, as smoothing of indices leaves them.
     """
 
     label: npt.NDArray[np.uint8]
     smoothed: dict[str, int] = field(default_factory=dict)
+    rims: dict[str, int] = field(default_factory=dict)
 
 
 def read_class_colors(root: Path) -> ClassColors | None:
@@ -183,7 +186,19 @@ def _decode_values(values: npt.NDArray[Any], colors: ClassColors, location: obje
         raise _unknown(location, "value", _count_values(values[~valid]), codes, lossy)
     lookup = np.zeros(max(codes) + 1, dtype=np.uint8)
     lookup[codes] = np.arange(len(codes))
-    return DecodedMask(lookup[values])
+    label = lookup[values]
+    return DecodedMask(label, rims=_rims(values, label, colors.names))
+
+
+def _rims(values: npt.NDArray[Any], label: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, int]:
+    """Return how many pixels of a class are lines, one pixel wide, from a lower to a higher value; few do not count."""
+    sizes = np.bincount(label.ravel(), minlength=len(names))
+    if np.count_nonzero(sizes) < 3:
+        return {}
+    between = (ndimage.minimum_filter(values, 3) < values) & (values < ndimage.maximum_filter(values, 3))
+    counts = np.bincount(label[between & ~_areas(values, 2)], minlength=len(names))
+    doubtful = (counts >= _RIM) & (counts > 0.01 * sizes)
+    return {name: int(count) for name, count, doubt in zip(names, counts, doubtful, strict=True) if doubt}
 
 
 def _unknown(location: object, kind: str, pixels: Codes, codes: Sequence[Any], lossy: bool) -> LabelError:

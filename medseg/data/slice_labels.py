@@ -115,6 +115,9 @@ def read_masks(
             count, listed = sum(smoothed.values()), ", ".join(f"{name} {smoothed[name]}" for name in smoothed)
             text = f"{count} pixels of no class's color went to the class of the nearest pixel with one: {listed}"
             doubts.append((case.label, text))
+        for name, count in decoded.rims.items():
+            text = f"{count} pixels of {name} are lines between a lower and a higher class, as smoothing of indices"
+            doubts.append((case.label, f"{text} leaves them; resize masks by nearest neighbor"))
     return masks, doubts, smoothed
 
 

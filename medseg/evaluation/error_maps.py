@@ -73,7 +73,7 @@ def _worst_slice(
     worst: tuple[int, Picture, Array] | None = None
     for truth, prediction in zip(truths, predictions, strict=True):
         annotated = np.array([name in truth.structures for name in labels])[:, None, None]
-        sides = (truth.masks(labels, truth), prediction.masks(labels, truth) & annotated)
+        sides = (truth.masks(labels, truth)[0], prediction.masks(labels, truth)[0] & annotated)
         kinds = classify_errors(*(flatten_masks(masks, labels) for masks in sides))
         wrong = int(np.count_nonzero(kinds > 1))
         if worst is None or wrong > worst[0]:

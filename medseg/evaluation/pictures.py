@@ -68,8 +68,8 @@ class Picture:
         rows, columns = next(iter(self.arrays.values())).shape
         return rows, columns
 
-    def masks(self, labels: LabelMap, reference: Picture) -> Masks:
-        """Return the masks of structures, `(structures, rows, columns)`; empty where there is none.
+    def masks(self, labels: LabelMap, reference: Picture) -> tuple[Masks, tuple[str, ...]]:
+        """Return the masks of structures, `(structures, rows, columns)`, empty where there is none, and doubts.
 
         Args:
             labels: the structures.
@@ -78,13 +78,14 @@ class Picture:
         Raises:
             DataError, GeometryError, LabelError: see `read_masks`.
         """
-        shape, read = reference.size, self.arrays
+        shape, read, doubts = reference.size, self.arrays, []
         if read is None:
-            read, _, _ = read_masks(replace(self.case, image=reference.case.image), self.colors, shape)
+            read, doubts, _ = read_masks(replace(self.case, image=reference.case.image), self.colors, shape)
         elif self.size != shape:
             problem = "it has {} rows and {} columns, but its truth has {} and {}".format(*self.size, *shape)
             raise GeometryError(self.case.id, problem)
-        return np.stack([read.get(name, np.zeros(shape, bool)) for name in labels])
+        stack = np.stack([read.get(name, np.zeros(shape, bool)) for name in labels])
+        return stack, tuple(f"{path}: {text}" for path, text in doubts)
 
     @classmethod
     def of_arrays(cls, id: str, masks: Mapping[str, Masks], source: Path | None = None) -> Picture:
@@ -163,14 +164,15 @@ def score_scan(
         DataError, GeometryError, LabelError: what is wrong with which file.
     """
     total: Overlap | None = None
+    notes: tuple[str, ...] = ()
     slices: list[tuple[Masks, Masks]] = []
     for truth, prediction in zip(truths, predictions, strict=True):
         names = [name for name in labels if name in truth.structures]
         if not names:
             continue
         annotated = annotated_classes(labels, names, truth.case.id)
-        true = truth.masks(labels, truth)
-        predicted = prediction.masks(labels, truth)
+        (true, doubts), (predicted, more_doubts) = (side.masks(labels, truth) for side in (truth, prediction))
+        notes += doubts + more_doubts
         overlap = multilabel_overlap(predicted, true, annotated, truth.case.id)
         total = overlap if total is None else total + overlap
         if is_gi_tract(labels):
@@ -178,14 +180,13 @@ def score_scan(
     if total is None:
         raise LabelError(scan, "none of the structures to evaluate is annotated in the truth")
     columns: dict[str, Any] = {name: getattr(total, name) for name in OVERLAP}
-    notes: tuple[str, ...] = ()
     scores = None
     if is_gi_tract(labels):
         if len({true.shape for _, true in slices}) == 1:
             true, predicted = (np.stack([pair[side] for pair in slices], axis=-1) for side in (1, 0))
             scores = gi_tract_scores(predicted, true, case=scan)
         else:
-            notes = ("its slices have several sizes, so it is not in the competition's score",)
+            notes += ("its slices have several sizes, so it is not in the competition's score",)
         columns[HAUSDORFF] = np.full(len(labels) - 1, np.nan) if scores is None else scores.hausdorff
     return structure_rows(total, labels, float("nan"), columns), notes, scores
 

@@ -242,3 +242,23 @@ def test_masks_that_are_all_black_are_refused(tmp_path):
         Image.new("L", (5, 4)).save(tmp_path / f"{number}.png")
     with pytest.raises(LabelError, match="every mask is black, so there is nothing to learn"):
         infer_class_colors(sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("method", FILTERS[1:], ids=lambda method: method.name)
+@pytest.mark.parametrize("size", [(67, 84), (150, 191), (250, 300)])
+def test_smoothed_indices_are_counted_as_rims(method, size):
+    picture = Image.fromarray(shapes()).resize(size[::-1], method)
+    plain = ClassColors.indexed(("background", "a", "b", "c"))
+    rims = decode_mask(Image2D(np.asarray(picture), 255), plain).rims
+    assert set(rims) <= {"a", "b"}
+    assert rims  # the rim of c, whose index is 3, is of a and b
+    sharp = Image.fromarray(shapes()).resize(size[::-1], Image.Resampling.NEAREST)
+    assert not decode_mask(Image2D(np.asarray(sharp), 255), plain).rims
+
+
+def test_layers_and_thin_structures_are_no_rims():
+    label = np.zeros((40, 40), np.uint8)
+    label[10:30, 10:30], label[12:28, 12:28] = 1, 2  # a wall of two pixels, as of a heart
+    label[5, 5:35] = 3  # a vessel
+    plain = ClassColors.indexed(("background", "wall", "blood", "vessel"))
+    assert not decode_mask(Image2D(label, 255), plain).rims

@@ -213,3 +213,22 @@ def test_predictions_and_arrays_in_memory_are_compared_with_files(predicted, dat
         assert [rows[name] for name in NAMES] == pytest.approx(expected, abs=1e-12)
     with pytest.raises(GeometryError, match="it has 19 rows and 26 columns, but its truth has 20 and 26"):
         medseg.evaluate(PREDICTED[id][:-1], mask, NAMES)
+
+
+def test_smoothed_masks_are_remarked_on(predicted, data):
+    id = "case2_day7_slice_0002"
+    path = data / "masks" / f"{id}_mask.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image).copy()
+    pixels[0, 0] = (9, 9, 0)
+    Image.fromarray(pixels).save(path)
+    notes = {case["case"]: case["notes"] for case in medseg.evaluate(predicted, data).to_dict()["cases"]}
+    assert notes["case1_day0"] == []
+    assert notes["case2_day7"][0].endswith("went to the class of the nearest pixel with one: background 1")
+
+
+def test_a_subset_of_a_set_has_the_classes_of_the_set(predicted, data, tmp_path):
+    (tmp_path / "set").mkdir()
+    data.rename(tmp_path / "set" / "valid")
+    (tmp_path / "set" / "valid" / "classes.json").rename(tmp_path / "set" / "classes.json")
+    check(medseg.evaluate(predicted, tmp_path / "set" / "valid").to_dict())

@@ -20,9 +20,9 @@ from medseg.data.class_colors import read_class_colors
 from medseg.data.layouts.listed_cases import Listing
 from medseg.data.layouts.slices import compile_patient, patient_of
 from medseg.errors import DataError, MedsegError, did_you_mean
-from medseg.file_names import entries, spelled_as
+from medseg.file_names import entries, list_files, spelled_as
 from medseg.findings import Finding, error, warning
-from medseg.image_io_2d import ClassColors, SliceInfo, is_image_2d, read_size
+from medseg.image_io_2d import SUFFIXES, ClassColors, SliceInfo, is_image_2d, read_size
 from medseg.labels import BACKGROUND, LabelMap
 
 TABLE, TRAIN, TEST, SCANS = "train.csv", "train", "test", "scans"
@@ -140,6 +140,7 @@ def size_in_name(path: Path) -> tuple[int, int] | None:
 def _list_slices(folder: Path, findings: list[Finding]) -> Iterator[tuple[str, Path, SliceInfo]]:
     """Yield every slice below `train` or `test`: id, file, and what its name tells."""
     for scan in [day / SCANS for case in entries(folder) for day in entries(case)]:
+        findings += [finding for finding in list_files(scan, SUFFIXES)[1] if finding.severity == "warning"]
         for path in filter(is_image_2d, entries(scan)):
             named = slice_at(path)
             if named is None:

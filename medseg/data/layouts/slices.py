@@ -62,7 +62,7 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
         if any(has_suffix(path, NIFTI) for folder in mask_folders for path in entries(folder)):
             return None
     elif files[root][0]:
-        colors = read_class_colors(root)
+        colors = _class_colors(root)
         if not _separate(files[root][0], colors.structures if colors else ())[1]:
             return None
     else:
@@ -74,7 +74,7 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
         lacking = error("layout", image_folders[0] / IMAGES, message, "Convert them to PNG.")
         return Listing("slices", root, findings=[lacking, *unread], class_colors=ClassColors.indexed((BACKGROUND,)))
     pattern = compile_patient(patient)
-    listing = Listing("slices", root, class_colors=colors or read_class_colors(root))
+    listing = Listing("slices", root, class_colors=colors or _class_colors(root))
     folders = list(subset_folders) or [root]
     parts = {folder: _pair_folder(folder, files, listing) for folder in folders}
     listing.structures = _name_structures(root, parts.values(), listing)
@@ -110,6 +110,11 @@ def collect(root: Path, patient: str | None = None) -> Listing | None:
         message = f"images of equal names are in several subsets, so '{shared[0]}' is taken for another patient in each"
         listing.findings.append(warning("patients-unclear", root, message, _TELL_PATIENTS))
     return listing
+
+
+def _class_colors(root: Path) -> ClassColors | None:
+    """Return what names the classes of a set, or of the set that a subset's folder is a part of."""
+    return read_class_colors(root) or (read_class_colors(root.parent) if root.name in SUBSETS else None)
 
 
 def _check_patients(listing: Listing, guessed: bool) -> None:
