@@ -12,17 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from medseg.atomic import atomic_path, claim_folder
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.case_jobs import Journal, resume_each, source_key
-from medseg.data.datasets import read_renumbered
+from medseg.data.datasets import read_label
 from medseg.data.layouts import discover_volumes, nnunet
 from medseg.data.layouts.datalist import write_datalist
-from medseg.data.masks import merge_masks
 from medseg.data.nifti import open_nifti
 from medseg.data.nifti_writer import write_label_map
 from medseg.data.scan_rules import log_warnings
@@ -183,17 +179,12 @@ def _write(job: _Job) -> list[tuple[str, str, int]]:
     if job.needs_label and target.label is None:
         raise DataError(f"case {case.id}", "it has neither masks nor a label map to train or validate with")
     log_warnings(read_header(case.image, case.accept)[1])
-    overlaps: Mapping[tuple[str, str], int] = {}
-    label: npt.NDArray[Any] | None = None
-    if case.masks:
-        merged = merge_masks(case.image, case.masks, job.labels, (), case.binarize, case.accept)
-        label, overlaps = merged.label, merged.overlaps
-    elif case.label is not None:
-        label = read_renumbered(case, job.case_labels, job.labels)
+    merged = read_label(case, job.case_labels, job.labels) if target.label is not None else None
     copy_verified(case.image, target.image)
-    if label is not None and target.label is not None:
-        write_label_map(target.label, label, case.image, job.labels)
-    return [(winner, loser, voxels) for (winner, loser), voxels in overlaps.items()]
+    if merged is None or target.label is None:
+        return []
+    write_label_map(target.label, merged.label, case.image, job.labels)
+    return [(winner, loser, voxels) for (winner, loser), voxels in merged.overlaps.items()]
 
 
 def copy_verified(source: Path, target: Path) -> None:

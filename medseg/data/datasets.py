@@ -19,7 +19,7 @@ from medseg.data.case_jobs import source_key
 from medseg.data.case_list import read_exclude
 from medseg.data.classes import require_learned
 from medseg.data.layouts import discover
-from medseg.data.masks import combine_masks, label_values, merge_masks
+from medseg.data.masks import Merged, combine_masks, label_values, merge_masks
 from medseg.data.nifti_writer import label_dtype, write_label_map, write_like
 from medseg.data.phantom import PhantomSpec, write_phantom
 from medseg.data.slice_labels import open_slices
@@ -207,11 +207,8 @@ def _with_label(case: Case, case_labels: LabelMap | None, labels: LabelMap, cach
         read_volume(case.image, case.accept)  # a damaged image is found here, before training
         if overlaps == "keep":
             _write_combined(path, combinations_path, case, labels)
-        elif case.masks:
-            merged = merge_masks(case.image, case.masks, labels, (), case.binarize, case.accept)
-            write_label_map(path, merged.label, case.image, labels)
         else:
-            write_label_map(path, read_renumbered(case, case_labels, labels), case.image, labels)
+            write_label_map(path, read_label(case, case_labels, labels).label, case.image, labels)
     if overlaps != "keep":
         return replace(case, label=path)
     combinations = json.loads(combinations_path.read_text(encoding="utf-8"))["combinations"]
@@ -236,19 +233,21 @@ def require_on_image(case: Case, grid: Grid) -> None:
     read_grid(case.image, case.accept).require(grid, case.label, case.image)
 
 
-def read_renumbered(case: Case, case_labels: LabelMap | None, labels: LabelMap) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return the label map of a case, `(I, J, K)`, in another numbering, see `renumber`.
+def read_label(case: Case, case_labels: LabelMap | None, labels: LabelMap, precedence: Sequence[str] = ()) -> Merged:
+    """Return the label map of a case, merged from its masks or renumbered; see `merge_masks` and `renumber`.
 
     Raises:
-        DataError: the case has no label map, or it cannot be read.
-        GeometryError: it does not lie on the image's grid.
-        LabelError: it holds a value that is no integer, or has no name.
+        DataError: the case has neither masks nor a label map, or they cannot be read.
+        GeometryError: they do not lie on the image's grid.
+        LabelError: the label map holds a value that is no integer, or has no name.
     """
+    if case.masks:
+        return merge_masks(case.image, case.masks, labels, precedence, case.binarize, case.accept)
     if case.label is None or case_labels is None:
         raise DataError(f"case {case.id}", "it has neither masks nor a label map")
     values, grid = read_volume(case.label, case.accept)
     require_on_image(case, grid)
-    return renumber(values, case_labels, labels, f"{case.label}, case {case.id}", case.binarize)
+    return Merged(renumber(values, case_labels, labels, f"{case.label}, case {case.id}", case.binarize), grid)
 
 
 def renumber(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from medseg.atomic import atomic_path, claim_folder, remove_partial, write_json
 from medseg.cases import SPLITS, Case, DatasetIndex, Split
 from medseg.data.case_jobs import Journal, Resumed, resume_each, source_key
-from medseg.data.datasets import read_renumbered
+from medseg.data.datasets import read_label
 from medseg.data.fingerprint import case_statistics, fingerprint
 from medseg.data.layouts import discover_volumes
 from medseg.data.layouts.datalist import NAME, write_datalist
-from medseg.data.masks import merge_masks
+from medseg.data.masks import Merged
 from medseg.data.nifti_writer import write_label_map, write_volume
 from medseg.data.resample import body_box, crop, resample
 from medseg.data.scan_rules import log_warnings
@@ -199,14 +199,10 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
     hu, grid = scan.voxels, scan.grid
     log_warnings(scan.warnings)
     files = job.files()
-    label: npt.NDArray[Any] = np.zeros(grid.shape, np.uint8)
-    overlaps: Mapping[tuple[str, str], int] = {}
-    missing: Sequence[str] = ()
-    if job.labeled and case.masks:
-        merged = merge_masks(case.image, case.masks, labels, config.precedence, case.binarize, case.accept)
-        label, overlaps, missing = merged.label, merged.overlaps, merged.missing
-    elif job.labeled:
-        label = read_renumbered(case, job.case_labels, labels)
+    merged = Merged(np.zeros(grid.shape, np.uint8), grid)
+    if job.labeled:
+        merged = read_label(case, job.case_labels, labels, config.precedence)
+    label: npt.NDArray[Any] = merged.label
     if config.crop or config.spacing is not None:
         hu, label, grid = _crop_and_resample(hu, label, grid, config)
         write_volume(files[0], hu, grid)
@@ -222,8 +218,8 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
         write_store(job.out / STORE, case.id, hu, label, grid, labels, config.axis)
     annotated = case.annotated if case.annotated is not None else tuple(labels)
     return {
-        "overlaps": [[winner, loser, voxels] for (winner, loser), voxels in sorted(overlaps.items())],
-        "annotated": [name for name in labels if name in annotated and name not in missing],
+        "overlaps": [[winner, loser, voxels] for (winner, loser), voxels in sorted(merged.overlaps.items())],
+        "annotated": [name for name in labels if name in annotated and name not in merged.missing],
         **case_statistics(hu, label, grid, labels),
     }
 

@@ -10,7 +10,7 @@ import pytest
 from medseg.cases import Case
 from medseg.data import PrepareConfig, convert, discover, merge_masks, open_dataset, prepare, training_items
 from medseg.data.case_list import write_exclude
-from medseg.data.datasets import read_renumbered
+from medseg.data.datasets import read_label
 from medseg.errors import ConfigError, DataError, GeometryError, LabelError
 from medseg.labels import LabelMap
 
@@ -174,7 +174,7 @@ def test_label_maps_are_renumbered_by_name(save):
     case_labels, labels = LabelMap(["spleen", "liver", "aorta"]), LabelMap(["aorta", "spleen"])
     data = np.array([0, 1, 2, 3], np.float32).reshape(4, 1, 1)
     image = save("ct.nii.gz", data)
-    assert read_renumbered(Case("a", image, save("label.nii.gz", data)), case_labels, labels).ravel().tolist() == [
+    assert read_label(Case("a", image, save("label.nii.gz", data)), case_labels, labels).label.ravel().tolist() == [
         0,
         2,
         0,
@@ -187,13 +187,13 @@ def test_label_maps_are_renumbered_by_name(save):
     ):
         wrong = save("wrong.nii.gz", np.resize(np.array(values, np.float32), (4, 1, 1)))
         with pytest.raises(LabelError, match=message):
-            read_renumbered(Case("a", image, wrong), case_labels, labels)
+            read_label(Case("a", image, wrong), case_labels, labels)
     with pytest.raises(DataError, match="2 voxels are NaN or infinite"):
-        read_renumbered(Case("a", image, save("nan.nii.gz", np.resize([0, np.nan], (4, 1, 1)))), case_labels, labels)
+        read_label(Case("a", image, save("nan.nii.gz", np.resize([0, np.nan], (4, 1, 1)))), case_labels, labels)
     moved = np.eye(4)
     moved[0, 3] = 5.0
     with pytest.raises(GeometryError, match="it lies up to 5 mm from"):
-        read_renumbered(Case("a", image, save("apart.nii.gz", data, moved)), case_labels, labels)
+        read_label(Case("a", image, save("apart.nii.gz", data, moved)), case_labels, labels)
 
 
 def test_a_decathlon_opens_with_its_names_and_without_its_unlabelled_test_cases(save, tmp_path):
