@@ -25,6 +25,7 @@ _COLORS, _GREYS = '{"background": [0, 0, 0], "liver": [255, 0, 0]}', '{"backgrou
 _EXAMPLE, _GREY_EXAMPLE = (f"Write {CLASSES}, for example: {text}" for text in (_COLORS, _GREYS))
 _NAME_THEM = f"Name them in {CLASSES}, or correct the mask."
 _LOSSY = "JPEG changes the values of pixels: export the masks again as PNG."
+_TIES = 32  # pixels; farther away, of several equally near ones any is taken
 _RIM = 10  # pixels of a line that may be smoothing
 Codes = dict[tuple[int, ...], int]  # pixels by color or value
 
@@ -246,9 +247,9 @@ def _decode_colors(
     if wrong:
         raise _unknown(location, "color", wrong, [list(code) for code in colors.codes], lossy)
     pure &= ~_blends(label, pure, codes)
-    result = _nearest_classes(label, pure, pixels, codes) if pure.any() else label
-    if not pure.any() or (result[clear] != near[clear]).any():
-        result = _nearest_classes(np.where(pure, label, near), pure | clear, pixels, codes)
+    label = np.where(pure, label, near)
+    known = pure | clear if _contradicts(label, pure, clear) else pure
+    result = _nearest_classes(label, known, clear, pixels, codes)
     amounts = np.bincount(result[~pure], minlength=len(codes)).tolist()
     return DecodedMask(result, {name: count for name, count in zip(colors.names, amounts, strict=True) if count})
 
@@ -276,16 +277,33 @@ def _blends(label: npt.NDArray[np.uint8], pure: npt.NDArray[np.bool_], codes: np
     return blends
 
 
+def _contradicts(label: npt.NDArray[np.uint8], pure: npt.NDArray[np.bool_], clear: npt.NDArray[np.bool_]) -> bool:
+    """Return whether a clear pixel is nearer to a pure one of another class than to any of its own."""
+    if not pure.any():
+        return True
+    distance, nearest = ndimage.distance_transform_edt(~pure, return_indices=True)
+    suspects = clear & (label[tuple(nearest)] != label)
+    return any(
+        (ndimage.distance_transform_edt(~(pure & (label == index))) > distance)[suspects & (label == index)].any()
+        for index in np.unique(label[suspects])
+    )
+
+
 def _nearest_classes(
-    label: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.uint8], codes: npt.NDArray[Any]
+    label: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.bool_],
+    clear: npt.NDArray[np.bool_],
+    pixels: npt.NDArray[np.uint8],
+    codes: npt.NDArray[Any],
 ) -> npt.NDArray[np.uint8]:
-    """Give each other pixel the class of the nearest known one; of several equally near, that of the likest color."""
+    """Give each unclear pixel the class of the nearest known one; of several equally near, that of the likest color."""
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    result = label[tuple(nearest)]
-    positions = np.argwhere(~known)
-    squares = ((nearest[:, ~known].T - positions) ** 2).sum(axis=1)
-    for square in np.unique(squares):
-        reach = np.arange(-int(square**0.5), int(square**0.5) + 1)
+    unclear = ~(known | clear)
+    result = np.where(unclear, label[tuple(nearest)], label)
+    positions = np.argwhere(unclear)
+    squares = ((nearest[:, unclear].T - positions) ** 2).sum(axis=1)
+    for square in np.unique(squares[squares <= _TIES**2]):
+        reach = np.arange(-_TIES, _TIES + 1)
         steps = np.stack(np.meshgrid(reach, reach, indexing="ij"), axis=-1).reshape(-1, 2)
         steps = steps[(steps**2).sum(axis=1) == square]
         centers = positions[squares == square]

@@ -78,7 +78,8 @@ class Picture:
         Raises:
             DataError, GeometryError, LabelError: see `read_masks`.
         """
-        shape, read, doubts = reference.size, self.arrays, []
+        shape, read = reference.size, self.arrays
+        doubts: list[tuple[Path, str]] = []
         if read is None:
             read, doubts, _ = read_masks(replace(self.case, image=reference.case.image), self.colors, shape)
         elif self.size != shape:
