@@ -29,7 +29,8 @@ def is_case(folder: Path) -> bool:
 
 def image_of(folder: Path) -> Path:
     """Return the CT of a case, `ct.nii.gz` or `ct.nii`; where there is none, the path at which it should be."""
-    return spelled_as(list_files(folder)[0], [stem(IMAGE)]).get(stem(IMAGE), folder / IMAGE)
+    usual = folder / IMAGE
+    return usual if usual.exists() else spelled_as(list_files(folder)[0], [stem(IMAGE)]).get(stem(IMAGE), usual)
 
 
 def collect(root: Path) -> Listing | None:
