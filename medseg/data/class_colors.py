@@ -233,9 +233,8 @@ def _decode_colors(
     codes = np.array(colors.codes)
     distances = cdist(rgb, codes)
     doubtful = {tuple(color): int(count) for color, count in zip(rgb.tolist(), counts, strict=True)}
-    far = {int(key) for key in unknown[distances.min(axis=1) > SMOOTHING_DISTANCE]}
-    areas = _colors_with_area(keys, far) if far else set()
-    wrong = {code: count for code, count in doubtful.items() if code[0] << 16 | code[1] << 8 | code[2] in areas}
+    far = (distances.min(axis=1) > SMOOTHING_DISTANCE) & np.isin(unknown, keys[~pure & _areas(keys, 3)])
+    wrong = {code: count for code, count, refused in zip(doubtful, counts.tolist(), far, strict=True) if refused}
     # An area of almost a class's color is that class: JPEG leaves such, and filters that swing beyond an edge.
     near = label.copy()
     near[~pure] = distances.argmin(axis=1)[inverse]
@@ -322,18 +321,6 @@ def _looks_like_indices(pixels: npt.NDArray[np.uint8], colors: ClassColors) -> b
     greatest = int(pixels.max())
     grey = bool((pixels == pixels[..., :1]).all())
     return grey and 0 < greatest < len(colors.codes) and (greatest,) * 3 not in colors.codes
-
-
-def _colors_with_area(keys: npt.NDArray[np.int32], colors: set[int]) -> set[int]:
-    """Return those of the colors that fill 3 by 3 pixels somewhere."""
-    if min(keys.shape) < 3:
-        return set()
-    rows, columns = keys.shape[0] - 2, keys.shape[1] - 2
-    center, same = keys[1:-1, 1:-1], np.ones((rows, columns), dtype=bool)
-    for i in range(3):
-        for j in range(3):
-            same &= keys[i : rows + i, j : columns + j] == center
-    return {int(key) for key in np.unique(center[same])} & colors
 
 
 def _count_colors(pixels: npt.NDArray[Any]) -> Codes:
