@@ -114,14 +114,15 @@ def train(
     trust: bool = False,
     **overrides: Any,
 ) -> Run:
-    """Train a bundle as `medseg train` does, and return its run.
+    """Train a bundle as `medseg train` does, and return its run, which lands in `./runs` of the working directory.
 
     Args:
         bundle: see `load`.
         data: the data set; None for the phantom that comes with medseg.
         overlays: files or names of overlays, later ones overrule earlier ones.
         trust: see `load`.
-        **overrides: keys of its train.json; `**{"train#trainer#amp": True}` for those below others.
+        **overrides: keys of its train.json, such as `init_weights=run`; `**{"train#trainer#amp": True}` for those below
+            others.
 
     Raises:
         ConfigError: a key that means nothing.

@@ -193,6 +193,14 @@ def test_training_returns_its_run(phantom, tiny, tmp_path):
     assert set(medseg.load(run.folder, device="cpu").labels.structures) == set(tiny["structures"])
 
 
+def test_training_lands_here_and_begins_with_a_run(phantom, tiny, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDSEG_RUNS", raising=False)
+    run = medseg.train("unet2d", phantom, **{**tiny, "max_epochs": 1}, init_weights=medseg.Run(trained))
+    assert run.folder.parent == tmp_path / "runs" / "unet2d"
+    assert run.config["init_weights"] == str(trained)
+
+
 def test_predictors_predictions_and_evaluations_print_as_one_short_line(predictor, scan):
     prediction = medseg.segment(scan, predictor)
     assert repr(predictor).startswith(f"Predictor({str(predictor.root)!r}, device='cpu', LabelMap(4 structures")

@@ -71,7 +71,7 @@ def run_bundle(
         >>> run.best.dice  # doctest: +SKIP
         0.8125
     """
-    overrides = dict(overrides or {})
+    overrides = {key: _as_text(value) for key, value in (overrides or {}).items()}
     bundle.resolve(config, overrides, overlays)
     files = [bundle.config_file(config), *(find_overlay(overlay, bundle.root) for overlay in overlays)]
     folder = bundle.root / "configs"
@@ -99,6 +99,12 @@ def run_bundle(
         workflow.finalize()
     started = workflow.context.run
     return None if started is None else Run(started.folder)
+
+
+def _as_text(value: Any) -> Any:
+    """Return a path, or the folder of a run, as a config has it; anything else as it is."""
+    value = value.folder if isinstance(value, Run) else value
+    return str(value) if isinstance(value, Path) else value
 
 
 def check_config(root: str, config: str) -> None:

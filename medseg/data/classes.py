@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from medseg.catalogue import expand_names, groups, split_names, structure_names
 from medseg.data.checks.structures import names_of
 from medseg.data.layouts import collect, discover
 from medseg.data.slice_phantom import STRUCTURES
-from medseg.errors import ConfigError, LabelError
+from medseg.errors import ConfigError, LabelError, quoted
 from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -113,7 +111,7 @@ def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: str | Colle
     missing = [name for name in labels if name not in own]
     if len(missing) == len(labels) - 1:
         problem = f"the data set has masks of none of the network's {len(missing)} structures"
-        classes = shlex.quote(",".join(own))
+        classes = quoted(",".join(own))
         fix = "Leave `structures` out to learn those of the set"
         if len(own) <= _LISTED:
             fix += f", or make a bundle for them: medseg bundle new NAME --structures {classes}"
@@ -125,8 +123,8 @@ def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: str | Colle
     refused = [name for name in unlearned if name not in groups()["all"] and name not in (ignore or ())]
     if refused and ignore is not None:
         count = f"{len(refused)} of the set's {len(own)} labels"
-        value = json.dumps([*ignore, *refused], ensure_ascii=False, separators=(",", ":"))
-        fix = f"Learn them: name them in `structures`, or leave it out; or drop them: ignore_labels='{value}'."
+        drop = quoted(f"ignore_labels={','.join([*ignore, *refused])}")
+        fix = f"Learn them: name them in `structures`, or leave it out; or drop them: {drop}."
         problem = f"the network does not learn {count}, and would be taught that they are background"
         raise LabelError(dataset.root, problem, names_of(refused), fix)
     if unlearned:

@@ -71,7 +71,7 @@ def test_the_full_list_and_groups_are_asked_for_by_name(tmp_path):
 def test_a_label_that_is_not_learned_is_dropped_by_name_or_refused(tmp_path, caplog, names, structures, refused):
     root = nnunet(tmp_path / "set", names)
     labels = choose_labels(root, structures)
-    with pytest.raises(LabelError, match=rf"does not learn 1 of.*\({refused}\).*ignore_labels='\[\"{refused}\"\]'"):
+    with pytest.raises(LabelError, match=rf"does not learn 1 of.*\({refused}\).* drop them: ignore_labels={refused}\."):
         open_dataset(root, labels, tmp_path / "cache", SPLIT)
     with caplog.at_level(logging.INFO):
         opened = open_dataset(root, labels, tmp_path / "cache", SPLIT, ignore_labels=[refused])
