@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from medseg.errors import MedsegError
 from medseg.errors import printable as printable
 
 SEVERITIES = ("error", "warning", "note")
+
+
+def names_of(names: Sequence[str], limit: int = 6) -> str:
+    """Join names to a list that stays short.
+
+    Example:
+        >>> names_of(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
+    count = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {count} more" if count > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
 from medseg.config.references import TARGET, top_key, used_paths
-from medseg.data.checks.structures import names_of
 from medseg.data.intensity_reference import KEY as TRAINING_IMAGES
 from medseg.data.intensity_reference import describe_training
 from medseg.errors import ConfigError
+from medseg.findings import names_of
 from medseg.labels import LabelMap
 from medseg.runs import Run
 from medseg.runs.find import find_unfinished

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medseg.cases import DatasetIndex
 from medseg.catalogue import expand_names, groups, split_names, structure_names
-from medseg.data.checks.structures import names_of
 from medseg.data.layouts import collect, discover
 from medseg.data.slice_phantom import STRUCTURES
 from medseg.errors import ConfigError, LabelError, quoted
+from medseg.findings import names_of
 from medseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from medseg.data.store import read_store
 from medseg.data.subsets import check_subsets, require_apart
 from medseg.data.volumes import read_grid, read_volume
 from medseg.errors import ConfigError, DataError
+from medseg.findings import names_of
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 
@@ -167,7 +168,7 @@ def training_items(
             "%s: %d cases are left out of training, because none of the network's structures is annotated there: %s",
             dataset.root,
             len(unused),
-            ", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
+            names_of(unused),
         )
     nowhere_annotated = ~np.any(list(flags.values()), axis=0)
     if dataset.store is None:

@@ -18,11 +18,11 @@ from medseg.atomic import write_json
 from medseg.cases import Case, DatasetIndex
 from medseg.data.case_jobs import source_key
 from medseg.data.checks.dataset import check_content
-from medseg.data.checks.structures import names_of
 from medseg.data.masks import label_values
 from medseg.data.store import read_store
 from medseg.data.volumes import read_scan
 from medseg.errors import DataError
+from medseg.findings import names_of
 from medseg.image_io_2d import is_image_2d, read_image_2d
 from medseg.labels import LabelMap
 

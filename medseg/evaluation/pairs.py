@@ -19,11 +19,11 @@ from medseg.errors import DataError, GeometryError, LabelError
 from medseg.evaluation.pictures import Picture
 from medseg.evaluation.sources import Source, ordered
 from medseg.file_names import spelled_as
+from medseg.findings import names_of
 from medseg.grid import Grid, to_ras
 from medseg.labels import LabelMap
 
 Label = npt.NDArray[np.unsignedinteger[Any]]
-_MAX_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def match(
     without_prediction = tuple(sorted(set(truths) - set(predictions)))
     without_truth = tuple(sorted(set(predictions) - set(truths)))
     unpaired = "; ".join(
-        f"{len(cases)} {problem}: {_few(cases)}"
+        f"{len(cases)} {problem}: {names_of(cases)}"
         for problem, cases in (
             ("truth without a prediction", without_prediction),
             ("prediction without a truth", without_truth),
@@ -98,7 +98,7 @@ def match(
             raise LabelError(
                 predictions[case].location,
                 f"its structures differ from those of {predictions[common_cases[0]].location}",
-                f"only one has {_few(difference)}",
+                f"only one has {names_of(difference)}",
                 "Evaluate predictions of one network at a time.",
             )
     true = ordered(tuple(dict.fromkeys(name for case in common_cases for name in truths[case].structures)))
@@ -107,7 +107,7 @@ def match(
         raise LabelError(
             "predictions and truths",
             "they have no structure in common, by name",
-            f"{_few(predicted)} in the predictions, {_few(true)} in the truths",
+            f"{names_of(predicted)} in the predictions, {names_of(true)} in the truths",
             "Name the labels with --prediction-labels and --truth-labels.",
         )
     labels = LabelMap(common)
@@ -165,11 +165,6 @@ def _scan(scan: str, slices: Sequence[Source]) -> Source:
         for picture in source.slices
     )
     return Source(scan, Path(slices[0].location).parent, structures=structures, slices=parts)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def read_source(source: Source, labels: LabelMap) -> tuple[Label, Grid | None, int]:

@@ -114,8 +114,8 @@ def _manifest(files: Contents) -> dict[str, Any] | None:
         is_valid = isinstance(number, int)
         for entry in content["files"].values():
             is_valid = is_valid and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
-    except (*_READ_ERRORS, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise DataError(name, _INVALID, first_line(problem), _FETCH_AGAIN) from problem
+    except (*_READ_ERRORS, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(name, _INVALID, first_line(error), _FETCH_AGAIN) from error
     if not is_valid:
         raise DataError(name, _INVALID, "wrong types", _FETCH_AGAIN)
     if number > FORMAT:

@@ -24,14 +24,13 @@ from medseg.data.checks.structures import (
     check_structures,
     check_vertebrae,
     measure,
-    names_of,
     nonzero_box,
 )
 from medseg.data.masks import binary_mask, label_values
 from medseg.data.scan_rules import as_finding
 from medseg.data.volumes import Stored, read_stored
 from medseg.errors import DataError, LabelError, MedsegError
-from medseg.findings import Finding, error, note, warning, worst
+from medseg.findings import Finding, error, names_of, note, warning, worst
 from medseg.grid import Grid
 from medseg.labels import LabelMap
 

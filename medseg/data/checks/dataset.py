@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medseg.cases import Split
-from medseg.data.checks.structures import names_of
 from medseg.data.layouts.listed_cases import split_findings
-from medseg.findings import Finding, error, note, warning
+from medseg.findings import Finding, error, names_of, note, warning
 
 COMMON = 5  # cases that train on a structure; with fewer, a small set cannot spare one
 FEWEST_OTHERS = 3  # complete volumes that make a median worth comparing with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from medseg.catalogue import contralateral_name
 from medseg.data.masks import join_combinations
-from medseg.findings import Finding, error, note, warning
+from medseg.findings import Finding, error, names_of, note, warning
 from medseg.grid import Grid
 
 AIR_HU, VOID_HU = -900.0, -1100.0
@@ -173,17 +173,6 @@ def check_structures(structures: Mapping[str, Structure]) -> list[Finding]:
     if cut:
         findings.append(note("touches-border", names_of(cut), f"{len(cut)} structures end at the border of the volume"))
     return findings
-
-
-def names_of(names: Sequence[str], limit: int = 6) -> str:
-    """Join names to a list that stays short.
-
-    Example:
-        >>> names_of(["a", "b", "c"], limit=2)
-        'a, b and 1 more'
-    """
-    count = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {count} more" if count > 0 else "")
 
 
 class Overlaps:

@@ -19,7 +19,7 @@ from medseg.data.dicom import holds_slices
 from medseg.data.scan_rules import require_codes
 from medseg.errors import DataError, LabelError
 from medseg.file_names import VOLUMES, name_key
-from medseg.findings import Finding, error, note
+from medseg.findings import Finding, error, names_of, note
 from medseg.image_io_2d import ClassColors
 from medseg.labels import LabelMap
 
@@ -102,8 +102,7 @@ def split_findings(split: Split, patients: Mapping[str, str], location: object =
     findings = []
     repeated = split.repeated_cases()
     if repeated:
-        listed = ", ".join(repeated[:6]) + (f" and {len(repeated) - 6} more" if len(repeated) > 6 else "")
-        message = f"{listed} train and are held out at the same time"
+        message = f"{names_of(repeated)} train and are held out at the same time"
         findings.append(error("split-case", location, message, "Leave each case in one subset."))
     leaks = split.leaks(patients)
     if leaks:
