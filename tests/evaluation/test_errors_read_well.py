@@ -25,8 +25,8 @@ def test_label_maps_without_names(save, tmp_path):
     path = save("maps/a.nii.gz", np.zeros((4, 4, 4), np.uint8))
     assert message(find_sources, tmp_path / "maps") == (
         f"{path}: its labels have no names, and label maps are matched by name, never by number (none in its header, "
-        "no label_map.json, dataset.json or classes.json beside it). Give a file with the names, or the word totalsegmentator, with "
-        "--truth-labels or --prediction-labels."
+        "no label_map.json, dataset.json or classes.json beside it). Give a file with the names, or the word "
+        "totalsegmentator, with --truth-labels or --prediction-labels."
     )
 
 
