@@ -20,7 +20,7 @@ from medseg.data.layouts import collect, kaggle
 from medseg.data.layouts.slices import IMAGES, MASKS, slice_info, without_ending
 from medseg.data.slice_labels import read_masks
 from medseg.errors import DataError, GeometryError, LabelError
-from medseg.file_names import entries
+from medseg.file_names import VOLUMES, entries, has_suffix
 from medseg.image_io_2d import ClassColors, is_image_2d, read_comment, read_size
 from medseg.labels import LabelMap
 from medseg.metrics import GITractScores, Overlap, annotated_classes, gi_tract_scores, multilabel_overlap
@@ -92,6 +92,22 @@ class Picture:
     def of_arrays(cls, id: str, masks: Mapping[str, Masks], source: Path | None = None) -> Picture:
         """Return a picture whose masks are in memory."""
         return cls(Case(id, source or Path(id)), ClassColors.indexed(("background", *masks)), masks)
+
+
+def holds_pictures(root: Path) -> bool:
+    """Return whether a folder holds images and no volume, in the uppermost of its levels that hold either."""
+    level = [root]
+    while level:
+        below, images = [], False
+        for path in (path for folder in level for path in entries(folder)):
+            if has_suffix(path, VOLUMES):
+                return False
+            images |= is_image_2d(path)
+            below += [path] if path.is_dir() else []
+        if images:
+            return True
+        level = below
+    return False
 
 
 def find_pictures(root: Path, names: LabelMap | None = None) -> dict[str, Picture]:

@@ -17,9 +17,8 @@ from medseg.data.layouts import datalist, discover
 from medseg.data.layouts.nnunet import DESCRIPTION
 from medseg.data.layouts.totalsegmentator import IMAGE, MASKS, image_of
 from medseg.data.nifti_writer import read_label_names, read_restriction
-from medseg.data.scan_files import holds_images_2d
 from medseg.errors import DataError, GeometryError, LabelError
-from medseg.evaluation.pictures import Picture, find_pictures
+from medseg.evaluation.pictures import Picture, find_pictures, holds_pictures
 from medseg.file_names import VOLUMES, entries, existing, files_by_name, spelled_as, stem
 from medseg.grid import Grid
 from medseg.image_io_2d import is_image_2d
@@ -84,7 +83,7 @@ def find_sources(root: str | Path, names: LabelMap | None = None) -> dict[str, S
         if root.suffix == ".json" and root.is_file():
             return _sources_of_dataset(root, names)
         raise DataError(root, "there must be a folder of label maps", "a file" if root.exists() else "no such folder")
-    if holds_images_2d(root):
+    if holds_pictures(root):
         return {id: _picture_source(id, picture) for id, picture in find_pictures(root, names).items()}
     described = any((root / name).is_file() for name in (datalist.NAME, DESCRIPTION))
     files = files_by_name(root, VOLUMES)

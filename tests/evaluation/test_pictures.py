@@ -12,6 +12,7 @@ import medseg
 from medseg.bundle.prediction import SlicePrediction
 from medseg.data.layouts.kaggle import encode_runs
 from medseg.errors import DataError, GeometryError, LabelError, MedsegError
+from medseg.evaluation.pictures import holds_pictures
 from medseg.labels import LabelMap
 
 NAMES = ("large_bowel", "small_bowel", "stomach")
@@ -232,3 +233,18 @@ def test_a_subset_of_a_set_has_the_classes_of_the_set(predicted, data, tmp_path)
     data.rename(tmp_path / "set" / "valid")
     (tmp_path / "set" / "valid" / "classes.json").rename(tmp_path / "set" / "classes.json")
     check(medseg.evaluate(predicted, tmp_path / "set" / "valid").to_dict())
+
+
+def test_pictures_are_told_from_volumes_by_the_uppermost_files(predicted, data, tmp_path):
+    assert holds_pictures(predicted)
+    assert holds_pictures(data)
+    for name in ("s1/ct.nii.gz", "s1/segmentations/liver.nii.gz", "s1/segmentations/view/liver.png"):
+        (tmp_path / "volumes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "volumes" / name).touch()
+    assert not holds_pictures(tmp_path / "volumes")
+    (tmp_path / "masks").mkdir()
+    for name in ("a.nii.gz", "a.png"):  # with previews
+        (tmp_path / "masks" / name).touch()
+    assert not holds_pictures(tmp_path / "masks")
+    (tmp_path / "empty").mkdir()
+    assert not holds_pictures(tmp_path / "empty")
