@@ -167,12 +167,12 @@ def claim_folder(folder: str | Path, command: str, source: str | Path, **setting
     if present == json.loads(json.dumps(record)):
         return folder
     if walk(folder):  # what failed before it wrote anything keeps no other command out
-        problem, made, fix = "the folder holds other files", "", "Choose an empty or a new folder."
+        problem, origin, fix = "the folder holds other files", "", "Choose an empty or a new folder."
         if claim.is_file():
             problem = "the folder holds the output of another command, other settings or another source"
-            made = " of ".join(str(present[key]) for key in ("command", "source") if key in present)
+            origin = " of ".join(str(present[key]) for key in ("command", "source") if key in present)
             fix = "Choose another folder, or remove it."
-        raise OutputError(folder, problem, made, fix)
+        raise OutputError(folder, problem, origin, fix)
     write_json(claim, record)
     return folder
 

@@ -35,11 +35,11 @@ def describe_unknown(root: Path, collect: Callable[[Path], Listing | None]) -> t
         collect: lists what another folder holds; None if it is in no known layout.
     """
     paths = entries(root)
-    known = f"The layouts are {_KNOWN}."
+    layouts = f"The layouts are {_KNOWN}."
     if not paths:
-        return "an empty folder", known
+        return "an empty folder", layouts
     content = f"{len(paths)} entries, for example {', '.join(path.name for path in paths[:4])}"
-    return content, f"{_nearest(root, paths, collect)} {known}".strip()
+    return content, f"{_nearest(root, paths, collect)} {layouts}".strip()
 
 
 def _nearest(root: Path, paths: Sequence[Path], collect: Callable[[Path], Listing | None]) -> str:
