@@ -28,6 +28,12 @@ def test_sound_cts_are_not_doubted(real, name):
     assert compare_intensities(read_volume(real / name)[0], name, True) == []
 
 
+def test_metal_at_the_end_of_twelve_bits_is_not_doubted(hu):
+    metal = hu.copy()
+    metal[:60, :60] = 3071
+    assert compare_intensities(metal, "scan", True) == []
+
+
 @pytest.fixture(scope="module")
 def hu(real):
     return read_volume(real / "totalseg_mini" / "s0001" / "ct.nii.gz")[0].astype(np.int32)

@@ -12,6 +12,7 @@ from medseg.data.scan_rules import finding
 from medseg.findings import Finding, error, note, warning
 
 AIR = -500.0  # HU; below it there is only air or lung
+SCANNER_LIMIT = 3000.0  # HU; about where twelve bits end, at which scanners cut off metal
 VOID = -1100.0  # HU; below it there is only padding
 SAMPLE = 1 << 21  # voxels sampled if values cannot be counted one by one
 _SLAB = 1 << 20
@@ -172,7 +173,7 @@ def _truncated_range(histogram: Histogram, location: object) -> list[Finding]:
     total, last = histogram.counts.sum(), len(histogram.values) - 1
     above, below = histogram.counts[last] / total, histogram.counts[0] / total
     piles = []
-    if above >= 1e-3 and _is_spike(histogram, last):
+    if above >= 1e-3 and histogram.values[last] < SCANNER_LIMIT and _is_spike(histogram, last):
         piles.append((above, histogram.values[last], "above"))
     cut_below = histogram.values[0] > -900 and below >= 0.02 and _is_spike(histogram, 0)
     if cut_below:
