@@ -1,7 +1,10 @@
+import ast
 import os
 import pickle
+import re
 import shlex
 import subprocess
+from itertools import pairwise
 
 import pytest
 
@@ -84,3 +87,16 @@ def test_windows_knows_only_double_quotes(word, text):
 )
 def test_what_python_says_of_files_is_put_in_plain_words(came, words):
     assert str(DataError("x", "it cannot be read", came)) == f"x: it cannot be read ({words})."
+
+
+def test_every_printed_command_is_made_by_the_function_that_quotes(repository):
+    verbs = "bundle|data|demo|evaluate|info|list|predict|report|runs|train"
+    command = re.compile(rf"medseg ({verbs})( --?[\w-]+| \w+)* $")
+    unquoted = []
+    for path in sorted((repository / "medseg").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for text, value in pairwise(node.values) if isinstance(node, ast.JoinedStr) else ():
+                before = str(text.value) if isinstance(text, ast.Constant) else ""
+                if isinstance(value, ast.FormattedValue) and command.search(before):
+                    unquoted.append(f"{path.name}: {before[-30:]}")
+    assert unquoted == []

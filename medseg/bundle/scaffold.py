@@ -18,7 +18,7 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.versions import METADATA_KEYS, versions
 from medseg.catalogue import catalogue, groups, only_v1
-from medseg.errors import ConfigError, LabelError, OutputError
+from medseg.errors import ConfigError, LabelError, OutputError, command_line
 from medseg.labels import LabelMap
 from medseg.runs.find import DEVICES
 from medseg.runs.record import RECORD
@@ -270,7 +270,7 @@ def _readme(metadata: Mapping[str, Any], source: Bundle, train: Mapping[str, Any
 |---|---|
 {table}
 
-    medseg train {name} --data FOLDER
+    {command_line("train", name, tail="--data FOLDER")}
     medseg predict runs/{name}/RUN SCAN -o masks --preview
 
 ## Limits

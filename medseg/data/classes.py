@@ -10,7 +10,7 @@ from medseg.cases import DatasetIndex
 from medseg.catalogue import expand_names, groups, split_names, structure_names
 from medseg.data.layouts import collect, discover
 from medseg.data.slice_phantom import STRUCTURES
-from medseg.errors import ConfigError, LabelError, quoted
+from medseg.errors import ConfigError, LabelError, command_line, quoted
 from medseg.findings import names_of
 from medseg.labels import LabelMap
 
@@ -111,10 +111,10 @@ def require_learned(dataset: DatasetIndex, labels: LabelMap, ignore: str | Colle
     missing = [name for name in labels if name not in own]
     if len(missing) == len(labels) - 1:
         problem = f"the data set has masks of none of the network's {len(missing)} structures"
-        classes = quoted(",".join(own))
+        command = command_line("bundle", "new", "NAME", "--structures", ",".join(own))
         fix = "Leave `structures` out to learn those of the set"
         if len(own) <= _LISTED:
-            fix += f", or make a bundle for them: medseg bundle new NAME --structures {classes}"
+            fix += f", or make a bundle for them: {command}"
         raise LabelError(dataset.root, problem, f"it has {names_of(own)}", f"{fix}.")
     if missing:
         share = f"{len(missing)} of the {len(labels) - 1} structures"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import ConfigError, RunError, did_you_mean
+from medseg.errors import ConfigError, RunError, command_line, did_you_mean
 from medseg.runs.record import FINISHED, RECORD, RUNNING, UNREADABLE, read_json, read_record
 from medseg.runs.run import Run, run_state
 from medseg.search_path import METADATA, bundles, search_path
@@ -219,7 +219,7 @@ def find_bundle(name: str | Path) -> Path:
     problem = "there is no bundle or run of that name"
     if path.is_file():
         problem = "this is a file, and a bundle is a folder"
-        fix = f"Install it: medseg bundle install {path}." if path.suffix == ".zip" else fix
+        fix = f"Install it: {command_line('bundle', 'install', path)}." if path.suffix == ".zip" else fix
     elif path.is_dir():
         problem = f"the folder has no {METADATA}"
     raise ConfigError(f"bundle '{name}'", problem, fix=fix)
