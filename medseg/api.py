@@ -22,9 +22,11 @@ from medseg.bundle import Bundle, Prediction, Predictor, SlicePrediction, run_bu
 from medseg.bundle.predict import LoadedScan
 from medseg.data import slice_items
 from medseg.data.dicom import LPS_TO_RAS
+from medseg.data.nifti import place_image
 from medseg.data.scan_files import holds_images_2d
 from medseg.data.scan_rules import log_warnings
 from medseg.errors import GeometryError, InputError, RunError
+from medseg.findings import Finding
 from medseg.grid import Grid
 from medseg.runs import Run
 
@@ -165,7 +167,10 @@ def _loaded(
         return predictor.load(items[0])
     if grid is None:
         return predictor.load_slice_array(voxels)
-    return predictor.load_array(voxels, grid, _source_of(image), keep_image=True)
+    source, problems = _source_of(image), list[Finding]()
+    if _is_nibabel(image):
+        grid, problems = place_image(image, source)
+    return predictor.load_array(voxels, grid, source, True, problems)
 
 
 def _as_volume(image: Any, affine: npt.ArrayLike | None) -> tuple[npt.NDArray[Any], Grid | None]:
@@ -178,9 +183,11 @@ def _as_volume(image: Any, affine: npt.ArrayLike | None) -> tuple[npt.NDArray[An
     if hasattr(image, "GetDirection") and hasattr(image, "GetSpacing"):
         _require_no_affine(affine, "an ITK image says itself where it lies")
         voxels, own_affine = _from_itk(image)
-    elif hasattr(image, "dataobj") and hasattr(image, "affine"):
+    elif _is_nibabel(image):
         _require_no_affine(affine, "a nibabel image says itself where it lies")
         voxels, own_affine = np.asanyarray(image.dataobj), image.affine
+        if voxels.ndim > 3 and max(voxels.shape[3:]) == 1:
+            voxels = voxels.reshape(voxels.shape[:3])
     elif isinstance(image, torch.Tensor):
         own_affine = getattr(image, "affine", None)
         if own_affine is not None:
@@ -238,6 +245,10 @@ def _from_itk(image: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     affine[:3, :3] = direction * np.array(image.GetSpacing(), dtype=np.float64)
     affine[:3, 3] = np.array(image.GetOrigin(), dtype=np.float64)
     return voxels, LPS_TO_RAS @ affine
+
+
+def _is_nibabel(image: Any) -> bool:
+    return hasattr(image, "dataobj") and hasattr(image, "affine")
 
 
 def _source_of(image: Any) -> str:

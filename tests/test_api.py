@@ -16,7 +16,7 @@ from medseg.bundle import Predictor
 from medseg.cli.main import cli
 from medseg.data import read_grid, read_volume
 from medseg.data.dicom_file import load_itk
-from medseg.errors import DataError, InputError, LabelError
+from medseg.errors import DataError, GeometryError, InputError, LabelError
 from tests.made_inputs import itk_image
 from tests.slices import trained_in
 
@@ -65,6 +65,20 @@ def test_an_image_in_memory_gives_the_mask_that_predict_writes(predictor, predic
     assert np.array_equal(prediction.array, predicted[0])
     assert np.allclose(prediction.affine, grid.affine, atol=1e-9 if kind != "itk" else 1e-5)
     assert np.allclose(prediction.to_nibabel().affine, predicted[1], atol=1e-6)
+
+
+def test_a_nibabel_image_breaks_the_rules_that_its_file_breaks(predictor, predicted, scan):
+    voxels, grid = read_volume(scan)
+    image = nib.Nifti1Image(voxels[..., None], grid.affine)
+    assert np.array_equal(medseg.segment(image, predictor).array, predicted[0])  # a last axis of 1
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    with pytest.raises(GeometryError, match=r"image: neither sform nor qform is set.*accept=\[no-geometry\]"):
+        medseg.segment(image, predictor)
+    image = nib.Nifti1Image(voxels, np.diag([1e-3, 1e-3, 1e-3, 1]) @ grid.affine)
+    with pytest.raises(GeometryError, match="image: a voxel measures 0.00"):
+        medseg.segment(image, predictor)
+    image.header.set_xyzt_units("meter")
+    assert np.array_equal(medseg.segment(image, predictor).array, predicted[0])
 
 
 @pytest.mark.parametrize("axes", ["LPS", "PIR", "SAL"])

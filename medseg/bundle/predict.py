@@ -184,7 +184,12 @@ class Predictor:
         return replace(scan, seconds=time.perf_counter() - start)
 
     def load_array(
-        self, voxels: npt.NDArray[Any], grid: Grid, source: Path | str = "image", keep_image: bool = False
+        self,
+        voxels: npt.NDArray[Any],
+        grid: Grid,
+        source: Path | str = "image",
+        keep_image: bool = False,
+        problems: Sequence[Finding] = (),
     ) -> LoadedScan:
         """Run the preprocessing over a volume that is in memory.
 
@@ -193,13 +198,14 @@ class Predictor:
             grid: where they lie (RAS, mm).
             source: names it in errors.
             keep_image: see `load`.
+            problems: the rules for scans that its header breaks.
 
         Raises:
             DataError: voxels that are NaN or infinite, or that the preprocessing does not take.
             GeometryError: axes or spacings that break a rule which is not accepted.
         """
         start = time.perf_counter()
-        scan = self._preprocessed_volume(check_array(voxels, grid, source, self.accept), source, keep_image)
+        scan = self._preprocessed_volume(check_array(voxels, grid, source, self.accept, problems), source, keep_image)
         return replace(scan, seconds=time.perf_counter() - start)
 
     def _preprocessed_volume(self, scan: Scan, source: Path | str, keep_image: bool) -> LoadedScan:

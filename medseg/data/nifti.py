@@ -216,7 +216,23 @@ def describe_bytes(content: bytes | bytearray) -> str:
     return "text" if b"\0" not in content[:512] else "bytes of another kind"
 
 
-def _grid(path: Path, fields: Any, fixed: Any, shape: tuple[int, int, int], problems: list[Finding]) -> Grid:
+def place_image(image: Any, name: object) -> tuple[Grid, list[Finding]]:
+    """Return where a nibabel image in memory lies, and the rules for scans that its header breaks.
+
+    Raises:
+        GeometryError: its affine cannot be used.
+    """
+    shape, fields, problems = tuple(map(int, image.shape[:3])), image.header, list[Finding]()
+    affine = np.array(image.affine, dtype=np.float64)
+    if isinstance(fields, nib.Nifti1Header):
+        fixed = fields.copy()
+        fixed.check_fix(logger=_SILENT)
+        _grid(name, fields, fixed, (shape[0], shape[1], shape[2]), problems)
+        affine[:3] *= _UNITS.get(int(fields["xyzt_units"]) & 7, ("", 1.0))[1]
+    return Grid((shape[0], shape[1], shape[2]), affine), problems
+
+
+def _grid(path: object, fields: Any, fixed: Any, shape: tuple[int, int, int], problems: list[Finding]) -> Grid:
     """Return where the voxels lie, and add the problems of the header's geometry.
 
     Args:
@@ -269,7 +285,7 @@ def _qform(fields: Any, fixed: Any) -> npt.NDArray[np.float64]:
         return np.full((4, 4), np.nan)
 
 
-def _placed(path: Path, shape: tuple[int, int, int], affine: npt.NDArray[Any], factor: float, form: str) -> Grid:
+def _placed(path: object, shape: tuple[int, int, int], affine: npt.NDArray[Any], factor: float, form: str) -> Grid:
     affine = np.array(affine, dtype=np.float64)
     affine[:3] *= factor
     try:
@@ -279,7 +295,7 @@ def _placed(path: Path, shape: tuple[int, int, int], affine: npt.NDArray[Any], f
         raise refusal(finding("affine-impossible", path, message)) from error
 
 
-def _compare_forms(path: Path, grid: Grid, qform: npt.NDArray[np.float64], factor: float) -> Iterator[Finding]:
+def _compare_forms(path: object, grid: Grid, qform: npt.NDArray[np.float64], factor: float) -> Iterator[Finding]:
     try:
         distance = grid.distance(_placed(path, grid.shape, qform, factor, "qform"))
     except GeometryError:

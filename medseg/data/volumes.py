@@ -155,12 +155,17 @@ def _opened(path: Path) -> nifti.NiftiHeader | RawVolume | Series:
 
 def _header(opened: nifti.NiftiHeader | RawVolume | Series, path: str | Path) -> tuple[Grid, list[Finding]]:
     """Return where an opened volume lies, and the rules that its header breaks."""
-    problems = list(opened.problems)
+    return opened.grid, _with_grid(opened.problems, opened.grid, path)
+
+
+def _with_grid(problems: Sequence[Finding], grid: Grid, name: object) -> list[Finding]:
     unplaced = any(problem.code == "no-geometry" for problem in problems)
-    return opened.grid, problems + (check_spacing if unplaced else check_grid)(opened.grid, path)
+    return [*problems, *(check_spacing if unplaced else check_grid)(grid, name)]
 
 
-def check_array(voxels: npt.NDArray[Any], grid: Grid, name: object, accept: Sequence[str] = ()) -> Scan:
+def check_array(
+    voxels: npt.NDArray[Any], grid: Grid, name: object, accept: Sequence[str] = (), problems: Sequence[Finding] = ()
+) -> Scan:
     """Apply the rules to a volume that is in memory; see `read_scan`.
 
     Args:
@@ -168,8 +173,9 @@ def check_array(voxels: npt.NDArray[Any], grid: Grid, name: object, accept: Sequ
         grid: where they lie.
         name: the name in errors.
         accept: codes of the rules that the user accepts.
+        problems: the rules that its header breaks.
     """
-    return Scan(voxels, grid, admit([*check_grid(grid, name), *_check_finite(voxels, name)], accept))
+    return Scan(voxels, grid, admit([*_with_grid(problems, grid, name), *_check_finite(voxels, name)], accept))
 
 
 def _check_finite(voxels: npt.NDArray[Any], path: object) -> list[Finding]:
