@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medseg.bundle import Bundle, bundle_root, evaluation_context, runs_dir
+from medseg.bundle import Bundle, bundle_root, evaluation_context
 from medseg.bundle.evaluation_context import BundleWorkflow, current_context
 from medseg.errors import ConfigError, medseg_error
 
@@ -178,15 +178,6 @@ def test_two_configs_that_monai_evaluates_at_once_are_refused(bundle):
         "ConfigParser: MONAI evaluates more than one config at once, so it is not known which one is meant (found 2). "
         "Run the bundle with medseg, or evaluate one config after the other."
     )
-
-
-def test_runs_lie_beside_bundles_or_in_the_working_directory(bundle, tmp_path, monkeypatch):
-    monkeypatch.delenv("MEDSEG_RUNS", raising=False)
-    assert runs_dir(str(bundle)) == str((tmp_path / "runs").resolve())
-    monkeypatch.chdir(tmp_path)
-    assert runs_dir(str(tmp_path / "elsewhere" / "small")) == str((tmp_path / "runs").resolve())
-    monkeypatch.setenv("MEDSEG_RUNS", "/data/runs")
-    assert runs_dir(str(bundle)) == "/data/runs"
 
 
 @pytest.mark.slow
