@@ -274,7 +274,7 @@ _TABLE = (
         "Its masks of patients mean nothing: train it on scans of patients.",
     ),
     Rule("padding", "many voxels of one value that is no HU of tissue", "note", "Clip to air (-1024)."),
-)
+)  # fmt: skip
 _GEOMETRY = ("not-3d", "no-geo", "affine", "pixdim", "sform", "shear", "axes", "spacing", "origin", "unit", "slices")
 RULES = {rule.code: rule for rule in _TABLE}
 ACCEPTABLE = tuple(rule.code for rule in _TABLE if rule.accepted)

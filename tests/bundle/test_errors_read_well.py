@@ -45,7 +45,7 @@ def test_images_in_memory(trained):
         "Pass an array (I, J, K) with affine=, or the path of a volume; load a network of 2D slices with slices=True."
     )
     assert message(medseg.segment, np.full((4, 4, 4), np.inf), predictor, affine=np.eye(4)) == (
-        "image: 64 voxels are NaN or infinite. Replace them, for example by -1024 HU."
+        "image: 64 voxels are NaN or infinite. Replace them, for example by air (-1024)."
     )
 
 
