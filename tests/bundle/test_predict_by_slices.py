@@ -123,7 +123,7 @@ def test_settings_that_do_not_fit_are_refused_before_reading(trained_slices, tra
     with pytest.raises(
         ConfigError, match=r"network: its output .* must have the shape \(1, 5, 32, 32\) [(]got \(1, 4, 32, 32\)"
     ):
-        Predictor(Bundle(trained_slices), {"device": "cpu", "out_channels": 5, "network_def#out_channels": 4})
+        Predictor(Bundle(trained_slices), {"device": "cpu", "out_channels": "$5", "network_def#out_channels": 4})
     with pytest.raises(DeviceError, match=r"network, .*: it is on meta, and the run computes on cpu"):
         Predictor(Bundle(trained_slices), {"device": "cpu", "network": "$@network_def.to('meta')"})
 

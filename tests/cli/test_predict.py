@@ -119,7 +119,7 @@ def test_wrong_arguments_are_one_error_each(medseg, trained, scans, tmp_path):
             "-o",
             tmp_path / "out",
             "--set",
-            'structures=["liver", "spleen"]',
+            "out_channels=$3",
         ],
     }
     for message, arguments in wrong.items():
