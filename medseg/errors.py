@@ -122,7 +122,7 @@ class BundleError(MedsegError):
 
 
 class UntrustedError(BundleError):
-    """Signal a bundle that names code which is not on the allow list, and that is not trusted."""
+    """Signal a bundle that came from elsewhere and is not trusted with what was asked of it."""
 
 
 class WeightsError(MedsegError):

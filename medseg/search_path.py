@@ -76,8 +76,11 @@ def find_overlay(name: str | Path, root: Path) -> Path:
     """
     path = Path(name)
     file_name = path.name if path.suffix == ".json" else f"{path.name}.json"
-    folders = [root / "configs", *(home / "configs" for home in search_path())]
-    for file in [path, *(home / path for home in search_path()), *(folder / file_name for folder in folders)]:
+    here, *others = search_path()
+    # A name means medseg's own overlay before one of the working directory, which may be anyone's.
+    folders = [root / "configs", *(home / "configs" for home in (*others, here))]
+    files = [path, *(home / path for home in others)] if path.suffix == ".json" else []
+    for file in [*files, *(folder / file_name for folder in folders)]:
         if file.is_file():
             return file
     names = sorted(overlays(root))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.transforms.io.array import SUPPORTED_READERS
 
-from medseg import inspection
 from medseg.bundle import config_check
 from medseg.bundle.evaluation_context import BundleParser
-from medseg.config.merge import merge
+from medseg.bundle.mask_parts import BuiltParts
+from medseg.config.check import check_keys
+from medseg.config.keys import check_values
+from medseg.config.merge import merge, read_config
 from medseg.data import VolumeReader
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, UntrustedError, command_line
+from medseg.inspection.plain import TRUST_FIX
 from medseg.runs.find import find_bundle
-from medseg.runs.resume import was_started_here
-from medseg.search_path import find_overlay, search_path
+from medseg.runs.origin import is_own
+from medseg.search_path import find_overlay
+
+logger = logging.getLogger(__name__)
 
 # MONAI warns at each LoadImaged that an optional DICOM decoder of NVIDIA is missing; medseg does not use it.
 # A filter, because the logging.conf of a bundle resets the level.
@@ -31,29 +36,12 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=Us
 SUPPORTED_READERS["volumereader"] = VolumeReader
 
 
-def require_trust(root: str | Path, trust: bool, use: str = "train", overlays: Iterable[str | Path] = ()) -> None:
-    """Refuse a bundle that could do more than what is known to be harmless, unless it is trusted.
-
-    Args:
-        root: its folder, or a zip of it.
-        trust: True if the user trusts it; then the findings are only logged.
-        use: what it is to be used for. Where a training would send things matters to `train` alone, and not if this
-            user started the run in the folder.
-        overlays: JSON files that are to be laid over its configs.
-
-    Raises:
-        UntrustedError: a finding could do harm; names it.
-        BundleError: there is no bundle.
-    """
-    inspection.require_trust(root, trust, use, overlays, was_started_here(root))
-
-
 class Bundle:
-    """A bundle that was opened. Its configs can run code, so they are inspected before they are resolved.
+    """A bundle that was opened. Its configs can run code, and do so only where it is the user's own, or trusted.
 
     Args:
         root: its folder.
-        trust: whether to run it even if it could do more than what is known to be harmless.
+        trust: whether whatever its configs hold may run, though the bundle is not the user's own.
 
     Example:
         >>> bundle = Bundle.open("unet2d")  # doctest: +SKIP
@@ -64,7 +52,6 @@ class Bundle:
         self.root = root.resolve()
         self.trust = trust
         self.metadata: dict[str, Any] = self.content("metadata")
-        self._passed: set[tuple[str, tuple[Path, ...]]] = set()
 
     @classmethod
     def open(cls, name: str | Path, trust: bool = False) -> Bundle:
@@ -87,10 +74,15 @@ class Bundle:
         """The name in its metadata."""
         return str(self.metadata.get("name", self.root.name))
 
+    @functools.cached_property
+    def is_own(self) -> bool:
+        """Whether it is the user's own: comes with medseg, was created here, or is a run that was begun here."""
+        return is_own(self.root)
+
     @property
-    def is_ours(self) -> bool:
-        """Whether it is one of the recipes that come with medseg."""
-        return any(self.root.parent == (home / "bundles").resolve() for home in search_path()[1:])
+    def runs_freely(self) -> bool:
+        """Whether MONAI may evaluate its configs: it is the user's own, or trusted."""
+        return self.trust or self.is_own
 
     def config_file(self, config: str) -> Path:
         """Return the path of one of its configs.
@@ -114,31 +106,35 @@ class Bundle:
         Raises:
             ConfigError: the file is missing or holds no JSON object.
         """
-        path = self.root / "configs" / f"{config}.json"
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise ConfigError(path, "the file must hold a JSON object", str(error)) from error
+        return read_config(self.root / "configs" / f"{config}.json")
 
-    def require_trust(self, use: str, overlays: Sequence[str | Path] = ()) -> None:
-        """Refuse to be used if it could do harm, unless it is trusted; what passed once is not inspected again.
+    def require_trust(self, use: str) -> None:
+        """Refuse a use that would run whatever the bundle's configs hold, unless it is the user's own or trusted.
 
         Args:
-            use: what it is to be used for, see the function `require_trust`.
-            overlays: files or names that are to be laid over its configs.
+            use: the config that is to be used, `train` or `evaluate`; `inference` runs nothing of the bundle.
 
         Raises:
-            UntrustedError: a finding could do harm; names it.
+            UntrustedError: it came from elsewhere.
         """
-        key = use, tuple(find_overlay(overlay, self.root) for overlay in overlays)
-        if key not in self._passed:
-            require_trust(self.root, self.trust, *key)
-            self._passed.add(key)
+        if self.runs_freely or use == "inference":
+            if not self.is_own and use != "inference":
+                logger.warning("%s came from elsewhere: what its configs name runs, as --trust says", self.root)
+            return
+        raise UntrustedError(
+            f"bundle {self.root}",
+            f"to use its {use}.json runs whatever that holds, and the bundle is neither medseg's own, nor was it "
+            "created or begun on this machine as it is now",
+            fix=f"See what it holds with: {command_line('bundle', 'inspect', self.root)}. {TRUST_FIX}",
+        )
 
     def resolve(
         self, config: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str | Path] = ()
     ) -> ConfigParser:
         """Return one of its configs with overlays and overrides, ready to be resolved key by key.
+
+        The inference config of a bundle that is neither the user's own nor trusted gives only what a mask needs, and
+        runs nothing: `BuiltParts`, which is asked as a parser is.
 
         Raises:
             UntrustedError: see `require_trust`.
@@ -147,8 +143,12 @@ class Bundle:
         overrides = dict(overrides or {})
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
         merged = merge(files, overrides)
+        if config == "inference" and not self.runs_freely:
+            check_keys(self.content(config), merged, list(overrides), lambda *_: None)
+            check_values(merged, self.metadata)
+            return BuiltParts(self, merged, overrides)
+        self.require_trust(config)
         config_check.check(self.content(config), merged, list(overrides), self.metadata)
-        self.require_trust(config, overlays)
         config_check.check_derived(merged, self.content(config), self.metadata, self.root, config)
         parser = BundleParser(merged, self.root, config)
         parser.read_meta(self.metadata)

@@ -19,9 +19,11 @@ from medseg.bundle.prediction import Prediction
 from medseg.bundle.slice_writer import SliceWriter
 from medseg.bundle.volume_writer import VolumeWriter
 from medseg.cases import Case
+from medseg.data import open_dataset
 from medseg.data.scan_rules import log_warnings
 from medseg.errors import DataError, OutputError
 from medseg.file_names import entries
+from medseg.inspection.mask_parts import SLICES
 from medseg.labels import LabelMap
 
 RECORD = "made_by.json"
@@ -74,16 +76,25 @@ def segment_dataset(
     if entries(folder) and not (folder / RECORD).is_file():
         problem = "the folder holds files that are not the masks of an evaluation"
         raise OutputError(folder, problem, "", "Choose another folder with -o.")
-    keys: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(folder.parent)}
-    keys |= {} if binarize is None else {"binarize": binarize}
-    keys |= {"accept": list(accept)} if accept else {}
-    config = bundle.resolve("evaluate", keys)
-    dataset = config.get_parsed_content("data")
+    inference = bundle.resolve("inference", overrides)
+    if bundle.runs_freely:
+        keys: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(folder.parent)}
+        keys |= {} if binarize is None else {"binarize": binarize}
+        keys |= {"accept": list(accept)} if accept else {}
+        dataset = bundle.resolve("evaluate", keys).get_parsed_content("data")
+    else:  # its evaluate.json would run what it holds; the data set's own split is taken
+        options: dict[str, Any] = {} if binarize is None else {"binarize": binarize}
+        options |= {"accept": list(accept)} if accept else {}
+        options["overlaps"] = "keep" if inference.get_parsed_content("multilabel", default=False) else "precedence"
+        options["slices"] = f"{SLICES}preprocessing" in inference
+        labels, cache = inference.get_parsed_content("labels"), folder.parent / ".cache"
+        dataset = open_dataset(data, labels, cache, use_store=False, training=False, **options)
     cases = tuple(dataset.subset(subset))
     slices = dataset.class_colors is not None
-    predictor = Predictor(bundle, overrides, accept=accept, slices=slices)
-    inference = bundle.resolve("inference", overrides)
+    predictor = Predictor(bundle, overrides, accept=accept, slices=slices, parser=inference)
     weights = Path(str(inference.get_parsed_content("ckpt_path")))
+    if not weights.is_file():
+        weights = weights.with_suffix(".safetensors")
     record = {
         "weights": str(weights.resolve()),
         "written": weights.stat().st_mtime_ns,

@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.config_errors import explained
+from medseg.bundle.mask_parts import BuiltParts
 from medseg.bundle.prediction import Prediction, SlicePrediction, slice_prediction, volume_prediction
 from medseg.config.paths import at
 from medseg.data import read_grid, scan_name
@@ -76,13 +78,14 @@ class Predictor:
         coarse_first: with `only`, run the network only where a first, coarse pass finds one of them.
         accept: takes scans that break a rule, by its code (`no-geometry`, `shear`, ...), see `medseg.data.scan_rules`.
         slices: whether it is for 2D slices (PNG and the like) and not for volumes.
+        parser: its inference config, if that was resolved already.
 
     Attributes:
         network: the trained network, in evaluation mode on `device`.
         labels: what the label values mean.
 
     Raises:
-        UntrustedError: the bundle could do harm, see `Bundle.resolve`.
+        UntrustedError: what a mask needs of a bundle from elsewhere does not run without trust, see `Bundle.resolve`.
         ConfigError: a key that means nothing; `slices` for a bundle of volumes; a network that gives other channels
             than the config says.
         WeightsError: weights that do not fit.
@@ -102,8 +105,9 @@ class Predictor:
         coarse_first: bool = False,
         accept: Sequence[str] = (),
         slices: bool = False,
+        parser: ConfigParser | BuiltParts | None = None,
     ) -> None:
-        parser = bundle.resolve("inference", overrides)
+        parser = parser or bundle.resolve("inference", overrides)
         self.root, self.source, self.config = bundle.root, parser.source, parser.content
         path = "network_data_format#inputs#image"
         kinds = [str(at(bundle.metadata, f"{path}#{key}")).lower() for key in ("format", "modality")]
@@ -115,7 +119,7 @@ class Predictor:
         if slices and not takes_slices:
             raise ConfigError(f"bundle '{bundle.name}'", "this bundle takes volumes only, not 2D slices")
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
-        if not weights.is_file():
+        if not (weights.is_file() or weights.with_suffix(".safetensors").is_file()):
             fix = "Train the bundle first, or give a run's folder."
             raise WeightsError(weights, "the trained weights are missing", fix=fix)
         self.slices = slices

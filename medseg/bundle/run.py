@@ -15,6 +15,7 @@ from typing import Any
 
 from medseg.atomic import write_json
 from medseg.bundle import config_check, run_identity
+from medseg.bundle.addresses import without_addresses
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import (
     METADATA,
@@ -26,6 +27,7 @@ from medseg.bundle.evaluation_context import (
 from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.cases import DatasetIndex
 from medseg.config.diff import differences
+from medseg.config.merge import read_config
 from medseg.config.references import TARGET, top_key, used_paths
 from medseg.data.intensity_reference import KEY as TRAINING_IMAGES
 from medseg.data.intensity_reference import describe_training
@@ -34,8 +36,8 @@ from medseg.findings import names_of
 from medseg.labels import LabelMap
 from medseg.runs import Run
 from medseg.runs.find import find_unfinished
+from medseg.runs.origin import remember_start, was_started_here
 from medseg.runs.record import read_record
-from medseg.runs.resume import remember_start, was_started_here
 from medseg.search_path import find_overlay
 from medseg.training import Backup, TrainingRun
 from medseg.training.restore import fetch, newest_copy
@@ -74,6 +76,7 @@ def run_bundle(
     overrides = {key: _as_text(value) for key, value in (overrides or {}).items()}
     bundle.resolve(config, overrides, overlays)
     files = [bundle.config_file(config), *(find_overlay(overlay, bundle.root) for overlay in overlays)]
+    overrides = {**without_addresses(bundle, files, overrides), **overrides}
     folder = bundle.root / "configs"
     # MONAI warns that overlays are in another folder, which matters only where metadata and logging are not named.
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
@@ -82,7 +85,7 @@ def run_bundle(
         if nulls:  # MONAI takes them for arguments that were not given; in a file they say what they say
             files.append(Path(location, "nulls.json"))
             write_json(files[-1], nulls)
-        if bundle.is_ours:  # MONAI warns that a config can run any code, which matters for foreign ones only
+        if bundle.is_own:  # MONAI warns that a config can run any code, which matters for foreign ones only
             warnings.filterwarnings("ignore", message="parsing config_file", category=UserWarning)
         workflow = BundleWorkflow(
             bundle.root,
@@ -131,12 +134,12 @@ def resume_run(folder: str | Path, overrides: Mapping[str, Any] | None = None, t
     Args:
         folder: the run's folder.
         overrides: values by key; only such as do not change what it has computed so far.
-        trust: True to run it even if it could do more than what is known to be harmless.
+        trust: True to run it even if it was begun elsewhere.
 
     Raises:
         ConfigError: a setting that cannot change, see `medseg.bundle.run_identity.compare_configs`.
         RunError: nothing is left to do.
-        UntrustedError: it could do harm.
+        UntrustedError: it was not begun on this machine.
     """
     root = Path(folder).resolve()
     overrides = {**(overrides or {}), "resume": str(root)}
@@ -161,17 +164,20 @@ def update_from_backup(root: Path, overrides: Mapping[str, Any]) -> bool:
     if not run_identity.is_run(root):
         return False
     config = run_identity.read_run_config(root)
-    backup = overrides.get("backup", config.get("backup"))
+    started_here = was_started_here(root)
+    backup = overrides.get("backup", config.get("backup") if started_here else None)
     if not isinstance(backup, str) or backup[:1] in ("$", "@", "%"):
         return False
-    started_here = was_started_here(root)
     record = read_record(root)
+    configs = [(file, read_config(file)) for file in sorted((root / "configs").glob("*.json"))]
     newest_copy(backup, root)
     if read_record(root) == record:
         return False
-    # What went on elsewhere with the same settings is still what was started here. Its addresses must be the same too:
-    # what is remembered may send things there without --trust.
-    if started_here and not differences(config, run_identity.read_run_config(root), ignore=("dataset_dir",)):
+    # What went on elsewhere with the same settings is still what was started here. All of it must be the same: what is
+    # remembered runs without --trust.
+    if started_here and all(
+        not differences(before, read_config(file), ignore=("dataset_dir",)) for file, before in configs
+    ):
         remember_start(root)
     return True
 
@@ -248,7 +254,6 @@ def start_run(
         **data,
         "cases": {subset: list(getattr(dataset.split, subset)) for subset in ("train", "val", "test")},
         "command": sys.argv,
-        "working_directory": str(Path().resolve()),
     }
 
     def prepare(folder: Path) -> None:

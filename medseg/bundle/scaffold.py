@@ -21,6 +21,7 @@ from medseg.catalogue import catalogue, groups, only_v1
 from medseg.errors import ConfigError, LabelError, OutputError, command_line
 from medseg.labels import LabelMap
 from medseg.runs.find import DEVICES
+from medseg.runs.origin import remember_bundle
 from medseg.runs.record import RECORD
 from medseg.search_path import find_recipe
 
@@ -47,7 +48,7 @@ def new_bundle(
 
     Configs, overlays, logging and license are the source's; metadata and README are written anew. Overlays that choose
     structures or cases belong to the source's data and stay behind. The source's configs are evaluated as far as
-    classes and channels go, so it must be trusted.
+    classes and channels go, so it must be the user's own or trusted. The new bundle counts as the user's own.
 
     Args:
         name: of the bundle and its folder: letters, digits, - and _.
@@ -71,6 +72,7 @@ def new_bundle(
         PosixPath('bundles/lesions')
     """
     _require_name(name, Path(folder))
+    source.require_trust("train")
     if (source.root / RECORD).is_file():
         problem = "this is the folder of a run, and a bundle is created from a recipe"
         raise ConfigError(source.root, problem, "", "Start from the recipe it was trained with.")
@@ -82,13 +84,14 @@ def new_bundle(
     location = Path(folder) / name
     with atomic_folder(location) as partial:
         _copy(source.root, partial, changes)
-        more = _channels(Bundle(partial, source.trust), source, channels)
+        more = _channels(Bundle(partial, trust=True), source, channels)
         if more:
             changes.update(more)
             _copy(source.root, partial, changes)
-        metadata = _metadata(Bundle(partial, source.trust), source, name, authors)
+        metadata = _metadata(Bundle(partial, trust=True), source, name, authors)
         write_json(partial / "configs" / METADATA, metadata)
         write_text(partial / "docs" / "README.md", _readme(metadata, source, recipe["train"] | changes))
+    remember_bundle(location)
     return location
 
 

@@ -19,13 +19,12 @@ _COLORS = {"error": "red", "warning": "yellow", "note": "bright_black"}
 @click.command(short_help="Show what a bundle is and would run, without running any of it.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--all", "show_all", is_flag=True, help="List also what is known to be safe.")
-def inspect(path: Path, as_json: bool, show_all: bool) -> int:
-    """Show what the bundle in PATH (a folder, a zip, or a name) is and would run, without running any of it.
+def inspect(path: Path, as_json: bool) -> int:
+    """Show what the bundle in PATH (a folder, a zip, or a name) is, holds and would need, without running any of it.
 
-    Every component and every expression of its configs is compared with the list of those that are known to be safe;
-    pickles among its files, its logging settings and the zip itself are checked too. An error is what could do harm:
-    medseg does not run such a bundle unless you give --trust. Warnings and notes are worth a look. The exit code is 1
+    It says whether the bundle predicts without --trust, and if not, why: only literals, references and components that
+    are listed run then. It looks into weights, pickles, arrays, programs and the zip itself. An error is what is unsafe
+    to handle: such a bundle is not installed without --trust. Warnings and notes are worth a look. The exit code is 1
     if there are errors.
 
     \b
@@ -38,8 +37,8 @@ def inspect(path: Path, as_json: bool, show_all: bool) -> int:
     if as_json:
         click.echo(json.dumps(inspection.to_dict(), indent=2, ensure_ascii=True))
     else:
-        show(inspection, show_all)
-    return 0 if inspection.trusted else 1
+        show(inspection)
+    return 0 if inspection.is_safe else 1
 
 
 def _bundle_path(path: Path) -> Path:
@@ -50,36 +49,28 @@ def _bundle_path(path: Path) -> Path:
     return next((candidate for candidate in candidates if candidate.exists()), path)
 
 
-def show(inspection: Inspection, show_all: bool = False) -> None:
-    """Print what a bundle is, what it would run, and the findings."""
+def show(inspection: Inspection) -> None:
+    """Print what a bundle is, what needs trust, and the findings."""
     from rich.text import Text
 
-    from medseg.cli.tables import console, table
+    from medseg.cli.tables import console
     from medseg.findings import printable
+    from medseg.runs.origin import is_own
 
     screen = console()
     heading = " ".join(part for part in (inspection.name, inspection.version) if part)
     screen.print(Text(f"{heading}  ({inspection.kind} {printable(str(inspection.path))})", style="bold"))
     for line in _summary(inspection):
         screen.print(Text(line))
-    unknown = [part for part in inspection.parts if not part.allowed]
-    counts = [
-        f"{sum(part.kind == kind for part in inspection.parts)} {kind}s, "
-        f"{sum(part.kind == kind for part in unknown)} of them not known to be safe"
-        for kind in ("target", "expression")
-    ]
-    screen.print(Text("Would run: " + "; ".join(counts)))
-    listed = inspection.parts if show_all else unknown
-    if listed:
-        rows = [
-            [part.kind, printable(part.location, 60), printable(part.text, 60), printable(part.reason, 80)]
-            for part in listed
-        ]
-        screen.print(table("", ["kind", "location", "text", "why it is not known"], rows, left=(0, 1, 2, 3)))
+    own = inspection.kind == "folder" and is_own(inspection.path)
+    for use, reason in inspection.needs_trust.items() if not own else ():
+        screen.print(Text(f"Needs --trust to {use}: {reason}"))
+    if own:
+        screen.print(Text("It is your own, and needs no --trust."))
+    elif "configs/inference.json" in inspection.files and "predict" not in inspection.needs_trust:
+        screen.print(Text("Predicts without --trust."))
     for finding in inspection.findings:
         screen.print(Text(str(finding), style=_STYLES[finding.severity]))
-    trusted = "Trusted: nothing in it is known to do harm." if inspection.trusted else "Not trusted."
-    screen.print(Text(trusted))
 
 
 def _summary(inspection: Inspection) -> list[str]:
@@ -100,15 +91,15 @@ def _summary(inspection: Inspection) -> list[str]:
 
 @click.command()
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--trust", is_flag=True, help="Apply the rules even if inspection finds code not known to be safe.")
+@click.option("--trust", is_flag=True, help="Let the rules import and evaluate what a bundle from elsewhere names.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def verify(root: Path, trust: bool, as_json: bool) -> int:
     """Check that the bundle ROOT (a folder, a zip, or a name) is complete, consistent and does what it says.
 
     It is inspected first, which runs nothing of it. If that finds nothing unsafe, or with --trust, the rules follow:
     files and keys, metadata, packages, components with their arguments, references, the network against the metadata,
-    weights, classes, and whether training, evaluation and inference agree. For these the bundle's components are
-    imported and its network is built.
+    weights, classes, and whether training, evaluation and inference agree. For these the network is built; only of a
+    bundle of your own, or with --trust, its other components are imported and its expressions evaluated.
 
     The exit code is 1 if there are errors, and 0 with warnings and notes. docs/reference/bundle-findings.md explains
     each kind of finding.

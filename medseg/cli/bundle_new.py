@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The folder to create it in; bundles in ./bundles are found by name.",
 )
-@click.option("--trust", is_flag=True, help="Start from a bundle that would run code not known to be safe.")
+@click.option("--trust", is_flag=True, help="Start from a bundle that came from elsewhere.")
 def new(
     name: str,
     source: str,

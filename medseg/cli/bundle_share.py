@@ -33,7 +33,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
     metavar="KEY=TEXT",
     help="Replace a text of metadata.json: version=1.2.0, authors='...', intended_use='...'. Repeat it for more.",
 )
-@click.option("--trust", is_flag=True, help="Pack a bundle that would run code not known to be safe.")
+@click.option("--trust", is_flag=True, help="Pack a bundle from elsewhere that holds something unsafe.")
 @with_overwrite
 @_JSON
 def pack(
@@ -90,7 +90,7 @@ def pack(
     help="Becomes the bundle's folder.  [default: bundles/NAME, where it is found by its name]",
 )
 @_SHA256
-@click.option("--trust", is_flag=True, help="Install a bundle that would run code not known to be safe.")
+@click.option("--trust", is_flag=True, help="Install a bundle that holds something unsafe.")
 @click.option(
     "--self-test/--no-self-test",
     default=True,
@@ -110,7 +110,7 @@ def install(
     """Check SOURCE, a packed bundle, unpack it, and check that it does here what it did where it was packed.
 
     SOURCE is a zip, a URL, hf://owner/model[@revision][/file.zip], or a place that fsspec reaches. In this order: its
-    files are compared with their SHA-256, what it would run is inspected without running it, it is unpacked and
+    files are compared with their SHA-256, it is inspected without running it, it is unpacked and
     verified, and its self-test says how many voxels differ. An error at any step leaves nothing behind.
 
     \b

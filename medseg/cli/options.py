@@ -100,5 +100,5 @@ with_accept = click.option(
 with_trust = click.option(
     "--trust",
     is_flag=True,
-    help="Run the bundle even if it could do more than what is known to be harmless; see medseg bundle inspect.",
+    help="Run whatever a bundle from elsewhere holds: training always needs it; see medseg bundle inspect.",
 )

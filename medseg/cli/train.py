@@ -92,7 +92,7 @@ def command(
     from medseg.bundle.run import update_from_backup
 
     opened = Bundle.open(bundle, trust)
-    opened.require_trust("train", overlays)  # before anything is fetched from a backup that it names
+    opened.require_trust("train")  # before anything is fetched from a backup that it names
     if isinstance(overrides.get("resume"), str) and update_from_backup(opened.root, overrides):
         opened = Bundle.open(opened.root, trust)
     run_bundle(opened, "training", "train", overlays, overrides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,47 @@ from medseg.config.keys import meant_key
 from medseg.config.paths import walk
 from medseg.config.references import key_path
 from medseg.errors import ConfigError, nearest
+from medseg.findings import printable
+
+LARGEST_CONFIG = 8 * 2**20  # bytes
 
 
 def read_config(file: str | Path) -> dict[str, Any]:
     """Read a config or an overlay.
 
     Raises:
-        ConfigError: the file is missing or holds no JSON object.
+        ConfigError: see `parse_config`.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parse_config(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise ConfigError(file, "this file cannot be read", error.strerror or str(error)) from error
+
+
+def parse_config(data: bytes, file: str | Path) -> dict[str, Any]:
+    """Return a config from its bytes.
+
+    Raises:
+        ConfigError: they are no JSON object in UTF-8, or too deep or too long for a config, or a key stands twice in
+            one object, of which readers take different ones.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) != len(pairs):
+            repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ConfigError(
+                file, f"the key '{printable(repeated, 80)}' stands twice in one object", fix="Remove one."
+            )
+        return content
+
+    if len(data) > LARGEST_CONFIG:
+        raise ConfigError(file, "this is too long for a config", f"{len(data)} bytes")
+    try:
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except RecursionError as error:
+        raise ConfigError(file, "this JSON is too deep for a config") from error
+    except ValueError as error:
         raise ConfigError(file, "this is no readable JSON file", str(error)) from error
     if not isinstance(content, dict):
         raise ConfigError(file, "a config must be a JSON object", f"got a {type(content).__name__}")

@@ -1,10 +1,9 @@
-"""Look into bundles of others without running anything of them: what they are, would do, and what is unsafe.
+"""Look into bundles of others without running anything of them: what they are, hold, and would need.
 
 This needs neither MONAI nor torch, and imports nothing of the bundle.
 """
 
 from medseg.inspection.archive import check_archive, unpack
-from medseg.inspection.configs import Part
-from medseg.inspection.inspector import Inspection, inspect_bundle, require_trust
+from medseg.inspection.inspector import Inspection, inspect_bundle, require_safe
 
-__all__ = ["Inspection", "Part", "check_archive", "inspect_bundle", "require_trust", "unpack"]
+__all__ = ["Inspection", "check_archive", "inspect_bundle", "require_safe", "unpack"]

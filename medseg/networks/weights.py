@@ -24,8 +24,8 @@ _CONFIG = "config.json"
 _LISTED = 6
 _PARTS = ("network", "model", "state_dict", "model_state_dict", "net")  # where checkpoints keep the network's weights
 _COMPILED = "_orig_mod."  # what torch.compile puts into names
-_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError,
-               SafetensorError)  # fmt: skip
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+               pickle.UnpicklingError, SafetensorError)  # fmt: skip
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _TIMEOUT = 5.0  # seconds, after which the hub counts as unreachable
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import subprocess
@@ -15,14 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from medseg.errors import RunError, command_line
 from medseg.runs.detach import Detached, detach
 from medseg.runs.record import FINISHED, RUNNING, is_local, read_record
 from medseg.runs.run import SILENT_MINUTES, Run, run_state
-
-STATE_VARIABLE = "MEDSEG_STATE_DIR"  # names another folder for what medseg remembers on this machine
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,13 @@ class ResumeCommand:
 def resume_command(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> ResumeCommand:
     """Return the command that resumes a run: `medseg train` with the run's folder as the bundle.
 
-    It judges the folder before anything of it is executed, see `medseg.inspection`. It is given where the run was
-    started, so that relative paths in its config lead to the same files.
+    That refuses a run that was not begun here, see `medseg.runs.origin`. It is given where the user stands: a record
+    may have been written by anyone, so the folder that it names is never entered.
 
     Args:
         folder: the run's folder.
         overrides: `KEY=VALUE`; what cannot be changed in a run is refused by `medseg train`.
-        trust: resume it even if it could do more than what is known to be harmless.
+        trust: resume it even if it was begun elsewhere.
 
     Raises:
         RunError: it is running, or has finished and nothing is to be changed.
@@ -63,14 +58,9 @@ def resume_command(folder: str | Path, overrides: Sequence[str] = (), trust: boo
     command = [sys.executable, "-m", "medseg", "train", str(folder), *overrides, f"resume={folder}"]
     if trust:
         command.append("--trust")
-    start_folder = Path(str(record.get("working_directory") or Path()))
-    if not start_folder.is_dir():
-        start_folder = Path()
-    environment = {}
-    if Path(__file__).resolve().parents[2] != start_folder.resolve():
-        # Python imports from the working directory first, and a record may name any.
-        environment["PYTHONSAFEPATH"] = "1"
-    return ResumeCommand(command, start_folder.resolve(), environment)
+    # Python imports from the working directory first, and that may hold anyone's files.
+    is_checkout = Path(__file__).resolve().parents[2] == Path().resolve()
+    return ResumeCommand(command, Path().resolve(), {} if is_checkout else {"PYTHONSAFEPATH": "1"})
 
 
 def resume_detached(folder: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Detached:
@@ -91,34 +81,6 @@ def resume_here(folder: str | Path, overrides: Sequence[str] = (), trust: bool =
         process = subprocess.Popen(resume.command, cwd=resume.folder, env={**os.environ, **resume.environment})
         children.append(process)
         return process.wait()
-
-
-def remember_start(folder: str | Path) -> None:
-    """Remember that the run in this folder was started on this machine with this config; silent if that fails.
-
-    Kept is an empty file named by the config's SHA-256 in the user's state folder, where a bundle cannot write.
-    """
-    with contextlib.suppress(OSError):
-        path = _memory() / _digest(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def was_started_here(folder: str | Path) -> bool:
-    """Return True if a run was started on this machine by this user, with exactly the config that it holds now."""
-    try:
-        return (_memory() / _digest(folder)).is_file()
-    except OSError:
-        return False
-
-
-def _memory() -> Path:
-    folder = os.environ.get(STATE_VARIABLE) or platformdirs.user_state_path("medseg", appauthor=False)
-    return Path(folder) / "started"
-
-
-def _digest(folder: str | Path) -> str:
-    return hashlib.sha256((Path(folder) / "configs" / "train.json").read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def mutations(config):
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
 def test_every_broken_entry_of_an_inference_config_is_one_error_or_none(small_bundle, monkeypatch, step):
     """Without inspection, which would refuse some of them before they are resolved."""
-    monkeypatch.setattr("medseg.bundle.bundle.require_trust", lambda *_: None)
+    monkeypatch.setattr("medseg.bundle.bundle.is_own", lambda *_: True)
     file = small_bundle / "configs" / "inference.json"
     config = json.loads(file.read_text())
     problems, count, refused = [], 0, 0
@@ -122,7 +122,7 @@ def test_every_broken_entry_of_an_inference_config_is_one_error_or_none(small_bu
     ],
 )
 def test_the_key_is_named(small_bundle, monkeypatch, path, value, message):
-    monkeypatch.setattr("medseg.bundle.bundle.require_trust", lambda *_: None)
+    monkeypatch.setattr("medseg.bundle.bundle.is_own", lambda *_: True)
     file = small_bundle / "configs" / "inference.json"
     content = file.read_text()
     config = json.loads(content)
@@ -141,7 +141,7 @@ def test_the_key_is_named(small_bundle, monkeypatch, path, value, message):
 
 @pytest.mark.parametrize("key", ["ckpt_path", "labels", "network", "inferer", "preprocessing", "postprocessing"])
 def test_a_key_that_is_missing_is_named(small_bundle, monkeypatch, key):
-    monkeypatch.setattr("medseg.bundle.bundle.require_trust", lambda *_: None)
+    monkeypatch.setattr("medseg.bundle.bundle.is_own", lambda *_: True)
     file = small_bundle / "configs" / "inference.json"
     content = file.read_text()
     config = json.loads(content)

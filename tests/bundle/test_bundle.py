@@ -51,7 +51,7 @@ def test_a_bundle_without_the_config_that_is_wanted_says_so(repository, tmp_path
 def test_a_broken_metadata_file_names_itself(repository, tmp_path):
     shutil.copytree(repository / "bundles" / "unet2d", tmp_path / "b")
     (tmp_path / "b" / "configs" / "metadata.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"metadata\.json: the file must hold a JSON object"):
+    with pytest.raises(ConfigError, match=r"metadata\.json: this is no readable JSON file"):
         Bundle.open(tmp_path / "b")
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from medseg.atomic import write_json
 from medseg.bundle import Bundle, resume_run, run_bundle
-from medseg.bundle.bundle import require_trust
 from medseg.bundle.run import update_from_backup
 from medseg.bundle.run_identity import compare_configs, json_config, log_changes, log_similar_runs, result_config
 from medseg.config.diff import differences
@@ -438,18 +437,18 @@ def test_a_copy_from_the_backup_with_other_addresses_is_not_trusted(settings, ru
     copy = tmp_path / "elsewhere" / "unet2d" / folder.name / "configs" / "train.json"
     config = json.loads(copy.read_text())
     copy.write_text(json.dumps({**config, "monitor": {**config["monitor"], "base_url": "https://example.org"}}))
-    with pytest.raises(UntrustedError, match="sends-elsewhere"):
+    with pytest.raises(UntrustedError, match=r"to use its train\.json runs whatever that holds"):
         resume_run(folder)
 
 
 def test_a_run_with_a_backup_needs_no_trust_here_and_a_changed_one_does(settings, runs, monkeypatch, tmp_path):
     interrupted(settings, monkeypatch, backup=str(tmp_path / "elsewhere"))
     (folder,) = folders(runs)
-    require_trust(folder, False)
+    Bundle.open(folder).require_trust("train")
     path = folder / "configs" / "train.json"
     path.write_text(path.read_text().replace(str(tmp_path / "elsewhere"), "s3://elsewhere/bucket"))
-    with pytest.raises(UntrustedError, match="sends-elsewhere in configs/train.json"):
-        require_trust(folder, False)
+    with pytest.raises(UntrustedError, match=r"to use its train\.json runs whatever that holds"):
+        Bundle.open(folder).require_trust("train")
 
 
 def test_an_impossible_backup_is_refused_before_anything_is_written(settings, runs, tmp_path):

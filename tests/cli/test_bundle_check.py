@@ -28,6 +28,7 @@ def hostile(tmp_path):
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
     metadata["name"] = "evil\x1b[2J[bold]"
     (root / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (root / "label_map.json").write_text('{"0": "background", "1": "liver"}')
     return root
 
 
@@ -35,38 +36,37 @@ def run_inspect(*arguments):
     return CliRunner().invoke(cli, ["bundle", "inspect", *map(str, arguments)], standalone_mode=False)
 
 
-def test_a_clean_bundle(repository):
+def test_a_bundle_of_ones_own(repository):
     done = run_inspect(RECIPE)
     assert done.return_value == 0
     assert "unet2d 0.1.0" in done.output
     assert "License: Apache-2.0" in done.output
     assert "Classes: 118 (background, spleen" in done.output
-    assert "Trusted: nothing in it is known to do harm" in done.output
+    assert "It is your own, and needs no --trust." in done.output
 
 
-def test_inspect_shows_what_a_hostile_bundle_would_run(hostile, tmp_path):
+def test_inspect_shows_what_a_bundle_from_elsewhere_needs(hostile, tmp_path):
     done = run_inspect(hostile)
-    assert done.return_value == 1
-    assert "expression-unknown" in done.output
-    assert "Not trusted." in done.output
+    assert done.return_value == 0
+    assert "Needs --trust to train: its train.json runs whatever it holds" in done.output
+    assert "Predicts without --trust." in done.output
+    path = hostile / "configs" / "inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "spacing": 1, "inferer": {"_target_": "x.Y"}}))
+    done = run_inspect(hostile)
+    assert "Needs --trust to predict: without trust its key 'inferer' does not run" in done.output.replace("\n", " ")
     assert "\x1b" not in done.output
     assert "evil\\x1b[2J[bold]" in done.output
-    assert "1 of them not known to be safe" in done.output
     assert not (tmp_path / "canary").exists()
 
 
 def test_json_holds_everything(hostile):
+    (hostile / "docs" / "a.pkl").write_bytes(b"cos\nsystem\n.")
     done = run_inspect(hostile, "--json")
     assert done.return_value == 1
     content = json.loads(done.output)
-    assert content["trusted"] is False
-    assert [entry["code"] for entry in content["findings"]] == ["expression-unknown", "metadata-name"]
-    assert [part["location"] for part in content["parts"] if not part["allowed"]] == ["configs/train.json, lr"]
-    assert len(content["parts"]) > 100
-
-
-def test_all_lists_what_is_allowed(repository):
-    assert "medseg.bundle.default_handlers" in run_inspect(RECIPE, "--all").output
+    assert content["is_safe"] is False
+    assert [entry["code"] for entry in content["findings"]] == ["pickle-unsafe"]
+    assert content["needs_trust"] == {"train": "its train.json runs whatever it holds"}
 
 
 def test_by_name_and_without_torch(repository):

@@ -76,24 +76,17 @@ def test_without_a_terminal_missing_options_are_an_error(medseg, here):
     )
 
 
-def test_a_source_from_others_must_be_trusted(medseg, here, monkeypatch):
-    """Its configs are evaluated, so the gate stands before."""
-    from medseg.errors import ConfigError
-
-    asked = []
-
-    def require_trust(root, trust, use, overlays):
-        asked.append((root.name, trust))
-        if not trust and root.parent.name == "foreign":
-            raise ConfigError(root, "must be trusted")
+def test_a_source_from_others_must_be_trusted_and_the_new_bundle_is_ones_own(medseg, here):
+    from medseg.runs.origin import is_own, remember_bundle
 
     assert medseg("bundle", "new", "model", "--structures", "liver", "--into", "foreign").code == 0
-    monkeypatch.setattr("medseg.bundle.bundle.require_trust", require_trust)
+    assert is_own("foreign/model")
+    remember_bundle("foreign/model", is_own=False)
     command = "bundle", "new", "mine", "--structures", "liver", "--from", here / "foreign" / "model"
-    assert "must be trusted" in medseg(*command).err
+    assert "runs whatever that holds" in medseg(*command).err
     assert not (here / "bundles").exists()
     assert medseg(*command, "--trust").code == 0
-    assert [call for call in asked if call[0] == "model"] == [("model", False), ("model", True)]
+    assert is_own("bundles/mine")
 
 
 def test_a_new_bundle_has_the_keys_of_the_bundle_it_was_made_from(medseg, tmp_path):

@@ -1,11 +1,13 @@
 """Hostile bundles, each made from a clean one by one change; every payload would leave a canary file behind.
 
 A way to make one is a function of the bundle's folder and the canary's path that gives what is to be inspected. `ALL`
-holds them by name, each with the code of the finding that must name it.
+holds them by name, each with the code of the finding that must name it, or with `RUNS_NOTHING`: what it changes is
+refused or not looked at.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -18,15 +20,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from monai.networks.nets import BasicUNet
 
 Make = Callable[[Path, Path], Path]
 RECIPE = Path(__file__).parents[2] / "bundles" / "unet2d"
 ALL: dict[str, tuple[str, Make]] = {}
+RUNS_NOTHING = "runs-nothing"
+TINY = {"structures": ["liver", "spleen"], "patch_size": [32, 32], "spacing": [-1, -1, -1]}
+FEATURES = [4, 4, 8, 8, 8, 4]
 
 
 def clean(folder: Path) -> Path:
-    """A bundle that nothing is wrong with."""
-    return Path(shutil.copytree(RECIPE, folder))
+    """A small trained bundle that nothing is wrong with."""
+    root = Path(shutil.copytree(RECIPE, folder))
+    path = root / "configs" / "inference.json"
+    content = json.loads(path.read_text())
+    content["network_def"]["features"] = FEATURES
+    path.write_text(json.dumps(content | TINY))
+    (root / "label_map.json").write_text('{"0": "background", "1": "liver", "2": "spleen"}')
+    (root / "models").mkdir(exist_ok=True)
+    (root / "models" / "model.pt").write_bytes(_weights())
+    return root
+
+
+@functools.cache
+def _weights() -> bytes:
+    network = BasicUNet(spatial_dims=2, in_channels=1, out_channels=3, features=FEATURES)
+    made = io.BytesIO()
+    torch.save(network.state_dict(), made)
+    return made.getvalue()
 
 
 def add(name: str, code: str, make: Make) -> None:
@@ -53,7 +76,22 @@ def setting(file: str, key: str, value: object) -> Make:
 
 
 def train(key: str, value: object) -> Make:
-    return setting("configs/train.json", key, value)
+    """Change one key of the training, and let the preprocessing of the inference hold the same."""
+    return both(setting("configs/train.json", key, value), inference(value))
+
+
+def inference(value: object) -> Make:
+    """Let the preprocessing of the inference config hold something more."""
+
+    def make(root: Path, canary: Path) -> Path:
+        root = setting("configs/inference.json", "evil", value)(root, canary)
+        path = root / "configs" / "inference.json"
+        content = json.loads(path.read_text())
+        content["preprocess_transforms"].append("@evil")
+        path.write_text(json.dumps(content))
+        return root
+
+    return make
 
 
 def text(file: str, content: str | bytes) -> Make:
@@ -125,17 +163,17 @@ EXPRESSIONS = {
     "quotes-broken-by-a-reference": "$'@seed' + __import__('os').name + '@seed'",
 }
 for name, expression in EXPRESSIONS.items():
-    add(f"expression-{name}", "expression-unknown", train("evil", expression))
+    add(f"expression-{name}", RUNS_NOTHING, train("evil", expression))
 
-add("expression-in-metadata", "expression-unknown", setting("configs/metadata.json", "task", EXPRESSIONS["eval"]))
-add("expression-in-requires", "expression-unknown", train("loss#_requires_", [EXPRESSIONS["open"]]))
+add("expression-in-metadata", RUNS_NOTHING, setting("configs/metadata.json", "task", EXPRESSIONS["eval"]))
+add("expression-in-requires", RUNS_NOTHING, train("loss#_requires_", [EXPRESSIONS["open"]]))
 add(
     "expression-in-initialize",
-    "expression-unknown",
+    RUNS_NOTHING,
     setting("configs/inference.json", "initialize", [EXPRESSIONS["eval"]]),
 )
-add("expression-in-an-overlay", "expression-unknown", text("configs/quick.json", "{\"lr\": \"$open('CANARY', 'w')\"}"))
-add("expression-in-another-folder", "expression-unknown", text("docs/other.json", "{\"a\": \"$open('CANARY', 'w')\"}"))
+add("expression-in-an-overlay", RUNS_NOTHING, text("configs/quick.json", "{\"lr\": \"$open('CANARY', 'w')\"}"))
+add("expression-in-another-folder", RUNS_NOTHING, text("docs/other.json", "{\"a\": \"$open('CANARY', 'w')\"}"))
 
 IMPORTS = [
     "os.system",
@@ -148,12 +186,12 @@ IMPORTS = [
     "pickle",
 ]
 for module in IMPORTS:
-    add(f"import-{module}", "config-import", train("imports", ["$import torch", "$import medseg", f"$import {module}"]))
-add("import-from", "config-import", train("evil", "$from os import system"))
-add("import-relative", "config-import", train("evil", "$from . import helper"))
-add("import-in-metadata", "config-import", setting("configs/metadata.json", "authors", "$import helper"))
-add("import-copied-by-a-macro", "config-import", train("evil", "%imports"))
-add("import-under-another-name", "import-alias", train("imports", ["$import os as torch", "$import medseg"]))
+    add(f"import-{module}", RUNS_NOTHING, train("imports", ["$import torch", "$import medseg", f"$import {module}"]))
+add("import-from", RUNS_NOTHING, train("evil", "$from os import system"))
+add("import-relative", RUNS_NOTHING, train("evil", "$from . import helper"))
+add("import-in-metadata", RUNS_NOTHING, setting("configs/metadata.json", "authors", "$import helper"))
+add("import-copied-by-a-macro", RUNS_NOTHING, train("evil", "%imports"))
+add("import-under-another-name", RUNS_NOTHING, train("imports", ["$import os as torch", "$import medseg"]))
 
 TARGETS = {
     "os-system": {"_target_": "os.system", "command": TOUCH},
@@ -177,11 +215,11 @@ TARGETS = {
     "no-text": {"_target_": ["os.system"]},
 }
 for name, component in TARGETS.items():
-    add(f"target-{name}", "target-unknown", both(train("where", "os.system"), train("evil", component)))
-add("target-in-an-overlay", "target-unknown", text("configs/quick.json", '{"loss#_target_": "os.system"}'))
+    add(f"target-{name}", RUNS_NOTHING, both(train("where", "os.system"), train("evil", component)))
+add("target-in-an-overlay", RUNS_NOTHING, text("configs/quick.json", '{"loss#_target_": "os.system"}'))
 add(
     "target-in-tracking",
-    "target-unknown",
+    RUNS_NOTHING,
     text("configs/tracking.json", '{"configs": {"trainer": {"_target_": "x.Y"}}}'),
 )
 
@@ -217,25 +255,25 @@ ARGUMENTS = {
     "callable": {"_target_": "LoadImaged", "_mode_": "callable"},
 }
 for name, component in ARGUMENTS.items():
-    add(f"argument-{name}", "argument-unsafe", both(train("where", "os.system"), train("evil", component)))
+    add(f"argument-{name}", RUNS_NOTHING, both(train("where", "os.system"), train("evil", component)))
 add(
     "argument-in-an-overlay",
-    "argument-unsafe",
+    RUNS_NOTHING,
     text("configs/quick.json", '{"train#handler_set#history#folder": "/etc"}'),
 )
-add("mode-debug", "mode-unsafe", train("loss#_mode_", "debug"))
+add("mode-debug", RUNS_NOTHING, train("loss#_mode_", "debug"))
 RUN = "$medseg.bundle.start_run(@bundle_root, {}, @data, @labels, @run_name, {})"
-add("call-writes-elsewhere", "expression-unknown", train("current_run", RUN.format("'/home/somebody'", "True")))
-add("call-goes-on-elsewhere", "expression-unknown", train("current_run", RUN.format("@output_dir", "'/home/x/runs/1'")))
-add("sends-a-copy", "sends-elsewhere", train("backup", "s3://somebody/bucket"))
-add("sends-the-key", "sends-elsewhere", train("monitor#base_url", "https://example.org"))
-add("sends-the-key-hidden", "argument-unsafe", train("monitor", "$dict(**{'base' + '_url': 'https://example.org'})"))
+add("call-writes-elsewhere", RUNS_NOTHING, train("current_run", RUN.format("'/home/somebody'", "True")))
+add("call-goes-on-elsewhere", RUNS_NOTHING, train("current_run", RUN.format("@output_dir", "'/home/x/runs/1'")))
+add("sends-a-copy", RUNS_NOTHING, train("backup", "s3://somebody/bucket"))
+add("sends-the-key", RUNS_NOTHING, train("monitor#base_url", "https://example.org"))
+add("sends-the-key-hidden", RUNS_NOTHING, train("monitor", "$dict(**{'base' + '_url': 'https://example.org'})"))
 
-add("macro-other-file", "config-macro", train("loss", "%docs/other.json::loss"))
-add("macro-relative", "config-macro", both(train("a", {"b": "@##c"}), train("d", {"e": "%a"})))
+add("macro-other-file", RUNS_NOTHING, train("loss", "%docs/other.json::loss"))
+add("macro-relative", RUNS_NOTHING, both(train("a", {"b": "@##c"}), train("d", {"e": "%a"})))
 SHAPES = ["().__class__.__base__.__subclasses__()", 8]
 PRED = "network_data_format#outputs#pred#spatial_shape"
-add("metadata-shape", "metadata-shape", setting("configs/metadata.json", PRED, SHAPES))
+add("metadata-shape", RUNS_NOTHING, setting("configs/metadata.json", PRED, SHAPES))
 add(
     "config-key-twice",
     "config-unreadable",
@@ -243,7 +281,7 @@ add(
 )
 add("config-deep", "config-unreadable", text("configs/train.json", '{"a":' * 5000 + "1" + "}" * 5000))
 add("config-other-encoding", "config-unreadable", text("configs/train.json", '{"a": 1}'.encode("utf-16")))
-add("config-yaml", "config-yaml", text("configs/evaluate.yaml", "run: $open('CANARY', 'w')\n"))
+add("config-yaml", RUNS_NOTHING, text("configs/evaluate.yaml", "run: $open('CANARY', 'w')\n"))
 
 LOGGING = (RECIPE / "configs" / "logging.conf").read_text()
 LOGS = {
@@ -257,7 +295,7 @@ LOGS = {
     + LOGGING.replace("StreamHandler", "%(evil)s"),
 }
 for name, content in LOGS.items():
-    add(f"logging-{name}", "logging-unsafe", text("configs/logging.conf", content))
+    add(f"logging-{name}", RUNS_NOTHING, text("configs/logging.conf", content))
 
 for file in ("scripts/__init__.py", "torch.py", "sitecustomize.pyc", "_ext.so", "models/x.PYD", "lib.so.1"):
     add(f"code-{file}", "code-in-bundle", text(file, "open('CANARY', 'w')"))
@@ -342,7 +380,7 @@ def _script(path: Path, canary: Path) -> None:
         archive.writestr("m/constants.pkl", pickle.dumps((), protocol=2))
 
 
-add("torchscript-writes", "torchscript-unsafe", weights("models/model.ts", _script))
+add("torchscript-writes", "program-in-bundle", weights("models/model.ts", _script))
 EXPORTED = {"archive_format": "pt2", "models/model.json": json.dumps({"expr_str": EXPRESSIONS["eval"]})}
 
 
@@ -352,15 +390,15 @@ def _exported(path: Path, canary: Path) -> None:
             archive.writestr(f"m/{record}", content)
 
 
-add("exported-program", "exported-program", weights("models/model.pt2", _exported))
+add("exported-program", "program-in-bundle", weights("models/model.pt2", _exported))
 TABLE = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]}}).encode()
 add(
     "safetensors-beyond-its-end", "weights-damaged", text("models/m.safetensors", struct.pack("<Q", len(TABLE)) + TABLE)
 )
 BASE_URL = {"backend": "wandb", "base_url": "https://example.org"}
-add("run-sends-the-key", "sends-elsewhere", text("monitor/settings.json", json.dumps(BASE_URL)))
+add("run-sends-the-key", RUNS_NOTHING, text("monitor/settings.json", json.dumps(BASE_URL)))
 COMMAND = {"command": ["medseg", "train", "unet2d", "lr=$open('CANARY', 'w')"]}
-add("run-command", "command-unsafe", text("run.json", json.dumps(COMMAND)))
+add("run-command", RUNS_NOTHING, text("run.json", json.dumps(COMMAND)))
 
 
 def linked(name: str, target: str) -> Make:
@@ -373,6 +411,7 @@ def linked(name: str, target: str) -> Make:
 
 
 def _fifo(root: Path, canary: Path) -> Path:
+    (root / "models" / "model.pt").unlink()
     os.mkfifo(root / "models" / "model.pt")
     return root
 

@@ -14,20 +14,21 @@ GIT = '[core]\n\trepositoryformatversion = 0\n\tfsmonitor = "touch CANARY"\n'
 def collect(hostile: Any) -> dict[str, Any]:
     """All of them, made with what `hostile.py` has."""
     both, setting, text, train = hostile.both, hostile.setting, hostile.text, hostile.train
+    RUNS_NOTHING = hostile.RUNS_NOTHING
     found: dict[str, Any] = {}
     # An import takes a name of Python's own, so that map(str, ...) calls what may be named by _target_ alone.
     found["import-as-a-builtin"] = (
-        "import-alias",
+        RUNS_NOTHING,
         both(train("imports", [*IMPORTS, LOADER]), train("evil", "$list(map(str, ['image'], ['os.system']))")),
     )
-    found["import-as-the-references"] = "import-alias", train("imports", [*IMPORTS, "$import os as __local_refs"])
+    found["import-as-the-references"] = RUNS_NOTHING, train("imports", [*IMPORTS, "$import os as __local_refs"])
     # os.replace(a, b) looks like str.replace(a, b) where os is a value.
     found["method-of-a-module"] = (
-        "expression-unknown",
+        RUNS_NOTHING,
         both(train("imports", IMPORTS), train("evil", "$@imports#3.replace('a', 'CANARY')")),
     )
     found["method-of-a-module-by-key"] = (
-        "expression-unknown",
+        RUNS_NOTHING,
         both(
             train("there", {"is": "$import os"}),
             train("evil", "$[one.replace('a', 'CANARY') for one in @there.values()]"),
@@ -35,106 +36,106 @@ def collect(hostile: Any) -> dict[str, Any]:
     )
     # Path.replace of the class, with a text as its object, moves a file.
     found["method-of-a-class"] = (
-        "expression-unknown",
+        RUNS_NOTHING,
         both(train("i", "$import pathlib"), train("evil", "$pathlib.Path.replace('a', 'CANARY')")),
     )
     found["method-of-a-class-as-a-value"] = (
-        "expression-unknown",
+        RUNS_NOTHING,
         both(train("i", "$from pathlib import Path"), train("evil", "$[Path][0].replace('a', 'CANARY')")),
     )
     # A key that is a path: MONAI puts it elsewhere than where it stands.
     found["key-that-replaces-everything"] = (
-        "config-unreadable",
+        RUNS_NOTHING,
         setting("configs/quick.json", "", {"imports": ["$import os"]}),
     )
     found["key-that-is-a-path"] = (
-        "config-unreadable",
+        RUNS_NOTHING,
         text("configs/train.json", '{"a": {"b::_target_": "x"}}'),
     )
-    found["key-with-a-plus"] = "target-unknown", text("configs/quick.json", '{"+loss": {"_target_": "os.system"}}')
+    found["key-with-a-plus"] = RUNS_NOTHING, text("configs/quick.json", '{"+loss": {"_target_": "os.system"}}')
     found["list-that-is-added"] = (
-        "target-unknown",
+        RUNS_NOTHING,
         text("configs/quick.json", '{"+train#handlers": [{"_target_": "os.system", "command": "x"}]}'),
     )
     found["reader-of-a-macro"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         both(train("load", {"_target_": "LoadImaged", "reader": "%where"}), train("where", "os.system")),
     )
     found["argument-of-a-copy"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         text(
             "configs/quick.json", '{"copy": "%preprocess_transforms#0", "preprocess_transforms#0#reader": "os.system"}'
         ),
     )
     found["path-of-an-overlaid-part"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         text("configs/quick.json", '{"output_dir": "/home/x"}'),
     )
     found["run-that-is-none"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         text("configs/quick.json", '{"current_run": {"_target_": "ignite.engine.State", "folder": "/home/somebody"}}'),
     )
-    found["saves-by-metadata"] = "argument-unsafe", train("dataset", {"_target_": "Dataset", "data": [PATCH]})
-    found["saves-by-metadata-in-pieces"] = "expression-unknown", train("evil", "${'patch' + '_index': '/../../x'}")
+    found["saves-by-metadata"] = RUNS_NOTHING, train("dataset", {"_target_": "Dataset", "data": [PATCH]})
+    found["saves-by-metadata-in-pieces"] = RUNS_NOTHING, train("evil", "${'patch' + '_index': '/../../x'}")
     found["saves-by-metadata-in-a-file"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         text("docs/datalist.json", json.dumps({"training": [PATCH]})),
     )
-    found["saves-by-metadata-of-an-image"] = "argument-unsafe", text("docs/x.nrrd", "NRRD0004\npatch_index:=/../../x\n")
-    found["expression-too-long"] = "expression-unknown", train("evil", "$" + "1+" * 5000 + "1")
-    found["macro-too-long"] = "expression-unknown", train("evil", "%" + "x.json" * 5000)
-    found["config-too-much"] = "config-unreadable", train("evil", [0] * 30_000)
+    found["saves-by-metadata-of-an-image"] = RUNS_NOTHING, text("docs/x.nrrd", "NRRD0004\npatch_index:=/../../x\n")
+    found["expression-too-long"] = RUNS_NOTHING, train("evil", "$" + "1+" * 5000 + "1")
+    found["macro-too-long"] = RUNS_NOTHING, train("evil", "%" + "x.json" * 5000)
+    found["config-too-much"] = RUNS_NOTHING, train("evil", [0] * 30_000)
     # Names that become names of folders and files.
-    found["name-of-the-bundle"] = "metadata-name", setting("configs/metadata.json", "name", "../../x")
+    found["name-of-the-bundle"] = RUNS_NOTHING, setting("configs/metadata.json", "name", "../../x")
     CHANNELS = "network_data_format#outputs#pred#channel_def"
     found["name-of-a-structure"] = "label-name", setting("configs/metadata.json", f"{CHANNELS}#1", "../../x")
     found["name-of-a-structure-in-its-map"] = "label-name", text("label_map.json", '{"0": "background", "1": "/etc/x"}')
     # What other programs read in the folder that they are started in.
-    found["git-settings"] = "code-in-bundle", both(text(".git/HEAD", "ref: x"), text(".git/config", GIT))
-    found["git-elsewhere"] = "code-in-bundle", both(text("docs/a/HEAD", "ref: x"), text("docs/a/config", GIT))
-    found["git-by-a-file"] = "code-in-bundle", text(".git", "gitdir: docs/a")
-    found["git-hook"] = "code-in-bundle", text(".git/hooks/post-checkout", "touch CANARY")
-    found["wandb-settings"] = "sends-elsewhere", text("wandb/settings", "[default]\nbase_url = https://example.org\n")
+    found["git-settings"] = RUNS_NOTHING, both(text(".git/HEAD", "ref: x"), text(".git/config", GIT))
+    found["git-elsewhere"] = RUNS_NOTHING, both(text("docs/a/HEAD", "ref: x"), text("docs/a/config", GIT))
+    found["git-by-a-file"] = RUNS_NOTHING, text(".git", "gitdir: docs/a")
+    found["git-hook"] = RUNS_NOTHING, text(".git/hooks/post-checkout", "touch CANARY")
+    found["wandb-settings"] = RUNS_NOTHING, text("wandb/settings", "[default]\nbase_url = https://example.org\n")
     found["entry-points"] = (
         "code-in-bundle",
         text("x-1.dist-info/entry_points.txt", "[a]\ninit = os:getcwd\n"),
     )
-    found["yaml-beside-json"] = "config-yaml", text("configs/Train.YML", "a: 1")
-    found["config-in-capitals"] = "expression-unknown", text("Configs/x.JSON", '{"a": "$open(1)"}')
+    found["yaml-beside-json"] = RUNS_NOTHING, text("configs/Train.YML", "a: 1")
+    found["config-in-capitals"] = RUNS_NOTHING, text("Configs/x.JSON", '{"a": "$open(1)"}')
     # Numbers in a list that are written in another way, or stand behind those of another file.
     found["index-from-the-end"] = (
-        "config-unreadable",
+        RUNS_NOTHING,
         text("configs/quick.json", '{"truth#-1#reader": "x"}'),
     )
     found["index-with-a-zero"] = (
-        "config-unreadable",
+        RUNS_NOTHING,
         text("configs/quick.json", '{"truth#00#reader": "x"}'),
     )
     added = {"+places": ["x", "/home/x"], "save": {"_target_": "MetricsSaver", "save_dir": "@places#3"}}
     found["index-behind-the-end"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         both(
             train("places", ["a", "b"]),
             setting("configs/evaluate.json", "places", ["a", "b", "c", "d"]),
             text("configs/quick.json", json.dumps(added)),
         ),
     )
-    found["runs-beside-another"] = "argument-unsafe", train("output_dir", "$medseg.bundle.runs_dir('/home/bundles/x')")
-    found["bundle-of-another-name"] = "argument-unsafe", train("bundle_root", "$medseg.bundle.bundle_root('../../x')")
+    found["runs-beside-another"] = RUNS_NOTHING, train("output_dir", "$medseg.bundle.runs_dir('/home/bundles/x')")
+    found["bundle-of-another-name"] = RUNS_NOTHING, train("bundle_root", "$medseg.bundle.bundle_root('../../x')")
     start = "$medseg.bundle.start_run('/home/x', @output_dir, @data, @labels, @run_name)"
-    found["run-of-another-bundle"] = "expression-unknown", train("current_run", start)
-    found["key-that-is-a-file"] = "argument-unsafe", setting("configs/evaluate.json", "key_metric", {"../../x": 1})
-    found["key-that-is-a-file-in-an-expression"] = "expression-unknown", train("evil", "${'../../x': 1}")
+    found["run-of-another-bundle"] = RUNS_NOTHING, train("current_run", start)
+    found["key-that-is-a-file"] = RUNS_NOTHING, setting("configs/evaluate.json", "key_metric", {"../../x": 1})
+    found["key-that-is-a-file-in-an-expression"] = RUNS_NOTHING, train("evil", "${'../../x': 1}")
     network = {"_target_": "medseg.networks.SegFormer", "variant": {"_attn_implementation": "somebody/kernel"}}
-    found["network-of-a-downloaded-kernel"] = "argument-unsafe", train("network_def", network)
+    found["network-of-a-downloaded-kernel"] = RUNS_NOTHING, train("network_def", network)
     # Overlays that change what is in an argument.
     loader = {"_target_": "LoadImaged", "keys": "image"}
     found["reader-changed-in-its-list"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         both(train("ld", {**loader, "reader": ["ITKReader"]}), text("configs/o.json", '{"ld#reader#0": "os.system"}')),
     )
     found["reader-changed-in-its-component"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         both(
             train("ld", {**loader, "reader": {"_target_": "ITKReader"}}),
             text("configs/o.json", '{"ld#reader#_target_": "copy.deepcopy", "ld#reader#x": "os.system"}'),
@@ -142,7 +143,7 @@ def collect(hostile: Any) -> dict[str, Any]:
     )
     formatter = {"_target_": "monai.transforms.Lambda", "func": "$lambda m, s: {'subject': '../../x'}"}
     found["names-made-by-an-overlay"] = (
-        "argument-unsafe",
+        RUNS_NOTHING,
         both(
             train("save", {"_target_": "SaveImaged", "keys": "image", "output_name_formatter": {}}),
             text(
@@ -153,7 +154,7 @@ def collect(hostile: Any) -> dict[str, Any]:
     # Settings that are only made when they are used.
     server = {"base_url": "https://example.org"}
     hidden = {"_target_": "copy.deepcopy", "x": server}
-    found["settings-made-by-a-copy"] = "argument-unsafe", train("monitor", hidden)
+    found["settings-made-by-a-copy"] = RUNS_NOTHING, train("monitor", hidden)
     for name, settings in {
         "a-copy": {"_target_": "copy.deepcopy", "x": {"settings": server}},
         "an-expression": "${'settings': {'base_url': 'https://example.org'}}",
@@ -161,7 +162,7 @@ def collect(hostile: Any) -> dict[str, Any]:
     }.items():
         handlers = {"_target_": "medseg.bundle.default_handlers", "run": "@current_run", "monitor": settings}
         found[f"handler-made-by-{name}"] = (
-            "argument-unsafe",
+            RUNS_NOTHING,
             both(train("made", "$dict(settings=@monitor)"), train("evil", handlers)),
         )
     model = {
@@ -169,14 +170,14 @@ def collect(hostile: Any) -> dict[str, Any]:
         "run": "@current_run",
         "checkpoints": {"model_path": "/etc/x"},
     }
-    found["handler-that-writes-elsewhere"] = "argument-unsafe", train("evil", model)
+    found["handler-that-writes-elsewhere"] = RUNS_NOTHING, train("evil", model)
     # Bytes taken for the address of an object.
     forged = "$np.ndarray((1,), dtype='O', buffer=b'A' * 64)[0]"
-    found["object-by-its-address"] = "expression-unknown", train("evil", forged)
+    found["object-by-its-address"] = RUNS_NOTHING, train("evil", forged)
     buffer = {"_target_": "numpy.ndarray", "shape": [1], "dtype": "O", "buffer": "$b'A' * 64"}
-    found["object-by-its-address-as-a-target"] = "target-unknown", train("evil", buffer)
+    found["object-by-its-address-as-a-target"] = RUNS_NOTHING, train("evil", buffer)
     # An object whose method is a lambda of the bundle's, called by a name that means something else of other objects.
     state = {"_target_": "ignite.engine.State", "strftime": "$lambda form: '/home/x'"}
     saver = {"_target_": "MetricsSaver", "save_dir": "$@state.strftime('eval')"}
-    found["method-of-its-own"] = "argument-unsafe", both(train("state", state), train("saver", saver))
+    found["method-of-its-own"] = RUNS_NOTHING, both(train("state", state), train("saver", saver))
     return found

@@ -12,19 +12,24 @@ import pytest
 
 from medseg.errors import RunError
 from medseg.runs import resume
+from medseg.runs.origin import remember_start, was_started_here
 from medseg.runs.record import this_process
-from medseg.runs.resume import ResumeCommand, remember_start, resume_command, resume_here, was_started_here
+from medseg.runs.resume import ResumeCommand, resume_command, resume_here
 
 pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def test_the_folder_of_the_run_is_the_bundle_that_is_trained(make_run, tmp_path):
+def test_the_folder_of_the_run_is_the_bundle_that_is_trained_from_here(make_run, tmp_path, monkeypatch):
+    """Whatever folder a record names, which anyone may have written, it is not entered."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     folder = make_run(state="interrupted", config={}, command=["/bin/anything"], working_directory=str(tmp_path))
     command = resume_command(folder, ["lr=1", "a::b=2"])
     arguments = ["-m", "medseg", "train", str(folder), "lr=1", "a::b=2", f"resume={folder}"]
-    assert command == ResumeCommand([sys.executable, *arguments], tmp_path, {"PYTHONSAFEPATH": "1"})
+    expected = [sys.executable, *arguments], tmp_path / "here", {"PYTHONSAFEPATH": "1"}
+    assert command == ResumeCommand(*expected)
     assert resume_command(folder, trust=True).command[-1] == "--trust"
 
 
@@ -33,7 +38,7 @@ def test_trust_in_the_recorded_command_does_not_count(make_run):
     assert "--trust" not in resume_command(folder).command
 
 
-def test_without_its_first_working_directory_a_run_is_resumed_here(make_run, monkeypatch, tmp_path):
+def test_in_the_checkout_a_run_is_resumed_with_it(make_run, monkeypatch, tmp_path):
     monkeypatch.chdir(CHECKOUT)
     folder = make_run(state="died", config={}, working_directory=str(tmp_path / "gone"))
     command = resume_command(folder)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.atomic import atomic_folder, move
-from medseg.bundle.bundle import Bundle, require_trust
+from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import METADATA
 from medseg.bundle.share.archive import folder_name
 from medseg.bundle.share.guards import errors_name, refuse, require_clean, sigterm_as_interrupt, spares_masks
@@ -23,8 +23,9 @@ from medseg.bundle.share.transfer import fetch
 from medseg.bundle.verify.bundle_files import bundle_folder
 from medseg.bundle.verify.manifest import compare, read_manifest
 from medseg.errors import BundleError, DataError, OutputError, UntrustedError, command_line
-from medseg.inspection import check_archive, unpack
+from medseg.inspection import check_archive, require_safe, unpack
 from medseg.inspection.contents import open_contents
+from medseg.runs.origin import remember_bundle
 from medseg.search_path import search_path
 
 _STALE = 3600.0  # seconds after which a folder that an install left behind belongs to no running one
@@ -71,7 +72,7 @@ def install_bundle(
         source: a zip, or where to fetch it, see `medseg.bundle.share.transfer.fetch`.
         folder: becomes the bundle's folder; by default `bundles/<name>` in the working directory, where it is found
             by its name.
-        trust: True installs a bundle that would run code not known to be safe.
+        trust: True installs a bundle that holds something unsafe, and lets its self-test run what its configs name.
         sha256: what the SHA-256 of the zip must be.
         self_test: False skips the self-test; else a bundle whose mask differs here is refused (`SelfTest.close`).
         device: for the self-test; by default what the bundle chooses.
@@ -91,7 +92,7 @@ def install_bundle(
         path = fetch(source, Path(location), sha256)
         manifest = _checked_manifest(path)
         try:
-            require_trust(path, trust, "install")
+            require_safe(path, trust)
         except UntrustedError as error:
             if not path.is_relative_to(location):
                 raise
@@ -102,6 +103,7 @@ def install_bundle(
         name = str((manifest or {}).get("bundle") or path.stem)
         target = _require_free(Path(folder) if folder is not None else Path("bundles", folder_name(name)))
         _clear_stale(target)
+        remember_bundle(target, is_own=False)  # before it is there, so that it never counts as the user's own
         with _new_parents(target), atomic_folder(target) as partial, errors_name(partial, path.name):
             _unpack_bundle(path, partial)
             require_clean(partial, trust, path.name, functools.partial(spares_masks, is_ours=manifest is not None))

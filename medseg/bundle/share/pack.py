@@ -16,8 +16,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from medseg.atomic import atomic_path, write_json, write_text
-from medseg.bundle.bundle import Bundle, require_trust
+from medseg.bundle.bundle import Bundle
 from medseg.bundle.evaluation_context import METADATA
+from medseg.bundle.mask_parts import BuiltParts
 from medseg.bundle.share import self_test
 from medseg.bundle.share.archive import folder_name, write_archive
 from medseg.bundle.share.card import TrainingHistory, card_text, history_of, keep_training_sections, metrics_of
@@ -35,6 +36,7 @@ from medseg.errors import (
     command_line,
     first_line,
 )
+from medseg.inspection import require_safe
 from medseg.labels import LabelMap
 from medseg.networks import to_onnx, to_torchscript
 from medseg.networks.weights import read_weights
@@ -66,7 +68,7 @@ def pack_bundle(
         check_on: a scan or image on which the exported network is compared with the network, besides a synthetic one;
             nothing of it goes into the zip.
         metadata: texts of the metadata to replace. Without a `name` a run is called `<recipe>-<its start>`.
-        trust: True packs a bundle that would run code not known to be safe.
+        trust: True packs a bundle from elsewhere that runs what it names, or holds something unsafe.
 
     Raises:
         ConfigError, DataError, WeightsError: the bundle is not fit to be shared; says why.
@@ -77,7 +79,8 @@ def pack_bundle(
         >>> pack_bundle("runs/unet2d/20261122-120000-demo", "liver.zip", torchscript=True)  # doctest: +SKIP
         PosixPath('liver.zip')
     """
-    bundle, path = Bundle.open(root), Path(path)
+    bundle, path = Bundle.open(root, trust), Path(path)
+    trust = bundle.runs_freely
     if path.suffix.lower() != ".zip" or path.is_dir():
         problem = "this is a folder" if path.is_dir() else "a packed bundle is a zip file"
         raise OutputError(path, problem, "", "Give a name that ends in .zip.")
@@ -90,7 +93,7 @@ def pack_bundle(
         stack.enter_context(errors_name(folder, str(bundle.root)))
         staged = stage(bundle, folder, metadata)
         try:
-            require_trust(folder, trust, "pack")
+            require_safe(folder, trust)
         except UntrustedError as error:
             fix = f"See all of it with: {command_line('bundle', 'inspect', bundle.root)}. If you mean it, give --trust."
             raise UntrustedError(bundle.root, error.problem, error.came, fix) from error
@@ -171,7 +174,7 @@ class _WindowRecorder:
         self.window: torch.Tensor | None = None
         self._contrast = 0.0
 
-    def attach(self, parser: ConfigParser) -> None:
+    def attach(self, parser: ConfigParser | BuiltParts) -> None:
         network = parser.get_parsed_content("network") if "network" in parser else None
         if isinstance(network, torch.nn.Module):
             self.network = network

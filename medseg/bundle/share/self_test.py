@@ -18,9 +18,22 @@ import torch
 from monai.bundle import ConfigParser
 
 from medseg.atomic import write_json
+from medseg.bundle.batch_predict import BatchPredictor
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.mask_parts import BuiltParts
+from medseg.bundle.predict import Predictor
+from medseg.bundle.slice_writer import SliceWriter
 from medseg.bundle.verify.manifest import files_of
-from medseg.data import PhantomSpec, SlicePhantomSpec, read_volume, write_slice_phantom
+from medseg.bundle.volume_writer import VolumeWriter
+from medseg.data import (
+    PhantomSpec,
+    SlicePhantomSpec,
+    find_scans,
+    read_volume,
+    scan_name,
+    slice_items,
+    write_slice_phantom,
+)
 from medseg.data.nifti_writer import write_volume
 from medseg.data.phantom import make_body
 from medseg.errors import ConfigError, DataError, MedsegError, first_line
@@ -41,6 +54,7 @@ CHANGED = ((20, 0.9), (5, 0.5))
 VOLUME = PhantomSpec(train=1, val=0, test=0, seed=7, size=(96, 72), spacing=(4.0, 4.0, 18.0), region="abdomen")
 SLICES = SlicePhantomSpec(train=1, val=0, slices=4, size=(128, 128), layout="folder", seed=7)
 _FORMAT = 1
+Watch = Callable[[ConfigParser | BuiltParts], Any]  # gets the config of a bundle before it runs
 _TOLERANCE = 1e-3  # mm between affines, for rounding in a header
 _VOLUME_TYPES = ("nibabel", "nifti", "nii", "itk")  # of `data_type`
 _IMAGE_TYPES = ("png", "jpeg", "pil", "pillow", "image")
@@ -126,7 +140,7 @@ def _listed_kind(bundle: Bundle) -> str | None:
     return "slices" if "slice_items" in text else "volume" if "find_scans" in text else None
 
 
-def make_self_test(bundle: Bundle, folder: Path, watch: Callable[[ConfigParser], Any] | None = None) -> bool:
+def make_self_test(bundle: Bundle, folder: Path, watch: Watch | None = None) -> bool:
     """Make the self-test of a bundle: synthetic scans in `input`, and what the bundle makes of them in `expected`.
 
     It is computed on the CPU, on any machine. Nothing of a patient goes in.
@@ -156,7 +170,7 @@ def make_self_test(bundle: Bundle, folder: Path, watch: Callable[[ConfigParser],
     return True
 
 
-def _make(bundle: Bundle, kind: str, folder: Path, watch: Callable[[ConfigParser], Any] | None) -> None:
+def _make(bundle: Bundle, kind: str, folder: Path, watch: Watch | None) -> None:
     source = folder / INPUT
     source.mkdir(parents=True)
     if kind == "volume":
@@ -200,7 +214,11 @@ def run_self_test(bundle: Bundle, device: str | None = None) -> SelfTest | None:
 
 
 def infer(
-    bundle: Bundle, source: Path, target: Path, device: str | None, watch: Callable[[ConfigParser], Any] | None = None
+    bundle: Bundle,
+    source: Path,
+    target: Path,
+    device: str | None,
+    watch: Watch | None = None,
 ) -> None:
     """Run a bundle's inference.json as MONAI does, from the scans in one folder to masks in another.
 
@@ -215,11 +233,29 @@ def infer(
             parser = bundle.resolve("inference", overrides)
             if watch is not None:
                 watch(parser)
+            if not bundle.runs_freely:
+                _segment(bundle, parser, source, target)
+                return
             for key in ("initialize", "run"):
                 if key in parser:
                     parser.get_parsed_content(key)
     except Exception as error:  # of any library; MONAI wraps what its configs raise
         raise _as_medseg_error(error, bundle) from error
+
+
+def _segment(bundle: Bundle, parser: ConfigParser | BuiltParts, source: Path, target: Path) -> None:
+    """Segment what is in a folder without running anything of the bundle, with the names that its own savers give."""
+    predictor = Predictor(bundle, slices=any(map(is_image_2d, source.iterdir())), parser=parser)
+    writer: SliceWriter | VolumeWriter
+    if predictor.slices:
+        items = slice_items(source, int(parser.get_parsed_content("context", default=0)))
+        writer = SliceWriter.of(predictor, target, items)
+    else:
+        scans = find_scans(source)
+        writer = VolumeWriter({scan: target / f"{scan_name(scan)}.nii.gz" for scan in scans}, predictor.labels)
+    for outcome in BatchPredictor(predictor, writer).run():
+        if outcome.error is not None:
+            raise outcome.error
 
 
 def compare_masks(folder: Path, expected: Path, names: Mapping[int, str]) -> SelfTest:

@@ -15,11 +15,16 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from medseg.bundle.mask_parts import make_component
 from medseg.config.merge import merge
 from medseg.config.paths import at, closure, has, resolved_path
 from medseg.config.references import is_component, key_path
 from medseg.errors import ConfigError, first_line
 from medseg.findings import Finding, error, warning
+from medseg.inspection.forms import Device
+from medseg.inspection.mask_parts import MaskParts
+from medseg.inspection.plain import LABEL_MAP, expanded
+from medseg.labels import LabelMap
 
 METADATA = "metadata"
 MAIN = ("train", "evaluate", "inference")
@@ -46,6 +51,8 @@ class BundleFiles:
 
     Args:
         root: the bundle's folder.
+        runs_freely: whether its expressions are evaluated and its own modules imported; else only what
+            `medseg.inspection.plain` resolves is known.
 
     Attributes:
         files: content of each `configs/*.json` by its stem, metadata left out.
@@ -55,8 +62,9 @@ class BundleFiles:
         findings: what reading the files found.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, runs_freely: bool = True) -> None:
         self.root = root.resolve()
+        self.runs_freely = runs_freely
         self.findings: list[Finding] = []
         self.files: dict[str, dict[str, Any]] = {}
         self._parsers: dict[str, ConfigParser] = {}
@@ -147,10 +155,11 @@ class BundleFiles:
         """
         if config in self._parsers:
             return self._parsers[config]
-        parser = ConfigParser(copy.deepcopy(self.configs[config]))
-        parser["bundle_root"] = str(self.root)
-        parser[ConfigParser.meta_key] = copy.deepcopy(self.metadata)
         try:
+            content = copy.deepcopy(self.configs[config]) if self.runs_freely else expanded(self.configs[config])
+            parser = ConfigParser(content)
+            parser["bundle_root"] = str(self.root)
+            parser[ConfigParser.meta_key] = copy.deepcopy(self.metadata)
             parser.parse(True)
         except Exception as problem:  # whatever MONAI meets in a stranger's config
             raise UnknownValueError(str(problem)) from problem
@@ -193,12 +202,20 @@ class BundleFiles:
         try:
             with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
+                if not self.runs_freely:
+                    return self._plain(config).get_parsed_content(path)
                 return self.parser(config).get_parsed_content(path.replace("#", "::"))
         except UnknownValueError:
             raise
         except Exception as problem:  # whatever the bundle's own parts raise
             needs_data = _DATA_KEY in closure(self.expanded(config), entry)
             raise UnknownValueError(root_cause(problem), needs_data) from problem
+
+    def _plain(self, config: str) -> MaskParts:
+        file = self.root / LABEL_MAP
+        label_map = LabelMap.load(file).to_dict() if file.is_file() else None
+        values = {"bundle_root": str(self.root), "device": Device("cpu")}
+        return MaskParts(self.configs[config], self.root, make_component, values, self.metadata, label_map)
 
     @functools.cached_property
     def networks(self) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from monai.bundle import ComponentLocator, ConfigComponent
@@ -18,6 +20,9 @@ from medseg.errors import MedsegError, did_you_mean
 from medseg.findings import Finding, error
 
 _LOCATOR = ComponentLocator()
+# Set while a bundle from elsewhere is verified: importing a module runs it, and a bundle may name any.
+ONLY_KNOWN_MODULES: ContextVar[bool] = ContextVar("medseg_only_known_modules", default=False)
+_LIBRARIES = ("monai", "ignite", "medseg")
 _METRIC_ARGUMENTS = ("key_train_metric", "key_val_metric", "additional_metrics")
 _METRIC_NAMES = {"MetricsSaver": ("metrics", "metric_details"), "CheckpointSaver": ("key_metric_name",)}
 _INSTALL = "Install what it needs."
@@ -43,7 +48,14 @@ def check_components(bundle: BundleFiles) -> Iterator[Finding]:
 
 def _is_located(component: Mapping[str, Any]) -> bool:
     target = component["_target_"]
-    return isinstance(target, str) and target[:1] not in ("$", "@", "%", "") and component.get("_disabled_") is not True
+    is_name = isinstance(target, str) and target[:1] not in ("$", "@", "%", "")
+    return is_name and may_import(target.rpartition(".")[0]) and component.get("_disabled_") is not True
+
+
+def may_import(module: str) -> bool:
+    """Return True if a module that a bundle names may be imported: any of a bundle that is trusted."""
+    is_library = module.partition(".")[0] in _LIBRARIES and "__" not in module
+    return not ONLY_KNOWN_MODULES.get() or not module or is_library or module in sys.modules
 
 
 def component_findings(location: str, component: Mapping[str, Any]) -> Iterator[Finding]:
@@ -75,9 +87,15 @@ def component_findings(location: str, component: Mapping[str, Any]) -> Iterator[
             yield error("argument-missing", location, f"{target} needs the argument '{name}'", "Add it.")
 
 
-@functools.cache
 def locate(target: str) -> tuple[Callable[..., Any] | None, tuple[str, str]]:
     """Return what a `_target_` names, as MONAI finds it; with None come the reason and what to do."""
+    if not may_import(target.rpartition(".")[0]):
+        return None, ("it is not looked up without trust", "")
+    return _locate(target)
+
+
+@functools.cache
+def _locate(target: str) -> tuple[Callable[..., Any] | None, tuple[str, str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = str(ConfigComponent({"_target_": target}, locator=_LOCATOR).resolve_module_name())

@@ -12,6 +12,7 @@ from typing import Any
 
 from medseg.bundle.run_identity import HARMLESS_KEYS
 from medseg.bundle.verify.bundle_files import BundleFiles, root_cause
+from medseg.bundle.verify.components import may_import
 from medseg.config.paths import at, resolved_path, walk
 from medseg.config.references import import_binding, is_expression, parse
 from medseg.errors import did_you_mean
@@ -59,7 +60,9 @@ def _failed_imports(location: str, tree: ast.Import | ast.ImportFrom) -> Iterato
 
 
 def _imported(name: str) -> Any:
-    """Return a module or a member of one; the exception where importing fails."""
+    """Return a module or a member of one; the exception where importing fails, None where it is not tried."""
+    if not may_import(name) and not may_import(name.rpartition(".")[0]):
+        return None
     try:
         return importlib.import_module(name)
     except Exception as problem:  # whatever a module does when it is imported

@@ -15,7 +15,7 @@ import torch
 from medseg.bundle.verify.agreement import check_agreement
 from medseg.bundle.verify.bundle_files import BundleFiles, bundle_folder, root_cause
 from medseg.bundle.verify.classes import check_classes, check_flips
-from medseg.bundle.verify.components import check_components, check_metric_names
+from medseg.bundle.verify.components import ONLY_KNOWN_MODULES, check_components, check_metric_names
 from medseg.bundle.verify.expressions import check_expressions, check_pairing, check_paths
 from medseg.bundle.verify.files import check_files, check_manifest
 from medseg.bundle.verify.metadata import check_metadata, check_packages
@@ -24,6 +24,7 @@ from medseg.bundle.verify.references import check_keys, check_positions, check_r
 from medseg.bundle.verify.weights import check_loading, check_weights
 from medseg.errors import ConfigError, MissingExtraError
 from medseg.findings import Finding, note, ranked, warning
+from medseg.runs.origin import is_own
 
 _TRUST = "Read what it would run (medseg bundle inspect), then give --trust."
 _REPORT = "The other rules were applied. Please report the bundle that this rule fails on."
@@ -56,9 +57,9 @@ RULES: dict[str, Rule] = {
 def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
     """Check that a bundle is complete, agrees with itself and does what it says.
 
-    It is inspected first, which runs nothing of it. The rules then import the components that it names, evaluate
-    expressions that do not depend on the data, build the network and run it once. They are applied only if inspection
-    found nothing unsafe, or the bundle is trusted.
+    It is inspected first, which runs nothing of it. If that found nothing unsafe, or the bundle is trusted, the rules
+    build the network and run it once. Of a bundle that is the user's own or trusted they also import the components
+    that it names, and evaluate the expressions that do not depend on the data.
 
     Args:
         root: the bundle's folder, or a zip of it, which is unpacked to a temporary folder.
@@ -82,7 +83,7 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
     if not root.exists():
         raise ConfigError(root, "there is no bundle here", "", "Give the folder of a bundle, or a zip of it.")
     inspection = inspect_bundle(root)
-    if not inspection.trusted and not trust:
+    if not inspection.is_safe and not trust:
         skipped = note("not-verified", root.name, "inspection found something unsafe, so no rule was applied", _TRUST)
         return ranked([*inspection.findings, skipped])
     inspected = [
@@ -90,21 +91,25 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
         for finding in inspection.findings
     ]
     if root.is_dir():
-        return ranked([*inspected, *check_bundle(root)])
+        return ranked([*inspected, *check_bundle(root, trust or is_own(root))])
     with tempfile.TemporaryDirectory() as location:
         folder = unpack(root, Path(location, root.stem))
-        return ranked([*inspected, *check_bundle(bundle_folder(folder))])
+        return ranked([*inspected, *check_bundle(bundle_folder(folder), trust)])
 
 
-def check_bundle(root: str | Path) -> list[Finding]:
-    """Apply the rules without inspection, for a bundle that is trusted: parts of it are run.
+def check_bundle(root: str | Path, runs_freely: bool = True) -> list[Finding]:
+    """Apply the rules without inspection.
+
+    Args:
+        root: the bundle's folder.
+        runs_freely: whether its own modules and expressions may run.
 
     Returns:
         The findings, errors first.
     """
-    with _importable(Path(root)), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with _importable(Path(root), runs_freely), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the bundle's own parts
-        bundle = BundleFiles(Path(root))
+        bundle = BundleFiles(Path(root), runs_freely)
         findings = list(bundle.findings)
         for name, rule in RULES.items():
             try:
@@ -133,8 +138,15 @@ def _without_inherited(bundle: BundleFiles, findings: Iterable[Finding]) -> Iter
 
 
 @contextlib.contextmanager
-def _importable(root: Path) -> Iterator[None]:
-    """Let modules in the bundle's folder be imported, as MONAI does, and forget them afterwards."""
+def _importable(root: Path, runs_freely: bool) -> Iterator[None]:
+    """Let modules in the bundle's folder be imported, as MONAI does, and forget them afterwards; or only known ones."""
+    if not runs_freely:
+        token = ONLY_KNOWN_MODULES.set(True)
+        try:
+            yield
+        finally:
+            ONLY_KNOWN_MODULES.reset(token)
+        return
     location = str(root.resolve())
     before = set(sys.modules)
     sys.path.insert(0, location)
