@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from monai.transforms.io.array import SUPPORTED_READERS
 
 from medseg.bundle import config_check
 from medseg.bundle.evaluation_context import BundleParser
-from medseg.bundle.mask_parts import BuiltParts
+from medseg.bundle.mask_parts import BuiltParts, needs_trust
 from medseg.config.check import check_keys
 from medseg.config.keys import check_values
 from medseg.config.merge import merge, read_config
 from medseg.data import VolumeReader
-from medseg.errors import ConfigError, UntrustedError, command_line
+from medseg.errors import ConfigError, UntrustedError, command_line, quoted
 from medseg.inspection.plain import TRUST_FIX
 from medseg.runs.find import find_bundle
 from medseg.runs.origin import is_own
@@ -108,6 +108,22 @@ class Bundle:
         """
         return read_config(self.root / "configs" / f"{config}.json")
 
+    def monai_command(self, config: str, key: str = "run") -> str:
+        """Return the command with which MONAI itself runs a key of one of its configs, as it is."""
+        return f"python -m monai.bundle run {key} --config_file {quoted(self.root / 'configs' / f'{config}.json')}"
+
+    def require_keys(self, config: str, holder: Container[str], keys: Iterable[str]) -> None:
+        """Require keys that medseg's commands look for; MONAI's own command may do without them.
+
+        Raises:
+            ConfigError: some are missing; names them, and MONAI's command.
+        """
+        missing = [f"'{key}'" for key in keys if key not in holder]
+        if missing:
+            problem = f"its {config}.json has no key {', '.join(missing)}, which medseg needs for this"
+            fix = f"MONAI runs it as it is: {self.monai_command(config)}"
+            raise ConfigError(f"bundle '{self.name}'", problem, "", fix)
+
     def require_trust(self, use: str) -> None:
         """Refuse a use that would run whatever the bundle's configs hold, unless it is the user's own or trusted.
 
@@ -143,7 +159,7 @@ class Bundle:
         overrides = dict(overrides or {})
         files = [self.config_file(config), *(find_overlay(overlay, self.root) for overlay in overlays)]
         merged = merge(files, overrides)
-        if config == "inference" and not self.runs_freely:
+        if config == "inference" and not self.is_own and not (self.trust and needs_trust(self, merged)):
             check_keys(self.content(config), merged, list(overrides), lambda *_: None)
             check_values(merged, self.metadata)
             return BuiltParts(self, merged, overrides)

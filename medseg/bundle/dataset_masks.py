@@ -77,12 +77,13 @@ def segment_dataset(
         problem = "the folder holds files that are not the masks of an evaluation"
         raise OutputError(folder, problem, "", "Choose another folder with -o.")
     inference = bundle.resolve("inference", overrides)
-    if bundle.runs_freely:
+    evaluate = bundle.root / "configs" / "evaluate.json"
+    if bundle.runs_freely and evaluate.is_file() and "data" in bundle.content("evaluate"):
         keys: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(folder.parent)}
         keys |= {} if binarize is None else {"binarize": binarize}
         keys |= {"accept": list(accept)} if accept else {}
         dataset = bundle.resolve("evaluate", keys).get_parsed_content("data")
-    else:  # its evaluate.json would run what it holds; the data set's own split is taken
+    else:  # its evaluate.json would run what it holds, or names no data set: the set's own split is taken
         options: dict[str, Any] = {} if binarize is None else {"binarize": binarize}
         options |= {"accept": list(accept)} if accept else {}
         options["overlaps"] = "keep" if inference.get_parsed_content("multilabel", default=False) else "precedence"

@@ -16,7 +16,7 @@ from medseg.config.references import key_path
 from medseg.errors import ConfigError, MedsegError, UntrustedError, first_line
 from medseg.inspection.components import Component
 from medseg.inspection.forms import Device, Dtype
-from medseg.inspection.mask_parts import MaskParts
+from medseg.inspection.mask_parts import MaskParts, mask_problem
 from medseg.inspection.plain import ABSENT, LABEL_MAP, TRUST_FIX
 from medseg.labels import LabelMap
 from medseg.networks import load_weights
@@ -24,6 +24,18 @@ from medseg.training import select_device
 
 if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle
+
+
+def needs_trust(bundle: Bundle, merged: Mapping[str, Any]) -> bool:
+    """Return True if what a mask needs of a bundle cannot be made without running what its config holds."""
+    values = {"bundle_root": ".", "device": Device("cpu"), "accept": []}
+    parts = MaskParts(merged, bundle.root, lambda component, _: component, values, bundle.metadata, _label_map(bundle))
+    return mask_problem(parts) is not None
+
+
+def _label_map(bundle: Bundle) -> dict[str, str] | None:
+    file = bundle.root / LABEL_MAP
+    return LabelMap.load(file).to_dict() if file.is_file() else None
 
 
 class BuiltParts(MaskParts):
@@ -39,11 +51,9 @@ class BuiltParts(MaskParts):
         self.device = select_device(overrides.get("device") or "auto")
         self._given_weights = overrides.get("ckpt_path")
         self.root = bundle.root
-        file = bundle.root / LABEL_MAP
-        label_map = LabelMap.load(file).to_dict() if file.is_file() else None
         values: dict[str, Any] = {"bundle_root": str(bundle.root), "device": Device(str(self.device))}
         values["accept"] = list(overrides.get("accept") or ())  # which doubtful scans are taken is the user's word
-        super().__init__(merged, bundle.root, make_component, values, bundle.metadata, label_map)
+        super().__init__(merged, bundle.root, make_component, values, bundle.metadata, _label_map(bundle))
 
     def get_parsed_content(self, id: str = "", default: Any = ABSENT) -> Any:
         """Return what a key comes to, see `MaskParts`; `network` has its weights, and `device` is one of torch."""

@@ -42,6 +42,7 @@ from medseg.transforms import LoadSlice2Dd
 logger = logging.getLogger(__name__)
 
 _USED = ("network", "labels", "device", "amp", "ckpt_path", "spacing", "out_channels", "in_channels", "postprocessing")
+_NEEDED = ("labels", "network", "ckpt_path", "device", "preprocessing", "inferer", "postprocessing")
 _VOLUME = "volume_"  # prefix of the keys for volumes, in the config of a bundle that takes 2D slices
 
 
@@ -108,6 +109,8 @@ class Predictor:
         parser: ConfigParser | BuiltParts | None = None,
     ) -> None:
         parser = parser or bundle.resolve("inference", overrides)
+        if not isinstance(parser, BuiltParts):  # which has its own word for each
+            bundle.require_keys("inference", parser, _NEEDED)
         self.root, self.source, self.config = bundle.root, parser.source, parser.content
         path = "network_data_format#inputs#image"
         kinds = [str(at(bundle.metadata, f"{path}#{key}")).lower() for key in ("format", "modality")]

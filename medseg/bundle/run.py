@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def run_bundle(
         0.8125
     """
     overrides = {key: _as_text(value) for key, value in (overrides or {}).items()}
-    bundle.resolve(config, overrides, overlays)
+    run_id = _run_id(bundle, config, bundle.resolve(config, overrides, overlays), run_id)
     files = [bundle.config_file(config), *(find_overlay(overlay, bundle.root) for overlay in overlays)]
     overrides = {**without_addresses(bundle, files, overrides), **overrides}
     folder = bundle.root / "configs"
@@ -93,7 +93,7 @@ def run_bundle(
             run_id=run_id,
             config_file=[str(file) for file in files],
             meta_file=str(folder / METADATA),
-            logging_file=str(folder / "logging.conf"),
+            logging_file=str(folder / "logging.conf") if (folder / "logging.conf").is_file() else False,
             workflow_type=None,
             **{key: value for key, value in overrides.items() if value is not None},
         )
@@ -102,6 +102,12 @@ def run_bundle(
         workflow.finalize()
     started = workflow.context.run
     return None if started is None else Run(started.folder)
+
+
+def _run_id(bundle: Bundle, config: str, content: Container[str], run_id: str) -> str:
+    """Return the key to run: MONAI's zoo has `run` where others have `training`."""
+    bundle.require_keys(config, content, [run_id] if "run" not in content else [])
+    return run_id if run_id in content else "run"
 
 
 def _as_text(value: Any) -> Any:
