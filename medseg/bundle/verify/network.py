@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import copy
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from medseg.bundle.verify.bundle_files import METADATA, BundleFiles, UnknownValueError, as_mapping, root_cause
 from medseg.findings import Finding, error, note, warning
+from medseg.inspection.forms import Evaluator, Refusal
+from medseg.labels import LabelMap
 
-_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.floordiv,
-    ast.Pow: operator.pow,
-}
 _ANY_SIZE = 64  # pixels, for "*"
 _LARGEST = 2**16  # pixels along one axis
 _TRIES = ((1, 1), (2, 4), (4, 5), (8, 6), (16, 7))  # n and p of "8*n" and "2**p"
@@ -121,32 +114,16 @@ def size_of(size: Any, n: int = 1, p: int = 1) -> int:
         >>> size_of(96), size_of("8*n", n=2), size_of("2**p * n", n=3, p=4), size_of("*")
         (96, 16, 48, 64)
     """
-    try:
-        value = size if isinstance(size, int) else _ANY_SIZE if size == "*" else _evaluate(size, {"n": n, "p": p})
-    except (SyntaxError, TypeError, KeyError, ZeroDivisionError, RecursionError) as problem:
-        raise ValueError(f"'{size}' is not a size") from problem
-    if not 0 < value <= _LARGEST:
-        raise ValueError(f"'{size}' is {value}, which is not a possible size")
+    value = size
+    if isinstance(size, str):  # a stranger's, so nothing but arithmetic is computed
+        evaluator = Evaluator({"n": n, "p": p}.__getitem__, lambda: None, LabelMap)
+        try:
+            value = _ANY_SIZE if size == "*" else evaluator.evaluate("$" + re.sub(r"\b([np])\b", r"@\1", size))
+        except Refusal as problem:
+            raise ValueError(f"'{size}' is not a size") from problem
+    if not isinstance(value, int | float) or not 0 < value <= _LARGEST or value != int(value):
+        raise ValueError(f"'{size}' is {value!r}, which is not a possible size")
     return int(value)
-
-
-def _evaluate(text: str, names: Mapping[str, int]) -> int:
-    """Compute an expression of whole numbers; it comes from a stranger, so nothing else is evaluated."""
-
-    def value(node: ast.AST) -> int:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int):
-            return node.value
-        if isinstance(node, ast.Name):
-            return names[node.id]
-        if isinstance(node, ast.BinOp):
-            left, right = value(node.left), value(node.right)
-            # 9**9**9 would take forever
-            if abs(left) > _LARGEST or abs(right) > (16 if isinstance(node.op, ast.Pow) else _LARGEST):
-                raise KeyError(text)
-            return int(_OPERATORS[type(node.op)](left, right))
-        raise KeyError(text)
-
-    return value(ast.parse(text, mode="eval").body)
 
 
 @torch.no_grad()
