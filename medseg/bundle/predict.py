@@ -22,7 +22,6 @@ from monai.transforms import LoadImaged
 
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.config_errors import explained
-from medseg.bundle.mask_parts import BuiltParts
 from medseg.bundle.prediction import Prediction, SlicePrediction, slice_prediction, volume_prediction
 from medseg.config.paths import at
 from medseg.data import read_grid, scan_name
@@ -106,7 +105,7 @@ class Predictor:
         coarse_first: bool = False,
         accept: Sequence[str] = (),
         slices: bool = False,
-        parser: ConfigParser | BuiltParts | None = None,
+        parser: ConfigParser | None = None,
     ) -> None:
         parser = parser or bundle.resolve("inference", overrides)
         if not isinstance(parser, BuiltParts):  # which has its own word for each

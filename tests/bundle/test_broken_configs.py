@@ -15,6 +15,7 @@ from medseg.config.paths import at, walk
 from medseg.config.references import is_component
 from medseg.errors import MedsegError
 from medseg.grid import Grid
+from medseg.runs.origin import remember_bundle
 from medseg.search_path import bundles
 
 DATA = Path(os.environ.get("MEDSEG_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -31,6 +32,7 @@ def small_bundle(tmp_path_factory):
     config = json.loads((root / "configs/inference.json").read_text())
     config |= {"structures": ["liver", "spleen"], "patch_size": [32, 32], "spacing": [-1, -1, -1], "device": "cpu"}
     config["network_def"]["features"] = [4, 4, 4, 4, 4, 4]
+    remember_bundle(root)
     (root / "configs/inference.json").write_text(json.dumps(config))
     network = Bundle.open(root).resolve("inference").get_parsed_content("network_def")
     torch.save(network.state_dict(), root / "models/model.pt")

@@ -83,11 +83,12 @@ def no_weights(files):
     del files["models/model.safetensors"]
 
 
+PICKLE = b"cos\nsystem\n."
 REFUSED = {
     "a changed file": (lambda files: files.update({"LICENSE": b"mine"}), False, "file-changed in LICENSE"),
     "a lost file": (lambda files: files.pop("label_map.json"), False, "file-missing in label_map"),
     "a file more": (lambda files: files.update({"docs/a.md": b"1"}), False, "file-not-listed in docs/a.md"),
-    "a program": (lambda files: files.update({"scripts/a.py": b"1"}), True, "code-in-bundle in scripts/a.py"),
+    "a pickle": (lambda files: files.update({"docs/a.pkl": PICKLE}), True, "pickle-unsafe in docs/a.pkl"),
     "a newer medseg": (
         newer("required_packages_version", {"medseg": "99.1.0"}),
         True,
@@ -132,7 +133,7 @@ def test_install_refuses_another_sha256(packed, tmp_path):
 
 
 def test_an_untrusted_fetched_bundle_says_how_to_inspect_it(packed, tmp_path):
-    path = changed(packed, tmp_path, lambda files: files.update({"scripts/a.py": b"1"}), True)
+    path = changed(packed, tmp_path, lambda files: files.update({"docs/a.pkl": PICKLE}), True)
     location = fsspec.filesystem("memory")
     location.put_file(str(path), "/h3i/a.zip")
     try:
