@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from medseg.findings import Finding, error, printable, warning
+from medseg.findings import Finding, error, note, printable
 from medseg.inspection.pickles import MAX_BYTES, DamagedError, PickleReader
 
 _HEAD = 512  # bytes that tell the kind
@@ -127,7 +127,7 @@ def _zip(file: BinaryIO, location: str, pickles: PickleReader) -> Iterator[Findi
             is_program = any(name.endswith(marks) or "code/" in name for name in names)
             if is_program:
                 message = "it is a program for torch; medseg never loads it, and another program that does may run it"
-                yield warning("program-in-bundle", location, message, "Take the weights instead.")
+                yield note("program-in-bundle", location, message, "Take the weights instead.")
             if len(set(names)) != len(names):
                 message = "a record is in it twice, and readers differ in which they take"
                 yield error("pickle-unsafe", location, message, _FIX)

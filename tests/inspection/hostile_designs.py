@@ -32,7 +32,7 @@ def collect(hostile: Any) -> dict[str, Any]:
     log = {"_target_": "LogfileHandler", "output_dir": "$time.strftime('%Z/CANARY')", "filename": "log"}
     found["a-path-of-an-empty-time-zone"] = (
         nothing,
-        both(setting("configs/inference.json", "handlers", [log]), train("handlers", [log])),
+        both(setting("configs/inference.json", "handlers", [log]), setting("configs/train.json", "evil", log)),
     )
     # Metadata of an image that a loader of the list reads from a file of the bundle.
     item = {"image": "x.nii.gz", "image_meta_dict": {"filename_or_obj": "CANARY/..", "patch\\u005findex": "/../x"}}

@@ -39,12 +39,12 @@ def test_a_program_is_named_and_a_pickle_in_it_is_seen(tmp_path):
     network = UNet(2, 3, 5, channels=(4, 8, 16), strides=(2, 2), num_res_units=2, norm="batch").eval()
     for program in (torch.jit.trace(network, torch.ones(1, 3, 16, 16)), torch.jit.script(network)):
         program.save(tmp_path / "model.ts")
-        assert findings(tmp_path / "model.ts") == [("warning", "program-in-bundle")]
+        assert findings(tmp_path / "model.ts") == [("note", "program-in-bundle")]
     for record in ("m/archive_format", "m/model.json", "m/constants.pkl"):
         with zipfile.ZipFile(tmp_path / "model.bin", "w") as archive:
             archive.writestr(record, b"" if record.endswith("pkl") else "pt2")
             archive.writestr("m/x.pkl", pickle.dumps(eval))
-        assert findings(tmp_path / "model.bin") == [("warning", "program-in-bundle"), ("error", "pickle-unsafe")]
+        assert findings(tmp_path / "model.bin") == [("note", "program-in-bundle"), ("error", "pickle-unsafe")]
 
 
 def test_a_pickle_without_a_mark_is_seen_and_text_is_not_taken_for_one(tmp_path):
