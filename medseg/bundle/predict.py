@@ -22,6 +22,7 @@ from monai.transforms import LoadImaged
 
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.config_errors import explained
+from medseg.bundle.mask_parts import BuiltParts
 from medseg.bundle.prediction import Prediction, SlicePrediction, slice_prediction, volume_prediction
 from medseg.config.paths import at
 from medseg.data import read_grid, scan_name
