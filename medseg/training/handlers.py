@@ -56,13 +56,20 @@ class Validation(ValidationHandler):  # type: ignore[misc]
         epoch_level: whether the interval is in epochs.
     """
 
+    validated_at: int | None = None
+
     def attach(self, engine: Any) -> None:
         """Follow the trainer."""
         super().attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate_last)
 
+    def __call__(self, engine: Any) -> None:
+        """Validate, and remember after which iteration: the validator's epoch is also that of a sanity check."""
+        self.validated_at = engine.state.iteration
+        super().__call__(engine)
+
     def _validate_last(self, engine: Any) -> None:
-        if engine.state.epoch == engine.state.max_epochs and self.validator.state.epoch != engine.state.epoch:
+        if engine.state.epoch == engine.state.max_epochs and self.validated_at != engine.state.iteration:
             self(engine)
 
 

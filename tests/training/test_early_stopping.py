@@ -124,19 +124,27 @@ def test_a_patience_is_looked_at_before_anything_is_read():
             require_patience(wrong)
 
 
+@pytest.mark.parametrize("sanity_check", [False, True])
 @pytest.mark.parametrize(
     ("interval", "epochs", "validated"),
     [(5, 3, [3]), (2, 3, [2, 3]), (3, 3, [3]), (1, 2, [1, 2]), (4, 9, [4, 8, 9]), (1000, 1, [1])],
 )
-def test_the_last_epoch_is_always_validated_and_none_twice(interval, epochs, validated):
+def test_the_last_epoch_is_always_validated_and_none_twice(interval, epochs, validated, sanity_check):
     network = torch.nn.Linear(2, 1)
     evaluator = SupervisedEvaluator(
         torch.device("cpu"), DATA, network, key_val_metric={"dice": Told([0.5] * 20)}, decollate=False
     )
     seen = []
-    evaluator.add_event_handler(Events.COMPLETED, lambda engine: seen.append(engine.state.epoch))
+    checked = SanityValidation(evaluator)
+
+    def note(engine):
+        if not getattr(engine.state, "sanity_check", False):
+            seen.append(engine.state.epoch)
+
+    evaluator.add_event_handler(Events.COMPLETED, note)
     SupervisedTrainer(
         torch.device("cpu"), epochs, DATA, network, torch.optim.SGD(network.parameters(), lr=0.1),
-        torch.nn.MSELoss(), train_handlers=[Validation(interval, evaluator)], decollate=False,
+        torch.nn.MSELoss(), decollate=False,
+        train_handlers=[*([checked] if sanity_check else []), Validation(interval, evaluator)],
     ).run()  # fmt: skip
     assert seen == validated
