@@ -101,7 +101,7 @@ def _explanation(chain: list[BaseException], source: str, config: Mapping[str, A
         fix = f'Add "$import {match[1]}" to its imports.' if match[1] in ("medseg", "monai", "torch", "numpy") else ""
         return ConfigError(thing, f"nothing is called '{match[1]}'", _shown(content), fix)
     if target is not None:
-        return ConfigError(thing, f"{target} cannot be made of these arguments: {first_line(error)}", "", _WHERE)
+        return ConfigError(thing, f"{target} failed with these arguments: {first_line(error)}", "", _WHERE)
     problem = f"this failed: {first_line(error)}" if is_expression(content) else first_line(error)
     return ConfigError(thing, problem, _shown(content) if is_expression(content) else "", _WHERE)
 

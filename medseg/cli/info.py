@@ -28,7 +28,7 @@ EXTRAS = {
     "segformer": ("transformers",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "fast": ("numba",),
-    "morphology": ("skimage",),
+    "zoo": ("skimage", "einops"),
 }
 _SHOWN = 12
 

@@ -161,7 +161,7 @@ def test_a_key_that_is_missing_is_named(small_bundle, monkeypatch, key):
     [
         ("j055", "inference.json: network: it refers to @cice, and the config has no such key."),
         ("j069", "inference.json: ckpt_path: the config has no such key."),
-        ("j082", "inference.json: network_def: UNet cannot be made of these arguments: TypeError: "),
+        ("j082", "inference.json: network_def: UNet failed with these arguments: TypeError: "),
         ("j104", "inference.json: inferer: it refers to @sw_batch_size, and the config has no such key."),
         ("j121", "inference.json: device: nothing is called 'medseg' ($medseg.training.select_device('auto')). Add"),
         ("misspelt_inferer_key", "inference.json: inferer#painting_order: this failed: AttributeError: 'LabelMap'"),

@@ -18,7 +18,7 @@ from tests.bundle.verify import zoo
 
 # MONAI warns of how the zoo's configs are written
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-LAYOUTS = {"spleen": zoo.spleen, "whole_body": zoo.whole_body}
+LAYOUTS = {"spleen": zoo.spleen, "whole_body": zoo.whole_body, "swin_unetr": zoo.swin_unetr}
 
 
 @pytest.fixture(scope="module")

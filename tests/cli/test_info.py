@@ -21,7 +21,7 @@ def test_info_lists_versions_extras_and_bundles_as_json(capsys):
     assert code == 0
     assert content["packages"]["monai"]
     assert {"unet2d", "segformer2d"} <= set(content["bundles"])
-    assert set(content["extras"]) == {"monitor", "share", "store", "segformer", "onnx", "fast", "morphology"}
+    assert set(content["extras"]) == {"monitor", "share", "store", "segformer", "onnx", "fast", "zoo"}
 
 
 def test_info_of_a_bundle_tells_its_structures_and_that_it_has_no_weights(capsys):

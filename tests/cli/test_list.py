@@ -135,7 +135,7 @@ def test_metadata_of_another_form_break_neither_info_nor_list(medseg, tmp_path, 
         ('loss={"_target_": "DiceLosss"}', "train.json: loss#_target_: there is no class or function of this name"),
         (
             "network_def#features=[1]",
-            "train.json: network_def: BasicUNet cannot be made of these arguments: ValueError",
+            "train.json: network_def: BasicUNet failed with these arguments: ValueError",
         ),
         ("train#trainer#amp=$nope", "train.json: train#trainer#amp: nothing is called 'nope' ($nope)."),
         ("optimizer#lr=@lrr", "train.json: optimizer: it refers to @lrr, and the config has no such key. Did you mean"),

@@ -1,4 +1,4 @@
-"""Two layouts of MONAI's model zoo, written anew from the names of their keys; the networks are small ones."""
+"""Three layouts of MONAI's model zoo, written anew from the names of their keys; the networks are small ones."""
 
 from __future__ import annotations
 
@@ -220,4 +220,24 @@ def whole_body(root: Path) -> Path:
     names = ["background", "spleen", "kidney_right", "kidney_left"]
     return write(
         root, names, 16, train=train, evaluate=evaluate_config(["val_mean_dice"]), inference=inference,
+        multi_gpu_train=multi_gpu_config())  # fmt: skip
+
+
+def swin_unetr(root: Path) -> Path:
+    """Loads the weights in a handler, reads with ITK, and has names of classes with blanks and capitals."""
+    network = {"_target_": "SwinUNETR", "spatial_dims": 3, "in_channels": 1, "out_channels": 4, "feature_size": 12,
+               "depths": [1, 1, 1, 1], "use_checkpoint": False}  # fmt: skip
+    scale = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_max": 250, "b_min": 0.0,
+             "b_max": 1.0, "clip": True}  # fmt: skip
+    location = "/workspace/data/RawData/"
+    inference = inference_config(network, location, deterministic("image", [1.5, 1.5, 2.0], False, scale))
+    inference["preprocessing"]["transforms"][0]["reader"] = "ITKReader"
+    inference["inferer"] |= {"roi_size": [64] * 3, "sw_batch_size": 4}
+    inference["handlers"].insert(0, inference.pop("checkpointloader"))
+    inference["initialize"] = ["$monai.utils.set_determinism(seed=123)"]
+    train = train_config(network, 4, location, deterministic(BOTH, [1.5, 1.5, 2.0], True, scale), count=1)
+    train |= {"initialize": ["$monai.utils.set_determinism(seed=123)"], "run": ["$@train#trainer.run()"]}
+    names = ["background", "spleen", "Right Kidney", "Left Kideny"]
+    return write(
+        root, names, 64, train=train, evaluate=evaluate_config(["val_mean_dice"]), inference=inference,
         multi_gpu_train=multi_gpu_config())  # fmt: skip
