@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from medseg.errors import MedsegError
-from medseg.errors import printable as printable
+from medseg.errors import MedsegError, printable
 
 SEVERITIES = ("error", "warning", "note")
 

@@ -1,7 +1,7 @@
 import pytest
 
-from medseg.errors import MedsegError
-from medseg.findings import SEVERITIES, Finding, error, note, printable, ranked, warning, worst
+from medseg.errors import MedsegError, printable
+from medseg.findings import SEVERITIES, Finding, error, note, ranked, warning, worst
 
 
 def test_a_finding_prints_as_one_line():

@@ -54,7 +54,7 @@ def show(inspection: Inspection) -> None:
     from rich.text import Text
 
     from medseg.cli.tables import console
-    from medseg.findings import printable
+    from medseg.errors import printable
     from medseg.runs.origin import is_own
 
     screen = console()
@@ -109,7 +109,8 @@ def verify(root: Path, trust: bool, as_json: bool) -> int:
     medseg bundle verify from-a-colleague.zip --json
     """
     from medseg.bundle.verify import verify_bundle
-    from medseg.findings import SEVERITIES, printable, worst
+    from medseg.errors import printable
+    from medseg.findings import SEVERITIES, worst
     from medseg.runs.find import find_bundle
 
     root = root if root.exists() else find_bundle(root)

@@ -14,8 +14,7 @@ import click
 import medseg
 from medseg.config.merge import read_config
 from medseg.config.paths import at
-from medseg.errors import command_line
-from medseg.findings import printable
+from medseg.errors import command_line, printable
 from medseg.runs.find import find_bundle
 from medseg.runs.record import RECORD
 from medseg.search_path import METADATA, bundles, overlays

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medseg.cli.tables import console, duration, number, sparkline, table
-from medseg.findings import printable
+from medseg.errors import printable
 from medseg.runs.compare import speed, unlike_recipe
 from medseg.runs.metrics_log import Row
 from medseg.runs.record import CONSOLE, LOG, METRICS_LOG, RUNNING, read_json

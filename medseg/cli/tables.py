@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from medseg import units
-from medseg.findings import printable
+from medseg.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,8 +11,7 @@ from typing import Any
 from medseg.config.keys import meant_key
 from medseg.config.paths import walk
 from medseg.config.references import key_path
-from medseg.errors import ConfigError, nearest
-from medseg.findings import printable
+from medseg.errors import ConfigError, nearest, printable
 
 LARGEST_CONFIG = 8 * 2**20  # bytes
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from medseg.atomic import atomic_folder
-from medseg.errors import BundleError
-from medseg.findings import Finding, error, printable
+from medseg.errors import BundleError, printable
+from medseg.findings import Finding, error
 
 MAX_ENTRIES = 20_000
 MAX_BYTES = 64 * 2**30

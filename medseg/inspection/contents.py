@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from medseg.errors import BundleError
-from medseg.findings import Finding, error, printable, warning
+from medseg.errors import BundleError, printable
+from medseg.findings import Finding, error, warning
 from medseg.inspection.archive import casefolded, check_archive, portability_problem
 
 METADATA = "configs/metadata.json"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.config.merge import LARGEST_CONFIG, parse_config
-from medseg.errors import ConfigError, UntrustedError, command_line
-from medseg.findings import Finding, error, printable, ranked, warning
+from medseg.errors import ConfigError, UntrustedError, command_line, printable
+from medseg.findings import Finding, error, ranked, warning
 from medseg.inspection import weights
 from medseg.inspection.contents import METADATA, Contents, open_contents
 from medseg.inspection.mask_parts import MaskParts, mask_problem

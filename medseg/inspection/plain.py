@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from medseg.config.references import LONGEST, SPECIAL_KEYS, absolute, key_path, macro, references
-from medseg.errors import ConfigError, UntrustedError
-from medseg.findings import printable
+from medseg.errors import ConfigError, UntrustedError, printable
 from medseg.inspection.components import Component, find_component, target_of
 from medseg.inspection.forms import Evaluator, Refusal, is_plain, limited
 from medseg.labels import LabelMap

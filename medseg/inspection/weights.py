@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from medseg.findings import Finding, error, note, printable
+from medseg.errors import printable
+from medseg.findings import Finding, error, note
 from medseg.inspection.pickles import MAX_BYTES, DamagedError, PickleReader
 
 _HEAD = 512  # bytes that tell the kind
