@@ -14,6 +14,7 @@ from typing import Any
 from medseg.errors import ConfigError, RunError, command_line
 from medseg.monitoring.backends.wandb_run import server_address
 from medseg.monitoring.settings import FOLDER, LOG, OFF, TRACKIO, WANDB, Settings, is_uploading, read_state
+from medseg.runs.origin import was_started_here
 from medseg.runs.record import METRICS_LOG, RUNNING, read_record, state_of
 
 BUSY = 3  # exit code of the uploader: another one works at this run
@@ -178,7 +179,7 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
     Raises:
         RunError: nothing was recorded, another uploader works at it, or the tracker cannot be reached.
         ConfigError: there is no such tracker; or only the run's own settings name the server, to which the key of
-            `WANDB_API_KEY` is not sent.
+            `WANDB_API_KEY` is not sent, or, of a run from elsewhere, the team.
     """
     folder = Path(folder)
     if not (folder / METRICS_LOG).is_file():
@@ -187,6 +188,7 @@ def sync(folder: str | Path, backend: str | None = None, offline: bool = False) 
     online = settings.backend == WANDB and not offline
     if online:
         _require_own_server(settings.base_url)
+        _require_own_team(folder, settings.entity)
     if Settings.load(folder) is None:
         settings.changed(backend=OFF).save(folder)  # the id is the run's for good
     options = ["--once", "--backend", settings.backend, *(["--need-server"] if online else [])]
@@ -219,4 +221,14 @@ def _require_own_server(address: str | None) -> None:
             "base_url",
             f"only the run's own settings name the server {address}, and the key of WANDB_API_KEY would go there",
             fix="Set WANDB_BASE_URL to this address if you trust it.",
+        )
+
+
+def _require_own_team(folder: Path, entity: str | None) -> None:
+    """Refuse to send rows and images to a team that only a run from elsewhere names."""
+    if entity and os.environ.get("WANDB_ENTITY") != entity and not was_started_here(folder):
+        raise ConfigError(
+            "entity",
+            f"the run was not begun on this machine, and only its own settings name the team {entity}",
+            fix="Set WANDB_ENTITY to this name if it is your team.",
         )

@@ -175,3 +175,14 @@ def test_the_key_goes_to_no_server_that_only_the_run_names(finished, monkeypatch
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9/")
     with pytest.raises(RunError, match="cannot be reached"):
         sync(finished)
+
+
+def test_nothing_goes_to_a_team_that_only_a_run_from_elsewhere_names(finished, monkeypatch):
+    Settings.of({"backend": "wandb", "entity": "stranger"}).filled(finished).save(finished)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9/")
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    with pytest.raises(ConfigError, match=r"entity: the run was not begun on this machine, .* the team stranger\. Set"):
+        sync(finished)
+    monkeypatch.setenv("WANDB_ENTITY", "stranger")
+    with pytest.raises(RunError):  # no server there, or no key
+        sync(finished)
