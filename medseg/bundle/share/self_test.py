@@ -233,7 +233,7 @@ def infer(
             parser = bundle.resolve("inference", overrides)
             if watch is not None:
                 watch(parser)
-            if not bundle.runs_freely:
+            if isinstance(parser, BuiltParts):  # also of a trusted bundle that needs no trust
                 _segment(bundle, parser, source, target)
                 return
             for key in ("initialize", "run"):

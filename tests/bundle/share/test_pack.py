@@ -16,7 +16,7 @@ import torch
 
 from medseg.bundle import Bundle, Predictor, run_bundle
 from medseg.bundle.share import install_bundle, pack_bundle
-from medseg.bundle.share.pack import _state, write_state
+from medseg.bundle.share.pack import write_state
 from medseg.errors import ConfigError, DataError, OutputError, UntrustedError, WeightsError
 from medseg.networks.weights import read_weights
 
@@ -224,14 +224,14 @@ def test_pickles_and_damaged_weights_are_refused(tmp_path, capsys):
     torch.save({"a": Evil()}, tmp_path / "evil2.pt")
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
     for name in ("evil.pt", "evil2.pt", "cut.pt"):
-        with pytest.raises(WeightsError, match=rf"{name[:-3]}\.pt: the file cannot be read as weights"):
-            _state(tmp_path / name)
+        with pytest.raises(WeightsError, match=rf"{name[:-3]}\.pt: the weights cannot be read"):
+            read_weights(tmp_path / name)
     assert "executed" not in capsys.readouterr().out
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"a": 1}, tmp_path / "numbers.pt")
     for name in ("list", "numbers"):
-        with pytest.raises(WeightsError, match="it holds something else than tensors"):
-            _state(tmp_path / f"{name}.pt")
+        with pytest.raises(WeightsError, match="it must hold a state_dict of tensors"):
+            read_weights(tmp_path / f"{name}.pt")
 
 
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
