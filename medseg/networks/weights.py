@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists
 _CONFIG = "config.json"
 _LISTED = 6
+_DEEPEST = 8  # dictionaries around the weights in a checkpoint
 _PARTS = ("network", "model", "state_dict", "model_state_dict", "net")  # where checkpoints keep the network's weights
 _COMPILED = "_orig_mod."  # what torch.compile puts into names
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError,
@@ -135,7 +136,9 @@ def read_weights(path: Path, network: torch.nn.Module | None = None) -> dict[str
     except _UNREADABLE as error:
         raise WeightsError(path, "the weights cannot be read", first_line(error), "Copy it again.") from error
     wrappers = []
-    while isinstance(content, dict):
+    for _ in range(_DEEPEST):  # a dictionary of a file may hold itself
+        if not isinstance(content, dict):
+            break
         key = next((key for key in _PARTS if isinstance(content.get(key), dict)), None)
         if key is None:
             break
@@ -145,6 +148,10 @@ def read_weights(path: Path, network: torch.nn.Module | None = None) -> dict[str
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(path, "it must hold a state_dict of tensors", f"got {type(content).__name__}")
     state = {str(name): tensor for name, tensor in content.items()}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            kind = f"{name} is {tensor.dtype}, {tensor.layout} on {tensor.device.type}"
+            raise WeightsError(path, "it must hold dense tensors of real numbers", kind)
     return state if network is None else _unwrapped(state, network.state_dict().keys(), wrappers, path)
 
 
@@ -178,6 +185,9 @@ def require_fit(network: torch.nn.Module, state: Mapping[str, torch.Tensor], pat
             f"holds the weights of another network: {lacks}, {len(unknown)} are unknown ({', '.join(unknown[:2])})",
             fix="Use the network they were trained with.",
         )
+    for name in expected:
+        if expected[name].is_floating_point() and not state[name].is_floating_point():  # a scale is missing
+            raise WeightsError(path, f"its {name} must hold floating-point numbers", f"got {state[name].dtype}")
     differing = [name for name in expected if expected[name].shape != state[name].shape]
     if differing:
         name = differing[-1]

@@ -87,6 +87,31 @@ def test_nothing_in_the_file_is_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "canary").exists()
 
 
+ODD = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "of no values": lambda tensor: tensor.to("meta"),
+    "complex": lambda tensor: tensor * (1 + 1j),
+    "whole numbers": lambda tensor: (100 * tensor).to(torch.int8),
+    "truth values": lambda tensor: tensor > 0,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_tensors_that_would_be_loaded_as_other_values_are_refused(tmp_path, kind):
+    state = net().state_dict()
+    torch.save({**state, "0.weight": ODD[kind](state["0.weight"])}, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"0\.weight"):
+        load_weights(net(), tmp_path / "model.pt")
+
+
+def test_weights_that_hold_themselves_are_refused_and_do_not_hang(tmp_path):
+    content = {}
+    content["model"] = {"net": content}
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="state_dict of tensors"):
+        load_weights(net(), tmp_path / "model.pt")
+
+
 def prefixed(state, prefix):
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
