@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -19,6 +20,7 @@ from medseg.file_names import walk
 
 CLAIM = ".medseg-output.json"
 
+_FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.e+-]+$|inf$)")
 _WAITS = (0.05, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5) if os.name == "nt" else ()  # seconds before each further try
 
 
@@ -189,8 +191,15 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table to `path`, whole or not at all; None is an empty field."""
+    """Write a table to `path`, whole or not at all; None is an empty field.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it: names come from anyone's files.
+    """
+
+    def plain(row: Sequence[Any]) -> list[Any]:
+        return [f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in row]
+
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(plain(header))
+        writer.writerows(map(plain, rows))

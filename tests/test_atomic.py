@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from medseg import atomic
-from medseg.atomic import atomic_folder, atomic_path, move, relative_path, writable_folder, write_json, write_text
+from medseg.atomic import (
+    atomic_folder,
+    atomic_path,
+    move,
+    relative_path,
+    writable_folder,
+    write_csv,
+    write_json,
+    write_text,
+)
 from medseg.errors import OutputError
 
 
@@ -124,3 +133,10 @@ def test_a_path_on_another_drive_stays_absolute(tmp_path, monkeypatch):
         ntpath.relpath("D:\\scans\\a.nii.gz", "C:\\lists")  # what Windows does
     monkeypatch.setattr(os.path, "relpath", lambda path, start: ntpath.relpath("D:\\scans", "C:\\lists"))
     assert relative_path(tmp_path / "a", tmp_path) == (tmp_path / "a").as_posix()
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path):
+    row = ["=cmd()", "+1+cmd()", "@SUM(1)", "-2+cmd|' /C calc'!A0", "\t=1", "-0.5", "-1e-05", -1, "liver", None, "a=b"]
+    write_csv(tmp_path / "a.csv", row, [row])
+    text = "'=cmd(),'+1+cmd(),'@SUM(1),'-2+cmd|' /C calc'!A0,'\t=1,-0.5,-1e-05,-1,liver,,a=b\n"
+    assert (tmp_path / "a.csv").read_text() == 2 * text

@@ -203,8 +203,9 @@ class SliceWriter:
         try:
             with (self.folder / TABLE).open(newline="", encoding="utf-8") as file:
                 for row in csv.reader(file):
-                    if len(row) == len(_COLUMNS) and (self.folder / MASKS / f"{row[0]}.png").is_file():
-                        rows.setdefault(row[0], []).append(tuple(row))
+                    id = row[0].removeprefix("'") if row else ""  # see `write_csv`
+                    if len(row) == len(_COLUMNS) and (self.folder / MASKS / f"{id}.png").is_file():
+                        rows.setdefault(id, []).append(tuple(row))
         except (OSError, UnicodeDecodeError, csv.Error):
             return {}
         return rows
