@@ -169,3 +169,8 @@ def existing(path: Path) -> Path:
     parent = existing(path.parent)
     alike = [entry for entry in entries(parent) if name_key(entry.name) == name_key(path.name)]
     return alike[0] if len(alike) == 1 else path
+
+
+def is_link(path: Path) -> bool:
+    """Return True for a link, and for a Windows junction where Python knows those (3.12)."""
+    return path.is_symlink() or bool(getattr(os.path, "isjunction", lambda _: False)(path))

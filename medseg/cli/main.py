@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -46,6 +48,7 @@ def main(args: list[str] | None = None) -> None:
     0: done. 1: an error, a failed scan or an error finding. 2: wrong use. 75: a training was stopped and has saved;
     the same command resumes it. 130: interrupted.
     """
+    _guard_imports()
     try:
         code = cli.main(args, standalone_mode=False)
     except click.ClickException as error:
@@ -66,3 +69,14 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"Error: {cause}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _guard_imports() -> None:
+    """Let no process that is started from here import from the working directory, which may be a stranger's.
+
+    Python's `-m`, and its own helpers of `multiprocessing`, would look there first.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    home = Path(medseg.__file__).resolve().parents[1]
+    if Path.cwd() == home:  # a checkout that is perhaps not installed: its children need it too
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH", "")]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from medseg.errors import BundleError, printable
+from medseg.file_names import is_link
 from medseg.findings import Finding, error, warning
 from medseg.inspection.archive import casefolded, check_archive, portability_problem
 
@@ -77,9 +78,9 @@ class Folder(Contents):
         for location, folders, files in os.walk(self.root, onerror=refuse):
             folder = Path(location)
             for name in sorted(folders):
-                if _is_link(folder / name):
+                if is_link(folder / name):
                     self._link((folder / name).relative_to(self.root).as_posix(), folder / name)
-            folders[:] = sorted(name for name in folders if not _is_link(folder / name))
+            folders[:] = sorted(name for name in folders if not is_link(folder / name))
             for name in sorted(files):
                 yield (folder / name).relative_to(self.root).as_posix()
 
@@ -120,46 +121,43 @@ class Folder(Contents):
             yield file
 
 
-def _is_link(path: Path) -> bool:
-    """Return True for a link, and for a Windows junction where Python knows those (3.12)."""
-    return path.is_symlink() or bool(getattr(os.path, "isjunction", lambda _: False)(path))
-
-
 class Zip(Contents):
     """A zip with a bundle in it, at its top or in its only folder. Nothing is read of a zip that is unfit."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "zip")
         self.findings += check_archive(path)
-        self._prefix = ""
+        self._infos: dict[str, zipfile.ZipInfo] = {}
         if self.findings:
             return
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-        names = [info.filename for info in infos]
+        names, prefix = [info.filename for info in infos], ""
         tops = {name.split("/")[0] for name in names}
         if METADATA not in names and len(tops) == 1 and all("/" in name for name in names):
-            self._prefix = f"{tops.pop()}/"
-        self.sizes = {info.filename.removeprefix(self._prefix): info.file_size for info in infos}
+            prefix = f"{tops.pop()}/"
+        self._infos = {info.filename.removeprefix(prefix): info for info in infos}
+        self.sizes = {name: info.file_size for name, info in self._infos.items()}
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Open a file that can be read and sought in."""
-        with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            info = archive.getinfo(self._prefix + name)
+        info = self._infos[name]  # the table is read once: reading it for each file takes long for many files
+        with self.path.open("rb") as file:
+            packed = _packed(file, info)
             if info.compress_type == zipfile.ZIP_STORED:
-                yield cast("BinaryIO", _stored(file, info))
+                yield cast("BinaryIO", packed)
                 return
-            with archive.open(info) as member:
+            with zipfile.ZipExtFile(packed, "r", info) as member:
                 yield cast("BinaryIO", member)
 
 
-def _stored(file: IO[bytes], info: zipfile.ZipInfo) -> IO[bytes]:
-    """Return a stored entry as a file of its own: seeking back in it costs nothing, unlike in what zipfile opens."""
+def _packed(file: IO[bytes], info: zipfile.ZipInfo) -> IO[bytes]:
+    """Return the bytes of an entry, as they are in the zip, as a file of its own, in which seeking costs nothing."""
     file.seek(info.header_offset)
     header = file.read(30)
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    return cast("IO[bytes]", io.BufferedReader(_Slice(file, info.header_offset + 30 + names, info.file_size)))
+    return cast("IO[bytes]", io.BufferedReader(_Slice(file, info.header_offset + 30 + names, info.compress_size)))
 
 
 class _Slice(io.RawIOBase):

@@ -13,6 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from medseg.errors import OutputError
+from medseg.file_names import is_link
 from medseg.search_path import search_path
 
 STATE_VARIABLE = "MEDSEG_STATE_DIR"  # names another folder for what medseg remembers on this machine
@@ -28,10 +29,12 @@ def remember_start(folder: str | Path) -> None:
 def was_started_here(folder: str | Path) -> bool:
     """Return True if a run was begun on this machine by this user with exactly the configs that it holds now.
 
-    A folder with Python code is none: a run has no code of its own, and Python would import it.
+    A folder with Python code, or a link to a folder, is none: a run has neither, and Python would import from it.
     """
     try:
-        has_code = any(path.suffix.lower() in CODE for path in Path(folder).rglob("*"))
+        has_code = any(
+            path.suffix.lower() in CODE or (is_link(path) and path.is_dir()) for path in Path(folder).rglob("*")
+        )
         return not has_code and (Path(folder) / "run.json").is_file() and (_memory() / _digest(folder)).is_file()
     except OSError:
         return False

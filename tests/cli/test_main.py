@@ -1,9 +1,12 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
+import medseg
 from medseg import cli
 from medseg.cli.main import COMMANDS
 from medseg.cli.main import RESUMABLE as SAVED
@@ -132,3 +135,34 @@ def test_another_exit_code_says_nothing(broken, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["train"])
     assert (exit.value.code, capsys.readouterr().err) == (3, "")
+
+
+CHILDREN = """
+import multiprocessing, subprocess, sys
+sys.path = [path for path in sys.path if path]
+from medseg.cli import main
+try:
+    main(["--version"])
+except SystemExit:
+    pass
+print(subprocess.run([sys.executable, "-m", "medseg", "--version"], capture_output=True, text=True))
+process = multiprocessing.get_context("spawn").Process(target=print)
+process.start()
+process.join()
+"""
+
+
+def test_no_process_that_a_command_starts_imports_from_the_working_directory(tmp_path):
+    for name in ("medseg", "monai", "multiprocessing", "selectors"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    environment = {**os.environ, "PYTHONPATH": str(Path(medseg.__file__).parents[1])}
+    script = tmp_path.parent / f"{tmp_path.name}.py"  # as the console script, which lies elsewhere
+    script.write_text(CHILDREN.replace("process =", "if __name__ == '__main__':\n  process =", 1)
+                      .replace("\nprocess.", "\n  process."))  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "returncode=0" in done.stdout, done.stdout
+    assert medseg.__version__ in done.stdout.partition("returncode=0")[2]
+    assert not (tmp_path / "canary").exists()

@@ -88,6 +88,12 @@ def test_a_start_is_remembered_with_the_config_it_had(make_run, monkeypatch, tmp
     assert was_started_here(folder)
     moved = folder.rename(tmp_path / "moved")
     assert was_started_here(moved)
+    if sys.platform != "win32":  # where a link needs a right
+        (tmp_path / "elsewhere").mkdir()
+        (moved / "torch").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        assert not was_started_here(moved)
+        (moved / "torch").unlink()
+    assert was_started_here(moved)
     (moved / "configs" / "train.json").write_text(json.dumps({"backup": "s3://other"}))
     assert not was_started_here(moved)
     assert not was_started_here(tmp_path / "nothing")
