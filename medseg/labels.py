@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class LabelMap:
             if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
                 problem = "a structure's name must be usable as the name of a file, without / and \\ and a leading dot"
                 raise LabelError("label map", problem, f"got {name!r}", "Rename it where the classes are named.")
-        repeated = sorted({name for name in names if list(names).count(name) > 1})
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
             raise LabelError("label map", f"every name must be unique, but {', '.join(repeated)} is repeated")
         if BACKGROUND in names:

@@ -14,6 +14,7 @@ from medseg.config.references import key_path
 from medseg.errors import ConfigError, nearest, printable
 
 LARGEST_CONFIG = 8 * 2**20  # bytes
+_LARGEST_PATHS, _DEEPEST = 16 * 2**20, 100  # letters of the paths of all entries; levels
 
 
 def read_config(file: str | Path) -> dict[str, Any]:
@@ -53,9 +54,24 @@ def parse_config(data: bytes, file: str | Path) -> dict[str, Any]:
         raise ConfigError(file, "this JSON is too deep for a config") from error
     except ValueError as error:
         raise ConfigError(file, "this is no readable JSON file", str(error)) from error
+    _require_modest(content, file)
     if not isinstance(content, dict):
         raise ConfigError(file, "a config must be a JSON object", f"got a {type(content).__name__}")
     return content
+
+
+def _require_modest(content: Any, file: str | Path) -> None:
+    """Refuse a config of few bytes whose paths take much memory: each entry repeats the keys above it."""
+    waiting, letters = [(content, 0, 0)], 0
+    while waiting:
+        node, length, depth = waiting.pop()
+        letters += length
+        if letters > _LARGEST_PATHS or depth > _DEEPEST:
+            raise ConfigError(file, "this JSON is too deep for a config, or its keys are too long")
+        if isinstance(node, dict):
+            waiting.extend((entry, length + len(key) + 1, depth + 1) for key, entry in node.items())
+        elif isinstance(node, list):
+            waiting.extend((entry, length + 8, depth + 1) for entry in node)
 
 
 def merge(files: Sequence[str | Path], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,25 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | LabelMap)
 
 
+def weight(value: Any) -> int:
+    """Return how many values are in a value, each as often as it is shared; not counted on from `LONGEST_LIST`.
+
+    Example:
+        >>> row = [1, 2]
+        >>> weight([row, row]), weight("text")
+        (7, 1)
+    """
+    count, waiting = 0, [value]
+    while waiting and count < LONGEST_LIST:
+        entry = waiting.pop()
+        count += 1
+        if isinstance(entry, Mapping):
+            waiting.extend(entry.values())
+        elif isinstance(entry, list | tuple):
+            waiting.extend(entry)
+    return count + len(waiting)
+
+
 def limited(value: Any) -> Any:
     """Return a value that is not too large.
 
@@ -81,12 +100,12 @@ class Evaluator:
 
     Args:
         look_up: returns the value of a path that the expression refers to.
-        count: called for each step; raises `Refusal` where they are too many.
+        count: called with the steps taken; raises `Refusal` where they are too many.
         trained_labels: returns the label map that came with the weights.
     """
 
     def __init__(
-        self, look_up: Callable[[str], Any], count: Callable[[], None], trained_labels: Callable[[Any], LabelMap]
+        self, look_up: Callable[[str], Any], count: Callable[[int], None], trained_labels: Callable[[Any], LabelMap]
     ) -> None:
         self.look_up, self.count, self.trained_labels = look_up, count, trained_labels
         self.names: Mapping[str, str] = {}
@@ -110,7 +129,7 @@ class Evaluator:
             raise Refusal(f"it cannot be computed: {type(problem).__name__}") from problem
 
     def _value(self, node: ast.AST) -> Any:
-        self.count()
+        self.count(1)
         match node:
             case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return limited(value)
@@ -155,6 +174,7 @@ class Evaluator:
             entries, times = (left, right) if isinstance(left, list | tuple) else (right, left)
             if not isinstance(times, int) or len(entries) * times > LONGEST_LIST:
                 raise Refusal("a list in it is repeated too often")
+            self.count(weight(entries * times))
             return entries * times
         left, right = _number(left), _number(right)
         if kind is ast.Pow and (abs(right) > _LARGEST_EXPONENT or abs(left) > LARGEST):
@@ -197,7 +217,9 @@ class Evaluator:
                 return Device(argument) if isinstance(argument, str) else argument
             if name == "len":
                 return len(argument)
-            return LabelMap(argument) if name == "medseg.LabelMap" else LabelMap.totalsegmentator(argument)
+            labels = LabelMap(argument) if name == "medseg.LabelMap" else LabelMap.totalsegmentator(argument)
+            self.count(len(labels))
+            return labels
         raise Refusal(f"it calls '{name or ast.unparse(function)[:40]}', which is not on the list of forms")
 
 

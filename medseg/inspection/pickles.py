@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 MAX_BYTES = 64 * 2**20
 _MAX_OPCODES = 200_000  # of all pickles of a bundle; the weights of a network have some thousands
@@ -28,10 +28,37 @@ class DamagedError(ValueError):
 
 
 class PickleReader:
-    """Read the pickles of one bundle; together they have a budget of opcodes, so that no file takes long."""
+    """Read the pickles of one bundle; together they have a budget of opcodes and bytes, so that no file takes long."""
 
     def __init__(self) -> None:
-        self._remaining = _MAX_OPCODES
+        self._remaining, self._bytes = _MAX_OPCODES, MAX_BYTES
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the budget is spent: what is looked at from now on is not known to be harmless."""
+        return self._remaining < 0 or self._bytes < 0
+
+    def spend(self, opcodes: int) -> None:
+        """Take opcodes, or what takes as long, from the budget.
+
+        Raises:
+            DamagedError: they are more than are left.
+        """
+        self._remaining -= opcodes
+        if self._remaining < 0:
+            raise DamagedError("it is longer than any pickle of weights")
+
+    def unpack(self, file: IO[bytes], size: int) -> bytes:
+        """Return the first bytes of a compressed record.
+
+        Raises:
+            DamagedError: all that was unpacked of the bundle is more than any pickle of weights.
+        """
+        data = file.read(min(size, max(0, self._bytes) + 1))
+        self._bytes -= len(data)
+        if self._bytes < 0:
+            raise DamagedError("its records unpack to more than any pickle of weights")
+        return data
 
     def imports(self, file: BinaryIO) -> Iterator[str]:
         """Yield what one pickle imports that is not known to be harmless, from the file's position to its end.
@@ -43,9 +70,7 @@ class PickleReader:
         texts: list[str | None] = []  # the values that were pushed last, as far as they are texts
         try:
             for opcode, argument, _ in pickletools.genops(file):
-                self._remaining -= 1
-                if self._remaining < 0:
-                    raise DamagedError("it is longer than any pickle of weights")
+                self.spend(1)
                 name, pushed = opcode.name, [kind.name for kind in opcode.stack_after]
                 if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
                     memo[len(memo) if name == "MEMOIZE" else int(str(argument))] = texts[-1] if texts else None

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 from medseg.config.references import LONGEST, SPECIAL_KEYS, absolute, key_path, macro, references
 from medseg.errors import ConfigError, UntrustedError, printable
 from medseg.inspection.components import Component, find_component, target_of
-from medseg.inspection.forms import Evaluator, Refusal, is_plain, limited
+from medseg.inspection.forms import Evaluator, Refusal, is_plain, limited, weight
 from medseg.labels import LabelMap
 
 LABEL_MAP = "label_map.json"
 SAVERS = ("SaveImaged", "SaveImageD", "SaveImageDict")  # medseg itself writes every file
 TRUST_FIX = "If you trust its maker, give --trust (trust=True in Python)."
 LOADERS = ("LoadImaged", "LoadSlice2Dd")
-_MAX_STEPS, _MAX_DEPTH = 20_000, 60
+_MAX_STEPS, _MAX_DEPTH, _LONGEST_PATH = 20_000, 60, 400
+_LETTERS = 10  # of a text that are read in one step
 ABSENT = object()
 Part = TypeVar("Part")
 Make = Callable[[Component, dict[str, Any]], Any]
@@ -120,8 +121,8 @@ class PlainConfig:
         finally:
             self._open.clear()
 
-    def _count(self) -> None:
-        self._steps += 1
+    def _count(self, steps: int = 1) -> None:
+        self._steps += steps
         if self._steps > _MAX_STEPS:
             raise Refusal(f"it takes more than {_MAX_STEPS} steps to resolve")
 
@@ -137,6 +138,12 @@ class PlainConfig:
                 return ABSENT
         return node
 
+    def _referred(self, path: str) -> Any:
+        """Return what a path comes to, at the cost of all that is in it: a row of rows may be shared 2**n times."""
+        value = self._at(path)
+        self._count(weight(value))
+        return value
+
     def _at(self, path: str) -> Any:
         if path not in self._values:
             node = self._node(path)
@@ -150,7 +157,7 @@ class PlainConfig:
         self._count()
         if path in self._open and not copied:
             raise Refusal("it refers to itself")
-        if len(self._open) > _MAX_DEPTH:
+        if len(self._open) > _MAX_DEPTH or len(path) > _LONGEST_PATH:
             raise Refusal("it is too deep")
         self._open.append(path)
         if isinstance(node, str):
@@ -176,14 +183,15 @@ class PlainConfig:
     def _text(self, text: str, path: str, copied: bool) -> Any:
         if text[:1] not in ("$", "@", "%"):
             return limited(text)
-        written, text = text, absolute(path, limited(text))
+        self._count(len(limited(text)) // _LETTERS)
+        written, text = text, absolute(path, text)
         if copied and text != written.replace("#", "::"):
             raise Refusal("a macro copies a relative reference, which would mean another key")
         if text.startswith("$"):
-            return Evaluator(self._at, self._count, self.trained_labels).evaluate(text)
+            return Evaluator(self._referred, self._count, self.trained_labels).evaluate(text)
         if text.startswith("@"):
             paths = references(text)
-            return self._at(paths[0]) if paths else text
+            return self._referred(paths[0]) if paths else text
         file, source = macro(text) or ("", "")
         node = self._node(source)
         if file or node is ABSENT:
@@ -224,6 +232,7 @@ class PlainConfig:
         """
         if self.label_map is None:
             raise Refusal(f"the bundle has no {LABEL_MAP}")
+        self._count(len(self.label_map))
         labels = LabelMap.from_dict(self.label_map, LABEL_MAP)
         names = [structures] if isinstance(structures, str) else structures
         if names and "all" not in names and set(labels.select(names)) != set(labels.structures):

@@ -23,7 +23,7 @@ _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, keys; behind them torch reads bytes of tensors
 # A pickle of protocol 0 or 1 has no mark of its own: these opcodes can begin one. It counts if it is whole.
 _OLD_PICKLE = re.compile(rb"[\](}){cdlIJKLMNSTUVXFGgp0]")
-_LARGEST_UNMARKED = 2**20
+_ARRAY_HEADER = 10_000  # bytes; NumPy reads no longer one
 _MAX_HEADER = 100 * 2**20
 _MAX_RECORDS = 5000
 _FIX = "Do not load it; ask for the weights alone, as safetensors or saved by torch.save(network.state_dict())."
@@ -58,10 +58,14 @@ def check_file(file: BinaryIO, location: str, size: int, pickles: PickleReader) 
     elif size and (_is_pickle(head) or name.endswith(_PICKLES)):
         yield from _pickles(file.read(MAX_BYTES + 1), shown, pickles)
     elif _OLD_PICKLE.match(head):
-        data = file.read(_LARGEST_UNMARKED)
+        data = file.read(MAX_BYTES)
         with contextlib.suppress(DamagedError):
             if [*pickles.imports(io.BytesIO(data))]:
                 yield from _pickles(data, shown, pickles, 1)
+        if pickles.is_exhausted:
+            yield error(
+                "pickle-unreadable", shown, "it, or a file before it, is longer than any pickle of weights", _FIX
+            )
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -106,7 +110,8 @@ def _numpy(file: BinaryIO, location: str, pickles: PickleReader) -> Iterator[Fin
         start = 10 if head[6] == 1 else 12
         length = struct.unpack("<H" if start == 10 else "<I", head[8:start])[0]
         file.seek(start)
-        described = ast.literal_eval(file.read(min(length, 2**16)).decode("latin-1").strip())
+        pickles.spend(length * length // 10_000)  # parsing a long one takes long
+        described = ast.literal_eval(file.read(min(length, _ARRAY_HEADER)).decode("latin-1").strip())
         dtype = str(described["descr"])
     except (ValueError, SyntaxError, LookupError, TypeError, struct.error, RecursionError, MemoryError) as problem:
         yield error("pickle-unreadable", location, f"it is no whole array: {type(problem).__name__}", _FIX)
@@ -151,11 +156,11 @@ def _member(
 ) -> Iterator[Finding]:
     location = f"{location}, {printable(info.filename)}"
     with archive.open(info) as raw:
-        data = raw.read(_HEAD)
+        data = pickles.unpack(raw, _HEAD)
         is_array = data[:6] == b"\x93NUMPY"
         if not (is_array or info.filename.endswith((".pkl", ".pickle")) or _is_pickle(data)):
             return
-        data += raw.read(MAX_BYTES)
+        data += pickles.unpack(raw, _ARRAY_HEADER if is_array else MAX_BYTES)
     if is_array:
         yield from _numpy(io.BytesIO(data), location, pickles)
     else:

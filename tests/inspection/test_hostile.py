@@ -28,9 +28,9 @@ def _beside(name):
 
 
 hostile, zips, tricks = _beside("hostile"), _beside("hostile_zips"), _beside("hostile_tricks")
-paths, designs = _beside("hostile_paths"), _beside("hostile_designs")
-DESIGNS = designs.collect(hostile)
-CASES = {**hostile.ALL, **zips.ALL, **tricks.collect(hostile), **paths.collect(hostile), **DESIGNS}
+paths, designs, sizes = _beside("hostile_paths"), _beside("hostile_designs"), _beside("hostile_sizes")
+DESIGNS, SIZES = designs.collect(hostile), sizes.collect(hostile, zips)
+CASES = {**hostile.ALL, **zips.ALL, **tricks.collect(hostile), **paths.collect(hostile), **DESIGNS, **SIZES}
 SCAN = np.zeros((8, 8, 2), np.float32)
 
 
@@ -38,10 +38,10 @@ def _files(folder):
     return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
-EARLIER = [pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in DESIGNS]
+EARLIER = [pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in {**DESIGNS, **SIZES}]
 
 
-@pytest.mark.parametrize("name", [*DESIGNS, *EARLIER])
+@pytest.mark.parametrize("name", [*DESIGNS, *SIZES, *EARLIER])
 def test_nothing_of_a_hostile_bundle_runs(name, tmp_path, monkeypatch):
     code, make = CASES[name]
     canary = tmp_path / "canary"
@@ -66,6 +66,7 @@ def test_nothing_of_a_hostile_bundle_runs(name, tmp_path, monkeypatch):
     assert not {"helper", "torch.py", "evil"} & set(sys.modules)
 
 
+SLOW_TO_READ = ("macros-that-double", "a-pickle-of-many-opcodes", "many-keys", "a-long-row")
 VERIFIED = (
     *("a-path-of-an-empty-time-zone", "macros-that-double", "a-component-of-another-module", "a-call-in-an-argument"),
     *("expression-a-power-of-powers", "macro-of-another-file", "code-that-hides-a-package", "an-evaluation-that-runs"),
@@ -112,7 +113,7 @@ def test_what_is_refused_names_the_key_and_what_is_not_looked_at_changes_nothing
     }
 
 
-@pytest.mark.parametrize("name", ["macros-that-double", "a-pickle-of-many-opcodes", "many-keys", "a-long-row"])
+@pytest.mark.parametrize("name", [*SIZES, *SLOW_TO_READ])
 def test_a_look_takes_under_a_second(name, tmp_path):
     path = CASES[name][1](hostile.clean(tmp_path / "bundle"), tmp_path / "canary")
     assert min(_timed(path) for _ in range(3)) < 1
