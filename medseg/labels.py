@@ -104,7 +104,7 @@ class LabelMap:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise LabelError(path, "the label map cannot be read as JSON", str(error)) from error
         return cls.from_dict(content, path, gaps)
 

@@ -34,6 +34,9 @@ def collect(hostile: Any, zips: Any) -> dict[str, Any]:
     predicts("label-maps-without-end", [label_maps] * 20, names=NAMES)
     predicts("a-long-text-in-macros", ["%long"] * 4000, long="$0 if 1 else [" + "[1]," * 900 + "1]")
     predicts("a-long-name-above-many", {"k" * 400_000: [0] * 9000})
+    # A search for the name of a file tried every letter of every string, also of those that no part needs.
+    found["macros-without-a-file"] = nothing, setting("configs/inference.json", "evil", ["%" + "a" * 3990] * 400)
+    found["a-label-map-of-many-levels"] = "config-unreadable", text("label_map.json", "[" * 90_000)
     found["many-structures"] = (
         nothing,
         text("label_map.json", json.dumps({"0": "background", **{str(n): f"s{n}" for n in range(1, 40_000)}})),
