@@ -146,27 +146,34 @@ def require_new(paths: Iterable[Path], overwrite: bool = False) -> None:
         raise OutputError(present[0], "the file exists already", others, "Choose another path, or add --overwrite.")
 
 
-def claim_folder(folder: str | Path, command: str, source: str | Path, **settings: Any) -> Path:
+def claim_folder(
+    folder: str | Path, command: str, source: str | Path, takes_more: Sequence[str] = (), **settings: Any
+) -> Path:
     """Take an empty folder for the output of one command, or one in which the same command was stopped.
 
     Args:
         folder: is created if it does not exist.
         command: its name, for errors.
         source: what it reads; a path.
+        takes_more: settings that only let the command read more of its source, so that they may be added later.
         settings: what else its output depends on.
 
     Raises:
         OutputError: the folder holds anything else, or cannot be written.
     """
     folder, claim = writable_folder(folder), Path(folder) / CLAIM
-    key = hashlib.sha256(json.dumps([str(Path(source).resolve()), settings], sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(str(Path(source).resolve()).encode()).hexdigest()[:16]
     record = {"command": command, "source": Path(source).resolve().name, "settings": settings, "key": key}
     present: Any = {}
     if claim.is_file():
         with contextlib.suppress(ValueError):
             present = json.loads(claim.read_text(encoding="utf-8"))
     present = present if isinstance(present, dict) else {}
-    if present == json.loads(json.dumps(record)):
+    before = present.get("settings") or {}
+    added = {name: before[name] for name in takes_more if name in before and not before[name]}
+    if present == json.loads(json.dumps({**record, "settings": {**settings, **added}})):
+        if added:
+            write_json(claim, record)
         return folder
     if walk(folder):  # what failed before it wrote anything keeps no other command out
         problem, origin, fix = "the folder holds other files", "", "Choose an empty or a new folder."

@@ -36,6 +36,7 @@ from medseg.grid import Grid
 from medseg.image_io_2d import Image2D, intensities
 from medseg.inference import InferenceOptions, StreamingInferer
 from medseg.labels import LabelMap
+from medseg.runs.record import RECORD
 from medseg.training import prepare, try_network
 from medseg.transforms import LoadSlice2Dd
 
@@ -124,6 +125,8 @@ class Predictor:
         weights = Path(str(parser.get_parsed_content("ckpt_path")))
         if not (weights.is_file() or weights.with_suffix(".safetensors").is_file()):
             fix = "Train the bundle first, or give a run's folder."
+            if (bundle.root / RECORD).is_file():
+                fix = "A run writes them at its first validation: wait for it, or resume the run."
             raise WeightsError(weights, "the trained weights are missing", fix=fix)
         self.slices = slices
         with explained(self.source, self.config, "device"):

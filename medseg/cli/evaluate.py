@@ -153,6 +153,9 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--set changes how a bundle segments; it needs --data.")
     if options["data"] is not None and (options["prediction_labels"] or options["truth_labels"]):
         raise click.UsageError("With --data the labels have the names of the bundle's label map.")
+    if options["data"] is None and not Path(options["prediction"]).exists():
+        fix = "If it is a bundle or a run, give --data and the data set."
+        raise click.UsageError(f"{options['prediction']}: there is no such folder of predictions. {fix}")
 
 
 def _segment(

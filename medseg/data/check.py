@@ -232,9 +232,11 @@ def _combine(
     findings += check_split(listing.split, patients=listing.patients, images=images)
     if listing.kind != LOOSE:
         unread = {finding.case for finding in findings if finding.severity == "error"}
-        labeled = {case.id for case in listing.cases if case.masks or case.label is not None} - unread
-        read = {id: names for id, names in present.items() if id in labeled}
-        findings += check_content(listing.split, read, listing.structures, listing.patients)
+        labeled = {case.id for case in listing.cases if case.masks or case.label is not None}
+        read = {id: names for id, names in present.items() if id in labeled - unread}
+        content = check_content(listing.split, read, listing.structures, listing.patients)
+        # Masks that could not be read may hold structures.
+        findings += [finding for finding in content if finding.code != "masks-empty" or not labeled & unread]
     image_of = {job.id: job.case.image for job in jobs if job.case.slice is not None}
     sizes = {}
     for report in reports:

@@ -104,7 +104,7 @@ def convert(
         problem = f"the layouts to convert to are {', '.join(FORMATS)}"
         raise DataError(f"layout '{to}'", problem, "", did_you_mean(to, FORMATS))
     source = root if root.is_dir() else root.parent
-    if out.resolve().is_relative_to(source.resolve()):
+    if root.exists() and out.resolve().is_relative_to(source.resolve()):
         raise DataError(out, f"the folder must not lie inside the source {source}", "", "Choose a folder beside it.")
     dataset = discover_volumes(root, (), binarize, accept).with_split()
     labels = dataset.choose(structures)
@@ -113,7 +113,8 @@ def convert(
     channel = nnunet.CHANNEL if to == "nnunet" else ""
     targets = {case.id: _target(case, out, case.id in test, channel) for case in cases}
     _refuse_other_files(out, targets.values())
-    claim_folder(out, "medseg data convert", root, to=to, structures=labels.structures, binarize=binarize)
+    settings = {"to": to, "structures": labels.structures, "binarize": binarize}
+    claim_folder(out, "medseg data convert", root, ("binarize",), **settings)
     journal = Journal(out / _JOURNAL)
     numbering = dataset.labels.to_dict() if dataset.labels is not None else None
     jobs, failed = [], {}

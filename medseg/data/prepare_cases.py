@@ -43,8 +43,8 @@ class PrepareConfig:
         structures: structures or groups to keep, see `DatasetIndex.choose`.
         precedence: structures that win where masks overlap, the first before the second and all before
             those that are not named; among these the smaller structure wins.
-        spacing: mm along each axis (RAS) to resample to, 0 or less to leave an axis; None leaves all, and the
-            image is then copied as it is.
+        spacing: mm along each axis (RAS) to resample to, 0.01 to 100, or -1 to leave an axis; None leaves all, and
+            the image is then copied as it is.
         crop: whether to cut away what is neither body nor labeled.
         store: whether to write the slice store, too.
         axis: the axis (RAS) along which its slices lie: 2 for axial ones.
@@ -68,8 +68,10 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
             raise DataError("axis", "it must be 0, 1 or 2", f"got {self.axis}")
-        if self.spacing is not None and (len(self.spacing) != 3 or not all(np.isfinite(self.spacing))):
-            raise DataError("spacing", "three lengths in mm are needed", f"got {self.spacing}")
+        lengths = self.spacing or (-1, -1, -1)
+        if len(lengths) != 3 or not all(length == -1 or 0.01 <= length <= 100 for length in lengths):
+            came = f"got {', '.join(f'{length:g}' for length in lengths)}"
+            raise DataError("spacing", "three lengths of 0.01 to 100 mm are needed, or -1 for an axis to leave", came)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def prepare(
     dataset = discover_volumes(root, exclude or {}, config.binarize, config.accept).with_split()
     labels = _choose_labels(dataset, config)
     settings = {name: value for name, value in asdict(config).items() if name not in ("store", "axis")}
-    claim_folder(out, "medseg data prepare", root, **settings)
+    claim_folder(out, "medseg data prepare", root, ("binarize", "accept"), **settings)
     with _lock(out):
         return _prepare(dataset, labels, config, out, workers)
 

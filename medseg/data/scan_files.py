@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medseg.data.dicom import holds_dicom, holds_slices, is_dicom
@@ -11,6 +12,8 @@ from medseg.data.volumes import is_volume_file
 from medseg.errors import DataError
 from medseg.file_names import VOLUMES, composed, entries, files_by_name, name_key, stem, walk
 from medseg.image_io_2d import is_image_2d
+
+logger = logging.getLogger(__name__)
 
 _GENERIC = {"ct", "image", "img", "scan", "volume"}
 
@@ -43,13 +46,15 @@ def holds_images_2d(path: str | Path) -> bool:
 def find_scans(inputs: str | Path | Iterable[str | Path], dicom: bool = False, recursive: bool = False) -> list[Path]:
     """Find scans: files as they are, folders by what lies in them.
 
-    In a folder of the TotalSegmentator layout these are the CTs, in any other every volume file directly in it.
+    In a folder of the TotalSegmentator layout these are the CTs, in any other every volume file directly in it. What
+    is passed over in folders below is logged.
 
     Args:
         inputs: files and folders.
         dicom: whether folders with DICOM files are scans, too; all of them below a folder without volume files that
             hold slices of a scan, so not those of a structure set.
-        recursive: whether the volume files in all folders below are scans, too.
+        recursive: whether the volume files in all folders below are scans, too, and DICOM slices beside them; not the
+            label maps of `labelsTr` beside `imagesTr`, `masks` beside `images` and the like.
 
     Raises:
         DataError: a path that does not exist, a folder without scans or with volumes and DICOM files mixed, or two
@@ -98,12 +103,33 @@ def _in_folder(path: Path, dicom: bool, recursive: bool) -> list[Path]:
         raise DataError(path, "the folder holds both volume files and DICOM files", "", "Put them into two folders.")
     below = [] if series or cases or (files and not recursive) else walk(path)
     deeper = [file for file in below if file.parent != path and is_volume_file(file)]
+    labels = [file for file in deeper if _holds_labels(file.parent)]
     if recursive:
-        files += deeper
-    if dicom and not files:
+        files += [file for file in deeper if file not in labels]
+        _log_passed_over(path, labels, "label maps beside images", "Name their folder to segment them.")
+    if dicom and (recursive or not files):
         series = series or [folder for folder in sorted({file.parent for file in below}) if holds_slices(folder)]
+        if series and not recursive:
+            _log_passed_over(path, deeper, "volume files in folders below", "Add --recursive to segment them, too.")
+    elif dicom:
+        folders = [folder for folder in entries(path) if folder.is_dir() and holds_dicom(folder)]
+        _log_passed_over(path, folders, "folders with DICOM files", "Add --recursive to segment them, too.")
     if not (cases or files or series):
         formats = ", ".join(VOLUMES) + (", DICOM" if dicom else "")
         fix = f"{len(deeper)} lie in folders below, such as {deeper[0]}: add --recursive." if deeper else ""
         raise DataError(path, "the folder holds no scans", formats, fix)
-    return series or cases or files
+    return cases or files + series
+
+
+def _holds_labels(folder: Path) -> bool:
+    """Return whether a folder is `labelsTr` beside `imagesTr`, `masks` beside `images`, or the like."""
+    name = folder.name.lower()
+    prefix = next((word for word in ("labels", "masks") if name.startswith(word)), None)
+    return prefix is not None and any(
+        sibling.name.lower() == name.replace(prefix, "images", 1) for sibling in entries(folder.parent)
+    )
+
+
+def _log_passed_over(path: Path, paths: Sequence[Path], kind: str, fix: str) -> None:
+    if paths:
+        logger.warning("%s: %d %s are passed over, such as %s. %s", path, len(paths), kind, paths[0], fix)

@@ -225,6 +225,12 @@ def test_a_recipe_without_weights_says_to_train_first(tmp_path):
         Predictor(Bundle.open("unet2d"))
 
 
+def test_a_run_without_weights_says_when_it_writes_them(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("models", "checkpoints"))
+    with pytest.raises(WeightsError, match=r"weights are missing\. A run writes them at its first validation"):
+        Predictor(Bundle.open(str(run), trust=True))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_where_there_is_none_is_refused(trained):
     with pytest.raises(

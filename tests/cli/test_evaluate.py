@@ -105,6 +105,7 @@ def test_a_broken_case_fails_alone_and_the_exit_code_says_so(medseg, masks, phan
     ("arguments", "message"),
     [
         (["a", "-o", "x"], "Give a folder of predictions and one of truths, or a bundle and --data"),
+        (["a", "b", "-o", "x"], "there is no such folder of predictions. If it is a bundle or a run, give --data"),
         (["a", "b", "--data", "c", "-o", "x"], "or a bundle and --data"),
         (["a", "b", "-o", "x", "--set", "k=1"], "it needs --data"),
         (

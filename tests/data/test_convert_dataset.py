@@ -150,6 +150,8 @@ def test_other_files_in_the_output_are_refused_before_writing(two, tmp_path):
 def test_wrong_places_and_words_are_refused(two, tmp_path):
     with pytest.raises(DataError, match="must not lie inside the source"):
         convert(two, two / "raw", "nnunet")
+    with pytest.raises(DataError, match="nosuch: there is no such folder"):
+        convert("nosuch", "raw", "nnunet")  # beside each other, where the user stands
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="this is a file, not a folder"):
         convert(two, tmp_path / "file", "nnunet")

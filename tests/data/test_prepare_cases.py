@@ -188,7 +188,11 @@ def test_a_prepared_set_is_prepared_again_with_other_structures(phantom, tmp_pat
     ("how", "error", "why"),
     [
         ({"axis": 3}, DataError, "it must be 0, 1 or 2"),
-        ({"spacing": (1.0, 1.0)}, DataError, "three lengths in mm"),
+        ({"spacing": (1.0, 1.0)}, DataError, "three lengths of"),
+        ({"spacing": (1.5, 1.5, 0.0)}, DataError, "or -1 for an axis to leave .got 1.5, 1.5, 0."),
+        ({"spacing": (1.5, -2.0, -1.0)}, DataError, "three lengths of"),
+        ({"spacing": (float("nan"), 1.0, 1.0)}, DataError, "three lengths of"),
+        ({"spacing": (1.0, 1.0, float("inf"))}, DataError, "three lengths of"),
         ({"precedence": ("livre",)}, LabelError, "Did you mean 'liver'"),
         ({"structures": "organ"}, LabelError, "Did you mean 'organs'"),
         ({"precedence": ("liver", "liver")}, LabelError, "a structure is named twice"),

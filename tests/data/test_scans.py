@@ -125,3 +125,28 @@ def test_folders_of_images_are_told_from_scans_with_previews(tmp_path, save, sav
     assert not holds_images_2d(series)
     (series / "IM001").unlink()
     assert holds_images_2d(series)
+
+
+def test_what_is_passed_over_in_a_folder_is_said(tmp_path, save_dicom, caplog):
+    hu = np.zeros((4, 3, 2), np.int16)
+    series = save_dicom("both/study/ct", hu).parent / "ct"
+    touch(tmp_path, "both/study/nifti/a.nii.gz", "beside/b.nii.gz", "beside/notes/c.txt")
+    direct = save_dicom("beside/ct", hu)
+    assert find_scans(tmp_path / "both", dicom=True) == [series]
+    assert "1 volume files in folders below are passed over, such as " in caplog.text
+    caplog.clear()
+    assert [path.name for path in find_scans(tmp_path / "beside", dicom=True)] == ["b.nii.gz"]
+    assert f"1 folders with DICOM files are passed over, such as {direct}. Add --recursive" in caplog.text
+    caplog.clear()
+    assert [path.name for path in find_scans(tmp_path / "both", True, recursive=True)] == ["a.nii.gz", "ct"]
+    assert [path.name for path in find_scans(tmp_path / "beside", True, recursive=True)] == ["b.nii.gz", "ct"]
+    assert find_scans(direct, dicom=True) == [direct]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("images", "labels"), [("imagesTr", "labelsTr"), ("images", "masks"), ("Images", "Labels")])
+def test_label_maps_beside_images_are_no_scans(tmp_path, caplog, images, labels):
+    touch(tmp_path, f"{images}/a.nii.gz", f"{labels}/a.nii.gz", "labels_of_no_images/b.nii.gz")
+    assert [path.name for path in find_scans(tmp_path, recursive=True)] == ["a.nii.gz", "b.nii.gz"]
+    assert "1 label maps beside images are passed over" in caplog.text
+    assert find_scans(tmp_path / labels) == [tmp_path / labels / "a.nii.gz"]  # named itself
