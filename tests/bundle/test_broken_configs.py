@@ -150,7 +150,9 @@ def test_a_key_that_is_missing_is_named(small_bundle, monkeypatch, key):
     del config[key]
     file.write_text(json.dumps(config))
     try:
-        with pytest.raises(MedsegError, match=rf"^inference\.json: {key}: the config has no such key\."):
+        with pytest.raises(
+            MedsegError, match=rf"^bundle '.*': its inference\.json has no key '{key}', which medseg needs"
+        ):
             Predictor(Bundle.open(small_bundle))
     finally:
         file.write_text(content)
@@ -160,7 +162,7 @@ def test_a_key_that_is_missing_is_named(small_bundle, monkeypatch, key):
     ("name", "message"),
     [
         ("j055", "inference.json: network: it refers to @cice, and the config has no such key."),
-        ("j069", "inference.json: ckpt_path: the config has no such key."),
+        ("j069", "bundle 'unet2d': its inference.json has no key 'ckpt_path', which medseg needs for this."),
         ("j082", "inference.json: network_def: UNet failed with these arguments: TypeError: "),
         ("j104", "inference.json: inferer: it refers to @sw_batch_size, and the config has no such key."),
         ("j121", "inference.json: device: nothing is called 'medseg' ($medseg.training.select_device('auto')). Add"),

@@ -116,7 +116,7 @@ def size_of(size: Any, n: int = 1, p: int = 1) -> int:
     """
     value = size
     if isinstance(size, str):  # a stranger's, so nothing but arithmetic is computed
-        evaluator = Evaluator({"n": n, "p": p}.__getitem__, lambda: None, LabelMap)
+        evaluator = Evaluator({"n": n, "p": p}.__getitem__, lambda _: None, LabelMap)
         try:
             value = _ANY_SIZE if size == "*" else evaluator.evaluate("$" + re.sub(r"\b([np])\b", r"@\1", size))
         except Refusal as problem:

@@ -175,7 +175,7 @@ def test_only_masks_are_kept_of_the_output(tmp_path):
 def test_a_bundle_that_fails_or_writes_no_masks_is_one_error(tmp_path, caplog):
     ours = {**PLACES, "listed": "medseg.data.slice_items"}
     fails = bundle(tmp_path / "a", {**ours, "run": "$1 / 0"})
-    with pytest.raises(ConfigError, match=r"made-up: its own inference\.json fails \(ZeroDivisionError"):
+    with pytest.raises(ConfigError, match=r"inference\.json: run: this failed: ZeroDivisionError"):
         self_test.make_self_test(fails, tmp_path / "at")
     silent = bundle(tmp_path / "b", {**ours, "run": "$1"})
     with pytest.raises(ConfigError, match="its inference.json writes no masks to output_dir"):

@@ -14,6 +14,7 @@ import torch
 
 from medseg.bundle.verify import check_bundle, rules, verify_bundle
 from medseg.errors import ConfigError
+from medseg.inspection import inspect_bundle
 from tests.bundle.verify import zoo
 from tests.bundle.verify.broken import BROKEN, change, plain
 from tests.inspection import hostile, hostile_zips
@@ -131,13 +132,11 @@ def test_the_random_state_is_unchanged(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_unsafe_bundles_are_inspected_and_not_verified(tmp_path, monkeypatch):
+def test_an_expression_runs_only_with_trust_where_a_bundle_is_verified(tmp_path, monkeypatch):
     root = plain(tmp_path / "plain")
     monkeypatch.chdir(tmp_path)
     change(root, "inference", spacing="$[open('canary', 'w').close() or 1.5, 1.5]")
-    findings = verify_bundle(root)
-    assert "not-verified" in {entry.code for entry in findings}
-    assert "error" in {entry.severity for entry in findings}
+    verify_bundle(root)
     assert not (tmp_path / "canary").exists()
     trusted = verify_bundle(root, trust=True)
     assert {entry.severity for entry in trusted} == {"warning"}
@@ -168,13 +167,15 @@ CASES = {**hostile.ALL, **hostile_zips.ALL}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_hostile_bundles_never_reach_the_rules(name, tmp_path):
-    code, make = CASES[name]
+def test_nothing_of_a_hostile_bundle_runs_where_it_is_verified(name, tmp_path):
+    _, make = CASES[name]
     canary = tmp_path / "canary"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a zip with a name twice
         path = make(hostile.clean(tmp_path / "bundle"), canary)
     findings = verify_bundle(path)
-    assert code in {entry.code for entry in findings if entry.severity == "error"}
-    assert "not-verified" in {entry.code for entry in findings}
     assert not canary.exists()
+    unsafe = {entry.code for entry in inspect_bundle(path).findings if entry.severity == "error"}
+    codes = {entry.code for entry in findings if entry.severity == "error"}
+    assert unsafe <= codes
+    assert ("not-verified" in {entry.code for entry in findings}) is bool(unsafe)
