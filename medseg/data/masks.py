@@ -122,8 +122,8 @@ def binary_mask(thing: object, values: npt.NDArray[Any], binarize: float | None 
             negative, or seem to be those of a label map.
 
     Example:
-        >>> binary_mask("liver.nii.gz", np.array([0, 100, 130, 255]), 0.5).tolist()
-        [False, False, True, True]
+        >>> binary_mask("liver.nii.gz", np.array([0, 255, 255]), 0.5).tolist()
+        [False, True, True]
     """
     if values.dtype == np.bool_ or not values.size:
         return np.asarray(values, np.bool_)

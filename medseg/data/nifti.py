@@ -26,9 +26,8 @@ from medseg.file_names import stem
 from medseg.findings import Finding
 from medseg.grid import Grid
 
-_SILENT = logging.getLogger(f"{__name__}.silent")
-_SILENT.disabled = True
-_SILENT.propagate = False  # logging.config of another program enables every logger again
+_SILENT = logging.Logger("medseg.silent")  # of no hierarchy: logging.config would enable it again
+_SILENT.addHandler(logging.NullHandler())
 _GZIP, _LFS = b"\x1f\x8b", b"version https://git-lfs"
 _HEAD = 544  # bytes of the larger header, and the flag behind it that says whether extensions follow
 _MOST_EXTENSIONS = 1 << 24  # bytes of them that are read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,9 @@ def read_weights(path: Path, network: torch.nn.Module | None = None) -> dict[str
         if path.suffix == ".safetensors":
             content: Any = dict(safetensors.torch.load_file(path))
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of a pickle's protocol; what it cannot read, it refuses
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise WeightsError(path, "the weights cannot be read", first_line(error), "Copy it again.") from error
     wrappers = []

@@ -454,7 +454,7 @@ def test_a_run_with_a_backup_needs_no_trust_here_and_a_changed_one_does(settings
 def test_an_impossible_backup_is_refused_before_anything_is_written(settings, runs, tmp_path):
     (tmp_path / "file").touch()
     for backup in ("nope://x", str(tmp_path / "file")):
-        with pytest.raises(ConfigError, match="backup="):
+        with pytest.raises(MedsegError, match="backup="):
             train(settings, backup=backup)
     assert not list(runs.glob("unet2d/*"))
 

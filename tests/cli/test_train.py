@@ -103,7 +103,7 @@ def mask_of_another_shape(root):
 def mask_of_another_affine(root):
     path = root / "p0000" / "segmentations" / "liver.nii.gz"
     image = nib.load(path)
-    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine + np.diag([0, 0, 1, 0])), path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine - np.diag([0, 0, 1, 0])), path)
 
 
 def truncated(root):

@@ -29,7 +29,8 @@ def test_settings_say_what_they_must_be_and_what_came():
     )
     assert printed(lambda: PrecisionInferer("fp8")) == "precision: it must be one of auto, fp32, bf16 (got 'fp8')."
     assert printed(lambda: NanGuard(optimizer, patience=0)) == (
-        "nan_guard: patience and in_a_row must be 1 or more, and factor above 1 (got 0, 5 and 10.0)."
+        "nan_guard: patience and in_a_row must be 1 or more, and factor above 1 "
+        "(got patience 0, in_a_row 5, factor 10.0)."
     )
     assert printed(lambda: EpochSampler(0)) == (
         "EpochSampler: it needs at least one case, one draw, and a rank below the number of ranks "

@@ -21,7 +21,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def terminal():
     """Once a run was stopped, its process no longer heeds a closing terminal."""
-    before = signal.getsignal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 

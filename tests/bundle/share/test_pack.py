@@ -161,7 +161,7 @@ def test_unfit_bundles_are_refused_and_leave_nothing(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     model = tmp_path / "run" / "models" / "model.pt"
     model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=r"model\.pt: the file cannot be read as weights"):
+    with pytest.raises(WeightsError, match=r"model\.pt: the weights cannot be read"):
         pack_bundle(tmp_path / "run", tmp_path / "a.zip")
     torch.save({"a": torch.zeros(2)}, model)
     with pytest.raises(WeightsError, match="holds the weights of another network") as caught:

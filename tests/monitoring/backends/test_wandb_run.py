@@ -118,8 +118,9 @@ def test_online_each_row_arrives_once_over_several_starts(lab, finished, wandb_s
     assert not host
 
 
-def test_offline_rows_are_sent_later_under_the_same_id(lab, sent, wandb_server):
+def test_offline_rows_are_sent_later_under_the_same_id(lab, sent, wandb_server, monkeypatch):
     folder, _ = sent
+    monkeypatch.setenv("WANDB_ENTITY", "team")  # nobody began this run here, so its team must be the user's
     done = sync(folder)
     assert (done.mode, done.sent) == ("online", len(lab.rows_of_a_run()))
     assert steps(wandb_server) == list(range(done.rows))
