@@ -68,7 +68,7 @@ class Grid:
         # Imported here: pages and tables import this module and read no image.
         from nibabel.orientations import aff2axcodes
 
-        return "".join(aff2axcodes(self.affine))
+        return "".join(code or "?" for code in aff2axcodes(self.affine))  # none for an axis of no direction
 
     @property
     def shear(self) -> float:
