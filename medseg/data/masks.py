@@ -112,14 +112,14 @@ def binary_mask(thing: object, values: npt.NDArray[Any], binarize: float | None 
     """Return which voxels belong to the structure of a mask.
 
     Args:
-        thing: the name in errors.
-        values: of the mask, any shape; 1 may be off by the rounding of a scale factor.
-        binarize: the share of the full value (1, or the highest where that is above 1.5) above which a voxel belongs to
-            the structure, for masks of 0 and 255, or with soft edges; None refuses them.
+        thing: what errors call the mask, such as its file name.
+        values: the mask's, any shape; values within rounding of 1 count as 1.
+        binarize: threshold as a fraction of the full value (the maximum if that is over 1.5, else 1), for masks of 0
+            and 255 or with soft edges; higher voxels are the structure. With None such masks raise an error.
 
     Raises:
-        DataError: other values than 0 and 1 without `binarize`; and with it values that are not finite, are clearly
-            negative, or seem to be those of a label map.
+        DataError: other values than 0 and 1 without `binarize`; and with it values that are not finite, that are below
+            minus half of the full value, or that are so few different ones that they may be those of a label map.
 
     Example:
         >>> binary_mask("liver.nii.gz", np.array([0, 255, 255]), 0.5).tolist()
@@ -153,9 +153,7 @@ _ROUNDING = 1e-5  # of 255 times a scale factor of 1/255
 _HIGHEST_SOFT = 1.5  # interpolation with splines exceeds 1 by less
 _LOWEST_GRAY = 200  # what has lower values, and several of them, is a label map
 _FEWEST_GRAYS = 10  # of soft edges; fewer (127 and 255, 1 and 255) are structures
-OPTION = (
-    "If values above half of {full} mean the structure, add --binarize 0.5 (in training and in Python, binarize=0.5)."
-)
+OPTION = "If values above half of {full} mean the structure, add --binarize 0.5 (training, Python: binarize=0.5)."
 
 
 def label_values(

@@ -92,8 +92,9 @@ _TABLE = (
     Rule("nan", "voxels that are NaN or infinite", fix="Replace them, for example by air (-1024)."),
     # Where the voxels lie.
     Rule("no-geometry", "neither sform nor qform is set, so that left and right are unknown",
-         fix="Convert it again from its source, and keep the orientation.",
-         accepted="by its pixdim, the first axis to the left and the second to the front, as nibabel reads it",
+         fix="Convert the original images again, with a tool that writes the orientation.",
+         accepted="with the first axis toward the left and the second toward the front, though it may be mirrored, "
+         "as nibabel reads it",
          formats="NIfTI"),
     Rule("affine-impossible", "an affine that is not finite, not invertible, or no rotation", fix=_RECONVERT),
     Rule("pixdim-zero", "a spacing in `pixdim` that is 0 or not finite", fix=_RECONVERT, formats="NIfTI"),
@@ -182,9 +183,7 @@ def refusal(problem: Finding) -> DataError:
     rule = RULES[problem.code]
     fix = problem.fix
     if rule.accepted:
-        fix += (
-            f" Or accept it (--accept {rule.code}; accept=[{rule.code}] in a config): it is then read {rule.accepted}."
-        )
+        fix += f" Or give --accept {rule.code} (in a config accept=[{rule.code}]) to read it {rule.accepted}."
     error = (GeometryError if rule.geometry else DataError)(problem.location, problem.message, "", fix)
     error.code = rule.code
     return error

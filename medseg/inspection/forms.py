@@ -165,7 +165,7 @@ class Evaluator:
                 return self._attribute(node)
             case ast.Call(func=function, args=arguments, keywords=[]):
                 return self._call(function, arguments)
-        raise Refusal(f"it holds a {type(node).__name__}, which is not on the list of forms")
+        raise Refusal(f"it holds a {type(node).__name__}, which is not among what runs without trust")
 
     def _binary(self, kind: type[ast.AST], left: Any, right: Any) -> Any:
         if kind is ast.Add and type(left) is type(right) and isinstance(left, str | list | tuple):
@@ -180,7 +180,7 @@ class Evaluator:
         if kind is ast.Pow and (abs(right) > _LARGEST_EXPONENT or abs(left) > LARGEST):
             raise Refusal("a power in it is too large")
         if kind not in (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow):
-            raise Refusal(f"it holds a {kind.__name__}, which is not on the list of forms")
+            raise Refusal(f"it holds a {kind.__name__}, which is not among what runs without trust")
         return limited(_OPERATORS[kind](left, right))
 
     def _compare(self, left: Any, kinds: Sequence[ast.cmpop], others: Sequence[ast.expr]) -> bool:
@@ -201,7 +201,7 @@ class Evaluator:
         value = self._value(node.value)
         if isinstance(value, Device) and node.attr == "type":
             return value.type
-        raise Refusal(f"it takes '.{node.attr}', which is not on the list of forms")
+        raise Refusal(f"it takes '.{node.attr}', which is not among what runs without trust")
 
     def _call(self, function: ast.expr, nodes: Sequence[ast.expr]) -> Any:
         name = dotted(function)
@@ -220,7 +220,7 @@ class Evaluator:
             labels = LabelMap(argument) if name == "medseg.LabelMap" else LabelMap.totalsegmentator(argument)
             self.count(len(labels))
             return labels
-        raise Refusal(f"it calls '{name or ast.unparse(function)[:40]}', which is not on the list of forms")
+        raise Refusal(f"it calls '{name or ast.unparse(function)[:40]}', which is not among what runs without trust")
 
 
 def dotted(node: ast.AST) -> str:

@@ -206,7 +206,7 @@ class PlainConfig:
         if component is None:
             raise Refusal(f"the component '{target}' is not on the list of what runs without trust")
         if node.get("_mode_", "default") != "default" or node.get("_requires_") not in (None, [], ""):
-            raise Refusal(f"'{target}' has a _mode_ or _requires_, which is not on the list of forms")
+            raise Refusal(f"'{target}' has a _mode_ or _requires_, which is not among what runs without trust")
         if self._child(node.get("_disabled_", False), f"{path}#_disabled_", copied) in (True, "true", "True"):
             return None
         arguments = {

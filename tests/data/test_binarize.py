@@ -13,7 +13,7 @@ from medseg.errors import DataError, InputError, LabelError
 from medseg.evaluation import evaluate
 from medseg.labels import LabelMap
 
-OPTION = r"add --binarize 0\.5 \(in training and in Python, binarize=0\.5\)"
+OPTION = r"add --binarize 0\.5 \(training, Python: binarize=0\.5\)"
 RAMP = np.linspace(0, 255, 52)
 SOFT = {
     "0 and 255": np.array([0, 255, 255, 0], np.uint8),

@@ -57,7 +57,7 @@ def test_masks_that_do_not_fit(case, save):
         merge_masks(image, masks, labels)
     assert str(error.value) == (
         f"{masks['liver']}: a binary mask holds 0 and 1, but 960 of its voxels have other values (such as 3). "
-        "If values above half of 3 mean the structure, add --binarize 0.5 (in training and in Python, binarize=0.5)."
+        "If values above half of 3 mean the structure, add --binarize 0.5 (training, Python: binarize=0.5)."
     )
 
 
