@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import stat
 import struct
@@ -16,6 +17,10 @@ from medseg.atomic import atomic_folder
 from medseg.errors import BundleError, printable
 from medseg.findings import Finding, error
 
+# What reading a file of a folder or a zip raises: damaged, encrypted, or compressed in a way that Python does not read.
+READ_ERRORS = (
+    OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError
+)  # fmt: skip
 MAX_ENTRIES = 20_000
 MAX_BYTES = 64 * 2**30
 MAX_RATIO = 200  # deflate reaches 1000 on zeros; label maps and configs stay far below
@@ -81,7 +86,7 @@ def check_archive(path: str | Path) -> list[Finding]:
     try:
         with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
             return [*_entries(archive.infolist()), *_layout(archive, file, Path(path).stat().st_size)]
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as problem:
+    except (*READ_ERRORS, ValueError) as problem:
         return [error("zip-damaged", Path(path).name, f"it is no whole zip file: {problem}", _FIX)]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from medseg.config.merge import LARGEST_CONFIG, parse_config
 from medseg.errors import ConfigError, UntrustedError, command_line, printable
 from medseg.findings import Finding, error, ranked, warning
 from medseg.inspection import weights
+from medseg.inspection.archive import READ_ERRORS
 from medseg.inspection.contents import METADATA, Contents, open_contents
 from medseg.inspection.mask_parts import MaskParts, mask_problem
 from medseg.inspection.pickles import PickleReader
@@ -35,7 +34,6 @@ _LICENSES = {
     "Apache License": "Apache-2.0", "MIT License": "MIT", "Permission is hereby granted, free of charge": "MIT",
     "BSD 3-Clause": "BSD-3-Clause", "Attribution 4.0": "CC-BY-4.0", "GNU GENERAL PUBLIC": "GPL",
 }  # fmt: skip
-_READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -189,13 +187,13 @@ class _Inspector:
             try:
                 with self.files.open(name) as file:
                     yield from weights.check_file(file, name, self.files.sizes[name], self.pickles)
-            except _READ_ERRORS as problem:
+            except READ_ERRORS as problem:
                 yield error("unreadable", location, printable(f"it cannot be read: {problem}"))
 
     def _read(self, name: str) -> bytes:
         try:
             return self.files.read(name, LARGEST_CONFIG + 1)
-        except _READ_ERRORS as problem:
+        except READ_ERRORS as problem:
             self._error("unreadable", name, f"it cannot be read: {problem}")
             return b""
 

@@ -9,12 +9,12 @@ import json
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from medseg.errors import printable
 from medseg.findings import Finding, error, note
+from medseg.inspection.archive import READ_ERRORS
 from medseg.inspection.pickles import MAX_BYTES, DamagedError, PickleReader
 
 _HEAD = 512  # bytes that tell the kind
@@ -144,10 +144,7 @@ def _zip(file: BinaryIO, location: str, pickles: PickleReader) -> Iterator[Findi
                     message = f"{printable(info.filename)} is compressed, as torch never does"
                     yield error("weights-damaged", location, message, _COPY_FIX)
                     return
-    except (
-        *(OSError, zipfile.BadZipFile, zlib.error, NotImplementedError),
-        *(RuntimeError, ValueError, EOFError),
-    ) as problem:
+    except (*READ_ERRORS, ValueError) as problem:
         yield error("weights-damaged", location, f"it cannot be read: {printable(str(problem))}", _COPY_FIX)
 
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from medseg.errors import DataError, first_line
 from medseg.findings import Finding, error, warning
+from medseg.inspection.archive import READ_ERRORS
 from medseg.inspection.contents import Contents, open_contents
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _LARGEST = 16 << 20  # bytes of a manifest that are read; it has a line or two for each file
-_READ_ERRORS = (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError)
 _INVALID = "it does not list files with their SHA-256"
 _FETCH_AGAIN = "Fetch the bundle again, or ask who made it."
 
@@ -114,7 +113,7 @@ def _manifest(files: Contents) -> dict[str, Any] | None:
         is_valid = isinstance(number, int)
         for entry in content["files"].values():
             is_valid = is_valid and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
-    except (*_READ_ERRORS, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*READ_ERRORS, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(name, _INVALID, first_line(error), _FETCH_AGAIN) from error
     if not is_valid:
         raise DataError(name, _INVALID, "wrong types", _FETCH_AGAIN)
@@ -129,5 +128,5 @@ def _sha256_in(files: Contents, name: str) -> str:
     try:
         with files.open(name) as file:
             return sha256_of(file)
-    except _READ_ERRORS:
+    except READ_ERRORS:
         return ""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,8 +24,11 @@ from medseg.bundle.verify.network import check_network
 from medseg.bundle.verify.references import check_keys, check_positions, check_references
 from medseg.bundle.verify.weights import check_loading, check_weights
 from medseg.errors import ConfigError, MissingExtraError
-from medseg.findings import Finding, note, ranked, warning
+from medseg.findings import Finding, error, note, ranked, warning
 from medseg.runs.origin import is_own
+
+if TYPE_CHECKING:
+    from medseg.inspection import Inspection
 
 _TRUST = "Read what it would run (medseg bundle inspect), then give --trust."
 _REPORT = "The other rules were applied. Please report the bundle that this rule fails on."
@@ -70,7 +74,7 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
 
     Raises:
         ConfigError: `root` does not exist.
-        BundleError: a zip that cannot be unpacked safely, of a bundle that is trusted.
+        BundleError: a zip that cannot be unpacked, or, of a bundle that is trusted, not safely.
         MissingExtraError: jsonschema is not installed.
 
     Example:
@@ -83,18 +87,28 @@ def verify_bundle(root: str | Path, trust: bool = False) -> list[Finding]:
     if not root.exists():
         raise ConfigError(root, "there is no bundle here", "", "Give the folder of a bundle, or a zip of it.")
     inspection = inspect_bundle(root)
-    if not inspection.is_safe and not trust:
-        skipped = note("not-verified", root.name, "inspection found something unsafe, so no rule was applied", _TRUST)
-        return ranked([*inspection.findings, skipped])
+    runs_freely = trust or (root.is_dir() and is_own(root))
+    unresolved = [] if runs_freely else _needing_trust(root, inspection)
+    if (not inspection.is_safe and not trust) or unresolved:
+        reason = "inspection found something unsafe" if not inspection.is_safe else "what a mask needs does not run"
+        skipped = note("not-verified", root.name, f"{reason}, so no rule was applied", _TRUST)
+        return ranked([*inspection.findings, *unresolved, skipped])
+    trusted = _needing_trust(root, inspection) if trust and not is_own(root) else []
     inspected = [
         replace(finding, severity="warning") if finding.severity == "error" else finding
-        for finding in inspection.findings
+        for finding in [*inspection.findings, *trusted]
     ]
     if root.is_dir():
-        return ranked([*inspected, *check_bundle(root, trust or is_own(root))])
+        return ranked([*inspected, *check_bundle(root, runs_freely)])
     with tempfile.TemporaryDirectory() as location:
         folder = unpack(root, Path(location, root.stem))
         return ranked([*inspected, *check_bundle(bundle_folder(folder), trust)])
+
+
+def _needing_trust(root: Path, inspection: Inspection) -> list[Finding]:
+    """Return the key that keeps prediction from running without trust: what it comes to cannot be compared either."""
+    problem = inspection.needs_trust.get("predict")
+    return [] if problem is None else [error("needs-trust", f"{root.name}, inference.json", problem, _TRUST)]
 
 
 def check_bundle(root: str | Path, runs_freely: bool = True) -> list[Finding]:

@@ -1,7 +1,6 @@
 """What a new user does: a new environment, medseg from its wheel, install, predict; the voxels are the same."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -74,7 +73,7 @@ def environment(location, wheel, zipped, *options):
 def assert_same_as_home(location, python, zipped, trained, scan):
     output = run(python, "-c", BOTH, zipped, scan, cwd=location)
     assert str(location / "env") in output
-    assert re.search(r"\b0 of [\d,]+ voxels differ", output)
+    assert "0 of 179712 voxels differ" in output
     home = Predictor(Bundle(trained), {"device": "cpu"}).predict_case(scan)
     there = nib.load(location / "masks" / "p0000.nii.gz")
     assert len(np.unique(home.label)) > 1

@@ -136,10 +136,12 @@ def test_an_expression_runs_only_with_trust_where_a_bundle_is_verified(tmp_path,
     root = plain(tmp_path / "plain")
     monkeypatch.chdir(tmp_path)
     change(root, "inference", spacing="$[open('canary', 'w').close() or 1.5, 1.5]")
-    verify_bundle(root)
+    findings = verify_bundle(root)
+    assert {entry.code for entry in findings} == {"needs-trust", "not-verified"}
+    assert "error" in {entry.severity for entry in findings}
     assert not (tmp_path / "canary").exists()
     trusted = verify_bundle(root, trust=True)
-    assert "error" not in {entry.severity for entry in trusted}
+    assert {entry.severity for entry in trusted} == {"warning"}
     assert (tmp_path / "canary").exists()
 
 
@@ -168,14 +170,15 @@ CASES = {**hostile.ALL, **hostile_zips.ALL}
 
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_of_a_hostile_bundle_runs_where_it_is_verified(name, tmp_path):
-    _, make = CASES[name]
+    code, make = CASES[name]
     canary = tmp_path / "canary"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a zip with a name twice
         path = make(hostile.clean(tmp_path / "bundle"), canary)
     findings = verify_bundle(path)
     assert not canary.exists()
-    unsafe = {entry.code for entry in inspect_bundle(path).findings if entry.severity == "error"}
-    codes = {entry.code for entry in findings if entry.severity == "error"}
-    assert unsafe <= codes
-    assert ("not-verified" in {entry.code for entry in findings}) is bool(unsafe)
+    inspection = inspect_bundle(path)
+    codes = {entry.code for entry in findings}
+    assert code in (hostile.RUNS_NOTHING, *codes)
+    assert {entry.code for entry in inspection.findings} <= codes
+    assert ("not-verified" in codes) is (not inspection.is_safe or "predict" in inspection.needs_trust)
